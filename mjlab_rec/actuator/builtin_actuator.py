@@ -1,0 +1,348 @@
+"""MuJoCo's own actuators, which take a target as ctrl: position, velocity, motor, PD, muscle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mujoco
+import torch
+
+from mjlab_rec.actuator.actuator import (
+    Actuator,
+    ActuatorCfg,
+    ActuatorCfgT,
+    ActuatorCmd,
+    CommandField,
+    TransmissionType,
+)
+from mjlab_rec.utils.spec import (
+    create_motor_actuator,
+    create_muscle_actuator,
+    create_position_actuator,
+    create_velocity_actuator,
+)
+
+if TYPE_CHECKING:
+    from mjlab_rec.entity import Entity
+
+
+class PassThroughActuator(Actuator[ActuatorCfgT]):
+    """An actuator whose ctrl is its targets, unchanged.
+
+    The entity copies the targets of all such actuators to ctrl at once.
+    """
+
+    command_fields: tuple[CommandField, ...] = ()
+    """Which targets are passed; with several, ctrl is one block per field."""
+
+    @property
+    def passes_through(self) -> bool:
+        """False in a subclass that changes the command on its way."""
+        cls = type(self)
+        return (
+            cls.compute is PassThroughActuator.compute
+            and cls.get_command is Actuator.get_command
+            and cls.apply_delay is Actuator.apply_delay
+        )
+
+    @property
+    def constant_between_substeps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True without a delay: MuJoCo closes the loop itself in every physics step."""
+        unchanged = type(self).update is Actuator.update
+        return unchanged and self.passes_through and not self.has_delay
+
+    def compute(self, cmd: ActuatorCmd) -> torch.Tensor:
+        """Return the targets."""
+        parts = [getattr(cmd, f"{field}_target") for field in self.command_fields]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+@dataclass(kw_only=True)
+class BuiltinPositionActuatorCfg(ActuatorCfg):
+    """A <position> per target: force = stiffness (target - q) - damping v, limited."""
+
+    stiffness: float
+    """Proportional gain."""
+
+    damping: float
+    """Gain on the velocity."""
+
+    effort_limit: float | None = None
+    """Greatest force or torque; None means no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._reject_sites()
+
+    def build(
+        self, entity: Entity, target_ids: list[int], target_names: list[str]
+    ) -> BuiltinPositionActuator:
+        """Make the actuator."""
+        return BuiltinPositionActuator(self, entity, target_ids, target_names)
+
+
+class BuiltinPositionActuator(PassThroughActuator[BuiltinPositionActuatorCfg]):
+    """Follows position targets with MuJoCo's <position>."""
+
+    command_fields = ("position",)
+
+    def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
+        """Add a <position> per target."""
+        for name in target_names:
+            actuator = create_position_actuator(
+                spec,
+                name,
+                stiffness=self.cfg.stiffness,
+                damping=self.cfg.damping,
+                effort_limit=self.cfg.effort_limit,
+                armature=self.cfg.armature,
+                frictionloss=self.cfg.frictionloss,
+                viscous_damping=self.cfg.viscous_damping,
+                transmission_type=self.cfg.transmission_type,
+            )
+            self._mjs_actuators.append(actuator)
+
+
+@dataclass(kw_only=True)
+class BuiltinVelocityActuatorCfg(ActuatorCfg):
+    """A <velocity> per target: force = damping (target - v), limited."""
+
+    damping: float
+    """Gain on the velocity error."""
+
+    effort_limit: float | None = None
+    """Greatest force or torque; None means no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._reject_sites()
+
+    def build(
+        self, entity: Entity, target_ids: list[int], target_names: list[str]
+    ) -> BuiltinVelocityActuator:
+        """Make the actuator."""
+        return BuiltinVelocityActuator(self, entity, target_ids, target_names)
+
+
+class BuiltinVelocityActuator(PassThroughActuator[BuiltinVelocityActuatorCfg]):
+    """Follows velocity targets with MuJoCo's <velocity>."""
+
+    command_fields = ("velocity",)
+
+    def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
+        """Add a <velocity> per target."""
+        for name in target_names:
+            actuator = create_velocity_actuator(
+                spec,
+                name,
+                damping=self.cfg.damping,
+                effort_limit=self.cfg.effort_limit,
+                armature=self.cfg.armature,
+                frictionloss=self.cfg.frictionloss,
+                viscous_damping=self.cfg.viscous_damping,
+                transmission_type=self.cfg.transmission_type,
+            )
+            self._mjs_actuators.append(actuator)
+
+
+@dataclass(kw_only=True)
+class BuiltinMotorActuatorCfg(ActuatorCfg):
+    """A <motor> per target, which applies the effort target times the gear."""
+
+    effort_limit: float
+    """Greatest effort, before the gear."""
+
+    gear: float = 1.0
+    """Gear ratio."""
+
+    def build(
+        self, entity: Entity, target_ids: list[int], target_names: list[str]
+    ) -> BuiltinMotorActuator:
+        """Make the actuator."""
+        return BuiltinMotorActuator(self, entity, target_ids, target_names)
+
+
+class BuiltinMotorActuator(PassThroughActuator[BuiltinMotorActuatorCfg]):
+    """Applies effort targets with MuJoCo's <motor>."""
+
+    command_fields = ("effort",)
+
+    def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
+        """Add a <motor> per target."""
+        for name in target_names:
+            actuator = create_motor_actuator(
+                spec,
+                name,
+                effort_limit=self.cfg.effort_limit,
+                gear=self.cfg.gear,
+                armature=self.cfg.armature,
+                frictionloss=self.cfg.frictionloss,
+                viscous_damping=self.cfg.viscous_damping,
+                transmission_type=self.cfg.transmission_type,
+            )
+            self._mjs_actuators.append(actuator)
+
+
+@dataclass(kw_only=True)
+class BuiltinPdActuatorCfg(ActuatorCfg):
+    """A PD law on position and velocity targets, computed inside MuJoCo.
+
+    The law is that of IdealPdActuatorCfg. As MuJoCo knows the gains, its implicit integrators stay
+    stable with gains that make a law outside of the integrator diverge.
+    """
+
+    stiffness: float
+    """Proportional gain."""
+
+    damping: float
+    """Derivative gain."""
+
+    effort_limit: float | None = None
+    """Greatest sum of all actuator forces on the joint or tendon; None means no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._reject_sites()
+
+    def build(
+        self, entity: Entity, target_ids: list[int], target_names: list[str]
+    ) -> BuiltinPdActuator:
+        """Make the actuator."""
+        return BuiltinPdActuator(self, entity, target_ids, target_names)
+
+
+class BuiltinPdActuator(PassThroughActuator[BuiltinPdActuatorCfg]):
+    """A <position> and a <velocity> on each target; ctrl is all positions, then all velocities."""
+
+    command_fields = ("position", "velocity")
+
+    def __init__(
+        self,
+        cfg: BuiltinPdActuatorCfg,
+        entity: Entity,
+        target_ids: list[int],
+        target_names: list[str],
+    ) -> None:
+        super().__init__(cfg, entity, target_ids, target_names)
+        self._servos: tuple[list[mujoco.MjsActuator], list[mujoco.MjsActuator]] = ([], [])
+
+    @property
+    def num_targets(self) -> int:
+        """Number of targets, which is half the number of controls."""
+        return len(self._target_names)
+
+    def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
+        """Add a pair per target, and limit the sum of their forces."""
+        kind = self.cfg.transmission_type
+        for name in target_names:
+            servo = create_position_actuator(
+                spec,
+                name,
+                actuator_name=f"{name}_pd_pos",
+                stiffness=self.cfg.stiffness,
+                damping=0.0,
+                armature=self.cfg.armature,
+                frictionloss=self.cfg.frictionloss,
+                viscous_damping=self.cfg.viscous_damping,
+                transmission_type=kind,
+            )
+            self._servos[0].append(servo)
+        for name in target_names:
+            servo = create_velocity_actuator(
+                spec,
+                name,
+                actuator_name=f"{name}_pd_vel",
+                damping=self.cfg.damping,
+                transmission_type=kind,
+            )
+            self._servos[1].append(servo)
+            limit = self.cfg.effort_limit
+            if limit is not None:
+                is_joint = kind == TransmissionType.JOINT
+                target = spec.joint(name) if is_joint else spec.tendon(name)
+                target.actfrclimited = mujoco.mjtLimited.mjLIMITED_TRUE
+                target.actfrcrange[:] = (-limit, limit)
+        # Called once per target if the entity sorts its actuators: keep the two blocks apart.
+        self._mjs_actuators = [*self._servos[0], *self._servos[1]]
+
+
+@dataclass(kw_only=True)
+class BuiltinMuscleActuatorCfg(ActuatorCfg):
+    """A <muscle> per target; the effort target, between 0 and 1, is its excitation."""
+
+    length_range: tuple[float, float] = (0.0, 0.0)
+    """Range of the actuator's length; zeros let MuJoCo compute it."""
+
+    gear: float = 1.0
+    """Gear ratio."""
+
+    timeconst: tuple[float, float] = (0.01, 0.04)
+    """Time constants of activation and deactivation, in seconds."""
+
+    tausmooth: float = 0.0
+    """Width of the smooth transition between the two time constants."""
+
+    range: tuple[float, float] = (0.75, 1.05)
+    """Range of lengths, in units of the optimal length."""
+
+    force: float = -1.0
+    """Peak force at rest; negative means derived from `scale`."""
+
+    scale: float = 200.0
+    """Factor from the inverse of the actuator's acceleration to its peak force."""
+
+    lmin: float = 0.5
+    """Shortest length at which there is force, in optimal lengths."""
+
+    lmax: float = 1.6
+    """Longest length at which there is active force, in optimal lengths."""
+
+    vmax: float = 1.5
+    """Shortening speed at which force vanishes, in optimal lengths per second."""
+
+    fpmax: float = 1.3
+    """Passive force at `lmax`, in peak forces."""
+
+    fvmax: float = 1.2
+    """Active force at the lengthening speed `vmax`, in peak forces."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._reject_sites()
+
+    def build(
+        self, entity: Entity, target_ids: list[int], target_names: list[str]
+    ) -> BuiltinMuscleActuator:
+        """Make the actuator."""
+        return BuiltinMuscleActuator(self, entity, target_ids, target_names)
+
+
+class BuiltinMuscleActuator(PassThroughActuator[BuiltinMuscleActuatorCfg]):
+    """Excites MuJoCo's <muscle> with effort targets."""
+
+    command_fields = ("effort",)
+
+    def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
+        """Add a <muscle> per target."""
+        cfg = self.cfg
+        for name in target_names:
+            actuator = create_muscle_actuator(
+                spec,
+                name,
+                length_range=cfg.length_range,
+                gear=cfg.gear,
+                timeconst=cfg.timeconst,
+                tausmooth=cfg.tausmooth,
+                range=cfg.range,
+                force=cfg.force,
+                scale=cfg.scale,
+                lmin=cfg.lmin,
+                lmax=cfg.lmax,
+                vmax=cfg.vmax,
+                fpmax=cfg.fpmax,
+                fvmax=cfg.fvmax,
+                transmission_type=cfg.transmission_type,
+            )
+            self._override_passive(spec, name)
+            self._mjs_actuators.append(actuator)

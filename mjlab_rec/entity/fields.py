@@ -1,0 +1,62 @@
+"""Reading an entity's part of the simulation's arrays."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+from torch import Tensor
+
+from mjlab_rec.utils.indexing import Columns, Index
+
+
+class EngineFields:
+    """An entity's columns of the engine's arrays, looked up once and then kept.
+
+    An array is bound when it is first read, so that an engine need not compute or copy what nobody
+    asks for.
+    """
+
+    def __init__(self, data: Any, parts: dict[str, Index | int]) -> None:
+        self.data = data
+        """The simulation's data fields, for all entities together."""
+        self._parts = parts
+        self._bound: dict[tuple[str, str], Columns] = {}
+
+    def columns(self, field: str, part: str) -> Columns:
+        """The columns of an engine array that belong to a part such as "joint_q" or "body"."""
+        key = (field, part)
+        columns = self._bound.get(key)
+        if columns is None:
+            columns = Columns(getattr(self.data, field), self._parts[part])
+            self._bound[key] = columns
+        return columns
+
+    def part(self, name: str) -> Index:
+        """The columns of a part, as indices into the engine's arrays."""
+        index = self._parts[name]
+        return slice(index, index + 1) if isinstance(index, int) else index
+
+    def read(self, field: str, part: str) -> Tensor:
+        """A copy of these columns."""
+        return self.columns(field, part).read()
+
+    def peek(self, field: str, part: str) -> Tensor:
+        """These columns for use at once, perhaps the engine's own memory: never write to them."""
+        return self.columns(field, part).peek()
+
+
+class Field:
+    """Attribute that is a fresh copy of an entity's part of one engine array."""
+
+    def __init__(self, field: str, part: str, doc: str) -> None:
+        self._field, self._part = field, part
+        self.__doc__ = doc
+
+    @overload
+    def __get__(self, data: None, owner: type) -> Field: ...
+
+    @overload
+    def __get__(self, data: EngineFields, owner: type) -> Tensor: ...
+
+    def __get__(self, data: EngineFields | None, owner: type) -> Field | Tensor:
+        return self if data is None else data.columns(self._field, self._part).read()

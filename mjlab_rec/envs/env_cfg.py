@@ -1,0 +1,95 @@
+"""Configuration of the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mjlab_rec.envs.mdp.events import reset_scene_to_default
+from mjlab_rec.managers.action_manager import ActionTermCfg
+from mjlab_rec.managers.command_manager import CommandTermCfg
+from mjlab_rec.managers.curriculum_manager import CurriculumTermCfg
+from mjlab_rec.managers.event_manager import EventTermCfg
+from mjlab_rec.managers.metrics_manager import MetricsTermCfg
+from mjlab_rec.managers.observation_manager import ObservationGroupCfg
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.managers.reward_manager import RewardTermCfg
+from mjlab_rec.managers.termination_manager import TerminationTermCfg
+from mjlab_rec.scene import SceneCfg
+from mjlab_rec.sim import SimulationCfg
+from mjlab_rec.sim.viewer_config import ViewerConfig
+
+
+def _default_events() -> dict[str, EventTermCfg]:
+    return {
+        "reset_scene_to_default": EventTermCfg(func=reset_scene_to_default, mode="reset"),
+    }
+
+
+@dataclass(kw_only=True)
+class ManagerBasedRlEnvCfg:
+    """Everything that defines an environment: the scene, the physics and the terms.
+
+    A control step takes ``sim.mujoco.timestep * decimation`` seconds. In every dict of terms an
+    entry set to None is left out.
+    """
+
+    decimation: int
+    """Physics steps per control step."""
+
+    scene: SceneCfg
+    """What is simulated, and how many times (``scene.num_envs``)."""
+
+    observations: dict[str, ObservationGroupCfg] = field(default_factory=dict)
+    """Observation groups, such as "actor" and "critic"."""
+
+    actions: dict[str, ActionTermCfg] = field(default_factory=dict)
+    """Action terms; the policy's action is their slices side by side."""
+
+    events: dict[str, EventTermCfg] = field(default_factory=_default_events)
+    """Resets, randomization and disturbances. By default a reset puts every entity back to its
+    initial state; a dict of your own replaces this."""
+
+    seed: int | None = None
+    """Seed of all random numbers; None draws one. The environment's own ``cfg.seed`` holds it."""
+
+    sim: SimulationCfg = field(default_factory=SimulationCfg)
+    """Physics engine and solver settings."""
+
+    viewer: ViewerConfig = field(default_factory=ViewerConfig)
+    """Camera and image size for rendering."""
+
+    episode_length_s: float = 0.0
+    """Longest episode in seconds, for the ``time_out`` termination."""
+
+    rewards: dict[str, RewardTermCfg] = field(default_factory=dict)
+    """Reward terms."""
+
+    terminations: dict[str, TerminationTermCfg] = field(default_factory=dict)
+    """Reasons for an episode to end; without any, episodes never end."""
+
+    commands: dict[str, CommandTermCfg] = field(default_factory=dict)
+    """Goals that the policy is given."""
+
+    curriculum: dict[str, CurriculumTermCfg] = field(default_factory=dict)
+    """Changes of the task as training goes on."""
+
+    metrics: dict[str, MetricsTermCfg] = field(default_factory=dict)
+    """Numbers to log per episode besides the reward."""
+
+    recorders: dict[str, RecorderTermCfg] = field(default_factory=dict)
+    """What to record of the rollouts. Without any, recording costs nothing."""
+
+    is_finite_horizon: bool = False
+    """Whether the time limit is part of the task, so that nothing is gained beyond it. A learner
+    reads this to decide whether to bootstrap at a time-out."""
+
+    auto_reset: bool = True
+    """Reset an environment in the step that ends its episode. Otherwise ``step()`` returns the
+    last observation and the caller resets with ``reset(env_ids=...)`` before the next step."""
+
+    scale_rewards_by_dt: bool = True
+    """Multiply rewards by the duration of a control step."""
+
+    final_obs: bool = False
+    """Provide ``extras["final_obs"]``: for every environment what its action led to, also where an
+    auto-reset replaced the observation. Costs a second observation in steps that end episodes."""

@@ -1,0 +1,470 @@
+"""The environment: many copies of a scene stepped in lockstep, run by managers."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.managers.action_manager import ActionManager
+from mjlab_rec.managers.command_manager import CommandManager
+from mjlab_rec.managers.curriculum_manager import CurriculumManager
+from mjlab_rec.managers.event_manager import EventManager
+from mjlab_rec.managers.manager_base import NullManager
+from mjlab_rec.managers.metrics_manager import MetricsManager
+from mjlab_rec.managers.observation_manager import (
+    ObservationManager,
+    Observations,
+    map_observations,
+)
+from mjlab_rec.managers.recorder_manager import RecorderManager
+from mjlab_rec.managers.reward_manager import RewardManager
+from mjlab_rec.managers.termination_manager import TerminationManager
+from mjlab_rec.scene import Scene
+from mjlab_rec.sim import Simulation
+from mjlab_rec.utils.host import read_masks
+from mjlab_rec.utils.random import RandomStreams
+from mjlab_rec.utils.tables import format_table
+
+logger = logging.getLogger(__name__)
+
+StepReturn = tuple[Observations, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
+ManagerT = TypeVar("ManagerT")
+
+
+class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
+    """A vectorized reinforcement-learning environment configured by terms.
+
+    ``step`` takes and returns torch tensors on ``device``. All returned tensors are the caller's to
+    keep: no later step changes them.
+    """
+
+    def __init__(
+        self,
+        cfg: ManagerBasedRlEnvCfg,
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        self.closed = True  # Until everything is built there is nothing to close.
+        _check_cfg(cfg, render_mode)
+        # A shallow copy suffices to keep the caller's seed: managers copy the terms they use.
+        self.cfg = copy.copy(cfg)
+        self.cfg.seed = random.SystemRandom().randrange(2**31) if cfg.seed is None else cfg.seed
+        self.render_mode = render_mode
+        self._renderer: Any = None
+
+        self.scene = Scene(cfg.scene, device=device)
+        self.sim = Simulation(
+            num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
+        )
+        self.num_envs = self.scene.num_envs
+        self.device = self.sim.device
+        self.rng = RandomStreams(self.num_envs, self.device, self.cfg.seed)
+        self.scene.initialize(
+            self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
+        )
+
+        self.common_step_counter = 0
+        self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
+        self.obs_buf: Observations = {}
+        self.reward_buf = torch.zeros(self.num_envs, device=self.device)
+        self.reset_buf = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self.reset_terminated = torch.zeros_like(self.reset_buf)
+        self.reset_time_outs = torch.zeros_like(self.reset_buf)
+        self.extras: dict[str, Any] = {"log": {}}
+        self._awaits_reset: torch.Tensor | None = None
+
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 1.0 / self.step_dt,
+            "autoreset_mode": AutoresetMode.SAME_STEP if cfg.auto_reset else AutoresetMode.DISABLED,
+            "mujoco_version": mujoco.__version__,
+        }
+        with torch.no_grad(), self.rng.isolated():
+            self.load_managers()
+        self.closed = False
+        logger.info("%s", self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("Environments", self.num_envs),
+            ("Engine", f"{self.sim.engine_name} on {self.device}"),
+            ("Seed", self.cfg.seed),
+            ("Physics step (s)", self.physics_dt),
+            ("Control step (s)", self.step_dt),
+        ]
+        parts = [format_table("Environment", ("Property", "Value"), rows)]
+        parts += [str(manager) for manager in self._managers() if manager]
+        return "\n\n".join(part for part in parts if part)
+
+    def __enter__(self) -> ManagerBasedRlEnv:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def physics_dt(self) -> float:
+        """Duration of a physics step in seconds."""
+        return self.cfg.sim.mujoco.timestep
+
+    @property
+    def step_dt(self) -> float:
+        """Duration of a control step in seconds."""
+        return self.cfg.sim.mujoco.timestep * self.cfg.decimation
+
+    @property
+    def max_episode_length_s(self) -> float:
+        """Longest episode in seconds."""
+        return self.cfg.episode_length_s
+
+    @property
+    def max_episode_length(self) -> int:
+        """Longest episode in control steps."""
+        # Rounded first: 1.1 / 0.1 is slightly more than 11 in floating point.
+        return math.ceil(round(self.cfg.episode_length_s / self.step_dt, 6))
+
+    def load_managers(self) -> None:
+        """Build the managers; each may rely on those before it."""
+        cfg = self.cfg
+        self.event_manager = EventManager(cfg.events, self)
+        self.sim.expand_model_fields(self.event_manager.domain_randomization_fields)
+        self.command_manager = self._optional(CommandManager, cfg.commands)
+        self.action_manager = ActionManager(cfg.actions, self)
+        self.observation_manager = ObservationManager(cfg.observations, self)
+        self.termination_manager = TerminationManager(cfg.terminations, self)
+        self.reward_manager = RewardManager(
+            cfg.rewards, self, scale_by_dt=cfg.scale_rewards_by_dt
+        )
+        self.curriculum_manager = self._optional(CurriculumManager, cfg.curriculum)
+        self.metrics_manager = self._optional(MetricsManager, cfg.metrics)
+        self._configure_spaces()
+        self.recorder_manager = self._optional(RecorderManager, cfg.recorders)
+        # Substeps can run in one go unless somebody has to act or look in between.
+        self._substeps_matter = (
+            not self.action_manager.constant_between_substeps
+            or self.scene.needs_substeps
+            or getattr(self.metrics_manager, "has_substep_terms", False)
+            or getattr(self.recorder_manager, "has_substep_terms", False)
+        )
+        self.event_manager.apply("startup")
+
+    @torch.no_grad()
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        env_ids: torch.Tensor | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start new episodes in the given environments (None: all).
+
+        Other environments go on undisturbed: their history, delays, commands and random numbers
+        are what they would have been without this call. With ``seed`` all random streams start
+        anew and start-up events are repeated, so that what follows depends on the seed alone;
+        this needs a reset of all environments. ``options`` are accepted for Gymnasium and unused.
+        """
+        self._check_open()
+        if seed is not None:
+            if env_ids is not None:
+                raise ValueError("reset(seed=...) restarts every random stream; omit env_ids.")
+            self.cfg.seed = seed
+            self.rng.seed(seed)
+        ids = self._as_ids(env_ids)
+        self.extras = {"log": {}}
+        with self.rng.isolated():
+            if seed is not None:
+                self.event_manager.apply("startup")
+                self.event_manager.restart_global_timers()
+            self._reset_idx(ids)
+            self._forward()
+            self.command_manager.compute(dt=0.0, env_ids=ids)
+            self.sim.sense()
+            self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
+            self.recorder_manager.record_post_reset(ids)
+        return self.obs_buf, self.extras
+
+    @torch.no_grad()
+    def step(self, action: torch.Tensor) -> StepReturn:
+        """Advance every environment by one control step.
+
+        The order: the action is processed and applied while the physics takes ``decimation``
+        steps; counters, terminations, rewards and metrics follow; then step and interval events;
+        then the environments whose episode ended are reset; one forward pass brings all derived
+        quantities up to date; commands and observations come last.
+
+        Terminations, rewards and events see derived quantities (body poses, velocities, sensors)
+        of the last physics step's beginning, as MuJoCo leaves them; positions and velocities of
+        the joints are current. Observations see everything current.
+
+        Returns:
+            Observations, reward (num_envs,), terminated (num_envs,), truncated (num_envs,), extras.
+            ``extras["log"]`` averages the episodes that ended; with ``cfg.final_obs``,
+            ``extras["final_obs"]`` is the observation before any reset.
+        """
+        self._check_open()
+        with self.rng.isolated():
+            return self._step(action)
+
+    def _step(self, action: torch.Tensor) -> StepReturn:
+        action = self._check_action(action)
+        self._check_nothing_awaits_reset()
+        self.extras = {"log": {}}
+        self.rng.begin_step()
+        self.recorder_manager.record_pre_step()
+        self.action_manager.process_action(action)
+        self._simulate()
+
+        self.episode_length_buf += 1
+        self.common_step_counter += 1
+        self.reset_buf = self.termination_manager.compute()
+        self.reset_terminated = self.termination_manager.terminated
+        self.reset_time_outs = self.termination_manager.time_outs
+        self.reward_buf = self.reward_manager.compute(dt=self.step_dt)
+        self.metrics_manager.compute()
+
+        # Everything the host has to know about this step is read back here, in a single wait.
+        event_masks = self.event_manager.advance_intervals(self.step_dt)
+        command_masks = self.command_manager.advance(self.step_dt, frozen=self.reset_buf)
+        (done_ids, running_ids, *rest), numbers = read_masks(
+            [self.reset_buf, ~self.reset_buf, *event_masks, *command_masks],
+            [self.sim.health(), self._bad_action],
+        )
+        event_ids, command_ids = rest[: len(event_masks)], rest[len(event_masks) :]
+        if any(numbers[0]):
+            self.sim.report_health(numbers[0])
+        if numbers[1][0]:
+            self._raise_bad_action()
+
+        self.event_manager.apply("step")
+        self.event_manager.apply_intervals(event_ids, self.step_dt)
+
+        final_obs: Observations | None = None
+        resets = self.cfg.auto_reset and len(done_ids) > 0
+        if resets:
+            if self.cfg.final_obs:
+                final_obs = self._final_observation()
+                self.extras["final_obs"] = final_obs
+            self.recorder_manager.record_pre_reset(done_ids)
+            self._reset_idx(done_ids)
+        elif len(done_ids) > 0:
+            self._awaits_reset = self.reset_buf.clone()
+
+        self._forward()
+        # Commands of an episode that is over stay as they were: nobody follows them any more.
+        over = not self.cfg.auto_reset and len(done_ids) > 0
+        self.command_manager.update(command_ids, running_ids if over else None)
+        self.sim.sense()
+        self.obs_buf = self.observation_manager.compute(update_history=True)
+        if self.cfg.final_obs:
+            self.extras["final_obs"] = self._complete_final_observation(final_obs)
+
+        if resets:
+            self.recorder_manager.record_post_reset(done_ids)
+        self.recorder_manager.record_post_step()
+        return (
+            self.obs_buf,
+            self.reward_buf,
+            self.reset_terminated,
+            self.reset_time_outs,
+            self.extras,
+        )
+
+    def get_observations(self) -> Observations:
+        """The current observations, without advancing anything."""
+        return self.observation_manager.compute()
+
+    def render(self) -> np.ndarray | None:
+        """A picture (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.
+
+        None if the environment was made without ``render_mode="rgb_array"``.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            from mjlab_rec.sim.renderer import OffscreenRenderer
+
+            self._renderer = OffscreenRenderer(self.sim, self.cfg.viewer, self.scene)
+        return self._renderer.render()
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the recorders, which write what is left, and free the renderer. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self.recorder_manager.close()
+        finally:
+            if self._renderer is not None:
+                self._renderer.close()
+
+    def _simulate(self) -> None:
+        """Apply the action and take the physics steps of one control step."""
+        if not self._substeps_matter:
+            self.action_manager.apply_action()
+            self.scene.write_data_to_sim()
+            self.sim.step(self.cfg.decimation)
+            self.scene.update(dt=self.step_dt)
+            return
+        for _ in range(self.cfg.decimation):
+            self.action_manager.apply_action()
+            self.scene.write_data_to_sim()
+            self.sim.step()
+            self.scene.update(dt=self.physics_dt)
+            self.metrics_manager.compute_substep()
+            self.recorder_manager.record_substep()
+
+    def _forward(self, mask: torch.Tensor | None = None) -> None:
+        """Bring derived quantities up to date with the state."""
+        self.sim.forward(mask)
+        self.scene.invalidate()
+
+    def _final_observation(self) -> Observations:
+        """What ended episodes led to; other rows lag behind until the step is complete."""
+        self._forward(self.reset_buf)
+        self.sim.sense()
+        return self.observation_manager.preview()
+
+    def _complete_final_observation(self, final_obs: Observations | None) -> Observations:
+        """The final observation where episodes ended, the current one elsewhere."""
+        if final_obs is None:
+            return self.obs_buf
+
+        def choose(final: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+            done = self.reset_buf.view(-1, *[1] * (final.ndim - 1))
+            return torch.where(done, final, current)
+
+        return map_observations(choose, final_obs, self.obs_buf)
+
+    def _reset_idx(self, env_ids: torch.Tensor) -> None:
+        """Start new episodes, up to and excluding the forward pass."""
+        self.rng.begin_episode(env_ids)
+        self.curriculum_manager.compute(env_ids=env_ids)
+        self.sim.reset(env_ids)
+        self.scene.reset(env_ids)
+        self.event_manager.apply(
+            "reset", env_ids=env_ids, global_env_step_count=self.common_step_counter
+        )
+        log = self.extras["log"]
+        for manager in (
+            self.observation_manager,
+            self.action_manager,
+            self.reward_manager,
+            self.metrics_manager,
+            self.curriculum_manager,
+            self.command_manager,
+            self.event_manager,
+            self.termination_manager,
+        ):
+            log.update(manager.reset(env_ids))
+        self.episode_length_buf[env_ids] = 0
+        if self._awaits_reset is not None:
+            self._awaits_reset[env_ids] = False
+
+    def _check_action(self, action: torch.Tensor) -> torch.Tensor:
+        if not isinstance(action, torch.Tensor):
+            raise TypeError(
+                f"step() takes a torch.Tensor, got {type(action).__name__}. Convert it with"
+                " torch.as_tensor, or wrap the environment in mjlab_rec.rl.NumpyVectorEnv."
+            )
+        if not action.is_floating_point():
+            raise TypeError(
+                f"The action has dtype {action.dtype}, expected floating point (torch.float32)."
+            )
+        action = action.to(self.device)
+        # On a GPU this is raised after the step's one read-back: a check of its own would wait.
+        self._bad_action = (~action.isfinite().all()).view(1)
+        if self.device == "cpu" and self._bad_action:
+            self._raise_bad_action(action)
+        return action
+
+    def _raise_bad_action(self, action: torch.Tensor | None = None) -> None:
+        action = self.action_manager.action if action is None else action
+        rows = (~action.isfinite()).flatten(start_dim=1).any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
+            " diverging policy, or clean it with torch.nan_to_num before step()."
+        )
+
+    def _check_nothing_awaits_reset(self) -> None:
+        if self._awaits_reset is None:
+            return
+        ids = self._awaits_reset.nonzero().flatten().tolist()
+        if ids:
+            raise RuntimeError(
+                f"With auto_reset=False, environments {ids[:10]} must be reset with"
+                " reset(env_ids=...) before the next step()."
+            )
+        self._awaits_reset = None
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("The environment is closed. Make a new one to go on.")
+
+    def _as_ids(self, env_ids: torch.Tensor | None) -> torch.Tensor:
+        if env_ids is None:
+            return torch.arange(self.num_envs, device=self.device)
+        ids = torch.as_tensor(env_ids, device=self.device)
+        if ids.dtype == torch.bool:
+            ids = ids.nonzero().flatten()
+        ids = ids.long().flatten()
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_envs:
+            raise IndexError(
+                f"env_ids {ids.tolist()[:10]} are out of range: there are {self.num_envs}"
+                " environments."
+            )
+        return ids
+
+    def _optional(self, manager: Callable[..., ManagerT], cfg: dict[str, Any]) -> Any:
+        """The manager, or the null manager if there is nothing to manage."""
+        if any(term is not None for term in cfg.values()):
+            return manager(cfg, self)
+        return NullManager()
+
+    def _managers(self) -> list[Any]:
+        return [
+            self.event_manager,
+            self.command_manager,
+            self.action_manager,
+            self.observation_manager,
+            self.termination_manager,
+            self.reward_manager,
+            self.curriculum_manager,
+            self.metrics_manager,
+            self.recorder_manager,
+        ]
+
+    def _configure_spaces(self) -> None:
+        def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+            return gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
+
+        groups: dict[str, gymnasium.Space] = {}
+        names = self.observation_manager.active_terms
+        for name, shape in self.observation_manager.group_obs_dim.items():
+            if isinstance(shape, tuple):
+                groups[name] = box(shape)
+            else:
+                terms = zip(names[name], shape, strict=True)
+                groups[name] = gymnasium.spaces.Dict({term: box(dim) for term, dim in terms})
+        self.single_observation_space = gymnasium.spaces.Dict(groups)
+        self.single_action_space = box((self.action_manager.total_action_dim,))
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+
+def _check_cfg(cfg: ManagerBasedRlEnvCfg, render_mode: str | None) -> None:
+    if cfg.decimation < 1:
+        raise ValueError(f"decimation must be at least 1, got {cfg.decimation}.")
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"Unknown render_mode '{render_mode}'. Known: 'rgb_array', None.")

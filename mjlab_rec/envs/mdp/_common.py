@@ -1,0 +1,47 @@
+"""What several kinds of stock terms need: the default asset, selected names, cached constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from mjlab_rec.managers.scene_entity_config import Kind, SceneEntityCfg
+
+if TYPE_CHECKING:
+    from mjlab_rec.entity import Entity
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+DEFAULT_ASSET_CFG = SceneEntityCfg("robot")
+"""The entity that stock terms work on unless told otherwise: all of "robot"."""
+
+
+def resolve_env_ids(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> torch.Tensor:
+    """Return these environment ids, or those of all environments for None."""
+    if env_ids is None:
+        return torch.arange(env.num_envs, device=env.device)
+    return env_ids
+
+
+def selected_names(asset: Entity, asset_cfg: SceneEntityCfg, kind: Kind) -> tuple[str, ...]:
+    """Names of the selected parts, in the order in which ``asset_cfg.index(kind)`` yields them."""
+    names: Sequence[str] = getattr(asset, f"{kind}_names")
+    ids = getattr(asset_cfg, f"{kind}_ids")
+    return tuple(names[ids]) if isinstance(ids, slice) else tuple(names[i] for i in ids)
+
+
+@lru_cache(maxsize=1024)
+def constant(values: tuple[float, ...], device: str) -> torch.Tensor:
+    """A float tensor of fixed numbers, copied to the device once. Never write into it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def bounds(
+    ranges: Sequence[tuple[float, float]], device: str | torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lower and upper ends of several ranges, each as a tensor of shape (len(ranges),)."""
+    low, high = (tuple(float(r[end]) for r in ranges) for end in (0, 1))
+    return constant(low, str(device)), constant(high, str(device))

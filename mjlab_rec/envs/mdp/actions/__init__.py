@@ -1,0 +1,49 @@
+"""Stock action terms: targets for joints, tendons and sites."""
+
+from mjlab_rec.envs.mdp.actions.base import (
+    BaseAction,
+    BaseActionCfg,
+)
+from mjlab_rec.envs.mdp.actions.joints import (
+    JointEffortAction,
+    JointEffortActionCfg,
+    JointPositionAction,
+    JointPositionActionCfg,
+    JointVelocityAction,
+    JointVelocityActionCfg,
+    RelativeJointPositionAction,
+    RelativeJointPositionActionCfg,
+)
+from mjlab_rec.envs.mdp.actions.sites import (
+    SiteEffortAction,
+    SiteEffortActionCfg,
+)
+from mjlab_rec.envs.mdp.actions.tendons import (
+    TendonEffortAction,
+    TendonEffortActionCfg,
+    TendonLengthAction,
+    TendonLengthActionCfg,
+    TendonVelocityAction,
+    TendonVelocityActionCfg,
+)
+
+__all__ = [
+    "BaseAction",
+    "BaseActionCfg",
+    "JointEffortAction",
+    "JointEffortActionCfg",
+    "JointPositionAction",
+    "JointPositionActionCfg",
+    "JointVelocityAction",
+    "JointVelocityActionCfg",
+    "RelativeJointPositionAction",
+    "RelativeJointPositionActionCfg",
+    "SiteEffortAction",
+    "SiteEffortActionCfg",
+    "TendonEffortAction",
+    "TendonEffortActionCfg",
+    "TendonLengthAction",
+    "TendonLengthActionCfg",
+    "TendonVelocityAction",
+    "TendonVelocityActionCfg",
+]

@@ -1,0 +1,19 @@
+"""Stock metrics. Each returns (num_envs,) and only gets logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+__all__ = ["mean_action_acc"]
+
+
+def mean_action_acc(env: ManagerBasedRlEnv) -> torch.Tensor:
+    """Mean absolute second difference of the policy's action; small means smooth."""
+    actions = env.action_manager
+    acc = actions.action - 2 * actions.prev_action + actions.prev_prev_action
+    return acc.abs_().mean(dim=1)

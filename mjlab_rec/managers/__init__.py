@@ -1,0 +1,34 @@
+"""Managers: each looks after one aspect of the environment, as a set of configured terms."""
+
+from mjlab_rec.managers.action_manager import ActionManager as ActionManager
+from mjlab_rec.managers.action_manager import ActionTerm as ActionTerm
+from mjlab_rec.managers.action_manager import ActionTermCfg as ActionTermCfg
+from mjlab_rec.managers.command_manager import CommandManager as CommandManager
+from mjlab_rec.managers.command_manager import CommandTerm as CommandTerm
+from mjlab_rec.managers.command_manager import CommandTermCfg as CommandTermCfg
+from mjlab_rec.managers.command_manager import NullCommandManager as NullCommandManager
+from mjlab_rec.managers.curriculum_manager import CurriculumManager as CurriculumManager
+from mjlab_rec.managers.curriculum_manager import CurriculumTermCfg as CurriculumTermCfg
+from mjlab_rec.managers.curriculum_manager import NullCurriculumManager as NullCurriculumManager
+from mjlab_rec.managers.event_manager import EventManager as EventManager
+from mjlab_rec.managers.event_manager import EventMode as EventMode
+from mjlab_rec.managers.event_manager import EventTermCfg as EventTermCfg
+from mjlab_rec.managers.manager_base import ManagerBase as ManagerBase
+from mjlab_rec.managers.manager_base import ManagerTermBase as ManagerTermBase
+from mjlab_rec.managers.manager_base import ManagerTermBaseCfg as ManagerTermBaseCfg
+from mjlab_rec.managers.manager_base import NullManager as NullManager
+from mjlab_rec.managers.metrics_manager import MetricsManager as MetricsManager
+from mjlab_rec.managers.metrics_manager import MetricsTermCfg as MetricsTermCfg
+from mjlab_rec.managers.metrics_manager import NullMetricsManager as NullMetricsManager
+from mjlab_rec.managers.observation_manager import ObservationGroupCfg as ObservationGroupCfg
+from mjlab_rec.managers.observation_manager import ObservationManager as ObservationManager
+from mjlab_rec.managers.observation_manager import ObservationTermCfg as ObservationTermCfg
+from mjlab_rec.managers.recorder_manager import NullRecorderManager as NullRecorderManager
+from mjlab_rec.managers.recorder_manager import RecorderManager as RecorderManager
+from mjlab_rec.managers.recorder_manager import RecorderTerm as RecorderTerm
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg as RecorderTermCfg
+from mjlab_rec.managers.reward_manager import RewardManager as RewardManager
+from mjlab_rec.managers.reward_manager import RewardTermCfg as RewardTermCfg
+from mjlab_rec.managers.scene_entity_config import SceneEntityCfg as SceneEntityCfg
+from mjlab_rec.managers.termination_manager import TerminationManager as TerminationManager
+from mjlab_rec.managers.termination_manager import TerminationTermCfg as TerminationTermCfg

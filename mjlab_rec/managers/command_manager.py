@@ -1,0 +1,217 @@
+"""Command manager: goals for the policy, drawn anew from time to time."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mjlab_rec.managers.manager_base import (
+    ManagerBase,
+    ManagerTermBase,
+    NullManager,
+    find_term,
+)
+from mjlab_rec.utils.host import read_masks
+from mjlab_rec.utils.tables import format_table
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+
+@dataclass(kw_only=True)
+class CommandTermCfg(abc.ABC):
+    """Configuration of a command term; ``build`` makes the term."""
+
+    resampling_time_range: tuple[float, float]
+    """Range in seconds from which the time to the next command is drawn."""
+
+    debug_vis: bool = False
+    """Let the term draw its command in the viewers."""
+
+    @abc.abstractmethod
+    def build(self, env: ManagerBasedRlEnv) -> CommandTerm:
+        """Make the term this config describes."""
+
+
+class CommandTerm(ManagerTermBase):
+    """Holds one command per environment.
+
+    Subclasses draw it in ``_resample_command``, adjust it every step in ``_update_command`` and
+    write what they want to log into the tensors of ``metrics`` in ``_update_metrics``.
+    """
+
+    def __init__(self, cfg: CommandTermCfg, env: ManagerBasedRlEnv) -> None:
+        self.cfg = cfg
+        super().__init__(env)
+        self.metrics: dict[str, torch.Tensor] = {}
+        self.time_left = torch.zeros(env.num_envs, device=env.device)
+        self.command_counter = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+
+    @property
+    @abc.abstractmethod
+    def command(self) -> torch.Tensor:
+        """The commands in force. Shape (num_envs, command_dim)."""
+
+    def debug_vis(self, visualizer: Any) -> None:
+        """Draw the command, if the config asks for it."""
+        if self.cfg.debug_vis:
+            self._debug_vis_impl(visualizer)
+
+    def _debug_vis_impl(self, visualizer: Any) -> None:
+        """Override to draw the command."""
+
+    def reset(self, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Log the mean metrics of these environments and draw their first command."""
+        log = {}
+        for name, value in self.metrics.items():
+            log[name] = value[env_ids].mean()
+            value[env_ids] = 0.0
+        self.command_counter[env_ids] = 0
+        self._resample(env_ids)
+        return log
+
+    def compute(self, dt: float, env_ids: torch.Tensor | None = None) -> None:
+        """Let ``dt`` pass for these environments (None: all), resampling commands that run out."""
+        due = self.advance(dt, env_ids)
+        self.update(read_masks([due])[0][0], env_ids)
+
+    def advance(
+        self, dt: float, env_ids: torch.Tensor | None = None, frozen: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Let ``dt`` pass and return where the command has run out. Shape (num_envs,), bool.
+
+        Together with ``update`` this is ``compute`` in two halves, so that the step can read the
+        mask back from the device along with others. Time stands still where ``frozen`` is true.
+        """
+        if env_ids is not None:
+            self.time_left[env_ids] -= dt
+            due = torch.zeros_like(self.time_left, dtype=torch.bool)
+            due[env_ids] = self.time_left[env_ids] <= 0.0
+            return due
+        if frozen is None:
+            self.time_left -= dt
+            return self.time_left <= 0.0
+        self.time_left -= dt * (~frozen)
+        return (self.time_left <= 0.0) & ~frozen
+
+    def update(self, due_ids: torch.Tensor, env_ids: torch.Tensor | None = None) -> None:
+        """Refresh the metrics, draw new commands for ``due_ids`` and update all commands."""
+        if env_ids is None:
+            self._update_metrics()
+        else:
+            # _update_metrics works on all environments; only these had time pass.
+            before = {name: value.clone() for name, value in self.metrics.items()}
+            self._update_metrics()
+            for name, value in self.metrics.items():
+                refreshed = value[env_ids]
+                value.copy_(before[name])
+                value[env_ids] = refreshed
+        self._resample(due_ids)
+        self._update_command(env_ids)
+
+    def _resample(self, env_ids: torch.Tensor) -> None:
+        if len(env_ids) > 0:
+            times = self._env.rng.uniform(
+                *self.cfg.resampling_time_range, (len(env_ids),), env_ids
+            )
+            self.time_left[env_ids] = times
+            self._resample_command(env_ids)
+            self.command_counter[env_ids] += 1
+
+    @abc.abstractmethod
+    def _update_metrics(self) -> None:
+        """Write the current metrics into the tensors of ``self.metrics``."""
+
+    @abc.abstractmethod
+    def _resample_command(self, env_ids: torch.Tensor) -> None:
+        """Draw new commands for these environments."""
+
+    @abc.abstractmethod
+    def _update_command(self, env_ids: torch.Tensor | None) -> None:
+        """Adjust the commands to the current state: every step with None, at a reset with its ids.
+
+        A term that counts steps must count only for these environments.
+        """
+
+
+class CommandManager(ManagerBase):
+    """Resets, advances and hands out the commands."""
+
+    def __init__(self, cfg: dict[str, CommandTermCfg], env: ManagerBasedRlEnv) -> None:
+        self.cfg = cfg
+        super().__init__(env)
+
+    def __str__(self) -> str:
+        rows = [(i, name, type(term).__name__) for i, (name, term) in enumerate(self._terms.items())]
+        return format_table("Command terms", ("Index", "Name", "Type"), rows)
+
+    @property
+    def active_terms(self) -> list[str]:
+        """Names of the terms."""
+        return list(self._terms)
+
+    def get_command(self, name: str) -> torch.Tensor:
+        """The commands of a term. Shape (num_envs, command_dim)."""
+        return self.get_term(name).command
+
+    def get_term(self, name: str) -> CommandTerm:
+        """The term of this name."""
+        return find_term("command", name, self._terms)
+
+    def get_term_cfg(self, name: str) -> CommandTermCfg:
+        """The live config of a term."""
+        return self.get_term(name).cfg
+
+    def reset(self, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Log the metrics of these environments and draw their first commands."""
+        return {
+            f"Metrics/{name}/{metric}": value
+            for name, term in self._terms.items()
+            for metric, value in term.reset(env_ids).items()
+        }
+
+    def compute(self, dt: float, env_ids: torch.Tensor | None = None) -> None:
+        """Let ``dt`` pass for these environments (None: all)."""
+        for term in self._terms.values():
+            term.compute(dt, env_ids)
+
+    def advance(self, dt: float, frozen: torch.Tensor) -> list[torch.Tensor]:
+        """Let ``dt`` pass where not frozen; returns where each term's command has run out."""
+        return [term.advance(dt, frozen=frozen) for term in self._terms.values()]
+
+    def update(
+        self, due_ids: Sequence[torch.Tensor], env_ids: torch.Tensor | None = None
+    ) -> None:
+        """Second half of ``compute`` after ``advance``."""
+        for term, ids in zip(self._terms.values(), due_ids, strict=True):
+            term.update(ids, env_ids)
+
+    def debug_vis(self, visualizer: Any) -> None:
+        """Let the terms draw their commands."""
+        for term in self._terms.values():
+            term.debug_vis(visualizer)
+
+    def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
+        """Each command of one environment."""
+        return [(name, term.command[env_idx].tolist()) for name, term in self._terms.items()]
+
+    def _prepare_terms(self) -> None:
+        self._terms: dict[str, CommandTerm] = {}
+        for name, term_cfg in self.cfg.items():
+            if term_cfg is None:
+                continue
+            term: Any = deepcopy(term_cfg).build(self._env)
+            if not isinstance(term, CommandTerm):
+                raise TypeError(
+                    f"Command term '{name}': {type(term_cfg).__name__}.build returned"
+                    f" {type(term).__name__}, expected a CommandTerm."
+                )
+            self._terms[name] = term
+
+
+NullCommandManager = NullManager

@@ -1,0 +1,139 @@
+"""Metrics manager: numbers to log about each episode that are not part of the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from mjlab_rec.managers.manager_base import (
+    ManagerBase,
+    ManagerTermBaseCfg,
+    NullManager,
+    find_term,
+    resettable,
+)
+from mjlab_rec.utils.tables import format_table
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+_REDUCTIONS = ("last", "max", "mean", "sum")
+
+
+@dataclass(kw_only=True)
+class MetricsTermCfg(ManagerTermBaseCfg):
+    """One metric."""
+
+    per_substep: bool = False
+    """Evaluate at every physics substep and take the mean as the step's value. Inside the substeps
+    only the integrated state (positions, velocities, activations) is current."""
+
+    reduce: Literal["last", "max", "mean", "sum"] = "mean"
+    """How the values of the steps become the value of the episode."""
+
+
+class MetricsManager(ManagerBase):
+    """Evaluates the metrics each step and reduces them over the episode."""
+
+    def __init__(self, cfg: dict[str, MetricsTermCfg], env: ManagerBasedRlEnv) -> None:
+        self.cfg = cfg
+        super().__init__(env)
+        shape = (len(self._terms), env.num_envs)
+        # One row per term; _episode holds the running sum, maximum or last value.
+        self._values = torch.zeros(shape, device=env.device)
+        self._episode = torch.zeros(shape, device=env.device)
+        self._steps = torch.zeros(env.num_envs, device=env.device)
+        self._substeps = 0
+        self._start = [
+            float("-inf") if term.reduce == "max" else 0.0 for term in self._terms.values()
+        ]
+        for row, start in enumerate(self._start):
+            self._episode[row] = start
+
+    def __str__(self) -> str:
+        rows = [(i, name, cfg.reduce) for i, (name, cfg) in enumerate(self._terms.items())]
+        return format_table("Metrics terms", ("Index", "Name", "Reduce"), rows)
+
+    @property
+    def active_terms(self) -> list[str]:
+        """Names of the terms."""
+        return list(self._terms)
+
+    @property
+    def has_substep_terms(self) -> bool:
+        """Whether any metric wants to be evaluated at every substep."""
+        return any(term.per_substep for term in self._terms.values())
+
+    def get_term_cfg(self, term_name: str) -> MetricsTermCfg:
+        """The live config of a term."""
+        return find_term("metrics", term_name, self._terms)
+
+    def compute_substep(self) -> None:
+        """Add up the per-substep metrics; called after every physics substep."""
+        for row, (name, term) in enumerate(self._terms.items()):
+            if term.per_substep:
+                if self._substeps == 0:
+                    self._values[row].zero_()
+                self._values[row] += self._evaluate(name, term)
+        self._substeps += 1
+
+    def compute(self) -> None:
+        """Evaluate all metrics for the step that just ended."""
+        self._steps += 1
+        for row, (name, term) in enumerate(self._terms.items()):
+            value, episode = self._values[row], self._episode[row]
+            if not term.per_substep:
+                value.copy_(self._evaluate(name, term))
+            elif self._substeps:
+                value.div_(self._substeps)
+            if term.reduce == "max":
+                torch.maximum(episode, value, out=episode)
+            elif term.reduce == "last":
+                episode.copy_(value)
+            else:
+                episode.add_(value)
+        self._substeps = 0
+
+    def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, torch.Tensor]:
+        """Log the mean over these environments of each metric's episode value."""
+        ids = slice(None) if env_ids is None else env_ids
+        steps = self._steps[ids]
+        log = {}
+        for row, (name, term) in enumerate(self._terms.items()):
+            value = self._episode[row, ids]
+            if term.reduce == "mean":
+                value = value / steps.clamp(min=1.0)
+            # An environment that is reset before its first step has no maximum yet.
+            log[f"Episode_Metrics/{name}"] = torch.where(steps > 0, value, 0.0).mean()
+            self._episode[row, ids] = self._start[row]
+            self._values[row, ids] = 0.0
+        self._steps[ids] = 0
+        for reset in self._resets:
+            reset(env_ids=env_ids)
+        return log
+
+    def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
+        """Last value of each metric for one environment."""
+        values = self._values[:, env_idx].tolist()
+        return [(name, [value]) for name, value in zip(self._terms, values, strict=True)]
+
+    def _evaluate(self, name: str, term: MetricsTermCfg) -> torch.Tensor:
+        value = term.func(self._env, **term.params)
+        self._check_term_shape(name, value)
+        return value
+
+    def _prepare_terms(self) -> None:
+        self._terms = self._resolve(self.cfg)
+        for name, term in self._terms.items():
+            if term.reduce not in _REDUCTIONS:
+                raise ValueError(
+                    f"MetricsManager term '{name}': unknown reduce '{term.reduce}'."
+                    f" Known: {', '.join(_REDUCTIONS)}."
+                )
+        self._resets = resettable(self._terms)
+
+
+NullMetricsManager = NullManager

@@ -1,0 +1,167 @@
+"""Which tasks there are: ids that stand for cfgs, which are loaded only when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnvCfg
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "mjlab_rec.tasks"
+
+CfgSource = str | Callable[[], Any] | Any
+"""Where a cfg comes from: "module:function", a function, or the cfg itself."""
+
+
+class UnknownTaskError(KeyError):
+    """No task has this id."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its message, which is hard to read.
+        return self.args[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What is known of a task before anything heavy is imported."""
+
+    task_id: str
+    """The id, such as cartpole-balance."""
+    env_cfg: CfgSource
+    """Source of the environment's cfg."""
+    play_env_cfg: CfgSource | None
+    """Source of the cfg to watch the task with; None means env_cfg."""
+    rl_cfg: CfgSource | None
+    """Source of the learner's cfg; None means that there is none."""
+
+
+_tasks: dict[str, TaskSpec] = {}
+_broken: list[str] = []
+_discovered = False
+
+
+def register_task(
+    task_id: str,
+    env_cfg: CfgSource,
+    play_env_cfg: CfgSource | None = None,
+    rl_cfg: CfgSource | None = None,
+) -> None:
+    """Give a task an id under which every script finds it.
+
+    Name cfgs as "package.module:function" and registering imports nothing; functions and cfg
+    objects are taken too, so that tasks written for mjlab need no change.
+    """
+    if task_id in _tasks:
+        raise ValueError(
+            f"Task {task_id!r} is registered already, with env_cfg {_tasks[task_id].env_cfg!r}. "
+            f"Choose another id for {env_cfg!r}."
+        )
+    _tasks[task_id] = TaskSpec(
+        task_id=task_id, env_cfg=env_cfg, play_env_cfg=play_env_cfg, rl_cfg=rl_cfg
+    )
+
+
+register_mjlab_task = register_task
+"""mjlab's name for register_task."""
+
+
+def list_tasks() -> list[str]:
+    """List the ids of all tasks, sorted."""
+    _discover()
+    return sorted(_tasks)
+
+
+def task_spec(task_id: str) -> TaskSpec:
+    """Look a task up by its id."""
+    _discover()
+    if task_id not in _tasks:
+        message = f"Unknown task {task_id!r}. {nearest(task_id, sorted(_tasks))}"
+        if _broken:
+            message += f" Not loaded, because they failed: {', '.join(_broken)}."
+        raise UnknownTaskError(message)
+    return _tasks[task_id]
+
+
+def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
+    """Load a task's environment cfg: a fresh one at each call, free to be changed.
+
+    With play, the cfg meant for watching the task, if it has one.
+    """
+    spec = task_spec(task_id)
+    return _load(spec.play_env_cfg if play and spec.play_env_cfg is not None else spec.env_cfg)
+
+
+def load_rl_cfg(task_id: str) -> Any:
+    """Load a task's learner cfg: a fresh one at each call, free to be changed."""
+    spec = task_spec(task_id)
+    if spec.rl_cfg is None:
+        raise ValueError(f"Task {task_id!r} has no rl_cfg. Give one to register_task(rl_cfg=...).")
+    return _load(spec.rl_cfg)
+
+
+def import_task_module(name: str) -> None:
+    """Import a module that registers tasks; the current folder is searched too."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.import_module(name)
+
+
+def import_subpackages(package: str) -> None:
+    """Import each package inside a package, so that it registers its tasks.
+
+    One that fails is reported with its traceback, and the others load all the same.
+    """
+    for found in pkgutil.iter_modules(sys.modules[package].__path__, package + "."):
+        if found.ispkg:
+            _import_or_report(found.name)
+
+
+def _discover() -> None:
+    """Import, once, the packages that installed distributions declare to hold tasks."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    for name in sorted({point.module for point in entry_points(group=ENTRY_POINT_GROUP)}):
+        _import_or_report(name)
+
+
+def _import_or_report(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        _broken.append(name)
+        logger.exception("The task package %r could not be loaded; its tasks are missing.", name)
+
+
+def _load(source: CfgSource) -> Any:
+    if isinstance(source, str):
+        source = _look_up(source)
+    # A copy even of what a function returns: it may share parts with what it returns next time.
+    return deepcopy(source() if callable(source) else source)
+
+
+def _look_up(target: str) -> Any:
+    module_name, colon, attribute = target.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValueError(f"{target!r} does not name a cfg. Write 'package.module:function'.")
+    module = importlib.import_module(module_name)
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise AttributeError(
+            f"Module {module_name!r} has no {attribute!r}. {nearest(attribute, public)}"
+        )
+    return getattr(module, attribute)

@@ -1,0 +1,3 @@
+"""The faces that learning code sees: Gymnasium with numpy arrays."""
+
+from mjlab_rec.rl.gymnasium_env import NumpyVectorEnv as NumpyVectorEnv

@@ -1,0 +1,261 @@
+"""All that is simulated in one world: the ground, entities and sensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import mujoco
+import torch
+
+from mjlab_rec.entity import Entity, EntityCfg
+from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg
+from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
+from mjlab_rec.utils.spec import non_default_option_fields
+from mjlab_rec.utils.string import nearest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class SceneCfg:
+    """What is in the scene, and how many copies of it are simulated."""
+
+    num_envs: int = 1
+    """Number of worlds simulated side by side."""
+
+    env_spacing: float = 2.0
+    """Distance between the origins of neighbouring worlds, in meters."""
+
+    terrain: TerrainEntityCfg | None = None
+    """The ground; None for a scene without."""
+
+    entities: dict[str, EntityCfg] = field(default_factory=dict)
+    """Robots and objects by name."""
+
+    sensors: tuple[SensorCfg, ...] = ()
+    """Sensors to add to those of the entities' XML."""
+
+    extent: float | None = None
+    """Size of the scene for cameras and visuals, in meters; None lets MuJoCo compute it."""
+
+    spec_fn: Callable[[mujoco.MjSpec], None] | None = None
+    """Last change to the scene's spec, after everything is in it."""
+
+
+class Scene:
+    """The ground, entities and sensors, put together as one MuJoCo model.
+
+    Every entity `name` is attached with the prefix `name/`; the terrain without one. The worlds do
+    not see each other: origins only spread them out for the eye and on uneven ground.
+    """
+
+    def __init__(self, cfg: SceneCfg, device: str = "cpu") -> None:
+        if cfg.num_envs < 1:
+            raise ValueError(f"SceneCfg.num_envs must be at least 1, got {cfg.num_envs}.")
+        self._cfg = cfg
+        self._device = device
+        self._entities: dict[str, Entity] = {}
+        self._sensors: dict[str, Sensor[Any]] = {}
+        self._terrain: TerrainEntity | None = None
+        self._spec = _empty_spec()
+        if cfg.extent is not None:
+            self._spec.stat.extent = cfg.extent
+        self._add_terrain()
+        self._add_entities()
+        self._add_sensors()
+        if cfg.spec_fn is not None:
+            cfg.spec_fn(self._spec)
+        if self._terrain is not None:
+            self._env_origins = self._terrain.env_origins
+        else:
+            self._env_origins = torch.zeros(cfg.num_envs, 3, device=device)
+
+    @property
+    def spec(self) -> mujoco.MjSpec:
+        """The scene's MuJoCo model, before compiling."""
+        return self._spec
+
+    @property
+    def num_envs(self) -> int:
+        """Number of worlds."""
+        return self._cfg.num_envs
+
+    @property
+    def env_spacing(self) -> float:
+        """Distance between neighbouring origins."""
+        return self._cfg.env_spacing
+
+    @property
+    def env_origins(self) -> torch.Tensor:
+        """Origin of each world, (num_envs, 3); all zero without a terrain."""
+        return self._env_origins
+
+    @property
+    def device(self) -> str:
+        """Where tensors live."""
+        return self._device
+
+    @property
+    def entities(self) -> dict[str, Entity]:
+        """Entities by name, the terrain as "terrain"."""
+        return self._entities
+
+    @property
+    def sensors(self) -> dict[str, Sensor[Any]]:
+        """Sensors by name; those of an entity are called `<entity>/<name>`."""
+        return self._sensors
+
+    @property
+    def terrain(self) -> TerrainEntity | None:
+        """The ground."""
+        return self._terrain
+
+    @property
+    def needs_substeps(self) -> bool:
+        """Whether something must be done between the physics steps of a control step.
+
+        If not, writing ctrl once and letting the engine step several times gives the same bits.
+        """
+        return not all(e.constant_between_substeps for e in self._entities.values()) or any(
+            sensor.needs_substeps for sensor in self._sensors.values()
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        """The sensor or entity of that name."""
+        found = self._sensors.get(name) or self._entities.get(name)
+        if found is None:
+            known = [*self._entities, *self._sensors]
+            raise KeyError(f"The scene has no '{name}'. {nearest(name, known)}")
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a sensor or entity of that name."""
+        return name in self._sensors or name in self._entities
+
+    def compile(self) -> mujoco.MjModel:
+        """Compile the scene."""
+        return self._spec.compile()
+
+    def initialize(
+        self,
+        mj_model: mujoco.MjModel,
+        model: Any,
+        data: Any,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Connect everything to the simulation.
+
+        Args:
+            mj_model: The compiled scene.
+            model: The simulation's model fields.
+            data: The simulation's data fields.
+            generator: Source of the randomness in actuator delays; None uses torch's global one.
+        """
+        for entity in self._entities.values():
+            entity.generator = generator
+            entity.initialize(mj_model, model, data, self._device)
+        for sensor in self._sensors.values():
+            sensor.initialize(mj_model, model, data, self._device)
+
+    def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
+        """Reset targets, delays and what sensors remember, in the given worlds."""
+        for entity in self._entities.values():
+            entity.reset(env_ids)
+        for sensor in self._sensors.values():
+            sensor.invalidate()
+            sensor.reset(env_ids)
+
+    def update(self, dt: float) -> None:
+        """Let actuators and sensors take note of a physics step of ``dt`` seconds."""
+        for entity in self._entities.values():
+            entity.update(dt)
+        for sensor in self._sensors.values():
+            sensor.invalidate()
+            sensor.update(dt)
+
+    def invalidate(self) -> None:
+        """Tell sensors that derived quantities have changed, as after ``sim.forward()``."""
+        for sensor in self._sensors.values():
+            sensor.invalidate()
+
+    def write_data_to_sim(self) -> None:
+        """Turn all entities' targets into ctrl."""
+        for entity in self._entities.values():
+            entity.write_data_to_sim()
+
+    def _add_terrain(self) -> None:
+        if self._cfg.terrain is None:
+            return
+        # A copy: the caller may use the config again, for another number of worlds.
+        cfg = dataclasses.replace(
+            self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
+        )
+        self._terrain = TerrainEntity(cfg, self._device)
+        self._attach("terrain", self._terrain, prefix="")
+
+    def _add_entities(self) -> None:
+        qpos: list[float] = []
+        ctrl: list[float] = []
+        for name, cfg in self._cfg.entities.items():
+            if name in self._entities:
+                raise ValueError("The entity name 'terrain' is taken by SceneCfg.terrain.")
+            if not name or "/" in name:
+                raise ValueError(f"Entity name '{name}': it must not be empty or contain '/'.")
+            try:
+                entity = cfg.build()
+            except ValueError as error:
+                raise ValueError(f"Entity '{name}': {error}") from error
+            self._attach(name, entity, prefix=f"{name}/")
+            qpos += entity.initial_state.qpos(floating=not entity.is_fixed_base)
+            ctrl += entity.initial_state.ctrl
+        if qpos or ctrl:
+            self._spec.add_key(name="init_state", qpos=qpos, ctrl=ctrl)
+
+    def _attach(self, name: str, entity: Entity, prefix: str) -> None:
+        lost = non_default_option_fields(entity.spec.option)
+        if lost:
+            logger.warning(
+                "Entity '%s': its model's <option> %s has no effect in a scene. Set it in "
+                "SimulationCfg.mujoco (MujocoCfg).",
+                name,
+                ", ".join(lost),
+            )
+            # MuJoCo would warn of the same when it compiles.
+            entity.spec.option = mujoco.MjSpec().option
+        entity.name = name
+        frame = self._spec.worldbody.add_frame()
+        self._spec.attach(entity.spec, prefix=prefix, frame=frame)
+        self._entities[name] = entity
+
+    def _add_sensors(self) -> None:
+        in_xml = [sensor.name for sensor in self._spec.sensors if sensor.name]
+        for cfg in self._cfg.sensors:
+            name = cfg.prefixed_name
+            if name in self:
+                raise ValueError(f"Sensor '{name}': the scene already has something of that name.")
+            sensor = cfg.build()
+            sensor.edit_spec(self._spec, self._entities)
+            self._sensors[name] = sensor
+        for name in in_xml:
+            self._sensors[name] = BuiltinSensor.from_existing(name)
+
+
+def _empty_spec() -> mujoco.MjSpec:
+    """A spec with nothing in it but how it looks."""
+    spec = mujoco.MjSpec()
+    spec.modelname = "scene"
+    spec.stat.meansize = 0.03
+    visual = spec.visual
+    visual.headlight.ambient = (0.3, 0.3, 0.3)
+    visual.headlight.diffuse = (0.6, 0.6, 0.6)
+    visual.headlight.specular = (0.0, 0.0, 0.0)
+    visual.rgba.haze = (0.15, 0.25, 0.35, 1.0)
+    visual.global_.azimuth = 135
+    visual.global_.elevation = -25
+    visual.global_.offwidth = 1920
+    visual.global_.offheight = 1080
+    return spec

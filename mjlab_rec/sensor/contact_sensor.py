@@ -1,0 +1,285 @@
+"""What touches what: contacts of geoms, bodies or subtrees, their forces and their durations.
+
+Shapes: P is the number of primaries, the watched elements; N = P * num_slots is the number of
+contacts that are kept, primary by primary.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import mujoco
+import torch
+from torch import Tensor
+
+from mjlab_rec.sensor.air_time import AirTime
+from mjlab_rec.sensor.contact_matching import (
+    OBJECT_TYPES,
+    ContactMatch,
+    SecondaryPolicy,
+    find_matches,
+    find_secondary,
+)
+from mjlab_rec.sensor.sensor import Sensor, SensorCfg
+from mjlab_rec.utils.indexing import Columns, EnvIds, as_index, write_block
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.entity import Entity
+
+logger = logging.getLogger(__name__)
+
+ContactField = Literal["found", "force", "torque", "dist", "pos", "normal", "tangent"]
+ContactReduce = Literal["none", "mindist", "maxforce", "netforce"]
+
+# In the order of MuJoCo's bits for them (mjtConDataField) and of its reductions.
+_FIELDS: tuple[ContactField, ...] = get_args(ContactField)
+_REDUCTIONS: tuple[ContactReduce, ...] = get_args(ContactReduce)
+_SCALARS = ("found", "dist")
+_WITH_HISTORY = ("force", "torque", "dist")
+
+
+@dataclass
+class ContactSensorCfg(SensorCfg):
+    """Watches contacts of the primaries with anything, or with one secondary."""
+
+    primary: ContactMatch
+    """Elements to watch, such as a robot's feet."""
+
+    secondary: ContactMatch | None = None
+    """Element whose contacts with the primaries count; None means anything."""
+
+    fields: tuple[str, ...] = ("found", "force")
+    """What to show: found, force, torque, dist, pos, normal, tangent."""
+
+    reduce: ContactReduce = "maxforce"
+    """Which contacts of a primary to keep: "none" any, "mindist" the deepest, "maxforce" the
+    strongest; "netforce" sums them all to one."""
+
+    num_slots: int = 1
+    """How many contacts to keep of each primary; with "netforce" always one."""
+
+    secondary_policy: SecondaryPolicy = "first"
+    """If the secondary's pattern matches several: take the "first", "any" contact at all, or raise
+    an "error"."""
+
+    track_air_time: bool = False
+    """Whether to time contacts and flights of each primary. Needs "found"."""
+
+    global_frame: bool = False
+    """Whether force and torque are in the world frame rather than the contact's, whose x axis is
+    the normal. Needs "normal" and "tangent". With "netforce" they always are."""
+
+    history_length: int = 0
+    """How many physics steps of force, torque and dist to keep, for contacts shorter than a control
+    step; 0 for none."""
+
+    debug: bool = False
+    """Whether to log the MuJoCo sensors that are added."""
+
+    def __post_init__(self) -> None:
+        where = f"Contact sensor '{self.name}'"
+        for name in self.fields:
+            if name not in _FIELDS:
+                raise ValueError(f"{where}: unknown field '{name}'. {nearest(name, _FIELDS)}")
+        if self.reduce not in _REDUCTIONS:
+            raise ValueError(
+                f"{where}: unknown reduce '{self.reduce}'. {nearest(self.reduce, _REDUCTIONS)}"
+            )
+        if self.num_slots < 1:
+            raise ValueError(f"{where}: num_slots must be at least 1, got {self.num_slots}.")
+        if self.history_length < 0:
+            raise ValueError(f"{where}: history_length must not be negative.")
+        needs = []
+        if self.track_air_time:
+            needs.append(("track_air_time=True", ("found",)))
+        if self.global_frame and self.reduce != "netforce":
+            needs.append(("global_frame=True", ("normal", "tangent")))
+        for option, names in needs:
+            missing = [name for name in names if name not in self.fields]
+            if missing:
+                raise ValueError(f"{where}: {option} needs {missing} in fields {self.fields}.")
+
+    def build(self) -> ContactSensor:
+        """Make the sensor."""
+        return ContactSensor(self)
+
+
+@dataclass
+class ContactData:
+    """What a contact sensor shows; None for what was not asked for."""
+
+    found: Tensor | None = None
+    """(num_envs, N): 0 without contact, else how many contacts matched."""
+    force: Tensor | None = None
+    """(num_envs, N, 3)."""
+    torque: Tensor | None = None
+    """(num_envs, N, 3)."""
+    dist: Tensor | None = None
+    """(num_envs, N): distance, negative for penetration."""
+    pos: Tensor | None = None
+    """(num_envs, N, 3) in the world."""
+    normal: Tensor | None = None
+    """(num_envs, N, 3) in the world, from the primary to what it touches."""
+    tangent: Tensor | None = None
+    """(num_envs, N, 3) in the world."""
+
+    current_air_time: Tensor | None = None
+    """(num_envs, P): seconds in the air until now."""
+    last_air_time: Tensor | None = None
+    """(num_envs, P): seconds of the last finished flight."""
+    current_contact_time: Tensor | None = None
+    """(num_envs, P): seconds in contact until now."""
+    last_contact_time: Tensor | None = None
+    """(num_envs, P): seconds of the last finished contact."""
+
+    force_history: Tensor | None = None
+    """(num_envs, N, H, 3): the newest physics step first."""
+    torque_history: Tensor | None = None
+    """(num_envs, N, H, 3): the newest physics step first."""
+    dist_history: Tensor | None = None
+    """(num_envs, N, H): the newest physics step first."""
+
+
+class ContactSensor(Sensor[ContactData]):
+    """Contacts of every primary, by MuJoCo's contact sensors."""
+
+    def __init__(self, cfg: ContactSensorCfg) -> None:
+        self.cfg = cfg
+        self._num_slots = 1 if cfg.reduce == "netforce" else cfg.num_slots
+        self._primary_names: list[str] = []
+        self._columns: dict[str, Columns] = {}
+        self._air_time: AirTime | None = None
+        self._history: dict[str, Tensor] = {}
+
+    @property
+    def primary_names(self) -> list[str]:
+        """Names of the primaries, in the order of the data."""
+        return list(self._primary_names)
+
+    @property
+    def needs_substeps(self) -> bool:
+        """True if contacts are timed or kept, step by step."""
+        overridden = type(self).update is not ContactSensor.update
+        return overridden or self.cfg.track_air_time or self.cfg.history_length > 0
+
+    def edit_spec(self, scene_spec: mujoco.MjSpec, entities: dict[str, Entity]) -> None:
+        """Add one MuJoCo sensor per field and primary."""
+        cfg = self.cfg
+        self._primary_names = find_matches(cfg.name, cfg.primary, entities)
+        other: dict[str, Any] = {}
+        if cfg.secondary is not None:
+            name = find_secondary(cfg.name, cfg.secondary, cfg.secondary_policy, entities)
+            if name is not None:
+                other["reftype"] = OBJECT_TYPES[cfg.secondary.mode]
+                other["refname"] = cfg.secondary.prefixed(name)
+        # Field by field, so that one field of all primaries is contiguous in sensordata.
+        for field in cfg.fields:
+            for name in self._primary_names:
+                scene_spec.add_sensor(
+                    name=self._mj_name(name, field),
+                    type=mujoco.mjtSensor.mjSENS_CONTACT,
+                    objtype=OBJECT_TYPES[cfg.primary.mode],
+                    objname=cfg.primary.prefixed(name),
+                    intprm=[
+                        1 << _FIELDS.index(field),
+                        _REDUCTIONS.index(cfg.reduce),
+                        self._num_slots,
+                    ],
+                    **other,
+                )
+                if cfg.debug:
+                    logger.info(
+                        "Contact sensor '%s' watches %s of '%s' with '%s'.",
+                        cfg.name,
+                        field,
+                        cfg.primary.prefixed(name),
+                        other.get("refname", "anything"),
+                    )
+
+    def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
+        """Find the columns of sensordata, and make room for history."""
+        num_envs: int = data.nworld
+        for field in self.cfg.fields:
+            ids: list[int] = []
+            for name in self._primary_names:
+                sensor = mj_model.sensor(self._mj_name(name, field))
+                start, dim = int(sensor.adr[0]), int(sensor.dim[0])
+                ids += range(start, start + dim)
+            self._columns[field] = Columns(data.sensordata, as_index(ids, device))
+        if self.cfg.track_air_time:
+            self._air_time = AirTime(num_envs, len(self._primary_names), device)
+        if self.cfg.history_length > 0:
+            for field in set(self.cfg.fields).intersection(_WITH_HISTORY):
+                now = self._read(field)
+                shape = (*now.shape[:2], self.cfg.history_length, *now.shape[2:])
+                self._history[field] = torch.zeros(shape, device=device)
+
+    def reset(self, env_ids: EnvIds = None) -> None:
+        """Forget the durations and the history of the given worlds."""
+        if self._air_time is not None:
+            self._air_time.reset(env_ids)
+        for history in self._history.values():
+            write_block(history, 0.0, env_ids)
+
+    def update(self, dt: float) -> None:
+        """Count and keep a physics step of ``dt`` seconds."""
+        if self._air_time is not None:
+            touches = self._columns["found"].peek() > 0.0
+            if self._num_slots > 1:
+                touches = touches.unflatten(1, (-1, self._num_slots)).any(dim=-1)
+            self._air_time.update(touches, dt)
+        if self._history:
+            now = self._contacts()
+            for field, history in self._history.items():
+                history[:, :, 1:] = history[:, :, :-1].clone()
+                history[:, :, 0] = now[field]
+
+    def compute_first_contact(self, dt: float, abs_tol: float = 1.0e-6) -> Tensor:
+        """Which primaries landed within the last ``dt`` seconds, (num_envs, P)."""
+        return self._timer("compute_first_contact").first_contact(dt, abs_tol)
+
+    def compute_first_air(self, dt: float, abs_tol: float = 1.0e-6) -> Tensor:
+        """Which primaries took off within the last ``dt`` seconds, (num_envs, P)."""
+        return self._timer("compute_first_air").first_air(dt, abs_tol)
+
+    def _compute_data(self) -> ContactData:
+        data = ContactData(**self._contacts())
+        if self._air_time is not None:
+            data.current_air_time = self._air_time.current_air_time
+            data.last_air_time = self._air_time.last_air_time
+            data.current_contact_time = self._air_time.current_contact_time
+            data.last_contact_time = self._air_time.last_contact_time
+        for field, history in self._history.items():
+            setattr(data, f"{field}_history", history.clone())
+        return data
+
+    def _contacts(self) -> dict[str, Tensor]:
+        """Every field now, (num_envs, N) or (num_envs, N, 3)."""
+        if not self._columns:
+            raise RuntimeError(f"Sensor '{self.cfg.name}' has no data before scene.initialize().")
+        contacts = {field: self._read(field) for field in self.cfg.fields}
+        if self.cfg.global_frame and self.cfg.reduce != "netforce":
+            normal, tangent = contacts["normal"], contacts["tangent"]
+            # The axes of the contact frame. Without a contact all is zero, and stays so.
+            axes = torch.stack((normal, tangent, torch.linalg.cross(normal, tangent)), dim=-1)
+            for field in ("force", "torque"):
+                if field in contacts:
+                    contacts[field] = (axes @ contacts[field].unsqueeze(-1)).squeeze(-1)
+        return contacts
+
+    def _read(self, field: str) -> Tensor:
+        values = self._columns[field].read()
+        return values if field in _SCALARS else values.view(len(values), -1, 3)
+
+    def _mj_name(self, primary: str, field: str) -> str:
+        return f"{self.cfg.name}_{primary}_{field}"
+
+    def _timer(self, what: str) -> AirTime:
+        if self._air_time is None:
+            raise RuntimeError(
+                f"Sensor '{self.cfg.name}': {what}() needs ContactSensorCfg(track_air_time=True)."
+            )
+        return self._air_time

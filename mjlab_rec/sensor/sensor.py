@@ -1,0 +1,78 @@
+"""What every sensor has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import mujoco
+import torch
+
+if TYPE_CHECKING:
+    from mjlab_rec.entity import Entity
+
+T = TypeVar("T")
+
+
+@dataclass
+class SensorCfg(ABC):
+    """A sensor to add to the scene."""
+
+    name: str
+    """Name of the sensor in the scene."""
+
+    @property
+    def prefixed_name(self) -> str:
+        """The key of the sensor in ``scene.sensors``."""
+        return self.name
+
+    @abstractmethod
+    def build(self) -> Sensor[Any]:
+        """Make the sensor."""
+
+
+class Sensor(ABC, Generic[T]):
+    """Base of sensors: edits the scene's spec before compiling, then gives data of type T.
+
+    Data is worked out whenever it is read, so it is always as new as the simulation is. A sensor
+    that keeps what it has worked out must drop it in ``invalidate``.
+    """
+
+    @property
+    def needs_substeps(self) -> bool:
+        """Whether ``update`` must run after every physics step rather than once a control step."""
+        return type(self).update is not Sensor.update
+
+    @abstractmethod
+    def edit_spec(self, scene_spec: mujoco.MjSpec, entities: dict[str, Entity]) -> None:
+        """Add what the sensor needs to the scene's spec, before it is compiled."""
+
+    @abstractmethod
+    def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
+        """Look up indices and allocate state, after compiling.
+
+        Args:
+            mj_model: The compiled model.
+            model: The simulation's model fields.
+            data: The simulation's data fields.
+            device: Where tensors live.
+        """
+
+    @property
+    def data(self) -> T:
+        """What the sensor shows now; a copy, which stays what it was."""
+        return self._compute_data()
+
+    @abstractmethod
+    def _compute_data(self) -> T:
+        """Work out what the sensor shows."""
+
+    def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
+        """Forget the history of the given worlds."""
+
+    def update(self, dt: float) -> None:
+        """Take note of a physics step of ``dt`` seconds."""
+
+    def invalidate(self) -> None:
+        """Drop what was worked out: the simulation has changed, with or without a step."""

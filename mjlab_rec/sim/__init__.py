@@ -1,0 +1,6 @@
+"""Physics for many worlds at once, seen as torch tensors, on one of two engines."""
+
+from mjlab_rec.sim.cfg import MujocoCfg as MujocoCfg
+from mjlab_rec.sim.cfg import RecomputeLevel as RecomputeLevel
+from mjlab_rec.sim.cfg import SimulationCfg as SimulationCfg
+from mjlab_rec.sim.simulation import Simulation as Simulation

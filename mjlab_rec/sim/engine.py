@@ -1,0 +1,204 @@
+"""What a physics engine must do for `Simulation`, and what its implementations share.
+
+Both engines name and shape fields alike: MuJoCo's names, a leading axis for the worlds, rotation
+matrices as (3, 3), float32 numbers, and a state vector in the order of MuJoCo's mj_getState.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+import torch
+
+from mjlab_rec.sim.cfg import RecomputeLevel
+
+HEALTH_KINDS = {
+    "diverged": "The state of a world became NaN or infinite, and stays so until its reset.",
+    "contacts": "There were more contacts than there is room for; some were ignored.",
+    "constraints": "There were more constraints than there is room for; some were ignored.",
+    "contact_matches": "A contact sensor met more contacts than it considers.",
+    "height_field": "A geom met more of a height field than there is room for.",
+}
+"""What the elements of `Simulation.health()` count, and what to say of it."""
+
+_LAST_AXES = {
+    "xmat": (3, 3),
+    "ximat": (3, 3),
+    "geom_xmat": (3, 3),
+    "site_xmat": (3, 3),
+    "cam_xmat": (3, 3),
+    "cam_mat0": (3, 3),
+    "geom_aabb": (2, 3),
+}
+
+# Numbers of the model that MuJoCo-Warp keeps once for all worlds.
+_SHARED_PREFIXES = ("mesh_", "hfield_", "key_", "flex", "skin_", "tex_", "oct_", "numeric_")
+_SHARED_PREFIXES += ("sensor_", "wrap_", "tuple_", "bvh_", "text_", "plugin_", "actuator_plugin")
+_SHARED_NAMES = {"geom_fluid", "site_size", "dof_length", "cam_sensorsize", "site_rgba"}
+_SHARED_NAMES |= {"tendon_rgba", "tendon_width", "actuator_length0", "actuator_damping"}
+
+_CONSTANTS_FIXED = ("body_subtreemass",)
+_CONSTANTS_0 = (
+    "dof_invweight0",
+    "body_invweight0",
+    "tendon_length0",
+    "tendon_invweight0",
+    "eq_data",
+    "cam_pos0",
+    "cam_poscom0",
+    "cam_mat0",
+    "light_pos0",
+    "light_poscom0",
+    "light_dir0",
+    "actuator_acc0",
+    "actuator_biasprm",
+)
+_CONSTANTS_SPRING = ("tendon_lengthspring",)
+
+# MuJoCo computes these only for the sensors that need them; otherwise they stay zero.
+_ACCELERATION_SENSORS = ("accelerometer", "force", "torque", "framelinacc", "frameangacc")
+_SUBTREE_SENSORS = ("subtreelinvel", "subtreeangmom")
+_COMPUTED_FOR_SENSORS = {
+    "cacc": _ACCELERATION_SENSORS,
+    "cfrc_int": _ACCELERATION_SENSORS,
+    "cfrc_ext": _ACCELERATION_SENSORS,
+    "subtree_linvel": _SUBTREE_SENSORS,
+    "subtree_angmom": _SUBTREE_SENSORS,
+}
+
+
+class Engine(Protocol):
+    """N worlds of one model. `Simulation` is its only caller.
+
+    `mask` is an argument that the caller fills in place, so that no call allocates.
+    """
+
+    name: str
+    mask: torch.Tensor  # (num_envs,) bool
+    health: torch.Tensor  # (len(HEALTH_KINDS),) int32, counts up until somebody clears it
+    health_cures: dict[str, str]
+    per_world: set[str]
+    state_dtype: torch.dtype
+
+    def step(self, n: int) -> None:
+        """Take n physics steps. Derived fields are left as of the last step's beginning."""
+
+    def forward(self, masked: bool) -> None:
+        """Bring derived fields up to date with the state, in all worlds or those in `mask`."""
+
+    def reset(self) -> None:
+        """Put the worlds in `mask` into the model's initial state, forgetting earlier writes."""
+
+    def bind(self, name: str) -> torch.Tensor:
+        """The live tensor of a data field; KeyError if there is none."""
+        ...
+
+    def data_fields(self) -> list[str]:
+        """Names that `bind` knows, for error messages."""
+        ...
+
+    def expand(self, fields: list[str]) -> None:
+        """Give model fields a value per world; they join `per_world`."""
+
+    def model_field(self, name: str) -> torch.Tensor:
+        """The live tensor of a model field that is in `per_world`."""
+        ...
+
+    def recompute(self, level: RecomputeLevel) -> None:
+        """Recompute derived constants in every world; they join `per_world`."""
+
+    def get_state(self, out: torch.Tensor) -> None:
+        """Copy out all that the integration depends on, including writes not yet simulated."""
+
+    def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
+        """Overwrite the state of worlds and bring their derived fields up to date."""
+
+
+@dataclass(frozen=True)
+class StateField:
+    """Where a data field lies in the state vector."""
+
+    name: str
+    columns: slice
+
+
+def state_layout(model: mujoco.MjModel) -> list[StateField]:
+    """The non-empty parts of the state vector, in the order of mj_getState."""
+    bits = mujoco.mjtState
+    named = {
+        int(getattr(bits, n)): n.removeprefix("mjSTATE_").lower()
+        for n in dir(bits)
+        if n.startswith("mjSTATE_")
+    }
+    named[int(bits.mjSTATE_WARMSTART)] = "qacc_warmstart"
+    named[int(bits.mjSTATE_PLUGIN)] = "plugin_state"
+    fields, start = [], 0
+    for i in range(int(bits.mjNSTATE)):
+        size = mujoco.mj_stateSize(model, 1 << i)
+        if size:
+            fields.append(StateField(named[1 << i], slice(start, start + size)))
+            start += size
+    return fields
+
+
+def uniform_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape under which both engines show a field, given MuJoCo's own."""
+    last = _LAST_AXES.get(name)
+    if last is None or shape[-1] != math.prod(last):
+        return shape
+    return (*shape[:-1], *last)
+
+
+def has_world_axis(name: str, value: np.ndarray) -> bool:
+    """Whether a model field is shown with an axis for the worlds: numbers yes, ids and types no."""
+    return (
+        value.dtype.kind == "f"
+        and name not in _SHARED_NAMES
+        and not name.startswith(_SHARED_PREFIXES)
+        and not name.endswith("_user")
+    )
+
+
+def derived_constants(level: RecomputeLevel) -> tuple[str, ...]:
+    """The model fields that a recompute level may change."""
+    names: tuple[str, ...] = ()
+    if level >= RecomputeLevel.set_const_fixed:
+        names += _CONSTANTS_FIXED
+    if level >= RecomputeLevel.set_const_0:
+        names += _CONSTANTS_0
+    if level >= RecomputeLevel.set_const:
+        names += _CONSTANTS_SPRING
+    return names
+
+
+def array_names(struct: mujoco.MjModel | mujoco.MjData) -> list[str]:
+    """The names of a MuJoCo struct's arrays."""
+    names = [name for name in dir(struct) if not name.startswith("_")]
+    return [name for name in names if isinstance(getattr(struct, name), np.ndarray)]
+
+
+def why_not_computed(name: str, model: mujoco.MjModel) -> str | None:
+    """An explanation if MuJoCo would leave this data field at zero for want of a sensor."""
+    kinds = _COMPUTED_FOR_SENSORS.get(name)
+    if kinds is None:
+        return None
+    wanted = [int(getattr(mujoco.mjtSensor, f"mjSENS_{kind.upper()}")) for kind in kinds]
+    if np.isin(model.sensor_type, wanted).any():
+        return None
+    return (
+        f"MuJoCo computes {name!r} only for sensors that need it, and this model has none: it "
+        f"would stay zero. Add a sensor of one of these types: {', '.join(kinds)}."
+    )
+
+
+def reject_common(model: mujoco.MjModel) -> None:
+    """Refuse what neither engine can replay exactly."""
+    if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
+        raise ValueError(
+            "Sleeping islands (enableflag 'sleep') are not supported: what sleeps is not part of "
+            "MuJoCo's state vector, so a saved state would not replay. Remove the flag."
+        )

@@ -1,0 +1,244 @@
+"""The CPU engine: C MuJoCo on a pool of threads, by the mjbatch package."""
+
+from __future__ import annotations
+
+import logging
+
+import mjbatch
+import mujoco
+import numpy as np
+import torch
+
+from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
+from mjlab_rec.sim.engine import (
+    HEALTH_KINDS,
+    array_names,
+    derived_constants,
+    state_layout,
+    uniform_shape,
+)
+
+_log = logging.getLogger(__name__)
+
+_WARNINGS = mujoco.mjtWarning
+_KINDS = list(HEALTH_KINDS)
+# Worlds whose counters moved since the last look are searched for these.
+_WATCHED = slice(int(_WARNINGS.mjWARN_CONTACTFULL), int(_WARNINGS.mjNWARNING))
+_CONTACTS = int(_WARNINGS.mjWARN_CONTACTFULL) - _WATCHED.start
+_CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
+_DIVERGED = slice(int(_WARNINGS.mjWARN_BADQPOS) - _WATCHED.start, None)
+
+
+class MjbatchEngine:
+    """Worlds stepped in double precision and shown in single precision.
+
+    The truth is one row per world in `_state`. Input fields (qpos, ctrl, ...) are float32 copies:
+    mjbatch notices the elements that were written since its last call and takes over only these,
+    so looking costs no precision. Derived fields are copied out only if they are bound.
+    """
+
+    name = "mjbatch"
+    state_dtype = torch.float64
+
+    def __init__(self, num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> None:
+        _quiet_mujoco()
+        try:
+            self._batch = mjbatch.Batch(model, num_envs, cfg.num_threads or 0)
+        except ValueError as error:
+            raise ValueError(
+                f"The engine 'mjbatch' cannot simulate this model: {error}. Change the model, or "
+                "use SimulationCfg(engine='warp')."
+            ) from error
+        self._model = model
+        self._num_envs = num_envs
+        self._layout = {field.name: field.columns for field in state_layout(model)}
+        self._state_array = self._batch.bind("state")
+        self._state = torch.from_numpy(self._state_array)
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._derived: dict[str, torch.Tensor] = {}
+        self.per_world: set[str] = set()
+
+        self._mask_array = np.zeros(num_envs, dtype=bool)
+        self.mask = torch.from_numpy(self._mask_array)
+        self.health = torch.zeros(len(HEALTH_KINDS), dtype=torch.int32)
+        self.health_cures = {
+            "diverged": "Reduce SimulationCfg.mujoco.timestep, or soften gains and contacts.",
+            "contacts": "Raise <size memory=...> in the model (spec.memory).",
+            "constraints": "Raise <size memory=...> in the model (spec.memory).",
+        }
+        self._warnings = self._batch.bind("warning")  # (num_envs, kinds, (last info, number))
+        self._alarms = self._warnings[:, _WATCHED, 1]
+
+        # What the last call of step started from, its number of substeps (0: forward came since),
+        # and the worlds whose derived fields are still those it left.
+        self._old_state = np.empty_like(self._state_array)
+        self._old_inputs: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # copy and original
+        self._old_n = 0
+        self._lagging_array = np.zeros(num_envs, dtype=bool)
+        self._lagging = torch.from_numpy(self._lagging_array)
+
+    def step(self, n: int) -> None:
+        """Take n physics steps."""
+        np.copyto(self._old_state, self._state_array)
+        for copy, original in self._old_inputs.values():
+            np.copyto(copy, original)
+        self._old_n = n
+        self._lagging_array.fill(True)
+        self._batch.step(nstep=n)
+        if self._alarms.any():
+            self._take_note()
+
+    def forward(self, masked: bool) -> None:
+        """Refresh derived fields; without any that is bound there is nothing to see."""
+        if self._derived:
+            self._batch.forward(self._mask_array if masked else None)
+        if masked:
+            self._lagging &= ~self.mask
+        else:
+            self._old_n = 0
+
+    def reset(self) -> None:
+        """Put the worlds in `mask` into the model's initial state."""
+        # Writes that no call has seen yet survive a reset. The first one takes them over, the
+        # second one clears them.
+        self._batch.reset(self._mask_array)
+        self._batch.reset(self._mask_array)
+        self._lagging &= ~self.mask
+
+    def bind(self, name: str) -> torch.Tensor:
+        """Show a data field, filled as if it had been bound from the beginning."""
+        if name in self._layout:
+            tensor = self._inputs[name] = self._bind_tensor(name)
+            # Nobody can have written the field before the last step.
+            old = torch.from_numpy(self._old_state)[:, self._layout[name]].to(tensor.dtype)
+            self._old_inputs[name] = (old.view(tensor.shape).numpy(), tensor.numpy())
+            return tensor
+        kept = {field: tensor.clone() for field, tensor in self._derived.items()}
+        tensor = self._bind_tensor(name)
+        if self._old_n and self._lagging.any():
+            self._repeat_last_step(tensor)
+        else:
+            self._batch.forward()
+        for field, values in kept.items():
+            self._derived[field].copy_(values)
+        self._derived[name] = tensor
+        return tensor
+
+    def data_fields(self) -> list[str]:
+        """Names of MuJoCo's data arrays."""
+        return array_names(mujoco.MjData(self._model))
+
+    def expand(self, fields: list[str]) -> None:
+        """Give model fields a value per world."""
+        for name in fields:
+            if self._expand_array(name).dtype == np.float64:
+                raise ValueError(
+                    f"The model field {name!r} was already given a value per world by "
+                    "recompute_constants. Expand it before the first call of that."
+                )
+            self.per_world.add(name)
+
+    def model_field(self, name: str) -> torch.Tensor:
+        """The per-world array; a copy for derived constants, which MuJoCo keeps in float64."""
+        array = self._expand_array(name)
+        tensor = torch.from_numpy(array).view(uniform_shape(name, array.shape))
+        return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+    def recompute(self, level: RecomputeLevel) -> None:
+        """Recompute all constants: MuJoCo has one function for them."""
+        self._batch.set_const()
+        self.per_world.update(derived_constants(level))
+
+    def get_state(self, out: torch.Tensor) -> None:
+        """Copy the state rows, with unseen writes on top as the next call would see them."""
+        out.copy_(self._state)
+        for name, field in self._inputs.items():
+            self._overlay(out, name, field)
+
+    def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
+        """Overwrite state rows and refresh everything bound."""
+        # Take unseen writes back, else they would be applied on top of the new rows.
+        for name, field in self._inputs.items():
+            saved = self._state[ids, self._layout[name]]
+            field[ids] = saved.to(field.dtype).view(len(ids), *field.shape[1:])
+        self._state[ids] = rows
+        self.mask.fill_(False)
+        self.mask[ids] = True
+        self._batch.forward(self._mask_array)
+        self._lagging &= ~self.mask
+
+    def _bind_tensor(self, name: str) -> torch.Tensor:
+        try:
+            array = self._batch.bind(name, np.float32)
+        except ValueError:
+            try:
+                array = self._batch.bind(name)
+            except ValueError:
+                raise KeyError(name) from None
+        return torch.from_numpy(array).view(uniform_shape(name, array.shape))
+
+    def _expand_array(self, name: str) -> np.ndarray:
+        try:
+            return self._batch.expand(name, np.float32)
+        except ValueError:
+            pass  # Not a float, or a constant that set_const keeps in float64.
+        try:
+            return self._batch.expand(name)
+        except ValueError as error:
+            raise ValueError(
+                f"The model field {name!r} cannot have a value per world on the engine "
+                f"'mjbatch': {error}."
+            ) from error
+
+    def _overlay(self, rows: torch.Tensor, name: str, field: torch.Tensor) -> None:
+        """Put the elements of an input field into state rows where they were written."""
+        saved = rows[:, self._layout[name]]
+        shown = field.reshape(self._num_envs, -1)
+        written = shown != saved.to(shown.dtype)
+        saved.copy_(torch.where(written, shown.double(), saved))
+
+    def _repeat_last_step(self, tensor: torch.Tensor) -> None:
+        """Fill a field bound after a step with what that step would have put there."""
+        everywhere = torch.arange(self._num_envs)
+        mask, lagging, warnings = self.mask.clone(), self._lagging.clone(), self._warnings.copy()
+        before, now = torch.from_numpy(self._old_state.copy()), torch.empty_like(self._state)
+        for name, (copy, _) in self._old_inputs.items():
+            self._overlay(before, name, torch.from_numpy(copy))
+        self.get_state(now)
+        self.set_state(before, everywhere)
+        self._batch.step(nstep=self._old_n)
+        values = tensor[lagging]
+        self.set_state(now, everywhere)
+        tensor[lagging] = values
+        self.mask.copy_(mask)
+        self._lagging.copy_(lagging)
+        self._warnings[...] = warnings
+
+    def _take_note(self) -> None:
+        """Count what MuJoCo warned of, and show worlds that diverged as NaN.
+
+        MuJoCo puts such a world back into its initial state within the step, which would pass for
+        a true transition. As NaN it stays visible until the world is reset.
+        """
+        alarms = self._alarms != 0
+        self._alarms[...] = 0
+        diverged = torch.from_numpy(alarms[:, _DIVERGED].any(axis=1))
+        for kind, worlds in (
+            ("diverged", diverged),
+            ("contacts", alarms[:, _CONTACTS]),
+            ("constraints", alarms[:, _CONSTRAINTS]),
+        ):
+            self.health[_KINDS.index(kind)] += int(worlds.sum())
+        for name in ("qpos", "qvel"):
+            if name not in self._inputs:
+                self.bind(name)
+            self._inputs[name][diverged] = torch.nan
+
+
+def _quiet_mujoco() -> None:
+    """Send MuJoCo's own warnings to the debug log: `Simulation.health` tells what matters.
+
+    Left alone, MuJoCo prints a line for every world and appends it to a file MUJOCO_LOG.TXT.
+    """
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda message: _log.debug("MuJoCo: %s", message))

@@ -1,0 +1,261 @@
+"""Many worlds of one MuJoCo model, stepped together and seen as torch tensors."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+
+from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
+from mjlab_rec.sim.engine import (
+    HEALTH_KINDS,
+    Engine,
+    array_names,
+    derived_constants,
+    reject_common,
+    state_layout,
+)
+from mjlab_rec.sim.views import DataView, ModelView, default_value
+from mjlab_rec.utils.string import nearest
+
+_log = logging.getLogger(__name__)
+
+EnvIds = torch.Tensor | Sequence[int] | slice | None
+
+
+class Simulation:
+    """Steps `num_envs` worlds of a model and shows their data and model as tensors.
+
+    Usage::
+
+        sim = Simulation(num_envs=64, cfg=SimulationCfg(), model=mj_model)
+        sim.data.ctrl[:] = action  # live memory: write in place
+        sim.step(4)
+        sim.forward()
+        height = sim.data.xpos[:, 1, 2]
+
+    After `step`, positions and velocities are current while derived fields (`xpos`, `sensordata`,
+    ...) are those of the last physics step's beginning, as MuJoCo leaves them; `forward` brings
+    them up to date.
+
+    One thread may use a simulation, and with the warp engine on the CPU one thread of the process.
+
+    Args:
+        num_envs: Number of worlds.
+        cfg: Engine and options.
+        model: The compiled model. It is copied; the caller's stays as it is.
+        device: `cpu`, `cuda` or `cuda:<index>`.
+        spec: Compiled into the model if no model is given.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        cfg: SimulationCfg,
+        model: mujoco.MjModel | None = None,
+        device: str = "cpu",
+        *,
+        spec: mujoco.MjSpec | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+        if (model is None) == (spec is None):
+            raise ValueError("Simulation takes either a compiled model or a spec, not both.")
+        torch_device = _parse_device(device)
+        self.cfg = cfg
+        self.num_envs = num_envs
+        self.device = str(torch_device)
+        self.mj_model: mujoco.MjModel = spec.compile() if spec else copy.copy(model)
+        cfg.mujoco.apply(self.mj_model)
+        reject_common(self.mj_model)
+
+        self.expanded_fields: set[str] = set()
+        self._defaults: dict[str, torch.Tensor] = {}
+        self._reported: set[int] = set()
+        self.state_size = state_layout(self.mj_model)[-1].columns.stop
+        with torch.inference_mode(False):
+            self._engine = _build_engine(num_envs, cfg, self.mj_model, torch_device)
+            self._all_ids = torch.arange(num_envs, device=torch_device)
+        self.engine_name = self._engine.name
+        self.data = DataView(self._engine, self.mj_model, num_envs)
+        self.model = ModelView(self._engine, self.mj_model, num_envs, torch_device)
+
+    def step(self, n: int = 1) -> None:
+        """Advance every world by n physics steps."""
+        self._engine.step(n)
+
+    def forward(self, mask: EnvIds = None) -> None:
+        """Bring derived fields up to date with the state; the state itself stays as it is.
+
+        Args:
+            mask: The worlds to treat, as a bool mask or indices; the others stay untouched.
+        """
+        if mask is None:
+            self._engine.forward(masked=False)
+        else:
+            self._fill_mask(mask)
+            self._engine.forward(masked=True)
+
+    def reset(self, env_ids: EnvIds = None) -> None:
+        """Put worlds into the model's initial state, with time, controls and forces at zero.
+
+        Args:
+            env_ids: Worlds to reset, as indices or a bool mask; None means all.
+        """
+        self._fill_mask(env_ids)
+        self._engine.reset()
+
+    def sense(self) -> None:
+        """Update sensors that need more than `forward` does. None of the present ones do."""
+
+    def expand_model_fields(self, fields: Sequence[str]) -> None:
+        """Give model fields a value of their own in every world, so that they can be written.
+
+        `sim.model.<field>` is then a live tensor (num_envs, ...), seeded with the shared value.
+        """
+        new = [field for field in dict.fromkeys(fields) if field not in self.expanded_fields]
+        for field in new:
+            self.get_default_field(field)  # complains about unknown names
+        if not new:
+            return
+        with torch.inference_mode(False):
+            self._engine.expand(new)
+        self.expanded_fields.update(new)
+        self.model.forget(new)
+
+    def get_default_field(self, field: str) -> torch.Tensor:
+        """The compiled model's value of a field, without an axis for the worlds. Do not write."""
+        if field not in self._defaults:
+            value = getattr(self.mj_model, field, None)
+            if not isinstance(value, np.ndarray):
+                known = array_names(self.mj_model)
+                raise ValueError(f"Unknown model field {field!r}. {nearest(field, known)}")
+            with torch.inference_mode(False):
+                self._defaults[field] = default_value(field, value).to(self.device)
+        return self._defaults[field]
+
+    def recompute_constants(self, level: RecomputeLevel) -> None:
+        """Bring the model's derived constants in line with fields that were written."""
+        if level == RecomputeLevel.none:
+            return
+        with torch.inference_mode(False):
+            self._engine.recompute(level)
+        self.model.forget(derived_constants(level))
+
+    def get_state(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Everything the future depends on, one row per world, in the order of mj_getState.
+
+        Returns:
+            A tensor (num_envs, state_size), float64 on mjbatch and float32 on warp: `out` if given.
+        """
+        shape, dtype = (self.num_envs, self.state_size), self._engine.state_dtype
+        if out is None:
+            out = torch.empty(shape, dtype=dtype, device=self.device)
+        elif out.shape != shape or out.dtype != dtype:
+            raise ValueError(
+                f"get_state needs out of shape {shape} and type {dtype}, got "
+                f"{tuple(out.shape)} and {out.dtype}."
+            )
+        self._engine.get_state(out)
+        return out
+
+    def set_state(self, rows: torch.Tensor, env_ids: EnvIds = None) -> None:
+        """Continue worlds from saved states; writes to them not yet simulated are dropped.
+
+        What follows repeats the saved world's future bit for bit, on the same engine. Derived
+        fields of these worlds are up to date afterwards.
+
+        Args:
+            rows: Rows of `get_state`, (number of worlds, state_size).
+            env_ids: The worlds to overwrite, as indices or a bool mask; None means all.
+        """
+        ids = self._as_ids(env_ids)
+        shape = (len(ids), self.state_size)
+        if rows.shape != shape:
+            raise ValueError(
+                f"set_state needs rows of shape {shape}, one for each of the {len(ids)} worlds, "
+                f"got {tuple(rows.shape)}."
+            )
+        if len(ids):
+            self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
+
+    def health(self) -> torch.Tensor:
+        """What went wrong since the last report, as int32 counts on the device; all zero is well.
+
+        Reading it waits for nothing. Pass its values to `report_health` when one is nonzero.
+        """
+        return self._engine.health
+
+    def report_health(self, counts: Sequence[int]) -> None:
+        """Log what `health` counted, one warning per kind and simulation, and start counting anew.
+
+        Args:
+            counts: The values of `health()`.
+        """
+        self._engine.health.zero_()
+        for kind, count in enumerate(counts):
+            if count and kind not in self._reported:
+                self._reported.add(kind)
+                _log.warning("%s", _complaint(kind, self._engine))
+
+    def _fill_mask(self, env_ids: EnvIds) -> None:
+        mask = self._engine.mask
+        if env_ids is None:
+            mask.fill_(True)
+        elif isinstance(env_ids, torch.Tensor) and env_ids.dtype == torch.bool:
+            mask.copy_(env_ids)
+        else:
+            mask.fill_(False)
+            mask[env_ids] = True  # type: ignore[index]
+
+    def _as_ids(self, env_ids: EnvIds) -> torch.Tensor:
+        if env_ids is None:
+            return self._all_ids
+        return self._all_ids[env_ids if not isinstance(env_ids, Sequence) else list(env_ids)]
+
+
+def _complaint(kind: int, engine: Engine) -> str:
+    name, what = list(HEALTH_KINDS.items())[kind]
+    return f"{what} {engine.health_cures[name]} (Said once for each simulation.)"
+
+
+def _parse_device(device: str) -> torch.device:
+    possible = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        parsed = None
+    if parsed is not None and parsed.type == "cuda" and parsed.index is None:
+        parsed = torch.device("cuda", 0)
+    if parsed is None or str(parsed) not in possible:
+        cure = "" if len(possible) > 1 else " PyTorch sees no CUDA device."
+        raise ValueError(f"Unknown device {device!r}. Possible: {', '.join(possible)}.{cure}")
+    return parsed
+
+
+def _build_engine(
+    num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel, device: torch.device
+) -> Engine:
+    name, known = cfg.engine, ["auto", "warp", "mjbatch"]
+    if name not in known:
+        raise ValueError(f"Unknown engine {name!r} in SimulationCfg. {nearest(name, known)}")
+    if name == "auto":
+        on_threads = device.type == "cpu" and importlib.util.find_spec("mjbatch") is not None
+        name = "mjbatch" if on_threads else "warp"
+    if name == "warp":
+        from mjlab_rec.sim.warp_engine import WarpEngine
+
+        return WarpEngine(num_envs, cfg, model, device)
+    if device.type != "cpu":
+        raise ValueError(
+            f"The engine 'mjbatch' runs on the CPU only, but the device is {str(device)!r}. Use "
+            "SimulationCfg(engine='warp') or device='cpu'."
+        )
+    from mjlab_rec.sim.mjbatch_engine import MjbatchEngine
+
+    return MjbatchEngine(num_envs, cfg, model)

@@ -1,0 +1,120 @@
+"""`sim.data` and `sim.model`: physics fields as torch tensors, found on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+
+from mjlab_rec.sim.engine import (
+    Engine,
+    array_names,
+    has_world_axis,
+    uniform_shape,
+    why_not_computed,
+)
+from mjlab_rec.utils.string import nearest
+
+
+class DataView:
+    """The data of all worlds: `data.qpos` is a live tensor (num_envs, nq) of stable address.
+
+    A field is bound on first use and then an ordinary attribute, so hot code may read it freely.
+    """
+
+    nworld: int
+    _engine: Engine
+    _mj_model: mujoco.MjModel
+
+    def __init__(self, engine: Engine, model: mujoco.MjModel, num_envs: int) -> None:
+        self.__dict__.update(_engine=engine, _mj_model=model, nworld=num_envs)
+
+    # Reached only while the attribute does not exist.
+    def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        reason = why_not_computed(name, self._mj_model)
+        if reason:
+            raise AttributeError(reason)
+        # A tensor made under inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            try:
+                tensor = self._engine.bind(name)
+            except KeyError:
+                raise AttributeError(
+                    f"Unknown data field {name!r} on engine {self._engine.name!r}. "
+                    f"{nearest(name, self._engine.data_fields())}"
+                ) from None
+        self.__dict__[name] = tensor
+        return tensor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(_no_assignment("data", name))
+
+
+class ModelView:
+    """The model of all worlds.
+
+    Numbers such as `geom_friction` have the shape (num_envs, ngeom, 3): the live per-world array
+    once the field was expanded, a broadcast of the shared value before (expand it to write it).
+    Ids, types and flags such as `geom_bodyid` are shared and have no such axis, nor have sizes
+    such as `nbody`.
+    """
+
+    _engine: Engine
+    _mj_model: mujoco.MjModel
+    _num_envs: int
+    _device: torch.device
+
+    def __init__(
+        self, engine: Engine, model: mujoco.MjModel, num_envs: int, device: torch.device
+    ) -> None:
+        self.__dict__.update(_engine=engine, _mj_model=model, _num_envs=num_envs, _device=device)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        with torch.inference_mode(False):
+            value = self._look_up(name)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(_no_assignment("model", name))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Look these fields up anew on their next use."""
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def _look_up(self, name: str) -> torch.Tensor | int:
+        if name in self._engine.per_world:
+            return self._engine.model_field(name)
+        value = getattr(self._mj_model, name, None)
+        if isinstance(value, (int, np.integer)):
+            return int(value)
+        if not isinstance(value, np.ndarray):
+            raise AttributeError(
+                f"Unknown model field {name!r}. {nearest(name, array_names(self._mj_model))} "
+                "Options and names are in sim.mj_model."
+            )
+        tensor = default_value(name, value).to(self._device)
+        if has_world_axis(name, value):
+            tensor = tensor.expand(self._num_envs, *tensor.shape)
+        return tensor
+
+
+def default_value(name: str, value: np.ndarray) -> torch.Tensor:
+    """A model field of C MuJoCo as a tensor of the shape and type that `sim.model` shows."""
+    dtype = np.float32 if value.dtype.kind == "f" else value.dtype
+    return torch.from_numpy(np.array(value, dtype).reshape(uniform_shape(name, value.shape)))
+
+
+def _no_assignment(view: str, name: str) -> str:
+    return (
+        f"Cannot replace sim.{view}.{name}: the engine keeps its own memory. Write into it "
+        f"instead: sim.{view}.{name}[:] = value"
+    )

@@ -1,0 +1,377 @@
+"""The GPU engine, which also runs on the CPU: MuJoCo-Warp, replayed as captured graphs."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mujoco
+import mujoco_warp as mjw
+import torch
+import warp as wp
+
+from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
+from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
+
+_log = logging.getLogger(__name__)
+
+_SLOW_START_S = 6.0
+_KINDS = list(HEALTH_KINDS)
+_OVERFLOWS = {
+    "contacts": mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD,
+    "constraints": mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ,
+    "contact_matches": mjw.OverflowType.CONTACT_MATCH,
+    "height_field": mjw.OverflowType.HFIELD,
+}
+_CONTACTS, _CONSTRAINTS, _MATCHES, _HFIELD = (int(bits) for bits in _OVERFLOWS.values())
+# Conditional graph nodes, which the solver's loop is captured as, need this driver.
+_GRAPH_DRIVER = (12, 4)
+
+
+@wp.kernel(enable_backward=False)
+def _check_health(
+    qpos: wp.array2d(dtype=float),  # type: ignore[valid-type]
+    qvel: wp.array2d(dtype=float),  # type: ignore[valid-type]
+    overflow: wp.array(dtype=int),  # type: ignore[valid-type]
+    counts: wp.array(dtype=int),  # type: ignore[valid-type]
+):
+    """Count worlds in trouble, in the order of HEALTH_KINDS."""
+    world = wp.tid()
+    finite = bool(True)
+    for i in range(qpos.shape[1]):
+        finite = finite and wp.isfinite(qpos[world, i])
+    for i in range(qvel.shape[1]):
+        finite = finite and wp.isfinite(qvel[world, i])
+    if not finite:
+        wp.atomic_add(counts, 0, 1)
+    bits = overflow[world]
+    if bits & _CONTACTS:
+        wp.atomic_add(counts, 1, 1)
+    if bits & _CONSTRAINTS:
+        wp.atomic_add(counts, 2, 1)
+    if bits & _MATCHES:
+        wp.atomic_add(counts, 3, 1)
+    if bits & _HFIELD:
+        wp.atomic_add(counts, 4, 1)
+
+
+class WarpEngine:
+    """Worlds stepped in single precision by MuJoCo-Warp.
+
+    Step, forward and reset are captured once as graphs, on CUDA and on the CPU, and replayed: the
+    hundreds of launches of a step would cost more than its arithmetic. A graph holds the addresses
+    of the arrays it was captured with, so whoever replaces an array drops the graphs, and the next
+    call captures them anew.
+    """
+
+    name = "warp"
+    state_dtype = torch.float32
+
+    def __init__(
+        self,
+        num_envs: int,
+        cfg: SimulationCfg,
+        model: mujoco.MjModel,
+        device: torch.device,
+        use_graphs: bool = True,
+    ) -> None:
+        _start_warp()
+        self._num_envs = num_envs
+        self._torch_device = device
+        self._device = wp.device_from_torch(device)
+        self._streams: dict[int, wp.Stream] = {}
+        self._graphs: dict[str, Any] = {}
+        self._use_graphs = use_graphs and self._graphs_work()
+        with self._scope(), _say_if_compiling():
+            self._model, self._data = _put(num_envs, cfg, model)
+            self._has_late_act = model.na > model.nu
+            self._counts = wp.zeros(len(HEALTH_KINDS), dtype=int)
+            self._mask_array = wp.zeros(num_envs, dtype=bool)
+            self.health = wp.to_torch(self._counts)
+            self.mask = wp.to_torch(self._mask_array)
+            self._bound: dict[str, torch.Tensor] = {}
+            self._layout = state_layout(model)
+            self._state = [self._state_field(field.name) for field in self._layout]
+            self._act = _to_torch(self._data.act)
+            self.per_world: set[str] = set()
+            self._load_modules()
+        self.health_cures = {
+            "diverged": "Reduce SimulationCfg.mujoco.timestep, or soften gains and contacts.",
+            "contacts": "Raise SimulationCfg.nconmax: "
+            f"it is {self._data.naconmax // num_envs} now.",
+            "constraints": f"Raise SimulationCfg.njmax: it is {self._data.njmax} now.",
+            "contact_matches": "Raise SimulationCfg.contact_sensor_maxmatch: "
+            f"it is {cfg.contact_sensor_maxmatch} now.",
+            "height_field": "Make the height field coarser, or the geom smaller.",
+        }
+
+    def step(self, n: int) -> None:
+        """Take n physics steps."""
+        for _ in range(n):
+            self._run("step", self._step)
+
+    def forward(self, masked: bool) -> None:
+        """Refresh derived fields; MuJoCo-Warp treats all worlds, so the others are put back."""
+        if not masked:
+            self._run("forward", self._forward)
+            return
+        with self._unchanged(~self.mask):
+            self._run("forward", self._forward)
+
+    def reset(self) -> None:
+        """Put the worlds in `mask` into the model's initial state."""
+        self._run("reset", self._reset)
+        if self._has_late_act:
+            # MuJoCo-Warp clears no more activations than there are controls.
+            self._act.masked_fill_(self.mask[:, None], 0.0)
+
+    def bind(self, name: str) -> torch.Tensor:
+        """Show a data field. It is the engine's own memory."""
+        if name not in self.data_fields():
+            raise KeyError(name)
+        tensor = self._bound[name] = _to_torch(getattr(self._data, name))
+        return tensor
+
+    def data_fields(self) -> list[str]:
+        """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
+        return list(_array_fields(mjw.Data, "nworld"))
+
+    def expand(self, fields: list[str]) -> None:
+        """Give model fields an array with a row per world."""
+        batched = _array_fields(mjw.Model, "*")
+        for name in fields:
+            if name not in batched:
+                raise ValueError(
+                    f"The model field {name!r} cannot have a value per world on the engine "
+                    "'warp': MuJoCo-Warp keeps one for all."
+                )
+        with self._scope():
+            for name in fields:
+                self._replicate(self._model, name)
+        self.per_world.update(fields)
+
+    def model_field(self, name: str) -> torch.Tensor:
+        """The per-world array."""
+        return _to_torch(getattr(self._model, name))
+
+    def recompute(self, level: RecomputeLevel) -> None:
+        """Recompute derived constants, which all get a row per world first."""
+        names = derived_constants(level)
+        with self._scope():
+            for name in names:
+                self._replicate(self._model, name)
+            self._replicate(self._model.stat, "meaninertia")
+            self.per_world.update(names)
+            compute = {
+                RecomputeLevel.set_const_fixed: mjw.set_const_fixed,
+                RecomputeLevel.set_const_0: mjw.set_const_0,
+                RecomputeLevel.set_const: mjw.set_const,
+            }[level]
+            if level == RecomputeLevel.set_const_0:
+                mjw.set_const_fixed(self._model, self._data)
+            with self._unchanged(None):
+                compute(self._model, self._data)
+
+    def get_state(self, out: torch.Tensor) -> None:
+        """Copy the state fields side by side."""
+        torch.cat([field.reshape(self._num_envs, -1) for field in self._state], dim=1, out=out)
+
+    def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
+        """Overwrite the state fields of worlds and refresh their derived fields."""
+        for place, field in zip(self._layout, self._state, strict=True):
+            values = rows[:, place.columns].view(len(ids), *field.shape[1:])
+            field[ids] = values.to(field.dtype)
+        self.mask.fill_(False)
+        self.mask[ids] = True
+        self.forward(masked=len(ids) < self._num_envs)
+
+    def _step(self) -> None:
+        mjw.step(self._model, self._data)
+        data = self._data
+        wp.launch(
+            _check_health,
+            dim=self._num_envs,
+            inputs=[data.qpos, data.qvel, data.overflow],
+            outputs=[self._counts],
+        )
+
+    def _forward(self) -> None:
+        mjw.forward(self._model, self._data)
+
+    def _reset(self) -> None:
+        mjw.reset_data(self._model, self._data, reset=self._mask_array)
+
+    def _run(self, name: str, function: Callable[[], None]) -> None:
+        """Replay an operation on torch's current stream, or do it where graphs do not work."""
+        if not self._use_graphs:
+            with self._scope():
+                function()
+            return
+        graph = self._graphs.get(name)
+        if graph is None:
+            graph = self._graphs[name] = self._capture(function)
+        wp.capture_launch(graph, stream=self._stream())
+
+    def _capture(self, function: Callable[[], None]) -> Any:
+        # A garbage collection in the middle would record the freeing of older graphs' memory.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
+                function()
+        finally:
+            if collecting:
+                gc.enable()
+        return capture.graph
+
+    def _load_modules(self) -> None:
+        """Run everything once: kernels compile or load on first use, which a capture cannot do."""
+        start = torch.empty(
+            (self._num_envs, self._layout[-1].columns.stop), device=self._torch_device
+        )
+        self.get_state(start)
+        self._step()
+        self._reset()
+        self._counts.zero_()
+        self._data.overflow.zero_()
+        use_graphs, self._use_graphs = self._use_graphs, False
+        self.set_state(start, torch.arange(self._num_envs, device=self._torch_device))
+        self._use_graphs = use_graphs
+
+    def _replicate(self, owner: Any, name: str) -> None:
+        array = getattr(owner, name)
+        if array.shape[0] == self._num_envs or not array.size:
+            return
+        rows = wp.empty((self._num_envs, *array.shape[1:]), dtype=array.dtype)
+        _to_torch(rows).copy_(_to_torch(array))
+        # MuJoCo-Warp marks arrays with a row per world like this.
+        rows._is_batched = True  # type: ignore[attr-defined]
+        setattr(owner, name, rows)
+        self._graphs.clear()
+
+    @contextmanager
+    def _unchanged(self, worlds: torch.Tensor | None) -> Iterator[None]:
+        """Put the data fields somebody looks at back to what they were, in these worlds or all."""
+        kept = {name: field.clone() for name, field in self._bound.items()}
+        yield
+        for name, values in kept.items():
+            field = self._bound[name]
+            if worlds is not None:
+                chosen = worlds.view(-1, *[1] * (field.ndim - 1))
+                values = torch.where(chosen, values, field)
+            field.copy_(values)
+
+    def _state_field(self, name: str) -> torch.Tensor:
+        return _to_torch(getattr(self._data, name))
+
+    def _stream(self) -> wp.Stream | None:
+        """Torch's current stream: torch and warp then see each other's writes in order."""
+        if self._torch_device.type == "cpu":
+            return None
+        current = torch.cuda.current_stream(self._torch_device)
+        stream = self._streams.get(current.cuda_stream)
+        if stream is None:
+            stream = self._streams[current.cuda_stream] = wp.stream_from_torch(current)
+        return stream
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """Let warp launch on this device and on torch's current stream."""
+        with wp.ScopedDevice(self._device):
+            stream = self._stream()
+            if stream is None:
+                yield
+            else:
+                with wp.ScopedStream(stream):
+                    yield
+
+    def _graphs_work(self) -> bool:
+        if self._device.is_cpu:
+            return True
+        driver = wp.get_cuda_driver_version()
+        if wp.is_mempool_enabled(self._device) and driver is not None and driver >= _GRAPH_DRIVER:
+            return True
+        _log.warning(
+            "CUDA graphs need driver %s or newer (this one is %s) and memory pools: simulating "
+            "without them, which is slow. Update the GPU driver.",
+            ".".join(map(str, _GRAPH_DRIVER)),
+            "unknown" if driver is None else ".".join(map(str, driver)),
+        )
+        return False
+
+
+def _start_warp() -> None:
+    """Start warp without its banner and its line for every module that it loads."""
+    if hasattr(wp.config, "log_level"):
+        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+    else:  # before warp 1.14
+        wp.config.quiet = True  # type: ignore[attr-defined]
+    wp.init()
+
+
+def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
+    """Bring the model and its initial state to the device, explaining what does not work."""
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    try:
+        warp_model = mjw.put_model(model)
+    except (NotImplementedError, ValueError) as error:
+        raise ValueError(
+            f"The engine 'warp' cannot simulate this model: {error} Change the model or "
+            "SimulationCfg.mujoco; on the CPU, SimulationCfg(engine='mjbatch') is C MuJoCo."
+        ) from error
+    options: Any = warp_model.opt
+    options.warn_overflow = 0  # Simulation.health says it once, not a line for every world
+    options.contact_sensor_maxmatch = cfg.contact_sensor_maxmatch
+    if cfg.broadphase is not None:
+        options.broadphase = mjw.BroadphaseType[cfg.broadphase.upper()]
+    if cfg.broadphase_filter is not None:
+        options.broadphase_filter = mjw.BroadphaseFilter(0)
+        for name in cfg.broadphase_filter:
+            options.broadphase_filter |= mjw.BroadphaseFilter[name.upper()]
+    try:
+        warp_data = mjw.put_data(model, data, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
+    except ValueError as error:
+        raise ValueError(
+            f"The buffers do not even hold the initial state: {error}. Raise "
+            f"SimulationCfg.nconmax (now {cfg.nconmax}) or .njmax (now {cfg.njmax})."
+        ) from error
+    return warp_model, warp_data
+
+
+def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
+    """The array fields of a MuJoCo-Warp struct whose first axis is declared so."""
+    fields = struct.__dataclass_fields__.values()  # type: ignore[attr-defined]
+    return {
+        field.name: field.type
+        for field in fields
+        if isinstance(field.type, wp.array) and field.type.shape[:1] == (first_axis,)
+    }
+
+
+def _to_torch(array: Any) -> torch.Tensor:
+    if array.size:
+        return wp.to_torch(array)
+    # warp cannot convert empty arrays on the CPU.
+    shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
+    return torch.empty(shape, dtype=wp.dtype_to_torch(array.dtype), device=str(array.device))
+
+
+@contextmanager
+def _say_if_compiling() -> Iterator[None]:
+    """Log one line if the start takes long, which means that kernels are being compiled."""
+    timer = threading.Timer(
+        _SLOW_START_S,
+        _log.warning,
+        ["Compiling MuJoCo-Warp kernels: once per machine and kind of model, 30 s to a minute."],
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,89 @@
+"""The ground, and where on it each world has its origin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco
+import torch
+
+from mjlab_rec.entity import Entity, EntityCfg
+
+
+@dataclass
+class TerrainEntityCfg(EntityCfg):
+    """The ground under all worlds."""
+
+    terrain_type: Literal["plane"] = "plane"
+    """Shape of the ground. Height fields and generated terrain are not there yet."""
+
+    env_spacing: float | None = 2.0
+    """Distance between neighbouring origins, in meters; the scene sets it."""
+
+    num_envs: int = 1
+    """Number of worlds; the scene sets it."""
+
+    def __post_init__(self) -> None:
+        if self.terrain_type != "plane":
+            raise ValueError(
+                f"Unknown terrain_type '{self.terrain_type}'. Known: plane. Height fields and "
+                "generated terrain come later; until then add geoms with SceneCfg.spec_fn."
+            )
+
+    def build(self) -> TerrainEntity:
+        """Make the terrain on the CPU; a scene passes its own device."""
+        return TerrainEntity(self)
+
+
+class TerrainEntity(Entity):
+    """The ground: body and geom "terrain", a grid of origins, and light to see it by."""
+
+    cfg: TerrainEntityCfg
+
+    def __init__(self, cfg: TerrainEntityCfg, device: str = "cpu") -> None:
+        super().__init__(cfg)
+        if cfg.env_spacing is None:
+            raise ValueError("A plane needs env_spacing, the distance between the worlds' origins.")
+        self.env_origins = grid_origins(cfg.num_envs, cfg.env_spacing, device)
+        """Origin of each world, (num_envs, 3)."""
+
+    def _build_spec(self) -> None:
+        spec = mujoco.MjSpec()
+        spec.add_texture(
+            name="groundplane",
+            type=mujoco.mjtTexture.mjTEXTURE_2D,
+            builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+            mark=mujoco.mjtMark.mjMARK_EDGE,
+            rgb1=(0.2, 0.3, 0.4),
+            rgb2=(0.1, 0.2, 0.3),
+            markrgb=(0.8, 0.8, 0.8),
+            width=300,
+            height=300,
+        )
+        material = spec.add_material(
+            name="groundplane", texuniform=True, texrepeat=(4.0, 4.0), reflectance=0.2
+        )
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "groundplane"
+        spec.worldbody.add_light(
+            name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=(0.0, 0.0, 1.5)
+        )
+        spec.worldbody.add_body(name="terrain").add_geom(
+            name="terrain",
+            type=mujoco.mjtGeom.mjGEOM_PLANE,
+            size=(0.0, 0.0, 0.01),
+            material="groundplane",
+        )
+        self._spec = spec
+
+
+def grid_origins(num_envs: int, spacing: float, device: str) -> torch.Tensor:
+    """Origins on a centered grid that is about square, (num_envs, 3)."""
+    rows = math.ceil(num_envs / math.isqrt(num_envs))
+    columns = math.ceil(num_envs / rows)
+    number = torch.arange(num_envs, device=device)
+    origins = torch.zeros(num_envs, 3, device=device)
+    origins[:, 0] = ((rows - 1) / 2 - number // columns) * spacing
+    origins[:, 1] = (number % columns - (columns - 1) / 2) * spacing
+    return origins

@@ -1,0 +1,34 @@
+"""A buffer that gives the last few frames in order, oldest first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mjlab_rec.utils.buffers.ring import Ring
+
+
+class CircularBuffer(Ring):
+    """The history of a batch, as stacked observations need it.
+
+    A row's first frame, at the start or after its reset, fills its whole history; between the
+    reset and that frame the row reads as zero.
+
+    Each frame is written twice, so that the history always is one contiguous piece of every row:
+    reading it, flattening it and joining it to other tensors is one copy at most.
+    """
+
+    _row_major = True
+    _copies = 2
+
+    @property
+    def buffer(self) -> Tensor:
+        """The history as a new tensor (batch_size, max_length, ...), oldest frame first."""
+        return self.window.clone(memory_format=torch.contiguous_format)
+
+    @property
+    def window(self) -> Tensor:
+        """The same as `buffer` without a copy: a view, to be read before the buffer changes."""
+        storage = self._require_storage()
+        start = self._count % self._max_len + 1
+        return storage[:, start : start + self._max_len]

@@ -1,0 +1,180 @@
+"""Rotations and random samples for batches of tensors.
+
+Quaternions are (w, x, y, z), as in MuJoCo. Leading dimensions broadcast, and every function returns
+a new tensor. Small batches cost what their torch calls cost, so the formulas are vector ones, with
+few calls.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def normalize(x: Tensor, eps: float = 1e-9) -> Tensor:
+    """Scale vectors to length one; a zero vector stays zero."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps)
+
+
+def wrap_to_pi(angles: Tensor) -> Tensor:
+    """Bring angles into [-pi, pi]; those already inside keep their exact bits."""
+    return torch.sub(angles, torch.round(angles / (2 * math.pi)), alpha=2 * math.pi)
+
+
+def quat_conjugate(quat: Tensor) -> Tensor:
+    """Return the inverse rotation of unit quaternions (..., 4)."""
+    return torch.cat((quat[..., :1], -quat[..., 1:]), dim=-1)
+
+
+def quat_inv(quat: Tensor, eps: float = 1e-9) -> Tensor:
+    """Return the inverse of quaternions (..., 4) of any length."""
+    return quat_conjugate(quat) / quat.square().sum(-1, keepdim=True).clamp_min(eps)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    # torch broadcasts sizes here, but wants the same number of dimensions.
+    if a.ndim != b.ndim:
+        a, b = torch.broadcast_tensors(a, b)
+    return torch.linalg.cross(a, b)
+
+
+def quat_mul(q1: Tensor, q2: Tensor) -> Tensor:
+    """Return the rotation that first does q2, then q1: (..., 4)."""
+    w1, v1 = q1[..., :1], q1[..., 1:]
+    w2, v2 = q2[..., :1], q2[..., 1:]
+    w = w1 * w2 - (v1 * v2).sum(-1, keepdim=True)
+    xyz = _cross(v1, v2).addcmul_(w1, v2).addcmul_(w2, v1)
+    return torch.cat((w, xyz), dim=-1)
+
+
+def quat_apply(quat: Tensor, vec: Tensor) -> Tensor:
+    """Rotate vectors (..., 3) by unit quaternions (..., 4)."""
+    xyz = quat[..., 1:]
+    t = _cross(xyz, vec)
+    return torch.add(vec, _cross(xyz, t).addcmul_(quat[..., :1], t), alpha=2)
+
+
+def quat_apply_inverse(quat: Tensor, vec: Tensor) -> Tensor:
+    """Rotate vectors (..., 3) by the inverse of unit quaternions (..., 4)."""
+    xyz = quat[..., 1:]
+    t = _cross(vec, xyz)
+    return torch.add(vec, _cross(t, xyz).addcmul_(quat[..., :1], t), alpha=2)
+
+
+def yaw_quat(quat: Tensor) -> Tensor:
+    """Keep only the heading of rotations (..., 4): their turn about the world's z axis."""
+    w, x, y, z = quat.unbind(-1)
+    half = 0.5 * torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    zero = torch.zeros_like(half)
+    return torch.stack((torch.cos(half), zero, zero, torch.sin(half)), dim=-1)
+
+
+def quat_from_angle_axis(angle: Tensor, axis: Tensor) -> Tensor:
+    """Build quaternions (..., 4) from angles (...) in radians about axes (..., 3) of any length."""
+    half = 0.5 * angle.unsqueeze(-1)
+    xyz = normalize(axis) * torch.sin(half)
+    return torch.cat((torch.cos(half).expand(*xyz.shape[:-1], 1), xyz), dim=-1)
+
+
+def axis_angle_from_quat(quat: Tensor) -> Tensor:
+    """Turn unit quaternions (..., 4) into rotation vectors (..., 3) of at most pi radians."""
+    w, xyz = quat[..., :1], quat[..., 1:]
+    length = torch.linalg.vector_norm(xyz, dim=-1, keepdim=True)
+    # atan2 stays exact near the identity, where acos(w) has lost all digits in float32.
+    angle = 2 * torch.atan2(length, w.abs())
+    # Near zero, angle / length tends to 2: both parts are about half the rotation vector.
+    scale = torch.where(length > 1e-12, angle / length.clamp_min(1e-12), 2.0)
+    return xyz * torch.where(w < 0, -scale, scale)
+
+
+def quat_from_euler_xyz(roll: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:
+    """Build quaternions (..., 4) from a turn about the fixed x, then y, then z axis, in radians."""
+    cr, sr = torch.cos(roll * 0.5), torch.sin(roll * 0.5)
+    cp, sp = torch.cos(pitch * 0.5), torch.sin(pitch * 0.5)
+    cy, sy = torch.cos(yaw * 0.5), torch.sin(yaw * 0.5)
+    cc, ss, sc, cs = cp * cy, sp * sy, sp * cy, cp * sy
+    return torch.stack(
+        (cr * cc + sr * ss, sr * cc - cr * ss, cr * sc + sr * cs, cr * cs - sr * sc), dim=-1
+    )
+
+
+def euler_xyz_from_quat(quat: Tensor, wrap_to_2pi: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return roll, pitch and yaw (...) in radians, the inverse of `quat_from_euler_xyz`.
+
+    Args:
+        quat: Unit quaternions (..., 4).
+        wrap_to_2pi: Give angles in [0, 2 pi) rather than in [-pi, pi].
+    """
+    w, x, y, z = quat.unbind(-1)
+    roll = torch.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    pitch = torch.asin((2 * (w * y - z * x)).clamp(-1.0, 1.0))
+    yaw = torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    if wrap_to_2pi:
+        return roll % (2 * math.pi), pitch % (2 * math.pi), yaw % (2 * math.pi)
+    return roll, pitch, yaw
+
+
+def matrix_from_quat(quat: Tensor) -> Tensor:
+    """Turn quaternions (..., 4) of any length into rotation matrices (..., 3, 3)."""
+    scaled = quat * (2.0 / quat.square().sum(-1, keepdim=True))
+    # Entry (i, j) of this product holds 2 q_i q_j / |q|^2.
+    _, wx, wy, wz, _, xx, xy, xz, _, _, yy, yz, _, _, _, zz = (
+        (scaled.unsqueeze(-1) * quat.unsqueeze(-2)).flatten(-2).unbind(-1)
+    )
+    rows = (1 - yy - zz, xy - wz, xz + wy, xy + wz, 1 - xx - zz, yz - wx)
+    rows += (xz - wy, yz + wx, 1 - xx - yy)
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def quat_from_matrix(matrix: Tensor) -> Tensor:
+    """Turn rotation matrices (..., 3, 3) into unit quaternions (..., 4)."""
+    a, b, c, d, e, f, g, h, i = matrix.flatten(-2).unbind(-1)
+    # Row k is the quaternion times 4 q_k. The row with the largest diagonal loses no digits.
+    rows = torch.stack(
+        (
+            torch.stack((1 + a + e + i, h - f, c - g, d - b), dim=-1),
+            torch.stack((h - f, 1 + a - e - i, b + d, c + g), dim=-1),
+            torch.stack((c - g, b + d, 1 - a + e - i, f + h), dim=-1),
+            torch.stack((d - b, c + g, f + h, 1 - a - e + i), dim=-1),
+        ),
+        dim=-2,
+    )
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
+    return normalize(rows.take_along_dim(best, dim=-2).squeeze(-2))
+
+
+def quat_box_minus(q1: Tensor, q2: Tensor) -> Tensor:
+    """Return the rotation vector (..., 3), in the world frame, that leads from q2 to q1."""
+    return axis_angle_from_quat(quat_mul(q1, quat_conjugate(q2)))
+
+
+def quat_error_magnitude(q1: Tensor, q2: Tensor) -> Tensor:
+    """Return the angle (...) between two rotations, in radians from 0 to pi."""
+    diff = quat_mul(q1, quat_conjugate(q2))
+    length = torch.linalg.vector_norm(diff[..., 1:], dim=-1)
+    return 2 * torch.atan2(length, diff[..., 0].abs())
+
+
+def sample_uniform(
+    lower: Tensor | float, upper: Tensor | float, size: int | tuple[int, ...], device: str
+) -> Tensor:
+    """Draw from [lower, upper) with torch's global generator."""
+    return torch.rand(size, device=device) * (upper - lower) + lower
+
+
+def sample_log_uniform(
+    lower: Tensor | float, upper: Tensor | float, size: int | tuple[int, ...], device: str
+) -> Tensor:
+    """Draw from [lower, upper), both positive, evenly in the logarithm."""
+    low = torch.as_tensor(lower, dtype=torch.float32, device=device).log()
+    high = torch.as_tensor(upper, dtype=torch.float32, device=device).log()
+    return sample_uniform(low, high, size, device).exp()
+
+
+def sample_gaussian(
+    mean: Tensor | float, std: Tensor | float, size: int | tuple[int, ...], device: str
+) -> Tensor:
+    """Draw from a normal distribution with torch's global generator."""
+    return torch.randn(size, device=device) * std + mean

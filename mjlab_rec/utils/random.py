@@ -1,0 +1,197 @@
+"""Random numbers that belong to one environment instance, and to each of its worlds alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+# Constants of splitmix64 (Steele et al.) and of murmur3's 64-bit finalizer, as signed integers
+# because torch has no unsigned 64-bit arithmetic. Multiplication wraps, which is what we want.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_A = 0xFF51AFD7ED558CCD - (1 << 64)
+_MIX_B = 0xC4CEB9FE1A85EC53 - (1 << 64)
+_LOW_31_BITS = (1 << 31) - 1
+_UNIT = 2.0**-24
+
+Bound = float | torch.Tensor
+
+
+class RandomStreams:
+    """Every random number of one environment, reproducible from its seed.
+
+    Two kinds of draws, because they need different guarantees:
+
+    - ``uniform``, ``gaussian``, ... serve resets, pushes and commands, which concern a few worlds
+      at a time. Each world has a counter-based stream of its own that starts anew with every
+      episode, so episode k of world i does not depend on what happens in the other worlds.
+    - ``observation`` and ``actuation`` are generators for noise drawn for all worlds every step.
+      They are re-seeded from (seed, step), so a step's noise does not depend on earlier draws
+      and computing an observation twice gives the same noise twice.
+
+    ``isolated()`` also gives code that calls ``torch.rand`` directly a stream of its own.
+    """
+
+    def __init__(self, num_envs: int, device: str | torch.device, seed: int) -> None:
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.observation = torch.Generator(device=self.device)
+        self.actuation = torch.Generator(device=self.device)
+        self._env_index = torch.arange(num_envs, device=self.device)
+        self._episode = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+        self._draws = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+        self._key = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+        self._offsets = torch.arange(16, device=self.device) * _GOLDEN
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Start all streams anew from ``seed``."""
+        self.current_seed = seed
+        self._step = 0
+        self._episode.zero_()
+        self._draws.zero_()
+        self._key.copy_(self._episode_key(self._env_index, self._episode))
+        self._global_state = _global_state_from(seed, self.device)
+        self._reseed(self.actuation, stream=1)
+        self.restart_observation()
+
+    def begin_step(self) -> None:
+        """Move the per-step generators on; called once at the start of a control step."""
+        self._step += 1
+        self._reseed(self.actuation, stream=1)
+
+    def restart_observation(self) -> None:
+        """Rewind the observation generator to the start of this step's noise."""
+        self._reseed(self.observation, stream=2)
+
+    def begin_episode(self, env_ids: torch.Tensor) -> None:
+        """Give the worlds ``env_ids`` the streams of their next episode."""
+        self._episode[env_ids] += 1
+        self._draws[env_ids] = 0
+        self._key[env_ids] = self._episode_key(env_ids, self._episode[env_ids])
+
+    def uniform(
+        self,
+        low: Bound,
+        high: Bound,
+        shape: Sequence[int],
+        env_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Uniform in [low, high); ``shape[0]`` counts the worlds in ``env_ids`` (None: all)."""
+        return self._unit(shape, env_ids).mul_(high - low).add_(low)
+
+    def log_uniform(
+        self,
+        low: Bound,
+        high: Bound,
+        shape: Sequence[int],
+        env_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Uniform in the logarithm between two positive bounds."""
+        return self.uniform(_log(low), _log(high), shape, env_ids).exp_()
+
+    def gaussian(
+        self,
+        mean: Bound,
+        std: Bound,
+        shape: Sequence[int],
+        env_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Normally distributed with the given mean and standard deviation."""
+        # Box-Muller; 1 - u lies in (0, 1], so the logarithm is finite.
+        radius = (1.0 - self._unit(shape, env_ids)).log_().mul_(-2.0).sqrt_()
+        angle = self._unit(shape, env_ids).mul_(2.0 * math.pi)
+        return radius.mul_(angle.cos_()).mul_(std).add_(mean)
+
+    def integers(
+        self,
+        low: int,
+        high: int,
+        shape: Sequence[int],
+        env_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Integers in [low, high), evenly spread for ranges far below 2**24."""
+        return self.uniform(float(low), float(high), shape, env_ids).floor_().long()
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Lend torch's global generator this environment's own state while inside.
+
+        User terms that call ``torch.rand`` are then reproducible from the environment's seed, and
+        neither disturb the policy's random numbers nor another environment's.
+        """
+        outside = _get_global_state(self.device)
+        _set_global_state(self._global_state, self.device)
+        try:
+            yield
+        finally:
+            self._global_state = _get_global_state(self.device)
+            _set_global_state(outside, self.device)
+
+    def _unit(self, shape: Sequence[int], env_ids: torch.Tensor | None) -> torch.Tensor:
+        """Uniform float32 in [0, 1) from the streams of the given worlds."""
+        count = math.prod(shape[1:])
+        if count > len(self._offsets):
+            self._offsets = torch.arange(count, device=self.device) * _GOLDEN
+        if env_ids is None:
+            start = self._draws * _GOLDEN + self._key
+            self._draws += count
+        else:
+            drawn = self._draws[env_ids]
+            start = (drawn * _GOLDEN).add_(self._key[env_ids])
+            self._draws[env_ids] = drawn + count
+        bits = _mix(start[:, None] + self._offsets[:count])
+        bits.bitwise_right_shift_(40).bitwise_and_((1 << 24) - 1)
+        return bits.to(torch.float32).mul_(_UNIT).view(tuple(shape))
+
+    def _episode_key(self, env_ids: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
+        world = _mix(env_ids.long() * _GOLDEN + _scramble(self.current_seed))
+        return _mix(world + episode * _GOLDEN)
+
+    def _reseed(self, generator: torch.Generator, stream: int) -> None:
+        generator.manual_seed(_scramble(self.current_seed + (self._step << 2) * 0x10001 + stream))
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """Scramble 64-bit integers in place (murmur3's finalizer)."""
+    # torch's right shift keeps the sign, so the mask makes it a logical shift.
+    x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS)).mul_(_MIX_A)
+    x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS)).mul_(_MIX_B)
+    return x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS))
+
+
+def _scramble(value: int) -> int:
+    """Spread an integer over the non-negative 63-bit range (splitmix64's step)."""
+    mask = (1 << 64) - 1
+    value = (value + 0x9E3779B97F4A7C15) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return (value ^ (value >> 31)) >> 1
+
+
+def _log(bound: Bound) -> Bound:
+    return bound.log() if isinstance(bound, torch.Tensor) else math.log(bound)
+
+
+_GlobalState = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def _get_global_state(device: torch.device) -> _GlobalState:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _set_global_state(state: _GlobalState, device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def _global_state_from(seed: int, device: torch.device) -> _GlobalState:
+    """The state torch's global generators would have after seeding, without seeding them."""
+    cpu = torch.Generator().manual_seed(_scramble(seed)).get_state()
+    if device.type != "cuda":
+        return cpu, None
+    return cpu, torch.Generator(device=device).manual_seed(_scramble(seed)).get_state()

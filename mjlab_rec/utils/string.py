@@ -1,0 +1,129 @@
+"""Find names by regular expressions, and say what was probably meant when one is unknown."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_MAX_LISTED = 40
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which known name is closest to an unknown one, and list what is known.
+
+    Meant as the tail of an error message: `Did you mean 'pole'? Known: cart, pole.`
+    """
+    known = list(known)
+    if not known:
+        return "There are none to choose from."
+    listed = ", ".join(known[:_MAX_LISTED])
+    if len(known) > _MAX_LISTED:
+        listed += f", ... ({len(known)} in all)"
+    # A regular expression is compared by the letters it spells.
+    literal = re.sub(r"[^\w/:. -]|\.(?=[*+?])", "", name).lower()
+    lowered = {k.lower(): k for k in reversed(known)}
+    close = difflib.get_close_matches(literal, lowered, n=1, cutoff=0.6)
+    guess = f"Did you mean {lowered[close[0]]!r}? " if close else ""
+    return f"{guess}Known: {listed}."
+
+
+def resolve_matching_names(
+    keys: str | Sequence[str], names: Sequence[str], preserve_order: bool = False
+) -> tuple[list[int], list[str]]:
+    """Find the names that match one of the given regular expressions.
+
+    An expression must match a whole name. Every expression must match something, and no name may
+    match two of them.
+
+    Args:
+        keys: One regular expression or several; a plain name is one too.
+        names: The names to search.
+        preserve_order: Order the result by `keys` rather than by `names`.
+
+    Returns:
+        Positions in `names`, and the names there.
+    """
+    keys = [keys] if isinstance(keys, str) else list(keys)
+    pairs = _match(keys, names, preserve_order)
+    return [i for i, _ in pairs], [names[i] for i, _ in pairs]
+
+
+def resolve_matching_names_values(
+    data: dict[str, T], names: Sequence[str], preserve_order: bool = False
+) -> tuple[list[int], list[str], list[T]]:
+    """Find the names that match a dictionary's regular expressions, with the values they map to.
+
+    The rules are those of `resolve_matching_names`.
+
+    Returns:
+        Positions in `names`, the names there, and their values.
+    """
+    if not isinstance(data, dict):
+        raise TypeError(
+            f"Expected a dictionary from name patterns to values, got {type(data).__name__}: "
+            f"{data!r}. Write {{'.*': value}} to give every name the same value."
+        )
+    pairs = _match(list(data), names, preserve_order)
+    values = list(data.values())
+    return [i for i, _ in pairs], [names[i] for i, _ in pairs], [values[k] for _, k in pairs]
+
+
+def resolve_expr(
+    patterns: dict[str, T], names: Sequence[str], default: Any = None
+) -> tuple[T | Any, ...]:
+    """Give each name the value of the first pattern that matches it, or the default.
+
+    Patterns must match whole names, and each must match at least one of the names, so that a
+    typing error does not silently leave the default in place. Without any names all is well.
+    """
+    compiled = [(_compile(p), value) for p, value in patterns.items()]
+    for pattern, _ in compiled:
+        if names and not any(pattern.fullmatch(n) for n in names):
+            raise ValueError(_no_match(pattern.pattern, names))
+    return tuple(
+        next((value for pattern, value in compiled if pattern.fullmatch(name)), default)
+        for name in names
+    )
+
+
+def _match(
+    keys: Sequence[str], names: Sequence[str], preserve_order: bool
+) -> list[tuple[int, int]]:
+    """Pair each matched name's position with the position of the key that matches it."""
+    pairs: list[tuple[int, int]] = []
+    owner: dict[int, str] = {}
+    for k, key in enumerate(keys):
+        pattern = _compile(key)
+        found = [i for i, name in enumerate(names) if pattern.fullmatch(name)]
+        if not found:
+            raise ValueError(_no_match(key, names))
+        for i in found:
+            if i in owner:
+                raise ValueError(
+                    f"The name {names[i]!r} matches two patterns, {owner[i]!r} and {key!r}. "
+                    "Make them narrower so that each name belongs to one."
+                )
+            owner[i] = key
+            pairs.append((i, k))
+    return pairs if preserve_order else sorted(pairs)
+
+
+def _compile(key: str) -> re.Pattern[str]:
+    try:
+        return re.compile(key)
+    except re.error as error:
+        raise ValueError(
+            f"The name pattern {key!r} is not a regular expression: {error}. "
+            "Did you mean '.*' to match anything?"
+        ) from None
+
+
+def _no_match(key: str, names: Sequence[str]) -> str:
+    message = f"No name matches {key!r} (the whole name must match). {nearest(key, names)}"
+    if any(re.match(key, name) for name in names):
+        message += f" Write '{key}.*' to match all that begin so."
+    return message

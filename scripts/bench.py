@@ -1,0 +1,12 @@
+"""Measure how fast things are, on this machine and side by side with others."""
+
+from __future__ import annotations
+
+import tyro
+from benchmarks import step
+
+app = tyro.extras.SubcommandApp()
+app.command(step.main, name="step")
+
+if __name__ == "__main__":
+    app.cli(description=__doc__)

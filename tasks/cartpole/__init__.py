@@ -1,0 +1,6 @@
+"""Cartpole: keep a pole upright, or swing it up first, by pushing the cart it stands on."""
+
+from mjlab_rec.registry import register_task
+
+register_task("cartpole-balance", env_cfg="tasks.cartpole.env_cfg:balance_env_cfg")
+register_task("cartpole-swingup", env_cfg="tasks.cartpole.env_cfg:swingup_env_cfg")

@@ -1,0 +1,46 @@
+"""What only cartpole needs: one observation and one reward."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from mjlab_rec.managers import SceneEntityCfg
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+# A bell of height 1 at 0 that has fallen to 0.1 at x = margin is exp(-LN_10 * (x / margin) ** 2).
+_LN_10 = math.log(10.0)
+_CART_FALL = -_LN_10 / 2.0**2  # margin: 2 m
+_POLE_FALL = -_LN_10 / 5.0**2  # margin: 5 rad/s
+
+
+def pole_cos_sin(env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg) -> torch.Tensor:
+    """Cosine and sine of the hinge angle: (1, 0) is upright. Shape (num_envs, 2)."""
+    angle = env.scene[asset_cfg.name].data.joint_pos[:, asset_cfg.index("joint")]
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def smooth_reward(
+    env: ManagerBasedRlEnv, cart_cfg: SceneEntityCfg, pole_cfg: SceneEntityCfg
+) -> torch.Tensor:
+    """Reward in [0, 1] for an upright, slow pole over a centred cart, pushed gently.
+
+    dm_control's product of four factors. Each runs from a floor to 1, so that none alone can take
+    the whole reward except the pole hanging down:
+
+        upright  (1 + cos angle) / 2        centred  (1 + bell(position)) / 2
+        gentle   (4 + max(0, 1 - a^2)) / 5  slow     (1 + bell(angular velocity)) / 2
+    """
+    data = env.scene[cart_cfg.name].data
+    cart, pole = cart_cfg.index("joint"), pole_cfg.index("joint")
+    position = data.joint_pos
+    reward = position[:, pole].cos().add_(1.0)
+    reward *= position[:, cart].square().mul_(_CART_FALL).exp_().add_(1.0)
+    reward *= data.joint_vel[:, pole].square().mul_(_POLE_FALL).exp_().add_(1.0)
+    # 4 + max(0, 1 - a^2) and the divisors of all four factors, 2 * 2 * 2 * 5.
+    reward *= env.action_manager.action.square().neg_().add_(5.0).clamp_(min=4.0).mul_(1.0 / 40.0)
+    return reward.squeeze(-1)

@@ -1,0 +1,18 @@
+"""Set-up shared by all tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+# Ops on small tensors get slower, not faster, with more threads.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs an NVIDIA GPU")
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(skip)

@@ -1,0 +1,190 @@
+"""The scripts' shared command line: options, overrides of any cfg field, and helpful refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from mjlab_rec import cli, registry
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(kw_only=True)
+class Scene:
+    num_envs: int = 1
+    """Number of environments. They do not touch."""
+
+
+@dataclass
+class Reward:
+    weight: float
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Cfg:
+    scene: Scene = field(default_factory=Scene)
+    seed: int | None = None
+    engine: Literal["auto", "warp"] = "auto"
+    auto_reset: bool = True
+    limits: tuple[float, float] | None = None
+    names: tuple[str, ...] = ()
+    rewards: dict[str, Reward | None] = field(
+        default_factory=lambda: {
+            "smooth": Reward(1.0, {"std": 1, "range": (0.0, 1.0), "ids": [1], "name": "x"})
+        }
+    )
+    term: Any = print
+
+
+@pytest.fixture(autouse=True)
+def one_task(monkeypatch):
+    monkeypatch.setattr(registry, "_discovered", True)
+    monkeypatch.setattr(registry, "_tasks", {})
+    registry.register_task("task", env_cfg=Cfg)
+
+
+def parse(*argv: str) -> tuple[cli.TaskArgs, Any]:
+    return cli.parse(cli.TaskArgs, "A script.", ["--task", "task", "--device", "cpu", *argv])
+
+
+def refusal(capsys, *argv: str) -> str:
+    """What is said on stderr when a command line is refused with exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        parse(*argv)
+    assert caught.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_options_reach_the_cfg():
+    args, cfg = parse("--num-envs", "8", "--seed", "3")
+    assert (args.device, cfg.scene.num_envs, cfg.seed) == ("cpu", 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "get", "value"),
+    [
+        ("--env.scene.num-envs 64", lambda c: c.scene.num_envs, 64),
+        ("--env.scene.num_envs=64", lambda c: c.scene.num_envs, 64),
+        ("--env.seed 5", lambda c: c.seed, 5),
+        ("--env.seed None", lambda c: c.seed, None),
+        ("--env.engine warp", lambda c: c.engine, "warp"),
+        ("--env.auto-reset False", lambda c: c.auto_reset, False),
+        ("--env.limits -0.5 1", lambda c: c.limits, (-0.5, 1.0)),
+        ("--env.names a b", lambda c: c.names, ("a", "b")),
+        ("--env.rewards.smooth.weight -2", lambda c: c.rewards["smooth"].weight, -2.0),
+        ("--env.rewards.smooth None", lambda c: c.rewards["smooth"], None),
+        ("--env.rewards.smooth.params.std 0.5", lambda c: c.rewards["smooth"].params["std"], 0.5),
+        (
+            "--env.rewards.smooth.params.range -1 2",
+            lambda c: c.rewards["smooth"].params["range"],
+            (-1, 2),
+        ),
+        (
+            "--env.rewards.smooth.params.ids 1 2",
+            lambda c: c.rewards["smooth"].params["ids"],
+            [1, 2],
+        ),
+        ("--env.rewards.smooth.params.name y", lambda c: c.rewards["smooth"].params["name"], "y"),
+    ],
+)
+def test_override_sets_a_field_in_its_type(words, get, value):
+    _, cfg = parse(*words.split())
+    assert get(cfg) == value
+    assert type(get(cfg)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--env.scene.num-env 2", "There is no 'num_env' in 'scene'. Did you mean 'num_envs'?"),
+        ("--env.scene.num-envs two", "'two' is not of type int. It is 1 now."),
+        ("--env.scene.num-envs", "a value is missing. It is 1 now."),
+        ("--env.engine wrap", "'wrap' is not of type typing.Literal['auto', 'warp']"),
+        ("--env.limits 1", "'1' is not of type tuple[float, float] | None"),
+        ("--env.rewards.smooth 2", "this is a group of fields. Set one of them, or"),
+        ("--env.rewards.smooth.params.std soft", "'soft' does not fit. It is 1 now."),
+        ("--env.rewards.smooth.params.range 1", "'1' does not fit. It is (0.0, 1.0) now."),
+        ("--env.term x", "this is code, which the command line cannot set."),
+    ],
+)
+def test_override_that_does_not_fit_is_refused(capsys, words, message):
+    option = words.split()[0]
+    assert f"Error: {option}: {message}" in refusal(capsys, *words.split())
+
+
+def test_unknown_device_is_refused(capsys):
+    assert "'tpu' is not a device. Choose" in refusal(capsys, "--device", "tpu")
+
+
+def test_unknown_task_module_is_refused(capsys):
+    assert "No module named 'no_such_module'" in refusal(capsys, "--task-module", "no_such_module")
+
+
+def test_unknown_option_is_refused(capsys):
+    assert "--num-env" in refusal(capsys, "--num-env", "2")
+
+
+def test_value_error_ends_the_script_with_its_message(capsys):
+    args, _ = parse()
+    with pytest.raises(SystemExit) as caught, cli.explained(args):
+        raise ValueError("num_envs is 0.")
+    assert caught.value.code == 2
+    assert "num_envs is 0." in capsys.readouterr().err
+
+
+def test_help_lists_every_field_with_its_docstring(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        parse("--env.scene.num-envs", "64", "--help")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "Id of the task" in out
+    field_line = next(line for line in out.splitlines() if "--env.scene.num-envs" in line)
+    assert "64" in field_line and "Number of environments" in field_line
+    assert "--env.rewards.smooth.params.std" in out
+
+
+def run_script(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *argv],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_play_runs_a_task_and_prints_returns():
+    ran = run_script(
+        "play.py",
+        *("--task cartpole-balance --agent random --num-envs 4 --steps 6 --seed 1").split(),
+        *("--env.episode-length-s 0.25 --env.rewards.smooth.weight 2").split(),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "4 environments, engine" in ran.stdout and "seed 1, random agent" in ran.stdout
+    assert "Episodes finished" in ran.stdout and "env-steps/s" in ran.stdout
+    assert "5.0 steps" in ran.stdout
+
+
+def test_play_refuses_an_unknown_task_with_the_nearest():
+    ran = run_script("play.py", "--task", "cartpole-balence")
+    assert ran.returncode == 2
+    assert "Did you mean 'cartpole-balance'?" in ran.stderr
+
+
+def test_play_refuses_a_cfg_that_cannot_be_built():
+    ran = run_script("play.py", *"--task cartpole-balance --num-envs 0".split())
+    assert ran.returncode == 2
+    assert "num_envs" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_list_tasks_shows_ids_and_succeeds():
+    ran = run_script("list_tasks.py", "swing")
+    assert ran.returncode == 0
+    assert "cartpole-swingup" in ran.stdout and "cartpole-balance" not in ran.stdout

@@ -1,0 +1,81 @@
+"""The map of the house is true, and its front door opens without heavy imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_layers import RANK
+
+ROOT = Path(__file__).parent.parent
+HOUSE = ROOT / "mjlab_rec"
+MAP = HOUSE / "README.md"
+
+
+def house_map() -> str:
+    """Every folder and module below mjlab_rec, in layer order, with its docstring's first line."""
+
+    def lines(folder: Path, indent: str) -> Iterator[str]:
+        for path in sorted(folder.iterdir(), key=order):
+            name, inner = path.name, path / "__init__.py"
+            if inner.exists():
+                yield entry(f"{indent}{name}/", inner)
+                yield from lines(path, indent + "  ")
+            elif path.suffix == ".py" and name != "__init__.py":
+                yield entry(indent + name, path)
+
+    def order(path: Path) -> tuple[int, bool, str]:
+        return RANK.get(f"mjlab_rec.{path.stem}", 0), path.is_file(), path.name
+
+    def entry(name: str, path: Path) -> str:
+        doc = ast.get_docstring(ast.parse(path.read_text())) or "(no docstring)"
+        return f"{name:29} {doc.splitlines()[0]}"
+
+    return "\n".join(lines(HOUSE, ""))
+
+
+def test_map_shows_the_tree():
+    text = MAP.read_text()
+    missing = [line for line in house_map().splitlines() if line not in text]
+    assert house_map() in text, f"`make map` brings it up to date, for example: {missing[:3]}"
+
+
+def imported_by(statement: str) -> set[str]:
+    """Names of the modules that a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys\nprint('modules:', *sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(ran.stdout.rpartition("modules:")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import mjlab_rec", {"torch", "warp", "gymnasium", "mujoco", "numpy", "tyro"}),
+        (
+            "from mjlab_rec.registry import list_tasks; assert list_tasks()",
+            {"torch", "warp", "gymnasium", "mujoco", "numpy", "tyro"},
+        ),
+        ("import mjlab_rec.cli", {"torch", "warp", "gymnasium", "mujoco", "numpy"}),
+        ("import mjlab_rec.sim", {"warp", "mujoco_warp", "mjbatch"}),
+        ("import mjlab_rec.envs", {"warp", "mujoco_warp", "mjbatch", "polars", "h5py", "tyro"}),
+    ],
+)
+def test_import_leaves_heavy_packages_alone(statement, heavy):
+    assert imported_by(statement) & heavy == set()
+
+
+def test_license_and_typing_marker_are_shipped():
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert (HOUSE / "py.typed").exists()
+
+
+if __name__ == "__main__":  # `make map`
+    before, _, rest = MAP.read_text().partition("```text\n")
+    after = rest.partition("\n```")[2]
+    MAP.write_text(f"{before}```text\n{house_map()}\n```{after}")

@@ -1,0 +1,189 @@
+"""Action terms: what the policy's numbers become in targets and in ctrl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import pytest
+import torch
+from mdp_worlds import ARM, arm_cfg, make_env, spec
+
+from mjlab_rec.actuator import (
+    BuiltinMotorActuatorCfg,
+    BuiltinPositionActuatorCfg,
+    BuiltinVelocityActuatorCfg,
+    TransmissionType,
+)
+from mjlab_rec.entity import EntityArticulationInfoCfg, EntityCfg
+from mjlab_rec.envs import ManagerBasedRlEnv, mdp
+
+JOINTS = ("shoulder", "elbow")
+
+
+def arm_env(action: Any, **kwargs: Any) -> ManagerBasedRlEnv:
+    return make_env(2, entities={"arm": arm_cfg()}, actions={"a": action}, **kwargs)
+
+
+def ctrl_after(env: ManagerBasedRlEnv, action: list[list[float]]) -> torch.Tensor:
+    env.step(torch.tensor(action))
+    return env.sim.data.ctrl.clone()
+
+
+def position(**kwargs: Any) -> mdp.JointPositionActionCfg:
+    return mdp.JointPositionActionCfg(entity_name="arm", actuator_names=JOINTS, **kwargs)
+
+
+def test_position_targets_start_at_the_default_positions():
+    env = arm_env(position(scale=0.5))
+    ctrl = ctrl_after(env, [[0.0, 0.0], [1.0, -2.0]])
+    expected = torch.tensor([[0.3, -0.4], [0.3 + 0.5, -0.4 - 1.0]])
+    torch.testing.assert_close(ctrl[:, :2], expected)
+
+
+def test_scale_offset_and_clip_by_name_apply_in_this_order():
+    env = arm_env(
+        position(
+            use_default_offset=False,
+            scale={"elbow": 10.0},
+            offset={"shoulder": 0.25},
+            clip={"el.*": (-3.0, 4.0)},
+        )
+    )
+    ctrl = ctrl_after(env, [[1.0, 0.2], [2.0, 1.0]])
+    torch.testing.assert_close(ctrl[:, :2], torch.tensor([[1.25, 2.0], [2.25, 4.0]]))
+
+
+def test_encoder_bias_is_taken_off_position_targets():
+    env = arm_env(position())
+    env.scene["arm"].data.encoder_bias[1, 0] = 0.05
+    ctrl = ctrl_after(env, [[0.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(ctrl[:, :2], torch.tensor([[0.3, -0.4], [0.25, -0.4]]))
+
+
+def test_relative_targets_follow_the_joint_at_every_substep():
+    cfg = mdp.RelativeJointPositionActionCfg(
+        entity_name="arm", actuator_names=JOINTS, scale=0.1, clip={".*": (-0.05, 0.05)}
+    )
+    env = arm_env(cfg, decimation=1)
+    before = env.scene["arm"].data.joint_pos[:, :2].clone()
+    ctrl = ctrl_after(env, [[0.3, 9.0], [0.0, -9.0]])
+    torch.testing.assert_close(ctrl[:, :2], before + torch.tensor([[0.03, 0.05], [0.0, -0.05]]))
+    assert not env.action_manager.constant_between_substeps
+
+    many = arm_env(cfg, decimation=5)
+    one = arm_env(cfg, decimation=1)
+    for _ in range(5):
+        one.step(torch.full((2, 2), 0.3))
+    many.step(torch.full((2, 2), 0.3))
+    assert torch.equal(many.sim.data.qpos, one.sim.data.qpos)
+
+
+def test_stock_terms_other_than_relative_are_constant_between_substeps():
+    assert arm_env(position()).action_manager.constant_between_substeps
+
+
+def test_effort_reaches_the_motor():
+    env = arm_env(mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",), scale=2.0))
+    ctrl = ctrl_after(env, [[0.5], [-1.0]])
+    torch.testing.assert_close(ctrl[:, 2], torch.tensor([1.0, -2.0]))
+
+
+def test_velocity_targets_start_at_the_default_velocities():
+    servo = BuiltinVelocityActuatorCfg(target_names_expr=("wrist",), damping=1.0)
+    arm = arm_cfg(articulation=EntityArticulationInfoCfg(actuators=(servo,)))
+    action = mdp.JointVelocityActionCfg(entity_name="arm", actuator_names=("wrist",), scale=3.0)
+    env = make_env(2, entities={"arm": arm}, actions={"a": action})
+    torch.testing.assert_close(ctrl_after(env, [[0.0], [1.0]]), torch.tensor([[0.1], [3.1]]))
+
+
+def test_order_follows_the_model_unless_order_is_preserved():
+    names = ("elbow", "shoulder")
+    for preserve, expected in ((False, ["shoulder", "elbow"]), (True, ["elbow", "shoulder"])):
+        cfg = mdp.JointPositionActionCfg(
+            entity_name="arm", actuator_names=names, preserve_order=preserve
+        )
+        env = arm_env(cfg)
+        assert env.action_manager.get_term("a").target_names == expected
+        first = ctrl_after(env, [[1.0, 0.0], [1.0, 0.0]])[0, :2]
+        moved = ["shoulder", "elbow"][int((first - torch.tensor([0.3, -0.4])).argmax())]
+        assert moved == expected[0]
+
+
+def test_tendon_and_site_actions_reach_their_actuators():
+    thruster = ARM.replace('<site name="tip"/>', '<site name="tip"/><site name="jet"/>')
+    arm = EntityCfg(
+        spec_fn=spec(thruster),
+        articulation=EntityArticulationInfoCfg(
+            actuators=(
+                BuiltinPositionActuatorCfg(
+                    target_names_expr=("cord",),
+                    transmission_type=TransmissionType.TENDON,
+                    stiffness=1.0,
+                    damping=0.1,
+                ),
+                BuiltinMotorActuatorCfg(
+                    target_names_expr=("jet",),
+                    transmission_type=TransmissionType.SITE,
+                    effort_limit=5.0,
+                ),
+            )
+        ),
+    )
+    actions = {
+        "cord": mdp.TendonLengthActionCfg(entity_name="arm", actuator_names=("cord",), offset=0.5),
+        "jet": mdp.SiteEffortActionCfg(entity_name="arm", actuator_names=("jet",), scale=2.0),
+    }
+    env = make_env(2, entities={"arm": arm}, actions=actions)
+    assert env.sim.mj_model.actuator_trntype.tolist() == [
+        mujoco.mjtTrn.mjTRN_TENDON,
+        mujoco.mjtTrn.mjTRN_SITE,
+    ]
+    ctrl = ctrl_after(env, [[0.0, 1.0], [1.0, -1.0]])
+    torch.testing.assert_close(ctrl, torch.tensor([[0.5, 2.0], [1.5, -2.0]]))
+
+
+@pytest.mark.parametrize(
+    ("cfg", "field"),
+    [(mdp.TendonVelocityActionCfg, "tendon_vel"), (mdp.TendonEffortActionCfg, "tendon_effort")],
+)
+def test_tendon_velocity_and_effort_reach_their_targets(cfg: Any, field: str):
+    motor = BuiltinMotorActuatorCfg(
+        target_names_expr=("cord",), transmission_type=TransmissionType.TENDON, effort_limit=5.0
+    )
+    arm = arm_cfg(articulation=EntityArticulationInfoCfg(actuators=(motor,)))
+    action = cfg(entity_name="arm", actuator_names=("cord",), scale=4.0)
+    env = make_env(2, entities={"arm": arm}, actions={"a": action})
+    env.step(torch.tensor([[0.5], [1.0]]))
+    target = getattr(env.scene["arm"].data, f"{field}_target")
+    torch.testing.assert_close(target[:, 0], torch.tensor([2.0, 4.0]))
+
+
+def test_raw_action_is_kept_until_reset():
+    env = arm_env(position(scale=0.5))
+    env.step(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    term = env.action_manager.get_term("a")
+    assert term.raw_action.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert mdp.last_action(env, "a").tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    env.reset(env_ids=torch.tensor([1]))
+    assert term.raw_action.tolist() == [[1.0, 2.0], [0.0, 0.0]]
+
+
+def test_two_offsets_are_refused():
+    with pytest.raises(ValueError, match="use_default_offset=False"):
+        position(offset=0.1)
+
+
+def test_offset_of_relative_targets_is_refused():
+    with pytest.raises(ValueError, match="takes no offset, got 0.1"):
+        mdp.RelativeJointPositionActionCfg(entity_name="arm", actuator_names=JOINTS, offset=0.1)
+
+
+def test_unknown_name_in_scale_names_the_field_and_the_nearest():
+    with pytest.raises(ValueError, match=r"JointPositionActionCfg.scale: .*Did you mean 'elbow'"):
+        arm_env(position(scale={"elbov": 1.0}))
+
+
+def test_scale_of_a_wrong_type_is_an_error():
+    with pytest.raises(TypeError, match="scale must be a number or a dict"):
+        arm_env(position(scale="big"))

@@ -1,0 +1,145 @@
+"""Tasks are found by id, loaded late, and one broken package does not hide the others."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from mjlab_rec import registry
+
+
+@dataclass
+class Cfg:
+    weights: dict[str, float] = field(default_factory=lambda: {"a": 1.0})
+
+
+SHARED = Cfg()
+
+
+def shared_cfg() -> Cfg:
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    """An empty registry that finds the packages of `points` only, in which tests declare them."""
+    points: list[EntryPoint] = []
+    monkeypatch.setattr(registry, "_tasks", {})
+    monkeypatch.setattr(registry, "_broken", [])
+    monkeypatch.setattr(registry, "_discovered", False)
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    return points
+
+
+@pytest.fixture
+def package(fresh_registry, tmp_path, monkeypatch):
+    """Write a package below a folder on sys.path, and declare it if wanted."""
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(sys.modules)
+
+    def write(name: str, source: str, declare: bool = True) -> None:
+        folder = tmp_path.joinpath(*name.split("."))
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(source)
+        if declare:
+            fresh_registry.append(EntryPoint(name, name, registry.ENTRY_POINT_GROUP))
+
+    yield write
+    for name in set(sys.modules) - known:
+        if name.startswith("mine"):
+            del sys.modules[name]
+
+
+REGISTER = "from mjlab_rec.registry import register_task\nregister_task({id!r}, env_cfg='x:y')\n"
+
+
+def test_declared_packages_are_found_on_first_use(package):
+    package("mine_a", REGISTER.format(id="b-task"))
+    package("mine_b", REGISTER.format(id="a-task"))
+    assert "mine_a" not in sys.modules
+    assert registry.list_tasks() == ["a-task", "b-task"]
+
+
+def test_broken_package_is_reported_with_traceback_and_others_load(package, caplog):
+    package("mine_bad", "import math\nmath.no_such_name\n")
+    package("mine_good", REGISTER.format(id="good"))
+    with caplog.at_level(logging.ERROR):
+        assert registry.list_tasks() == ["good"]
+    assert "'mine_bad' could not be loaded" in caplog.text
+    assert "no_such_name" in caplog.text and "Traceback" in caplog.text
+    registry.list_tasks()
+    assert len(caplog.records) == 1
+
+
+def test_unknown_id_names_the_package_that_failed(package):
+    package("mine_bad", "1 / 0")
+    with pytest.raises(registry.UnknownTaskError, match="they failed: mine_bad"):
+        registry.load_env_cfg("gone")
+
+
+def test_broken_subpackage_does_not_hide_its_siblings(package, caplog):
+    package("mine", "from mjlab_rec.registry import import_subpackages as i\ni(__name__)\n")
+    package("mine.bad", "1 / 0", declare=False)
+    package("mine.good", REGISTER.format(id="good"), declare=False)
+    assert registry.list_tasks() == ["good"]
+    assert "'mine.bad' could not be loaded" in caplog.text
+
+
+def test_module_in_the_current_folder_registers_its_tasks(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in (str(tmp_path), "")])
+    monkeypatch.chdir(tmp_path)
+    package("mine_local", REGISTER.format(id="local"), declare=False)
+    registry.import_task_module("mine_local")
+    assert registry.list_tasks() == ["local"]
+
+
+def test_unknown_id_suggests_the_nearest():
+    registry.register_task("cartpole-balance", env_cfg="x:y")
+    with pytest.raises(KeyError) as caught:
+        registry.load_env_cfg("cartpole-balence")
+    assert str(caught.value) == (
+        "Unknown task 'cartpole-balence'. Did you mean 'cartpole-balance'? Known: cartpole-balance."
+    )
+
+
+def test_id_registered_twice_is_an_error():
+    registry.register_task("task", env_cfg="first:cfg")
+    with pytest.raises(ValueError, match="'task' is registered already, with env_cfg 'first:cfg'"):
+        registry.register_task("task", env_cfg="second:cfg")
+
+
+@pytest.mark.parametrize(
+    "source", [f"{__name__}:shared_cfg", f"{__name__}:SHARED", shared_cfg, SHARED]
+)
+def test_each_load_is_free_to_be_changed(source):
+    registry.register_task("task", env_cfg=source, rl_cfg=source)
+    for load in (registry.load_env_cfg, registry.load_rl_cfg):
+        load("task").weights["a"] = 2.0
+        assert load("task") == Cfg()
+
+
+def test_play_cfg_is_used_only_for_play():
+    registry.register_task("task", env_cfg=Cfg, play_env_cfg=lambda: Cfg({"play": 0.0}))
+    registry.register_task("same", env_cfg=Cfg)
+    assert registry.load_env_cfg("task", play=True).weights == {"play": 0.0}
+    assert registry.load_env_cfg("task") == Cfg()
+    assert registry.load_env_cfg("same", play=True) == Cfg()
+
+
+def test_missing_learner_cfg_is_explained():
+    registry.register_task("task", env_cfg=Cfg)
+    with pytest.raises(ValueError, match=r"'task' has no rl_cfg"):
+        registry.load_rl_cfg("task")
+
+
+def test_wrong_source_is_explained():
+    registry.register_task("no-colon", env_cfg="package.module")
+    registry.register_task("no-name", env_cfg=f"{__name__}:shared_cgf")
+    with pytest.raises(ValueError, match="Write 'package.module:function'"):
+        registry.load_env_cfg("no-colon")
+    with pytest.raises(AttributeError, match="Did you mean 'shared_cfg'"):
+        registry.load_env_cfg("no-name")
