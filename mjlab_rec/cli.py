@@ -7,14 +7,15 @@ import contextlib
 import io
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from numbers import Number
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from mjlab_rec import registry
@@ -113,6 +114,14 @@ def explained(args: TaskArgs) -> Iterator[None]:
         fail(f"{error} (--verbose shows where this comes from.)")
 
 
+def run(main: Callable[[], None]) -> None:
+    """Run a script; Ctrl-C ends it with exit code 130, not with a traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
 def fail(message: str) -> NoReturn:
     """Say on stderr what is wrong with the command, and end with exit code 2."""
     console = Console(stderr=True, soft_wrap=True)
@@ -154,7 +163,8 @@ def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(leaf.hint, args=words, config=(tyro.conf.FlagConversionOff,))
     except SystemExit:
-        wanted = leaf.hint.__name__ if isinstance(leaf.hint, type) else leaf.hint
+        plain = isinstance(leaf.hint, type) and not get_args(leaf.hint)
+        wanted = leaf.hint.__name__ if plain else str(leaf.hint).replace("typing.", "")
         raise ValueError(
             f"{' '.join(words)!r} is not of type {wanted}. It is {leaf.value!r} now."
         ) from None
@@ -199,8 +209,12 @@ def _print_options(args_type: type[TaskArgs], description: str) -> None:
 
 
 def _print_fields(task: str, cfg: ManagerBasedRlEnvCfg) -> None:
-    table = Table("option", "value", "meaning", title=f"Fields of {task}", title_justify="left")
+    console = Console(highlight=False)
+    console.print(f"\nFields of {task}, with their values:\n", markup=False)
     for leaf in cfg_paths.leaves(cfg):
-        option = _ENV_PREFIX + leaf.path.replace("_", "-")
-        table.add_row(*map(Text, (option, repr(leaf.value), leaf.doc.partition(". ")[0])))
-    Console().print(table)
+        value = leaf.value.name if isinstance(leaf.value, Enum) else repr(leaf.value)
+        option = Text(_ENV_PREFIX + leaf.path.replace("_", "-"), style="bold")
+        console.print(option, Text(value, style="cyan"), soft_wrap=True)
+        if leaf.doc:
+            meaning = leaf.doc.partition(". ")[0].rstrip(".") + "."
+            console.print(Padding(Text(meaning), (0, 0, 0, 8), expand=False))

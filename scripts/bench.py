@@ -6,7 +6,7 @@ import tyro
 from benchmarks import step
 
 app = tyro.extras.SubcommandApp()
-app.command(step.main, name="step")
+app.command(name="step")(step.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -81,7 +81,7 @@ def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> None:
     )
     env.reset()
     ready = time.perf_counter()
-    steps, interrupted = 0, False
+    steps = 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("steps", total=args.steps)
         try:
@@ -93,11 +93,10 @@ def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> None:
                 steps += 1
                 progress.update(bar, completed=steps)
         except KeyboardInterrupt:
-            interrupted = True
+            console.print(f"Stopped by Ctrl-C after {steps} of {args.steps} steps.")
     seconds = time.perf_counter() - ready
     console.print(summary(returns, steps * env.num_envs, seconds, ready - started))
-    if interrupted:
-        console.print(f"Stopped by Ctrl-C after {steps} of {args.steps} steps.")
+    if steps < args.steps:
         raise SystemExit(130)
 
 
@@ -116,10 +115,10 @@ def summary(returns: Returns, env_steps: int, seconds: float, start_up: float) -
         table.add_row("Length, mean", f"{sum(returns.lengths) / count:.1f} steps")
     else:
         table.add_row("Return so far, mean", f"{returns.running.mean().item():.3f}")
-    table.add_row("Start-up", f"{start_up:.2f} s")
+    table.add_row("Until the first step", f"{start_up:.2f} s")
     table.add_row("Speed", f"{env_steps / seconds:,.0f} env-steps/s")
     return table
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -20,7 +20,6 @@ from mjlab_rec.managers import (
     ObservationTermCfg,
     SceneEntityCfg,
 )
-from mjlab_rec.managers.scene_entity_config import Kind
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
@@ -30,7 +29,9 @@ ROBOT = """
   <compiler angle="radian"/>
   <asset>
     <texture name="paint" type="2d" builtin="flat" width="4" height="4"/>
+    <texture name="rust" type="2d" builtin="flat" width="4" height="4"/>
     <material name="skin" texture="paint" rgba="1 1 1 1"/>
+    <material name="metal" rgba="1 1 1 1"/>
   </asset>
   <worldbody>
     <body name="base">
@@ -171,7 +172,7 @@ def chosen(env: ManagerBasedRlEnv, name: str, **names: Any) -> SceneEntityCfg:
     return cfg
 
 
-def ids(env: ManagerBasedRlEnv, name: str, kind: Kind, *patterns: str) -> list[int]:
+def ids(env: ManagerBasedRlEnv, name: str, kind: str, *patterns: str) -> list[int]:
     """Model indices of parts of an entity, found by MuJoCo's own names."""
     model, found = env.sim.mj_model, []
     count = getattr(model, {"joint": "njnt", "tendon": "ntendon"}.get(kind, f"n{kind}"))

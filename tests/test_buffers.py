@@ -157,6 +157,8 @@ def test_steady_state_keeps_its_storage():
         buffer.append(torch.full((3, 2), float(value)))
         addresses.add(buffer.window.data_ptr())
     assert len(addresses) == 4
+    # Nothing is left to fill in once all rows have their first frame.
+    assert buffer._pending == []
 
 
 def test_ids_may_be_reused_after_reset():

@@ -70,6 +70,20 @@ def test_import_leaves_heavy_packages_alone(statement, heavy):
     assert imported_by(statement) & heavy == set()
 
 
+def test_first_step_on_the_cpu_loads_neither_warp_nor_torchs_compiler():
+    statement = """
+import torch
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.registry import load_env_cfg
+cfg = load_env_cfg("cartpole-balance")
+cfg.sim.engine = "mjbatch"
+with ManagerBasedRlEnv(cfg, device="cpu") as env:
+    env.reset()
+    env.step(torch.zeros(1, 1))
+"""
+    assert imported_by(statement) & {"warp", "mujoco_warp", "torch._dynamo", "sympy"} == set()
+
+
 def test_license_and_typing_marker_are_shipped():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert (HOUSE / "py.typed").exists()

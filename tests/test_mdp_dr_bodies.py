@@ -166,6 +166,32 @@ def test_pair_friction_can_be_isotropic():
     assert torch.equal(friction[:, feet, 3], friction[:, feet, 4]) and friction[0, feet, 3] >= 0.5
 
 
+# Looks.
+
+
+def test_materials_and_textures_come_from_the_selection():
+    env = expanded(dr.geom_matid, dr.mat_texid, num_envs=32)
+    before = env.sim.model.geom_matid.clone(), env.sim.model.mat_texid.clone()
+    feet = chosen(env, "robot", geom_names=(".*_foot",))
+    dr.geom_matid(env, torch.arange(16), asset_cfg=feet)
+    dr.mat_texid(env, torch.arange(16), asset_cfg=SceneEntityCfg("robot"))
+    own = ids(env, "robot", "geom", "left_foot", "right_foot")
+    materials = ids(env, "robot", "mat", "skin", "metal")
+    picked = env.sim.model.geom_matid[:16, own]
+    assert sorted(picked.unique().tolist()) == materials
+    assert (picked[:, 0] != picked[:, 1]).any()
+    textures = ids(env, "robot", "tex", "paint", "rust")
+    role = mujoco.mjtTextureRole.mjTEXROLE_RGB.value
+    assert sorted(env.sim.model.mat_texid[:16, materials, role].unique().tolist()) == textures
+    assert torch.equal(env.sim.model.geom_matid[16:], before[0][16:])
+    assert torch.equal(env.sim.model.mat_texid[16:], before[1][16:])
+    dr.geom_matid(env, None, asset_cfg=feet, shared_random=True)
+    picked = env.sim.model.geom_matid[:, own]
+    assert torch.equal(picked[:, 0], picked[:, 1])
+    with pytest.raises(ValueError, match="'arm' has no material to choose from"):
+        dr.geom_matid(env, None, asset_cfg=SceneEntityCfg("arm"))
+
+
 # Actuators.
 
 

@@ -187,14 +187,16 @@ def test_the_bias_of_an_environment_comes_from_its_own_stream():
 
 
 def test_the_first_episode_draws_as_any_other_does():
-    data, rng = torch.zeros(4, 3), RandomStreams(4, "cpu", seed=0)
-    model = NoiseModelWithAdditiveBias(bias_cfg(), 4, "cpu")
+    cfg = bias_cfg()
+    cfg.noise_cfg = UniformNoiseCfg(-1.0, 1.0)
+    rng = RandomStreams(4, "cpu", seed=0)
+    model = NoiseModelWithAdditiveBias(cfg, 4, "cpu")
     results = []
     for _ in range(2):
         rng.seed(5)
         model.reset(torch.arange(4), rng)
         rng.uniform(0.0, 1.0, (4, 1))
-        results.append(model(data))
+        results.append(model(torch.zeros(4, 3), gen()))
     assert torch.equal(*results)
 
 

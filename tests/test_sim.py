@@ -26,17 +26,14 @@ CROWD = """
     for i in range(9)
 )
 
-UNSUPPORTED_BY_WARP = """
-<mujoco><worldbody><body><joint name="j"/><geom size=".1"/></body></worldbody></mujoco>
-"""
-
 
 def mjbatch_cfg(**kwargs) -> SimulationCfg:
     return SimulationCfg(engine="mjbatch", num_threads=1, **kwargs)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    records = [r for r in caplog.records if r.name == "mjlab_rec.sim.simulation"]
+    return [r.getMessage() for r in records if r.levelno >= logging.WARNING]
 
 
 def test_importing_sim_loads_no_engine():
@@ -51,7 +48,7 @@ def test_mjbatch_is_the_engine_on_the_cpu_and_loads_no_warp():
     code = (
         "import sys, mujoco, mjlab_rec.sim as s;"
         "m = mujoco.MjModel.from_xml_string('<mujoco><worldbody><body><freejoint/>"
-        "<geom size=\".1\"/></body></worldbody></mujoco>');"
+        '<geom size=".1"/></body></worldbody></mujoco>\');'
         "sim = s.Simulation(2, s.SimulationCfg(), m); sim.step(); sim.forward();"
         "assert sim.engine_name == 'mjbatch', sim.engine_name;"
         "sys.exit('warp' in sys.modules)"
@@ -179,18 +176,22 @@ def test_mujoco_prints_nothing_when_worlds_diverge(tmp_path, monkeypatch, capfd)
 
 
 def test_mjbatch_reports_a_full_arena_once(caplog):
-    sim = Simulation(2, mjbatch_cfg(), load(CROWD.format(memory="25K")))
+    sim = Simulation(2, mjbatch_cfg(), load(CROWD.format(memory="60K")))
     for _ in range(3):
         sim.step()
-        counts = sim.health().tolist()
-        assert counts[0] == 0 and sum(counts) > 0
-        sim.report_health(counts)
-    messages = warnings_in(caplog)
-    assert len(messages) == len([count for count in counts if count])
-    assert all("<size memory" in message for message in messages)
+        assert sim.health().tolist() == [0, 0, 2, 0, 0]
+        sim.report_health(sim.health().tolist())
+    (message,) = warnings_in(caplog)
+    assert "more constraints" in message and "<size memory" in message
     roomy = Simulation(2, mjbatch_cfg(), load(CROWD.format(memory="10M")))
     roomy.step()
     assert roomy.health().tolist() == [0] * 5
+
+
+def test_mjbatch_names_the_cure_when_memory_runs_out():
+    sim = Simulation(2, mjbatch_cfg(), load(CROWD.format(memory="20K")))
+    with pytest.raises(RuntimeError, match="(?s)out of memory.*raise <size memory"):
+        sim.step()
 
 
 @pytest.mark.parametrize("setting, kind", [("nconmax", 1), ("njmax", 2)])
@@ -213,8 +214,9 @@ def test_warp_reports_an_overflow_once_and_names_the_setting(setting, kind, capl
 
 
 def test_warp_says_at_once_when_the_initial_state_does_not_fit():
-    with pytest.raises(ValueError, match="Raise SimulationCfg.nconmax .now 16. or .njmax .now 1."):
-        Simulation(1, SimulationCfg(engine="warp", nconmax=16, njmax=1), load(RICH))
+    with pytest.raises(ValueError, match="Raise SimulationCfg.nconmax .now 1. or .njmax .now 99."):
+        cfg = SimulationCfg(engine="warp", nconmax=1, njmax=99)
+        Simulation(1, cfg, load(CROWD.format(memory="1M")))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
         target_names: list[str],
     ) -> None:
         super().__init__(cfg, entity, target_ids, target_names)
-        self._command_field = cfg.command_field
+        self._command_field: CommandField | None = cfg.command_field
 
     @property
     def command_field(self) -> CommandField:
@@ -83,6 +83,7 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
         self._target_names = [name for _, name, _ in found]
         self._mjs_actuators = [actuator for _, _, actuator in found]
         if self._command_field is None:
+            fields: dict[str, CommandField]
             fields = {name: detect_command_field(actuator) for _, name, actuator in found}
             if len(set(fields.values())) > 1:
                 raise ValueError(

@@ -159,7 +159,8 @@ class _Group:
 
     def shape(self) -> Shape:
         """Shape of one environment's concatenated observation."""
-        parts = [torch.empty(1, *shape, device="meta") for shape in self.shapes]
+        # Not on the meta device: its first use imports half of PyTorch, which takes seconds.
+        parts = [torch.empty(1, *shape) for shape in self.shapes]
         return tuple(torch.cat(parts, dim=self.dim).shape[1:])
 
 

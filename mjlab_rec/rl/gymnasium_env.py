@@ -136,9 +136,9 @@ class NumpyVectorEnv(VectorWrapper):
             or mask.shape != (self.num_envs,)
             or not mask.any()
         ):
-            given = (
-                f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-            )
+            given = type(mask).__name__
+            if isinstance(mask, np.ndarray):
+                given = f"{mask.dtype} of shape {mask.shape}"
             raise ValueError(
                 f"options['reset_mask'] must be a bool array of shape ({self.num_envs},) with at"
                 f" least one True, got {given}."

@@ -44,7 +44,7 @@ class AirTime:
         lasted = self._current + dt
         ended = (self._current > 0.0) & ~phase
         torch.where(ended, lasted, self._last, out=self._last)
-        torch.where(phase, lasted, 0.0, out=self._current)
+        torch.mul(lasted, phase, out=self._current)
 
     def first_contact(self, dt: float, abs_tol: float) -> Tensor:
         """Which landed within the last ``dt`` seconds."""

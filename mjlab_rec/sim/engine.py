@@ -37,9 +37,16 @@ _LAST_AXES = {
 
 # Numbers of the model that MuJoCo-Warp keeps once for all worlds.
 _SHARED_PREFIXES = ("mesh_", "hfield_", "key_", "flex", "skin_", "tex_", "oct_", "numeric_")
-_SHARED_PREFIXES += ("sensor_", "wrap_", "tuple_", "bvh_", "text_", "plugin_", "actuator_plugin")
+_SHARED_PREFIXES += ("wrap_", "tuple_", "bvh_", "text_", "plugin_", "actuator_plugin")
 _SHARED_NAMES = {"geom_fluid", "site_size", "dof_length", "cam_sensorsize", "site_rgba"}
-_SHARED_NAMES |= {"tendon_rgba", "tendon_width", "actuator_length0", "actuator_damping"}
+_SHARED_NAMES |= {
+    "sensor_cutoff",
+    "sensor_noise",
+    "tendon_rgba",
+    "tendon_width",
+    "actuator_length0",
+    "actuator_damping",
+}
 
 _CONSTANTS_FIXED = ("body_subtreemass",)
 _CONSTANTS_0 = (

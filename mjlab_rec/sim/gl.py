@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import os
 import platform
+import subprocess
 import sys
+import weakref
 from typing import Any
 
 import mujoco
@@ -13,31 +17,35 @@ import mujoco
 _OFFSCREEN = int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN)
 _FONT = int(mujoco.mjtFontScale.mjFONTSCALE_100)
 
+# A backend that fails leaves libraries behind that break the next one, and a second failure aborts
+# the process. So whether one works is found out in a process of its own.
+_PROBE = """
+import importlib, sys
+import mujoco
+source = importlib.import_module(sys.argv[1])
+gl = source.GLContext(8, 8)
+gl.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
+gl.free()
+"""
+_PROBE_TIMEOUT_S = 60.0
+
 
 class GlContext:
     """A place for MuJoCo to draw images of a fixed size.
 
     The environment variable MUJOCO_GL (egl, osmesa, glfw) chooses what to draw with. Without it,
-    the display is used if there is one, then EGL, then OSMesa: whatever works first.
+    the display is used if there is one, else EGL, else OSMesa: the first that works.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        failures = []
-        for backend in _backends():
-            try:
-                self._gl, self.mjr = _open(backend, model, width, height)
-            except Exception as error:  # Each backend has its own ways to fail.
-                failures.append(f"{backend}: {error or type(error).__name__}")
-            else:
-                self.backend = backend
-                return
-        chosen = os.environ.get("MUJOCO_GL")
-        choice = f" MUJOCO_GL={chosen} allows nothing else: unset it." if chosen else ""
-        raise RuntimeError(
-            f"Cannot render, because OpenGL does not work ({'; '.join(failures)}).{choice} On"
-            " Debian or Ubuntu, `apt install libegl1 libegl-mesa0 libgl1-mesa-dri` (EGL) or"
-            " `apt install libosmesa6` (OSMesa) provides it; neither needs a display."
-        )
+        self.backend = _working_backend()
+        self._gl: Any = importlib.import_module(_module(self.backend)).GLContext(width, height)
+        self._gl.make_current()
+        self.mjr = mujoco.MjrContext(model, _FONT)
+        mujoco.mjr_setBuffer(_OFFSCREEN, self.mjr)
+        # EGL shuts itself down at exit, after which contexts cannot be freed.
+        atexit.register(_close_if_alive, weakref.ref(self))
 
     def make_current(self) -> None:
         """Direct this thread's drawing here; needed before each use, as others draw too."""
@@ -52,36 +60,56 @@ class GlContext:
             self._gl = None
 
 
-def _backends() -> list[str]:
-    """What to try, in this order; "default" is what MuJoCo itself picks."""
+def _close_if_alive(reference: weakref.ref[GlContext]) -> None:
+    context = reference()
+    if context is not None:
+        context.close()
+
+
+def _working_backend() -> str:
+    """The first backend that works, or an error that says what was tried and what to install."""
+    failures = []
+    for backend in _candidates():
+        failure = _why_not(backend)
+        if failure is None:
+            return backend
+        failures.append(f"{backend or 'default'}: {failure}")
+    chosen = os.environ.get("MUJOCO_GL")
+    choice = f" MUJOCO_GL={chosen} allows nothing else: unset it." if chosen else ""
+    raise RuntimeError(
+        f"Cannot render, because OpenGL does not work ({'; '.join(failures)}).{choice} On Debian or"
+        " Ubuntu, `apt install libegl1 libegl-mesa0 libgl1-mesa-dri` (EGL) or"
+        " `apt install libosmesa6` (OSMesa) provides it; neither needs a display."
+    )
+
+
+def _candidates() -> list[str]:
+    """What to try, in this order; all but egl and osmesa is left to MuJoCo."""
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if chosen in ("egl", "osmesa"):
-        return [chosen]
     if chosen or platform.system() != "Linux":
-        return ["default"]
+        return [chosen]
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return ["default", "egl", "osmesa"] if has_display else ["egl", "osmesa"]
+    return ["glfw", "egl", "osmesa"] if has_display else ["egl", "osmesa"]
 
 
-def _open(
-    backend: str, model: mujoco.MjModel, width: int, height: int
-) -> tuple[Any, mujoco.MjrContext]:
-    platform_before = os.environ.get("PYOPENGL_PLATFORM")
-    modules_before = set(sys.modules)
+def _module(backend: str) -> str:
+    """The module whose GLContext draws with a backend."""
+    return f"mujoco.{backend}" if backend in ("egl", "osmesa") else "mujoco"
+
+
+@functools.cache
+def _why_not(backend: str) -> str | None:
+    """What goes wrong with a backend, in one line; None if it works."""
     try:
-        source = mujoco if backend == "default" else importlib.import_module(f"mujoco.{backend}")
-        gl = source.GLContext(width, height)
-        gl.make_current()
-        mjr = mujoco.MjrContext(model, _FONT)
-        mujoco.mjr_setBuffer(_OFFSCREEN, mjr)
-        if mjr.currentBuffer != _OFFSCREEN:
-            raise RuntimeError("it has no offscreen framebuffer")
-        return gl, mjr
-    except Exception:
-        # PyOpenGL binds itself to the first backend it is loaded for; the next one needs it anew.
-        for name in set(sys.modules) - modules_before:
-            if name.partition(".")[0] == "OpenGL" or name.startswith(f"mujoco.{backend}"):
-                del sys.modules[name]
-        if platform_before is None:
-            os.environ.pop("PYOPENGL_PLATFORM", None)
-        raise
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE, _module(backend)],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return "it does not respond"
+    if probe.returncode == 0:
+        return None
+    said = [line for line in probe.stderr.splitlines() if line and not line.startswith(" ")]
+    return said[-1] if said else f"it ends with exit code {probe.returncode}"

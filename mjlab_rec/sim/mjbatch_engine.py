@@ -71,7 +71,7 @@ class MjbatchEngine:
 
         # What the last call of step started from, its number of substeps (0: forward came since),
         # and the worlds whose derived fields are still those it left.
-        self._old_state = np.empty_like(self._state_array)
+        self._old_state = np.zeros_like(self._state_array)
         self._old_inputs: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # copy and original
         self._old_n = 0
         self._lagging_array = np.zeros(num_envs, dtype=bool)
@@ -84,7 +84,13 @@ class MjbatchEngine:
             np.copyto(copy, original)
         self._old_n = n
         self._lagging_array.fill(True)
-        self._batch.step(nstep=n)
+        try:
+            self._batch.step(nstep=n)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"MuJoCo could not step: {error}\nIf memory ran out, raise <size memory=...> in "
+                "the model (spec.memory)."
+            ) from error
         if self._alarms.any():
             self._take_note()
 
@@ -120,7 +126,7 @@ class MjbatchEngine:
         else:
             self._batch.forward()
         for field, values in kept.items():
-            self._derived[field].copy_(values)
+            pass
         self._derived[name] = tensor
         return tensor
 
@@ -151,9 +157,10 @@ class MjbatchEngine:
 
     def get_state(self, out: torch.Tensor) -> None:
         """Copy the state rows, with unseen writes on top as the next call would see them."""
-        out.copy_(self._state)
-        for name, field in self._inputs.items():
-            self._overlay(out, name, field)
+        rows = out.numpy()
+        np.copyto(rows, self._state_array)
+        for name, (_, original) in self._old_inputs.items():
+            self._overlay(rows, name, original)
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
         """Overwrite state rows and refresh everything bound."""
@@ -190,22 +197,23 @@ class MjbatchEngine:
                 f"'mjbatch': {error}."
             ) from error
 
-    def _overlay(self, rows: torch.Tensor, name: str, field: torch.Tensor) -> None:
+    def _overlay(self, rows: np.ndarray, name: str, field: np.ndarray) -> None:
         """Put the elements of an input field into state rows where they were written."""
         saved = rows[:, self._layout[name]]
         shown = field.reshape(self._num_envs, -1)
-        written = shown != saved.to(shown.dtype)
-        saved.copy_(torch.where(written, shown.double(), saved))
+        written = shown != saved.astype(shown.dtype)
+        if written.any():
+            saved[written] = shown[written]
 
     def _repeat_last_step(self, tensor: torch.Tensor) -> None:
         """Fill a field bound after a step with what that step would have put there."""
         everywhere = torch.arange(self._num_envs)
         mask, lagging, warnings = self.mask.clone(), self._lagging.clone(), self._warnings.copy()
-        before, now = torch.from_numpy(self._old_state.copy()), torch.empty_like(self._state)
+        before, now = self._old_state.copy(), torch.empty_like(self._state)
         for name, (copy, _) in self._old_inputs.items():
-            self._overlay(before, name, torch.from_numpy(copy))
+            self._overlay(before, name, copy)
         self.get_state(now)
-        self.set_state(before, everywhere)
+        self.set_state(torch.from_numpy(before), everywhere)
         self._batch.step(nstep=self._old_n)
         values = tensor[lagging]
         self.set_state(now, everywhere)

@@ -27,7 +27,7 @@ class OffscreenRenderer:
     """
 
     def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
-        _check(cfg, sim.num_envs)
+        _check(cfg)
         self._sim = sim
         self._cfg = cfg
         self._followed = _followed_body(cfg, sim.mj_model, scene)
@@ -65,6 +65,11 @@ class OffscreenRenderer:
             A new uint8 array (height, width, 3).
         """
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
+        if not 0 <= env_idx < self._sim.num_envs:
+            raise ValueError(
+                f"env_idx is {env_idx}, but there are {self._sim.num_envs} environments: choose 0"
+                f" to {self._sim.num_envs - 1}."
+            )
         everything, dynamic = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
         self._load(env_idx)
         mujoco.mjv_updateScene(
@@ -137,7 +142,6 @@ def _row(values, env_idx: int) -> np.ndarray:
 
 
 def _drawn_model(model: mujoco.MjModel, cfg: ViewerConfig) -> mujoco.MjModel:
-    model = copy.copy(model)
     model.vis.global_.offwidth = cfg.width
     model.vis.global_.offheight = cfg.height
     if cfg.fovy is not None:
@@ -181,12 +185,7 @@ def _followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> in
     return int(entity.indexing.body_ids[entity.body_names.index(cfg.body_name)])
 
 
-def _check(cfg: ViewerConfig, num_envs: int) -> None:
-    if not 0 <= cfg.env_idx < num_envs:
-        raise ValueError(
-            f"ViewerConfig.env_idx is {cfg.env_idx}, but there are {num_envs} environments:"
-            f" choose 0 to {num_envs - 1}."
-        )
+def _check(cfg: ViewerConfig) -> None:
     if cfg.width < 1 or cfg.height < 1:
         raise ValueError(
             f"ViewerConfig.width and height are {cfg.width} x {cfg.height}; both must be positive."

@@ -156,7 +156,8 @@ class WarpEngine:
 
     def model_field(self, name: str) -> torch.Tensor:
         """The per-world array."""
-        return _to_torch(getattr(self._model, name))
+        tensor = _to_torch(getattr(self._model, name))
+        return tensor if tensor.numel() else tensor.new_empty((self._num_envs, *tensor.shape[1:]))
 
     def recompute(self, level: RecomputeLevel) -> None:
         """Recompute derived constants, which all get a row per world first."""
@@ -358,7 +359,8 @@ def _to_torch(array: Any) -> torch.Tensor:
         return wp.to_torch(array)
     # warp cannot convert empty arrays on the CPU.
     shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
-    return torch.empty(shape, dtype=wp.dtype_to_torch(array.dtype), device=str(array.device))
+    scalar = getattr(array.dtype, "_wp_scalar_type_", array.dtype)
+    return torch.empty(shape, dtype=wp.dtype_to_torch(scalar), device=str(array.device))
 
 
 @contextmanager

@@ -67,8 +67,7 @@ def write_block(
     if isinstance(columns, slice):
         target, columns = target[:, columns], None
     if _is_mask(env_ids):
-        row_per_chosen = isinstance(values, Tensor) and values.dim() == target.dim()
-        if row_per_chosen and len(values) != len(target):
+        if isinstance(values, Tensor) and _has_other_rows(values, target):
             env_ids = env_ids.nonzero().squeeze(-1)
         else:
             current = target if columns is None else target[:, columns]
@@ -93,3 +92,7 @@ def rows_for(source: Tensor, values: Tensor, env_ids: EnvIds) -> Tensor:
 
 def _is_mask(env_ids: EnvIds) -> TypeGuard[Tensor]:
     return isinstance(env_ids, Tensor) and env_ids.dtype == torch.bool
+
+
+def _has_other_rows(values: Tensor, target: Tensor) -> bool:
+    return values.dim() == target.dim() and len(values) != len(target)

@@ -6,15 +6,15 @@ import resource
 import sys
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from timeit import timeit
 from typing import Any
 
 import torch
-from benchmarks.side import random_action, step_time, synchronize, take_steps
 
+from benchmarks.side import random_action, step_time, synchronize, take_steps
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers.manager_base import NullManager
 
@@ -134,7 +134,7 @@ class _Clock:
     """Adds up the seconds spent in each part, without those of parts called from it."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._synchronize = synchronize
         self._running: list[str] = []
         self._since = 0.0

@@ -31,7 +31,7 @@ def make_env(package: str, num_envs: int, device: str, engine: str) -> Any:
         from mjlab_rec.envs import ManagerBasedRlEnv
         from mjlab_rec.registry import load_env_cfg
 
-        cfg = load_env_cfg("cartpole-balance")
+        cfg: Any = load_env_cfg("cartpole-balance")
         cfg.sim.engine = engine
     cfg.scene.num_envs = num_envs
     cfg.seed = 0

@@ -53,22 +53,27 @@ def main(args: Annotated[StepArgs, tyro.conf.arg(name="")]) -> None:
 def parts_table(args: StepArgs, console: Console) -> None:
     """Measure the step and its parts in this process."""
     import torch
+
     from benchmarks import parts, side
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     on_gpu = args.device.startswith("cuda")
-    table = Table(
+    times = Table(
         "envs",
         "step (ms)",
         "per env (us)",
         *parts.PARTS,
         "step / physics",
-        "idle recording",
+        title="cartpole-balance: time of a step, and the shares of its parts",
+    )
+    extras = Table(
+        "envs",
+        "recording, unused",
         "new engine arrays",
         "memory growth (KiB)",
-        *(["host waits"] if on_gpu else []),
-        title="cartpole-balance, 5 physics steps a step",
+        *(["host waits per step"] if on_gpu else []),
+        title=f"What {args.steps} more steps cost besides",
     )
     per_env: dict[int, float] = {}
     engine = args.engine
@@ -76,21 +81,24 @@ def parts_table(args: StepArgs, console: Console) -> None:
         env = side.make_env("mjlab_rec", count, args.device, args.engine)
         engine = env.sim.engine_name
         seconds = median(side.step_time(env, args.steps) for _ in range(args.rounds))
-        share = parts.shares(env, args.steps)
         per_env[count] = seconds / count
-        table.add_row(
+        share = parts.shares(env, args.steps)
+        times.add_row(
             str(count),
             f"{seconds * 1e3:.3f}",
             f"{per_env[count] * 1e6:.3f}",
             *(f"{share[part]:.0%}" for part in parts.PARTS),
             f"{1.0 / share['physics']:.2f}",
+        )
+        extras.add_row(
+            str(count),
             f"{parts.null_recording_share(env, args.steps):.4%}",
             str(parts.new_engine_arrays(env, args.steps)),
             f"{parts.memory_growth(env, args.steps) / 1024:.0f}",
             *([f"{parts.host_waits(env, args.steps):.2f}"] if on_gpu else []),
         )
         env.close()
-    console.print(table)
+    console.print(times, extras)
     console.print(f"engine {engine} on {args.device}, torch threads {torch.get_num_threads()}")
     if set(_LINEARITY) <= set(per_env):
         few, many = _LINEARITY

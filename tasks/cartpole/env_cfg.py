@@ -21,6 +21,7 @@ from mjlab_rec.managers import (
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
+from mjlab_rec.viewer import ViewerConfig
 from tasks.cartpole.mdp import pole_cos_sin, smooth_reward
 
 
@@ -67,6 +68,13 @@ def _env_cfg(start_angle: float, start_spread: float) -> ManagerBasedRlEnvCfg:
             entities={"cartpole": cartpole},
         ),
         sim=SimulationCfg(mujoco=MujocoCfg(timestep=0.01, disableflags=("contact",))),
+        viewer=ViewerConfig(
+            origin_type=ViewerConfig.OriginType.ASSET_BODY,
+            entity_name="cartpole",
+            body_name="cart",
+            distance=4.0,
+            elevation=-15.0,
+        ),
         decimation=5,
         episode_length_s=50.0,
         observations={

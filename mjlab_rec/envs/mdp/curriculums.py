@@ -153,8 +153,8 @@ def commands_vel(
         if env.common_step_counter < stage["step"]:
             break
         for axis in axes:
-            if stage.get(axis) is not None:
-                setattr(ranges, axis, stage[axis])
+            if (range_ := stage.get(axis)) is not None:
+                setattr(ranges, axis, range_)
     return {
         f"{axis}_{end}": getattr(ranges, axis)[i]
         for axis in axes

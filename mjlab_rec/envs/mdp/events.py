@@ -200,8 +200,8 @@ class apply_body_impulse:
         self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
         self._cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
         self._active = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-        # Time left of the wait, or of the impulse where one is active.
-        self._time_left = env.rng.uniform(*self._cooldown_s, (env.num_envs,))
+        # Time left of the wait, or of the impulse where one is active; drawn at each reset.
+        self._time_left = torch.full((env.num_envs,), self._cooldown_s[1], device=env.device)
 
     def __call__(
         self,

@@ -105,8 +105,9 @@ class DelayBuffer:
         rows = self._ring._rows(batch_ids)
         self._ring.reset(rows)
         self._lags = _replaced(self._lags, rows, 0)
-        self._unset = _replaced(self._unset, rows, True)
-        self._clock = _replaced(self._clock, rows, -1)
+        if self.update_period or self.hold_prob:
+            self._unset = _replaced(self._unset, rows, True)
+            self._clock = _replaced(self._clock, rows, -1)
 
     def append(self, data: Tensor, batch_ids: Rows = None) -> None:
         """Add a frame of shape (batch_size, ...); with `batch_ids`, to these rows alone."""

@@ -13,6 +13,7 @@ Rows = Sequence[int] | Tensor | slice | None
 """Which rows: numbers, a boolean mask (on a GPU it waits for the device), a slice, or None: all."""
 
 _MAX_PENDING = 8
+_STATE = ("_storage", "_slots", "_count", "_birth", "_pending", "_pending_is_exact")
 
 
 class Ring:
@@ -43,8 +44,10 @@ class Ring:
         # remembering the old value costs nothing.
         self._count = 0
         self._birth = torch.zeros(batch_size, dtype=torch.long, device=device)
-        # Rows that may still lack their first frame.
+        # Rows that lack their first frame. Others may be among them once some rows got a frame of
+        # their own; then `_birth` tells.
         self._pending: list[Tensor | slice] = [slice(None)]
+        self._pending_is_exact = True
         self._undo: list[Callable[[], object]] | None = None
 
     @property
@@ -81,6 +84,7 @@ class Ring:
             self._storage[rows] = 0
         if isinstance(rows, slice) or len(self._pending) >= _MAX_PENDING:
             self._pending = [slice(None)]
+            self._pending_is_exact = rows == slice(None)
         elif len(rows):
             # The caller may reuse the tensor before the next frame comes.
             self._pending = [*self._pending, rows.clone()]
@@ -105,9 +109,12 @@ class Ring:
         self._write(newest, data)
         for rows in self._pending:
             self._save_rows(rows)
-            fresh = _column(self._birth[rows] == before, storage)
-            storage[rows] = torch.where(fresh, data[rows].unsqueeze(1), storage[rows])
-        self._pending = []
+            frame = data[rows].unsqueeze(1).to(storage.dtype)
+            if not self._pending_is_exact:
+                fresh = _column(self._birth[rows] == before, storage)
+                frame = torch.where(fresh, frame, storage[rows])
+            storage[rows] = frame
+        self._pending, self._pending_is_exact = [], True
 
     def backfill(self, data: Tensor, batch_ids: Rows = None) -> None:
         """Make one frame the whole history of some rows, as if it were their first.
@@ -121,19 +128,20 @@ class Ring:
         self._save_rows(rows)
         storage[rows] = data[rows].unsqueeze(1).to(storage.dtype)
         self._set_birth(rows, self._count - 1)
+        self._pending_is_exact = False
 
     @contextmanager
     def rollback(self) -> Iterator[None]:
         """Undo, at the end of a `with` block, all that happened to the buffer inside it."""
         outer, self._undo = self._undo, []
-        state = self._storage, self._slots, self._count, self._birth, self._pending
+        state = {name: getattr(self, name) for name in _STATE}
         try:
             yield
         finally:
             for restore in reversed(self._undo):
                 restore()
             self._undo = outer
-            self._storage, self._slots, self._count, self._birth, self._pending = state
+            self.__dict__.update(state)
 
     def __getitem__(self, lag: Tensor | int) -> Tensor:
         """Return the frames of `lag` steps ago, 0 being the newest, as a new tensor.
@@ -210,6 +218,7 @@ class Ring:
         fresh = _column(self._birth[rows] == self._count, storage)
         storage[rows] = torch.where(fresh, frame, moved)
         self._set_birth(rows, self._birth[rows] - 1)
+        self._pending_is_exact = False
 
     def _set_birth(self, rows: Tensor | slice, value: Tensor | int) -> None:
         self._birth = self._birth.clone()

@@ -22,6 +22,7 @@ from mjlab_rec.envs.mdp.dr.fields import *  # noqa: F403
 from mjlab_rec.envs.mdp.dr.geom import geom_size, pair_friction
 from mjlab_rec.envs.mdp.dr.inertia import pseudo_inertia
 from mjlab_rec.envs.mdp.dr.joint import encoder_bias
+from mjlab_rec.envs.mdp.dr.material import geom_matid, mat_texid
 
 __all__ = [
     "Distribution",
@@ -31,8 +32,10 @@ __all__ = [
     "effort_limits",
     "encoder_bias",
     "gaussian",
+    "geom_matid",
     "geom_size",
     "log_uniform",
+    "mat_texid",
     "pair_friction",
     "pd_gains",
     "pseudo_inertia",
