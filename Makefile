@@ -7,8 +7,8 @@
 #   make map      bring the map in mjlab_rec/README.md up to date
 #   make clean    remove .venv and what the tools left behind
 #
-# With an NVIDIA GPU, take PyTorch's CUDA build:  make play TORCH_INDEX=https://download.pytorch.org/whl/cu130
-# Another interpreter:                            make play PYTHON=/opt/python3.12/bin/python3
+# Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
+# Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,8 +19,8 @@ CANDIDATES := python3.13 python3.12 python3.11 python3 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/dev/null 2>&1 && echo $(p))))
 
-# On Linux the torch of PyPI brings gigabytes of CUDA along; this index has the build for the CPU.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# On Linux pip's default torch brings gigabytes of CUDA along. PyTorch's own indexes have lighter builds.
+TORCH_ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
@@ -54,6 +54,6 @@ $(READY): pyproject.toml constraints.txt
 	  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Installing into $(VENV) with $(PYTHON): once, a few minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --timeout 15 --retries 2 --no-deps --constraint constraints.txt --extra-index-url $(TORCH_INDEX) torch
+	$(PIP) install --no-deps --constraint constraints.txt $(TORCH_ARGS) torch
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -81,9 +81,14 @@ def test_position_velocity_and_motor_each_take_their_own_target():
     torch.testing.assert_close(data.actuator_force[:, 5], speed, rtol=1e-4, atol=1e-4)
 
 
-def test_contiguous_targets_are_written_by_one_copy():
-    hips = BuiltinPositionActuatorCfg(target_names_expr=ALL, stiffness=20.0, damping=1.0)
-    scene, sim = build(entities={"arm": entity(ARM), "robot": entity(DOG, hips)})
+@pytest.mark.parametrize("groups", [(ALL,), ((".*_knee",), (".*_hip",))])
+def test_contiguous_targets_are_written_by_one_copy(groups: tuple[tuple[str, ...], ...]):
+    servos = [
+        BuiltinPositionActuatorCfg(target_names_expr=names, stiffness=20.0, damping=1.0)
+        for names in groups
+    ]
+    robot = entity(DOG, *servos, sort_actuators=True)
+    scene, sim = build(entities={"arm": entity(ARM), "robot": robot})
     data = random_targets(scene)
     with torch.profiler.profile() as profile:
         scene["robot"].write_data_to_sim()

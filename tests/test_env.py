@@ -301,6 +301,21 @@ def test_reset_with_a_seed_starts_anew() -> None:
     assert same(again, other) and same(first[1:], again)
 
 
+def test_start_up_events_depend_on_the_seed_alone() -> None:
+    def friction(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
+        env.drawn = torch.cat([env.rng.uniform(0.0, 1.0, (4,)), torch.rand(2)])  # type: ignore[attr-defined]
+
+    cfg = cart_cfg(seed=5)
+    cfg.events["friction"] = EventTermCfg(func=friction, mode="startup")
+    fresh = ManagerBasedRlEnv(cart_cfg(events=cfg.events))
+    env: Any = ManagerBasedRlEnv(cfg)
+    first = env.drawn
+    env.reset(seed=11)
+    assert torch.equal(env.drawn, fresh.drawn) and not torch.equal(first, env.drawn)  # type: ignore[attr-defined]
+    env.reset(seed=5)
+    assert torch.equal(env.drawn, first)
+
+
 def test_environments_in_one_process_do_not_share_random_numbers() -> None:
     events = {"start": EventTermCfg(func=user_noise, mode="reset")}
     alone = rollout(ManagerBasedRlEnv(cart_cfg(events=events)))

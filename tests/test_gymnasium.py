@@ -208,7 +208,9 @@ def test_arrays_stay_the_callers():
     action = np.ones((4, 1), np.float32)
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(6):
+        action.setflags(write=False)
         obs, reward, terminated, *_ = env.step(action)
+        action.setflags(write=True)
         kept += [(array, array.copy()) for array in (obs["actor"], reward, terminated)]
         action *= -1.0
     for array, copied in kept:
@@ -310,3 +312,24 @@ def test_environments_do_not_share_metadata():
     assert ManagerBasedRlEnv.metadata.get("render_fps") is None
     one.close()
     other.close()
+
+
+def test_render_gives_a_picture_of_each_environment():
+    cfg = cart_cfg()
+    cfg.viewer.width, cfg.viewer.height, cfg.viewer.max_extra_envs = 32, 24, 0
+    env = NumpyVectorEnv(ManagerBasedRlEnv(cfg, render_mode="rgb_array"))
+    env.reset(seed=0)
+    try:
+        frames = env.render()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    finally:
+        env.close()
+    assert isinstance(frames, tuple) and [frame.shape for frame in frames] == [(24, 32, 3)] * 4
+    assert not np.array_equal(frames[0], frames[1])
+
+
+def test_render_without_a_mode_gives_nothing():
+    env = numpy_env()
+    assert env.render_mode is None and env.render() is None
+    env.close()

@@ -215,7 +215,9 @@ def test_external_force_hits_the_chosen_bodies_only():
 # Impulses.
 
 
-def impulse_env(num_envs: int = 3, **params: Any) -> ManagerBasedRlEnv:
+def impulse_env(
+    num_envs: int = 3, events: dict[str, EventTermCfg] | None = None, **params: Any
+) -> ManagerBasedRlEnv:
     settings = dict(
         force_range=(1.0, 2.0),
         torque_range=(0.0, 0.0),
@@ -227,7 +229,7 @@ def impulse_env(num_envs: int = 3, **params: Any) -> ManagerBasedRlEnv:
         mode="step",
         params={**settings, **params, "asset_cfg": SceneEntityCfg("robot", body_names=("base",))},
     )
-    return make_env(num_envs, events={"bump": term})
+    return make_env(num_envs, events={**(events or {}), "bump": term})
 
 
 def force(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -275,12 +277,30 @@ def test_an_impulse_off_centre_turns_the_body():
     assert pushed[:, 3:].abs().max() > 0.3
 
 
-def test_impulses_leave_other_forces_alone():
-    env = impulse_env(force_range=(0.0, 0.0))
+def test_impulses_add_to_other_forces_and_leave_them_behind():
+    env = impulse_env()
     base = ids(env, "robot", "body", "base")[0]
     env.sim.data.xfrc_applied[:, base, 0] = 7.0
-    env.step(torch.zeros(3, 0))
-    assert (force(env)[:, 0] == 7.0).all()
+    x = forces(env, 12)[..., 0]
+    assert (x[:4] == 7.0).all() and (x[7:] == 7.0).all()
+    assert ((x[4:7] >= 8.0) & (x[4:7] <= 9.0)).all()
+
+
+def test_wind_drawn_at_a_reset_survives_the_end_of_an_impulse():
+    wind = EventTermCfg(
+        func=mdp.apply_external_force_torque,
+        mode="reset",
+        params={
+            "force_range": (7.0, 7.0),
+            "torque_range": (0.0, 0.0),
+            "asset_cfg": SceneEntityCfg("robot", body_names=("base",)),
+        },
+    )
+    env = impulse_env(events={"wind": wind})
+    assert (forces(env, 5)[-1, :, 0] >= 8.0).all()
+    env.reset(env_ids=torch.tensor([1]))
+    assert force(env)[1, 0] == 7.0
+    assert forces(env, 4)[-1, 1, 0] == 7.0
 
 
 def test_an_impulse_of_one_world_does_not_depend_on_another_worlds_reset():

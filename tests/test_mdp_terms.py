@@ -110,6 +110,7 @@ def test_biased_positions_add_the_encoder_bias(env: ManagerBasedRlEnv):
         expected[2, 1] = 0.5
         torch.testing.assert_close(difference, expected)
         assert torch.equal(mdp.joint_pos(env), true)
+        torch.testing.assert_close(mdp.joint_pos(env, biased=True) - true, expected)
     finally:
         bias.zero_()
 

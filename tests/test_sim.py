@@ -13,17 +13,14 @@ from mjlab_rec.sim import MujocoCfg, Simulation, SimulationCfg
 from mjlab_rec.sim.engine import state_layout
 
 # Spheres that all touch each other, in an arena too small for their contacts.
-CROWD = """
-<mujoco>
-  <size memory="{memory}"/>
-  <worldbody>
-    <geom type="plane" size="5 5 .1"/>
-    %s
-  </worldbody>
-</mujoco>
-""" % "".join(
+BALLS = "".join(
     f'<body pos="{0.05 * (i % 3)} {0.05 * (i // 3)} .05"><freejoint/><geom size=".1"/></body>'
     for i in range(9)
+)
+CROWD = (
+    '<mujoco><size memory="{memory}"/><worldbody><geom type="plane" size="5 5 .1"/>'
+    + BALLS
+    + "</worldbody></mujoco>"
 )
 
 

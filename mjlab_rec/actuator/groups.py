@@ -149,7 +149,7 @@ def _shared_delay(actuators: Sequence[Actuator], data: EntityData) -> DelayBuffe
     )
     for act in actuators:
         act._delay_buffer = delay
-    pass
+    data.delays.append(delay)
     return delay
 
 

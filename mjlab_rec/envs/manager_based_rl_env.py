@@ -91,8 +91,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             "autoreset_mode": AutoresetMode.SAME_STEP if cfg.auto_reset else AutoresetMode.DISABLED,
             "mujoco_version": mujoco.__version__,
         }
-        with torch.no_grad(), self.rng.isolated():
-            self.load_managers()
+        with torch.no_grad():
+            with self.rng.isolated():
+                self.load_managers()
+            self._start_up(self.cfg.seed)
         self.closed = False
         logger.info("%s", self)
 
@@ -144,9 +146,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.action_manager = ActionManager(cfg.actions, self)
         self.observation_manager = ObservationManager(cfg.observations, self)
         self.termination_manager = TerminationManager(cfg.terminations, self)
-        self.reward_manager = RewardManager(
-            cfg.rewards, self, scale_by_dt=cfg.scale_rewards_by_dt
-        )
+        self.reward_manager = RewardManager(cfg.rewards, self, scale_by_dt=cfg.scale_rewards_by_dt)
         self.curriculum_manager = self._optional(CurriculumManager, cfg.curriculum)
         self.metrics_manager = self._optional(MetricsManager, cfg.metrics)
         self._configure_spaces()
@@ -158,7 +158,6 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             or getattr(self.metrics_manager, "has_substep_terms", False)
             or getattr(self.recorder_manager, "has_substep_terms", False)
         )
-        self.event_manager.apply("startup")
 
     @torch.no_grad()
     def reset(
@@ -179,14 +178,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if seed is not None:
             if env_ids is not None:
                 raise ValueError("reset(seed=...) restarts every random stream; omit env_ids.")
-            self.cfg.seed = seed
-            self.rng.seed(seed)
+            self._start_up(seed)
         ids = self._as_ids(env_ids)
         self.extras = {"log": {}}
         with self.rng.isolated():
-            if seed is not None:
-                self.event_manager.apply("startup")
-                self.event_manager.restart_global_timers()
             self._reset_idx(ids)
             self._forward()
             self.command_manager.compute(dt=0.0, env_ids=ids)
@@ -308,6 +303,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         finally:
             if self._renderer is not None:
                 self._renderer.close()
+
+    def _start_up(self, seed: int) -> None:
+        """Start all random streams from a seed and apply what happens once, before any episode."""
+        self.cfg.seed = seed
+        self.rng.seed(seed)
+        with self.rng.isolated():
+            self.event_manager.apply("startup")
+            self.event_manager.restart_global_timers()
 
     def _simulate(self) -> None:
         """Apply the action and take the physics steps of one control step."""

@@ -116,9 +116,7 @@ class CommandTerm(ManagerTermBase):
 
     def _resample(self, env_ids: torch.Tensor) -> None:
         if len(env_ids) > 0:
-            times = self._env.rng.uniform(
-                *self.cfg.resampling_time_range, (len(env_ids),), env_ids
-            )
+            times = self._env.rng.uniform(*self.cfg.resampling_time_range, (len(env_ids),), env_ids)
             self.time_left[env_ids] = times
             self._resample_command(env_ids)
             self.command_counter[env_ids] += 1
@@ -147,7 +145,9 @@ class CommandManager(ManagerBase):
         super().__init__(env)
 
     def __str__(self) -> str:
-        rows = [(i, name, type(term).__name__) for i, (name, term) in enumerate(self._terms.items())]
+        rows = [
+            (i, name, type(term).__name__) for i, (name, term) in enumerate(self._terms.items())
+        ]
         return format_table("Command terms", ("Index", "Name", "Type"), rows)
 
     @property
@@ -184,9 +184,7 @@ class CommandManager(ManagerBase):
         """Let ``dt`` pass where not frozen; returns where each term's command has run out."""
         return [term.advance(dt, frozen=frozen) for term in self._terms.values()]
 
-    def update(
-        self, due_ids: Sequence[torch.Tensor], env_ids: torch.Tensor | None = None
-    ) -> None:
+    def update(self, due_ids: Sequence[torch.Tensor], env_ids: torch.Tensor | None = None) -> None:
         """Second half of ``compute`` after ``advance``."""
         for term, ids in zip(self._terms.values(), due_ids, strict=True):
             term.update(ids, env_ids)

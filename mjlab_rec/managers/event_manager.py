@@ -85,15 +85,15 @@ class EventManager(ManagerBase):
     def __init__(self, cfg: dict[str, EventTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
-        intervals = self._modes.get("interval", {})
-        everyone = torch.arange(env.num_envs, device=env.device)
-        self._time_left = {
-            name: self._draw_interval(term, everyone)
-            for name, term in intervals.items()
+        # Environment by environment; global timers live on the host, so that nothing has to be read
+        # back from the device for them.
+        self._time_left: dict[str, torch.Tensor] = {
+            name: torch.empty(env.num_envs, device=env.device)
+            for name, term in self._modes.get("interval", {}).items()
             if not term.is_global_time
         }
-        # Global timers live on the host, so that nothing has to be read back from the device.
         self._global_time_left: dict[str, float] = {}
+        self._restart_timers(self._all_ids())
         self.restart_global_timers()
         never = torch.iinfo(torch.long).min // 2
         self._last_reset_event = {
@@ -142,9 +142,7 @@ class EventManager(ManagerBase):
         """Restart the interval timers of these environments."""
         for reset in self._resets:
             reset(env_ids=env_ids)
-        ids = self._all_ids() if env_ids is None else env_ids
-        for name, time_left in self._time_left.items():
-            time_left[ids] = self._draw_interval(self._all[name], ids)
+        self._restart_timers(self._all_ids() if env_ids is None else env_ids)
         return {}
 
     def restart_global_timers(self) -> None:
@@ -228,6 +226,10 @@ class EventManager(ManagerBase):
         ids = env_ids[step - last[env_ids] >= term.min_step_count_between_reset]
         last[ids] = step
         return ids
+
+    def _restart_timers(self, env_ids: torch.Tensor) -> None:
+        for name, time_left in self._time_left.items():
+            time_left[env_ids] = self._draw_interval(self._all[name], env_ids)
 
     def _draw_interval(self, term: EventTermCfg, env_ids: torch.Tensor) -> torch.Tensor:
         assert term.interval_range_s is not None

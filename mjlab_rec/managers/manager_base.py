@@ -115,8 +115,9 @@ class ManagerBase:
             raise TypeError(f"{where}: func must be callable, got {term_cfg.func!r}.")
         _check_params(where, term_cfg, call_arguments=self._call_arguments)
         self._resolve_entities(where, term_cfg.params)
-        if inspect.isclass(term_cfg.func):
-            term_cfg.func = term_cfg.func(cfg=term_cfg, env=self._env)
+        build: Any = term_cfg.func
+        if inspect.isclass(build):
+            term_cfg.func = build(cfg=term_cfg, env=self._env)
 
     def _resolve_entities(self, where: str, params: dict[str, Any]) -> None:
         """Look up the scene entities among a term's parameters."""
@@ -176,7 +177,9 @@ def _check_params(where: str, term_cfg: Any, call_arguments: int) -> None:
         if name in term_cfg.params:
             continue
         if parameter.default is parameter.empty:
-            raise ValueError(f"{where}: {_name(func)} needs the parameter '{name}'; add it to params.")
+            raise ValueError(
+                f"{where}: {_name(func)} needs the parameter '{name}'; add it to params."
+            )
         if isinstance(parameter.default, SceneEntityCfg):
             # An unresolved default would mean all joints, whatever names it holds.
             if parameter.default.names_something():

@@ -113,8 +113,8 @@ class _Term:
             self.noise = self.noise_model = model
         elif cfg.noise is not None:
             self.noise = cfg.noise.apply
-        self.scale = cfg.scale
-        if cfg.scale is not None and not isinstance(cfg.scale, (int, float)):
+        self.scale: torch.Tensor | None = None
+        if cfg.scale is not None:
             self.scale = torch.as_tensor(cfg.scale, dtype=torch.float, device=env.device).clone()
         self.delay: DelayBuffer | None = None
         if cfg.delay_max_lag > 0:
@@ -300,9 +300,9 @@ class ObservationManager(ManagerBase):
                 obs = term.delay.compute(env_ids)
             if term.history is not None:
                 term.history.append(obs, env_ids)
-                obs = term.history.buffer
+                obs = term.history.window  # A view; what follows copies it in either case.
                 if term.cfg.flatten_history_dim:
-                    obs = obs.reshape(len(obs), -1)
+                    obs = obs.flatten(start_dim=1)
             parts.append(obs)
         if policy != "disabled" and not per_term:
             parts = [_handle_nans(part, policy, name) for part in parts]

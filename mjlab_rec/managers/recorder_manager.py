@@ -96,7 +96,9 @@ class RecorderManager(ManagerBase):
         }
 
     def __str__(self) -> str:
-        rows = [(i, name, type(term).__name__) for i, (name, term) in enumerate(self._terms.items())]
+        rows = [
+            (i, name, type(term).__name__) for i, (name, term) in enumerate(self._terms.items())
+        ]
         return format_table("Recorder terms", ("Index", "Name", "Type"), rows)
 
     def __contains__(self, name: str) -> bool:

@@ -104,9 +104,7 @@ class SceneEntityCfg:
     preserve_order: bool = False
     """Keep the order of the names as given instead of the order in the model."""
 
-    _index: dict[Kind, Index] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _index: dict[Kind, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def index(self, kind: Kind) -> Index:
         """Index of the chosen parts: a slice if they are contiguous, else a tensor of ids."""

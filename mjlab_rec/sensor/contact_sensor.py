@@ -114,7 +114,7 @@ class ContactData:
     found: Tensor | None = None
     """(num_envs, N): 0 without contact, else how many contacts matched."""
     force: Tensor | None = None
-    """(num_envs, N, 3)."""
+    """(num_envs, N, 3): the force that the primary exerts on what it touches."""
     torque: Tensor | None = None
     """(num_envs, N, 3)."""
     dist: Tensor | None = None

@@ -126,7 +126,7 @@ class MjbatchEngine:
         else:
             self._batch.forward()
         for field, values in kept.items():
-            pass
+            self._derived[field].copy_(values)
         self._derived[name] = tensor
         return tensor
 

@@ -142,6 +142,7 @@ def _row(values, env_idx: int) -> np.ndarray:
 
 
 def _drawn_model(model: mujoco.MjModel, cfg: ViewerConfig) -> mujoco.MjModel:
+    model = copy.copy(model)
     model.vis.global_.offwidth = cfg.width
     model.vis.global_.offheight = cfg.height
     if cfg.fovy is not None:

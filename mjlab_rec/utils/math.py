@@ -118,31 +118,30 @@ def euler_xyz_from_quat(quat: Tensor, wrap_to_2pi: bool = False) -> tuple[Tensor
 
 def matrix_from_quat(quat: Tensor) -> Tensor:
     """Turn quaternions (..., 4) of any length into rotation matrices (..., 3, 3)."""
-    scaled = quat * (2.0 / quat.square().sum(-1, keepdim=True))
-    # Entry (i, j) of this product holds 2 q_i q_j / |q|^2.
-    _, wx, wy, wz, _, xx, xy, xz, _, _, yy, yz, _, _, _, zz = (
-        (scaled.unsqueeze(-1) * quat.unsqueeze(-2)).flatten(-2).unbind(-1)
-    )
-    rows = (1 - yy - zz, xy - wz, xz + wy, xy + wz, 1 - xx - zz, yz - wx)
-    rows += (xz - wy, yz + wx, 1 - xx - yy)
+    w, x, y, z = quat.unbind(-1)
+    scale = 2.0 / (w * w).addcmul_(x, x).addcmul_(y, y).addcmul_(z, z)
+    sx, sy, sz = scale * x, scale * y, scale * z
+    wx, wy, wz = w * sx, w * sy, w * sz
+    xx, xy, xz = x * sx, x * sy, x * sz
+    yy, yz, zz = y * sy, y * sz, z * sz
+    rows = (1 - (yy + zz), xy - wz, xz + wy, xy + wz, 1 - (xx + zz), yz - wx)
+    rows += (xz - wy, yz + wx, 1 - (xx + yy))
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
 def quat_from_matrix(matrix: Tensor) -> Tensor:
     """Turn rotation matrices (..., 3, 3) into unit quaternions (..., 4)."""
     a, b, c, d, e, f, g, h, i = matrix.flatten(-2).unbind(-1)
-    # Row k is the quaternion times 4 q_k. The row with the largest diagonal loses no digits.
-    rows = torch.stack(
-        (
-            torch.stack((1 + a + e + i, h - f, c - g, d - b), dim=-1),
-            torch.stack((h - f, 1 + a - e - i, b + d, c + g), dim=-1),
-            torch.stack((c - g, b + d, 1 - a + e - i, f + h), dim=-1),
-            torch.stack((d - b, c + g, f + h, 1 - a - e + i), dim=-1),
-        ),
-        dim=-2,
-    )
-    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
-    return normalize(rows.take_along_dim(best, dim=-2).squeeze(-2))
+    wx, wy, wz = h - f, c - g, d - b
+    xy, xz, yz = b + d, c + g, f + h
+    ww, xx = 1 + a + (e + i), 1 + a - (e + i)
+    yy, zz = 1 - a + (e - i), 1 - a - (e - i)
+    # Each row of this 4x4 product is the quaternion times one of its own components, times four.
+    # The row with the largest diagonal loses no digits.
+    product = torch.stack((ww, wx, wy, wz, wx, xx, xy, xz, wy, xy, yy, yz, wz, xz, yz, zz), dim=-1)
+    best = product[..., ::5].argmax(-1, keepdim=True)
+    columns = torch.arange(4, device=matrix.device)
+    return normalize(product.gather(-1, best * 4 + columns))
 
 
 def quat_box_minus(q1: Tensor, q2: Tensor) -> Tensor:

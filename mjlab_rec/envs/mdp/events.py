@@ -200,6 +200,7 @@ class apply_body_impulse:
         self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
         self._cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
         self._active = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+        self._before = torch.zeros(env.num_envs, self._num_bodies, 6, device=env.device)
         # Time left of the wait, or of the impulse where one is active; drawn at each reset.
         self._time_left = torch.full((env.num_envs,), self._cooldown_s[1], device=env.device)
 
@@ -248,26 +249,22 @@ class apply_body_impulse:
             quat = self._asset.data.body_link_quat_w[:, self._bodies]
             arm = quat_apply(quat, constant(body_point_offset, env.device).expand_as(force))
             torque = torque + torch.linalg.cross(arm, force)
-        impulse = torch.cat((force, torque), dim=-1) * starts[:, None, None]
-        self._set_wrench(impulse, where=over)
+        impulse = torch.cat((force, torque), dim=-1)
+        # Add to what else acts on the bodies, and in the end restore that.
+        current = self._asset.data.body_external_wrench[:, self._bodies]
+        starts, ends = starts[:, None, None], ends[:, None, None]
+        wrench = torch.where(starts, current + impulse, torch.where(ends, self._before, current))
+        self._before = torch.where(starts, current, self._before)
+        self._asset.write_external_wrench_to_sim(
+            wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
+        )
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
-        """Stop the impulses of these environments and let them wait anew."""
+        """Let these environments wait anew; resetting the physics has ended their impulses."""
         if not isinstance(env_ids, torch.Tensor):
-            env_ids = torch.arange(self._env.num_envs, device=self._env.device)[
-                slice(None) if env_ids is None else env_ids
-            ]
-        stop = torch.zeros_like(self._active)
-        stop[env_ids] = self._active[env_ids]
-        self._set_wrench(torch.zeros(6, device=self._env.device), where=stop)
+            everyone = torch.arange(self._env.num_envs, device=self._env.device)
+            env_ids = everyone[slice(None) if env_ids is None else env_ids]
         self._active[env_ids] = False
         self._time_left[env_ids] = self._env.rng.uniform(
             *self._cooldown_s, (len(env_ids),), env_ids
-        )
-
-    def _set_wrench(self, wrench: torch.Tensor, where: torch.Tensor) -> None:
-        current = self._asset.data.body_external_wrench[:, self._bodies]
-        wrench = torch.where(where[:, None, None], wrench, current)
-        self._asset.write_external_wrench_to_sim(
-            wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
         )

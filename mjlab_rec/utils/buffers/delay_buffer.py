@@ -103,7 +103,7 @@ class DelayBuffer:
     def reset(self, batch_ids: Rows = None) -> None:
         """Forget frames, lag and schedule of some rows."""
         rows = self._ring._rows(batch_ids)
-        self._ring.reset(rows)
+        self._ring.reset(batch_ids)
         self._lags = _replaced(self._lags, rows, 0)
         if self.update_period or self.hold_prob:
             self._unset = _replaced(self._unset, rows, True)

@@ -82,9 +82,10 @@ class Ring:
         if self._storage is not None:
             self._save_rows(rows)
             self._storage[rows] = 0
-        if isinstance(rows, slice) or len(self._pending) >= _MAX_PENDING:
-            self._pending = [slice(None)]
-            self._pending_is_exact = rows == slice(None)
+        if batch_ids is None:
+            self._pending, self._pending_is_exact = [slice(None)], True
+        elif isinstance(rows, slice) or len(self._pending) >= _MAX_PENDING:
+            self._pending, self._pending_is_exact = [slice(None)], False
         elif len(rows):
             # The caller may reuse the tensor before the next frame comes.
             self._pending = [*self._pending, rows.clone()]
