@@ -88,7 +88,6 @@ def parse(
     if wants_help:
         _print_fields(args.task, cfg)
         raise SystemExit(0)
-    args.device = _device(args.device)
     return args, cfg
 
 
@@ -186,20 +185,6 @@ def _literal(word: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        fail(f"--device: {device!r} is not a device. Choose auto, cpu, cuda or cuda:1.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        fail(f"--device: there is no {device!r}, PyTorch finds no GPU. Choose auto or cpu.")
-    return device
 
 
 def _print_options(args_type: type[TaskArgs], description: str) -> None:

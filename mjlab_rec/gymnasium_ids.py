@@ -28,7 +28,7 @@ _REGISTRATION = "gymnasium.envs.registration"
 def make_vector_env(
     task_id: str,
     num_envs: int = 1,
-    device: str | None = None,
+    device: str = "auto",
     seed: int | None = None,
     render_mode: str | None = None,
     numpy: bool = False,
@@ -40,7 +40,7 @@ def make_vector_env(
     Args:
         task_id: Id of the task, such as "cartpole-balance".
         num_envs: Number of parallel environments.
-        device: "cpu" or "cuda:0"; None takes a GPU if there is one.
+        device: "cpu", "cuda", "cuda:<index>", or "auto" for a GPU if there is one.
         seed: Seed of all random numbers; None leaves it to the task.
         render_mode: "rgb_array" to draw pictures with ``render()``.
         numpy: Take and return numpy arrays, and give ``final_obs`` and ``final_info`` as
@@ -48,8 +48,6 @@ def make_vector_env(
         play: Take the cfg that is meant for watching the task.
         overrides: Values for fields of the cfg: ``decimation=2``, or ``**{"sim.engine": "warp"}``.
     """
-    import torch
-
     from mjlab_rec import registry
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.rl import NumpyVectorEnv
@@ -61,8 +59,6 @@ def make_vector_env(
         cfg.seed = seed
     for path, value in overrides.items():
         cfg_paths.update(cfg, path, lambda leaf, value=value: value)
-    if device is None:
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
     env = ManagerBasedRlEnv(cfg, device=device, render_mode=render_mode)
     return NumpyVectorEnv(env) if numpy else env
 

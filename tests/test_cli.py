@@ -119,10 +119,6 @@ def test_override_that_does_not_fit_is_refused(capsys, words, message):
     assert f"Error: {option}: {message}" in refusal(capsys, *words.split())
 
 
-def test_unknown_device_is_refused(capsys):
-    assert "'tpu' is not a device. Choose" in refusal(capsys, "--device", "tpu")
-
-
 def test_unknown_task_module_is_refused(capsys):
     assert "No module named 'no_such_module'" in refusal(capsys, "--task-module", "no_such_module")
 

@@ -361,7 +361,9 @@ def test_metadata_belongs_to_the_instance() -> None:
 
 
 def test_the_table_names_engine_and_terms() -> None:
-    text = str(ManagerBasedRlEnv(cart_cfg(recorders=DIARY)))
+    env = ManagerBasedRlEnv(cart_cfg(recorders=DIARY))
+    assert repr(env) == "<ManagerBasedRlEnv: 4 environments, mjbatch on cpu>"
+    text = env.summary()
     for word in ("mjbatch on cpu", "joints", "height", "kick", "goal", "diary", "time_out"):
         assert word in text
 

@@ -66,7 +66,7 @@ def test_too_few_worlds_are_refused(num_envs):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "tpu:0"])
 def test_an_unknown_device_is_refused(device):
-    with pytest.raises(ValueError, match=f"Unknown device '{device}'. Possible: cpu"):
+    with pytest.raises(ValueError, match=f"Unknown device '{device}'. Possible: auto, cpu"):
         Simulation(1, SimulationCfg(), load(CARTPOLE), device)
 
 

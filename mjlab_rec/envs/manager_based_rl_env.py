@@ -32,12 +32,14 @@ from mjlab_rec.managers.recorder_manager import RecorderManager
 from mjlab_rec.managers.reward_manager import RewardManager
 from mjlab_rec.managers.termination_manager import TerminationManager
 from mjlab_rec.scene import Scene
-from mjlab_rec.sim import Simulation
+from mjlab_rec.sim import Simulation, resolve_device
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.random import RandomStreams
 from mjlab_rec.utils.tables import format_table
 
 logger = logging.getLogger(__name__)
+
+_FINE = torch.zeros(1, dtype=torch.bool)
 
 StepReturn = tuple[Observations, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 ManagerT = TypeVar("ManagerT")
@@ -48,6 +50,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
     ``step`` takes and returns torch tensors on ``device``. All returned tensors are the caller's to
     keep: no later step changes them.
+
+    Args:
+        cfg: What the environment is.
+        device: "cpu", "cuda", "cuda:<index>", or "auto" for a GPU if there is one.
+        render_mode: "rgb_array" to draw pictures with ``render()``.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.render_mode = render_mode
         self._renderer: Any = None
 
+        device = str(resolve_device(device))
         self.scene = Scene(cfg.scene, device=device)
         self.sim = Simulation(
             num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
@@ -96,9 +104,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 self.load_managers()
             self._start_up(self.cfg.seed)
         self.closed = False
-        logger.info("%s", self)
+        logger.info("%s", self.summary())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        where = f"{self.sim.engine_name} on {self.device}"
+        return f"<{type(self).__name__}: {self.num_envs} environments, {where}>"
+
+    def summary(self) -> str:
+        """Tables of the settings and of every manager's terms, as logged at start-up."""
         rows = [
             ("Environments", self.num_envs),
             ("Engine", f"{self.sim.engine_name} on {self.device}"),
@@ -232,15 +245,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         # Everything the host has to know about this step is read back here, in a single wait.
         event_masks = self.event_manager.advance_intervals(self.step_dt)
         command_masks = self.command_manager.advance(self.step_dt, frozen=self.reset_buf)
-        (done_ids, running_ids, *rest), numbers = read_masks(
-            [self.reset_buf, ~self.reset_buf, *event_masks, *command_masks],
-            [self.sim.health(), self._bad_action],
+        (done_ids, *rest), numbers = read_masks(
+            [self.reset_buf, *event_masks, *command_masks], [self.sim.health(), self._bad_action]
         )
         event_ids, command_ids = rest[: len(event_masks)], rest[len(event_masks) :]
         if any(numbers[0]):
             self.sim.report_health(numbers[0])
         if numbers[1][0]:
-            self._raise_bad_action()
+            self._check_finite(self.action_manager.action)
 
         self.event_manager.apply("step")
         self.event_manager.apply_intervals(event_ids, self.step_dt)
@@ -253,13 +265,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 self.extras["final_obs"] = final_obs
             self.recorder_manager.record_pre_reset(done_ids)
             self._reset_idx(done_ids)
-        elif len(done_ids) > 0:
+        running_ids: torch.Tensor | None = None
+        if len(done_ids) > 0 and not self.cfg.auto_reset:
             self._awaits_reset = self.reset_buf.clone()
+            running_ids = (~self.reset_buf).nonzero().flatten()
 
         self._forward()
         # Commands of an episode that is over stay as they were: nobody follows them any more.
-        over = not self.cfg.auto_reset and len(done_ids) > 0
-        self.command_manager.update(command_ids, running_ids if over else None)
+        self.command_manager.update(command_ids, running_ids)
         self.sim.sense()
         self.obs_buf = self.observation_manager.compute(update_history=True)
         if self.cfg.final_obs:
@@ -386,19 +399,25 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 f"The action has dtype {action.dtype}, expected floating point (torch.float32)."
             )
         action = action.to(self.device)
-        # On a GPU this is raised after the step's one read-back: a check of its own would wait.
-        self._bad_action = (~action.isfinite().all()).view(1)
-        if self.device == "cpu" and self._bad_action:
-            self._raise_bad_action(action)
+        # A sum shows NaN and infinities in one operation. On a GPU it is read along with the rest
+        # of the step, since a check of its own would wait for the device.
+        total = action.sum()
+        if self.device == "cpu":
+            if not math.isfinite(total.item()):
+                self._check_finite(action)
+            self._bad_action = _FINE
+        else:
+            self._bad_action = (~total.isfinite()).view(1)
         return action
 
-    def _raise_bad_action(self, action: torch.Tensor | None = None) -> None:
-        action = self.action_manager.action if action is None else action
+    def _check_finite(self, action: torch.Tensor) -> None:
+        """Name the environments whose action is not finite. A sum of huge numbers may overflow."""
         rows = (~action.isfinite()).flatten(start_dim=1).any(dim=1).nonzero().flatten().tolist()
-        raise ValueError(
-            f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
-            " diverging policy, or clean it with torch.nan_to_num before step()."
-        )
+        if rows:
+            raise ValueError(
+                f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
+                " diverging policy, or clean it with torch.nan_to_num before step()."
+            )
 
     def _check_nothing_awaits_reset(self) -> None:
         if self._awaits_reset is None:

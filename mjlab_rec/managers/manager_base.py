@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -115,9 +115,9 @@ class ManagerBase:
             raise TypeError(f"{where}: func must be callable, got {term_cfg.func!r}.")
         _check_params(where, term_cfg, call_arguments=self._call_arguments)
         self._resolve_entities(where, term_cfg.params)
-        build: Any = term_cfg.func
-        if inspect.isclass(build):
-            term_cfg.func = build(cfg=term_cfg, env=self._env)
+        if inspect.isclass(term_cfg.func):
+            make = cast("Callable[..., Any]", term_cfg.func)
+            term_cfg.func = make(cfg=term_cfg, env=self._env)
 
     def _resolve_entities(self, where: str, params: dict[str, Any]) -> None:
         """Look up the scene entities among a term's parameters."""
@@ -171,7 +171,8 @@ def _check_params(where: str, term_cfg: Any, call_arguments: int) -> None:
     for param in term_cfg.params:
         if param not in known and not open_ended:
             raise ValueError(
-                f"{where}: unknown parameter '{param}' of {_name(func)}. {nearest(param, list(known))}"
+                f"{where}: unknown parameter '{param}' of {_name(func)}."
+                f" {nearest(param, list(known))}"
             )
     for name, parameter in known.items():
         if name in term_cfg.params:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mjlab_rec.utils.indexing import Index, as_index
 
@@ -146,6 +146,8 @@ class SceneEntityCfg:
                         f" {kind}_ids says {wanted}. Give one of the two."
                     )
             setattr(self, f"{kind}_names", [known[i] for i in found])
+            if kind == "joint":
+                _check_joint_widths(self.name, entity)
             everything = names is not None and found == list(range(len(known)))
             setattr(self, f"{kind}_ids", slice(None) if everything else found)
             self._index[kind] = as_index(found, scene.device)
@@ -157,3 +159,13 @@ class SceneEntityCfg:
                 f"{kind}_ids {wrong} are out of range: '{self.name}' has {len(known)} {kind}s."
             )
         return ids
+
+
+def _check_joint_widths(name: str, entity: Any) -> None:
+    """Refuse to choose among joints if some take several numbers: the ids would not line up."""
+    indexing = getattr(entity, "indexing", None)
+    if indexing is not None and len(indexing.joint_q_adr) != len(entity.joint_names):
+        raise ValueError(
+            f"'{name}' has ball joints, whose positions are several numbers each, so joint ids are"
+            " not columns of joint_pos. Leave out joint_names and joint_ids to mean all joints."
+        )

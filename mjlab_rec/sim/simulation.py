@@ -49,7 +49,7 @@ class Simulation:
         num_envs: Number of worlds.
         cfg: Engine and options.
         model: The compiled model. It is copied; the caller's stays as it is.
-        device: `cpu`, `cuda` or `cuda:<index>`.
+        device: `cpu`, `cuda`, `cuda:<index>`, or `auto` for a GPU if there is one.
         spec: Compiled into the model if no model is given.
     """
 
@@ -66,7 +66,7 @@ class Simulation:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         if (model is None) == (spec is None):
             raise ValueError("Simulation takes either a compiled model or a spec, not both.")
-        torch_device = _parse_device(device)
+        torch_device = resolve_device(device)
         self.cfg = cfg
         self.num_envs = num_envs
         self.device = str(torch_device)
@@ -224,7 +224,10 @@ def _complaint(kind: int, engine: Engine) -> str:
     return f"{what} {engine.health_cures[name]} (Said once for each simulation.)"
 
 
-def _parse_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """The torch device of this name; "auto" is the first GPU if there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     possible = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         parsed = torch.device(device)
@@ -234,7 +237,7 @@ def _parse_device(device: str) -> torch.device:
         parsed = torch.device("cuda", 0)
     if parsed is None or str(parsed) not in possible:
         cure = "" if len(possible) > 1 else " PyTorch sees no CUDA device."
-        raise ValueError(f"Unknown device {device!r}. Possible: {', '.join(possible)}.{cure}")
+        raise ValueError(f"Unknown device {device!r}. Possible: auto, {', '.join(possible)}.{cure}")
     return parsed
 
 

@@ -69,8 +69,8 @@ def null_recording_share(env: ManagerBasedRlEnv, steps: int) -> float:
     with _wrapped(env, {"calls": {"recorder_manager": _RECORDING}}, counting):
         take_steps(env, random_action(env), steps)
     number = 100_000
-    seconds_per_call = timeit(lambda: env.recorder_manager.record_pre_reset(None), number=number)
-    return calls["calls"] / steps * seconds_per_call / number / step_time(env, steps)
+    seconds = timeit("env.recorder_manager.record_pre_step()", globals={"env": env}, number=number)
+    return calls["calls"] / steps * seconds / number / step_time(env, steps)
 
 
 def new_engine_arrays(env: ManagerBasedRlEnv, steps: int) -> int:

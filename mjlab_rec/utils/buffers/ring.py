@@ -83,9 +83,11 @@ class Ring:
             self._save_rows(rows)
             self._storage[rows] = 0
         if batch_ids is None:
-            self._pending, self._pending_is_exact = [slice(None)], True
+            self._pending = [slice(None)]
+            self._pending_is_exact = True
         elif isinstance(rows, slice) or len(self._pending) >= _MAX_PENDING:
-            self._pending, self._pending_is_exact = [slice(None)], False
+            self._pending = [slice(None)]
+            self._pending_is_exact = False
         elif len(rows):
             # The caller may reuse the tensor before the next frame comes.
             self._pending = [*self._pending, rows.clone()]
