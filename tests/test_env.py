@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from worlds import actions, cart_cfg, tip, user_noise
+from worlds import Goal, GoalCfg, actions, cart_cfg, shaky, tip, user_noise
 
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
 from mjlab_rec.managers import (
@@ -55,9 +55,12 @@ class Diary(RecorderTerm):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg, env)
         self.entries: list[Any] = []
+        self.drawn: list[float] = []
 
     def note(self, hook: str, env_ids: torch.Tensor | None = None) -> None:
         env = self._env
+        self.drawn.append(torch.rand(1).item())
+        env.rng.uniform(0.0, 1.0, (env.num_envs, 2))
         self.entries.append(
             (
                 hook,
@@ -194,19 +197,20 @@ def test_auto_reset_equals_explicit_reset() -> None:
     assert ended > 12
 
 
-def test_a_partial_reset_leaves_the_other_environments_alone() -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_partial_reset_leaves_the_other_environments_alone(which: int) -> None:
     undisturbed, disturbed = (ManagerBasedRlEnv(cart_cfg()) for _ in range(2))
     for env in (undisturbed, disturbed):
         env.reset()
-    others = [0, 2, 3]
+    others = [i for i in range(4) if i != which]
     for step, action in enumerate(actions(STEPS)):
         obs_u, *rest_u, _ = undisturbed.step(action)
         obs_d, *rest_d, _ = disturbed.step(action)
         if step % 3 == 1:
             before = flat(obs_d)
-            obs_d, _ = disturbed.reset(env_ids=torch.tensor([1]))
+            obs_d, _ = disturbed.reset(env_ids=torch.tensor([which]))
             assert torch.equal(flat(obs_d)[others], before[others])
-            assert not torch.equal(flat(obs_d)[1], before[1])
+            assert not torch.equal(flat(obs_d)[which], before[which])
         assert torch.equal(flat(obs_u)[others], flat(obs_d)[others])
         assert same(rest_u, rest_d, others)
         states = undisturbed.sim.get_state(), disturbed.sim.get_state()
@@ -275,10 +279,29 @@ def test_final_obs_holds_the_command_that_the_action_followed() -> None:
 
 
 def test_final_obs_and_recorders_do_not_change_the_rollout() -> None:
-    plain = rollout(ManagerBasedRlEnv(cart_cfg()))
-    assert same(plain, rollout(ManagerBasedRlEnv(cart_cfg(final_obs=True))))
-    # The diary overrides record_substep, so here the physics takes its steps one by one.
-    assert same(plain, rollout(ManagerBasedRlEnv(cart_cfg(recorders=DIARY, final_obs=True))))
+    def env(**overrides: Any) -> ManagerBasedRlEnv:
+        cfg = cart_cfg(**overrides)
+        cfg.observations["shaky"] = ObservationGroupCfg({"x": ObservationTermCfg(func=shaky)})
+        return ManagerBasedRlEnv(cfg)
+
+    plain = rollout(env())
+    assert same(plain, rollout(env(final_obs=True)))
+    # The diary overrides record_substep, so here the physics takes its steps one by one, and it
+    # draws random numbers at every hook.
+    assert same(plain, rollout(env(recorders=DIARY)))
+    assert same(plain, rollout(env(recorders=DIARY, final_obs=True)))
+
+
+def test_a_recorder_draws_from_the_callers_random_numbers() -> None:
+    env = ManagerBasedRlEnv(cart_cfg(recorders=DIARY))
+    diary: Any = env.recorder_manager.get_term("diary")
+    torch.manual_seed(5)
+    expected = torch.rand(8)
+    torch.manual_seed(5)
+    env.reset()
+    env.step(actions(1)[0])
+    assert diary.drawn == expected[: len(diary.drawn)].tolist() and len(diary.drawn) == 7
+    assert torch.equal(torch.rand(1), expected[7:])
 
 
 # Seeds.
@@ -372,8 +395,92 @@ def test_the_callers_config_is_not_changed() -> None:
     cfg = cart_cfg(recorders=DIARY)
     before = copy.deepcopy(cfg)
     rollout(ManagerBasedRlEnv(cfg), steps=2)
-    before.scene.entities = cfg.scene.entities  # Holds a lambda, which deepcopy keeps.
     assert cfg == before
+
+
+def test_a_failing_start_closes_the_recorders() -> None:
+    closed = []
+
+    class Closing(Diary):
+        def close(self) -> None:
+            closed.append(self.cfg.params["n"])
+
+    class Failing(Diary):
+        def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
+            raise OSError("no space")
+
+    def fail(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
+        raise ValueError("bad friction")
+
+    first = RecorderTermCfg(func=Closing, params={"n": 1})
+    with pytest.raises(OSError, match="no space"):
+        failing = RecorderTermCfg(func=Failing)
+        ManagerBasedRlEnv(cart_cfg(recorders={"a": first, "b": failing}))
+    with pytest.raises(ValueError, match="bad friction"):
+        events = {"f": EventTermCfg(func=fail, mode="startup")}
+        ManagerBasedRlEnv(cart_cfg(recorders={"a": first}, events=events))
+    assert closed == [1, 1]
+
+
+def test_later_changes_of_the_callers_config_do_not_reach_the_environment() -> None:
+    cfg = cart_cfg()
+    env = ManagerBasedRlEnv(cfg)
+    cfg.sim.mujoco.timestep = 0.002
+    assert env.step_dt == pytest.approx(0.04)
+
+
+def test_looking_before_the_first_reset_changes_nothing() -> None:
+    env = ManagerBasedRlEnv(cart_cfg())
+    env.get_observations()
+    assert same(rollout(env), rollout(ManagerBasedRlEnv(cart_cfg())))
+
+
+def test_resetting_nobody_changes_nothing() -> None:
+    env = ManagerBasedRlEnv(cart_cfg())
+    obs, _ = env.reset()
+    again, extras = env.reset(env_ids=torch.zeros(4, dtype=torch.bool))
+    assert torch.equal(flat(obs), flat(again)) and extras == {"log": {}}
+    with pytest.raises(ValueError, match=r"mask of shape \(3,\), expected \(4,\)"):
+        env.reset(env_ids=torch.ones(3, dtype=torch.bool))
+
+
+def test_a_command_with_a_compute_of_its_own_is_called_every_step() -> None:
+    class Own(Goal):
+        def compute(self, dt: Any, env_ids: torch.Tensor | None = None) -> None:
+            self.calls.append((dt, env_ids))
+
+    class OwnCfg(GoalCfg):
+        def build(self, env: Any) -> Own:
+            term = Own(self, env)
+            term.calls = []  # type: ignore[attr-defined]
+            return term
+
+    cfg = cart_cfg(steps=(1, 99, 99, 99))
+    cfg.commands = {"goal": OwnCfg(resampling_time_range=(1.0, 1.0))}
+    env = ManagerBasedRlEnv(cfg)
+    env.reset()
+    env.step(actions(1)[0])
+    calls = env.command_manager.get_term("goal").calls
+    assert calls[0][0] == 0.0 and calls[0][1].tolist() == [0, 1, 2, 3]
+    assert calls[1][0].tolist() == pytest.approx([0.0, 0.04, 0.04, 0.04]) and calls[1][1] is None
+
+
+@pytest.mark.cuda
+def test_the_steady_step_waits_for_the_gpu_once() -> None:
+    cfg = cart_cfg(num_envs=64, steps=(10_000,))
+    cfg.events = {}
+    env = ManagerBasedRlEnv(cfg, device="cuda")
+    env.reset()
+    action = torch.zeros(64, 1, device="cuda")
+    for _ in range(3):
+        env.step(action)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchroniz") as waits:
+            env.step(action)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1
 
 
 # Bad input.

@@ -64,6 +64,7 @@ def test_distributions_have_their_moments() -> None:
     assert normal.isfinite().all()
     logs = rng.log_uniform(0.01, 100.0, (1000, 100)).log10()
     assert logs.mean().item() == pytest.approx(0.0, abs=0.03)
+    assert rng.integers(1000, 1003, (1000, 100)).max() == 1002
     integers = rng.integers(2, 5, (1000, 100))
     counts = integers.flatten().bincount()
     assert counts[:2].sum() == 0 and len(counts) == 5

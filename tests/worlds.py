@@ -14,6 +14,7 @@ from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg, mdp
 from mjlab_rec.managers import (
     CommandTerm,
     CommandTermCfg,
+    CurriculumTermCfg,
     EventTermCfg,
     MetricsTermCfg,
     ObservationGroupCfg,
@@ -68,6 +69,22 @@ def user_noise(env: ManagerBasedRlEnv, env_ids: torch.Tensor) -> None:
     """A user's event that draws from torch's global generator."""
     robot = env.scene["robot"]
     robot.write_joint_velocity_to_sim(torch.rand(len(env_ids), 2) * 0.1, env_ids=env_ids)
+
+
+def shaky(env: ManagerBasedRlEnv) -> torch.Tensor:
+    """A user's observation that draws from torch and from the environment's streams."""
+    return torch.rand(env.num_envs, 1) + env.rng.uniform(0.0, 1.0, (env.num_envs, 1))
+
+
+def user_kick(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
+    """A user's event for all environments at once."""
+    robot = env.scene["robot"]
+    robot.write_joint_velocity_to_sim(robot.data.joint_vel + 0.1)
+
+
+def reach(env: ManagerBasedRlEnv, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A curriculum that looks at where the episodes ended: a derived quantity."""
+    return {"tip": tip(env)[env_ids, 0].mean()}
 
 
 class Goal(CommandTerm):
@@ -147,6 +164,7 @@ def cart_cfg(
             "height": RewardTermCfg(func=tip_height, weight=1.0),
             "effort": RewardTermCfg(func=mdp.action_rate_l2, weight=-0.1),
         },
+        curriculum={"reach": CurriculumTermCfg(func=reach)},
         metrics={"height": MetricsTermCfg(func=tip_height)},
         terminations={
             "end": TerminationTermCfg(func=lengths, params={"steps": steps}),
@@ -161,6 +179,9 @@ def cart_cfg(
                     "velocity_range": (-0.2, 0.2),
                     "asset_cfg": SceneEntityCfg("robot"),
                 },
+            ),
+            "together": EventTermCfg(
+                func=user_kick, mode="interval", interval_range_s=(0.1, 0.3), is_global_time=True
             ),
             "kick": EventTermCfg(
                 func=mdp.reset_joints_by_offset,

@@ -48,8 +48,8 @@ ManagerT = TypeVar("ManagerT")
 class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     """A vectorized reinforcement-learning environment configured by terms.
 
-    ``step`` takes and returns torch tensors on ``device``. All returned tensors are the caller's to
-    keep: no later step changes them.
+    ``step`` takes and returns torch tensors on ``device``. Returned tensors may be kept: no later
+    step changes them. They are not copies of what recorders see, so do not change them in place.
 
     Args:
         cfg: What the environment is.
@@ -65,8 +65,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     ) -> None:
         self.closed = True  # Until everything is built there is nothing to close.
         _check_cfg(cfg, render_mode)
-        # A shallow copy suffices to keep the caller's seed: managers copy the terms they use.
+        # Managers copy the terms they use; the rest of what is read later is copied here.
         self.cfg = copy.copy(cfg)
+        self.cfg.sim, self.cfg.viewer = copy.deepcopy((cfg.sim, cfg.viewer))
         self.cfg.seed = random.SystemRandom().randrange(2**31) if cfg.seed is None else cfg.seed
         self.render_mode = render_mode
         self._renderer: Any = None
@@ -91,7 +92,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.reset_terminated = torch.zeros_like(self.reset_buf)
         self.reset_time_outs = torch.zeros_like(self.reset_buf)
         self.extras: dict[str, Any] = {"log": {}}
-        self._awaits_reset: torch.Tensor | None = None
+        self._awaits_reset: set[int] = set()
 
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -99,10 +100,15 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             "autoreset_mode": AutoresetMode.SAME_STEP if cfg.auto_reset else AutoresetMode.DISABLED,
             "mujoco_version": mujoco.__version__,
         }
-        with torch.no_grad():
-            with self.rng.isolated():
-                self.load_managers()
-            self._start_up(self.cfg.seed)
+        self.recorder_manager: Any = NullManager()
+        try:
+            with torch.no_grad():
+                with self.rng.isolated():
+                    self.load_managers()
+                self._start_up(self.cfg.seed)
+        except BaseException:
+            self.recorder_manager.close()
+            raise
         self.closed = False
         logger.info("%s", self.summary())
 
@@ -184,20 +190,26 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         Other environments go on undisturbed: their history, delays, commands and random numbers
         are what they would have been without this call. With ``seed`` all random streams start
-        anew and start-up events are repeated, so that what follows depends on the seed alone;
-        this needs a reset of all environments. ``options`` are accepted for Gymnasium and unused.
+        anew and start-up events are repeated, so that everything random depends on the seed alone
+        from then on; this needs a reset of all environments. Curricula go on where they were.
+
+        Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``.
         """
         self._check_open()
+        if env_ids is None and options is not None:
+            env_ids = options.get("reset_mask")
         if seed is not None:
             if env_ids is not None:
                 raise ValueError("reset(seed=...) restarts every random stream; omit env_ids.")
             self._start_up(seed)
         ids = self._as_ids(env_ids)
         self.extras = {"log": {}}
+        if len(ids) == 0:
+            return self.get_observations(), self.extras
         with self.rng.isolated():
             self._reset_idx(ids)
             self._forward()
-            self.command_manager.compute(dt=0.0, env_ids=ids)
+            self.command_manager.begin(ids)
             self.sim.sense()
             self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
             self.recorder_manager.record_post_reset(ids)
@@ -245,10 +257,13 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         # Everything the host has to know about this step is read back here, in a single wait.
         event_masks = self.event_manager.advance_intervals(self.step_dt)
         command_masks = self.command_manager.advance(self.step_dt, frozen=self.reset_buf)
+        manual = [] if self.cfg.auto_reset else [~self.reset_buf]
         (done_ids, *rest), numbers = read_masks(
-            [self.reset_buf, *event_masks, *command_masks], [self.sim.health(), self._bad_action]
+            [self.reset_buf, *event_masks, *command_masks, *manual],
+            [self.sim.health(), self._bad_action],
         )
-        event_ids, command_ids = rest[: len(event_masks)], rest[len(event_masks) :]
+        event_ids, rest = rest[: len(event_masks)], rest[len(event_masks) :]
+        command_ids, running_ids = rest[: len(command_masks)], rest[len(command_masks) :]
         if any(numbers[0]):
             self.sim.report_health(numbers[0])
         if numbers[1][0]:
@@ -260,19 +275,21 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         final_obs: Observations | None = None
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
+            if self.cfg.final_obs or self.curriculum_manager:
+                # Both look at the end of the episode; what they see must not depend on each other.
+                self._forward(self.reset_buf)
             if self.cfg.final_obs:
                 final_obs = self._final_observation()
                 self.extras["final_obs"] = final_obs
             self.recorder_manager.record_pre_reset(done_ids)
             self._reset_idx(done_ids)
-        running_ids: torch.Tensor | None = None
-        if len(done_ids) > 0 and not self.cfg.auto_reset:
-            self._awaits_reset = self.reset_buf.clone()
-            running_ids = (~self.reset_buf).nonzero().flatten()
+        over = len(done_ids) > 0 and not self.cfg.auto_reset
+        if over:
+            self._awaits_reset = set(done_ids.tolist())
 
         self._forward()
         # Commands of an episode that is over stay as they were: nobody follows them any more.
-        self.command_manager.update(command_ids, running_ids)
+        self.command_manager.update(command_ids, running_ids[0] if over else None)
         self.sim.sense()
         self.obs_buf = self.observation_manager.compute(update_history=True)
         if self.cfg.final_obs:
@@ -289,9 +306,19 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.extras,
         )
 
+    @torch.no_grad()
     def get_observations(self) -> Observations:
         """The current observations, without advancing anything."""
-        return self.observation_manager.compute()
+        if self.obs_buf:
+            return self.obs_buf
+        with self.rng.isolated():
+            return self.observation_manager.preview()
+
+    def seed(self, seed: int) -> int:
+        """Start all random streams anew, as ``reset(seed=seed)`` does before it resets."""
+        with torch.no_grad():
+            self._start_up(seed)
+        return seed
 
     def render(self) -> np.ndarray | None:
         """A picture (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.
@@ -323,7 +350,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.rng.seed(seed)
         with self.rng.isolated():
             self.event_manager.apply("startup")
-            self.event_manager.restart_global_timers()
+            self.event_manager.restart()
 
     def _simulate(self) -> None:
         """Apply the action and take the physics steps of one control step."""
@@ -348,7 +375,6 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
     def _final_observation(self) -> Observations:
         """What ended episodes led to; other rows lag behind until the step is complete."""
-        self._forward(self.reset_buf)
         self.sim.sense()
         return self.observation_manager.preview()
 
@@ -385,8 +411,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         ):
             log.update(manager.reset(env_ids))
         self.episode_length_buf[env_ids] = 0
-        if self._awaits_reset is not None:
-            self._awaits_reset[env_ids] = False
+        if self._awaits_reset:
+            self._awaits_reset.difference_update(env_ids.tolist())
 
     def _check_action(self, action: torch.Tensor) -> torch.Tensor:
         if not isinstance(action, torch.Tensor):
@@ -420,15 +446,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             )
 
     def _check_nothing_awaits_reset(self) -> None:
-        if self._awaits_reset is None:
-            return
-        ids = self._awaits_reset.nonzero().flatten().tolist()
-        if ids:
+        if self._awaits_reset:
             raise RuntimeError(
-                f"With auto_reset=False, environments {ids[:10]} must be reset with"
-                " reset(env_ids=...) before the next step()."
+                f"With auto_reset=False, environments {sorted(self._awaits_reset)[:10]} must be"
+                " reset with reset(env_ids=...) before the next step()."
             )
-        self._awaits_reset = None
 
     def _check_open(self) -> None:
         if self.closed:
@@ -439,6 +461,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             return torch.arange(self.num_envs, device=self.device)
         ids = torch.as_tensor(env_ids, device=self.device)
         if ids.dtype == torch.bool:
+            if ids.shape != (self.num_envs,):
+                raise ValueError(
+                    f"env_ids is a mask of shape {tuple(ids.shape)}, expected ({self.num_envs},)."
+                )
             ids = ids.nonzero().flatten()
         ids = ids.long().flatten()
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_envs:

@@ -75,13 +75,17 @@ class CommandTerm(ManagerTermBase):
         self._resample(env_ids)
         return log
 
-    def compute(self, dt: float, env_ids: torch.Tensor | None = None) -> None:
-        """Let ``dt`` pass for these environments (None: all), resampling commands that run out."""
+    def compute(self, dt: Any, env_ids: torch.Tensor | None = None) -> None:
+        """Let ``dt`` pass for these environments (None: all), resampling commands that run out.
+
+        A step calls the two halves ``advance`` and ``update`` instead, unless a subclass overrides
+        this; then it passes a tensor of times, zero for new episodes.
+        """
         due = self.advance(dt, env_ids)
         self.update(read_masks([due])[0][0], env_ids)
 
     def advance(
-        self, dt: float, env_ids: torch.Tensor | None = None, frozen: torch.Tensor | None = None
+        self, dt: Any, env_ids: torch.Tensor | None = None, frozen: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Let ``dt`` pass and return where the command has run out. Shape (num_envs,), bool.
 
@@ -109,7 +113,7 @@ class CommandTerm(ManagerTermBase):
             self._update_metrics()
             for name, value in self.metrics.items():
                 refreshed = value[env_ids]
-                value.copy_(before[name])
+                value.copy_(before.get(name, torch.zeros_like(value)))
                 value[env_ids] = refreshed
         self._resample(due_ids)
         self._update_command(env_ids)
@@ -182,12 +186,24 @@ class CommandManager(ManagerBase):
 
     def advance(self, dt: float, frozen: torch.Tensor) -> list[torch.Tensor]:
         """Let ``dt`` pass where not frozen; returns where each term's command has run out."""
-        return [term.advance(dt, frozen=frozen) for term in self._terms.values()]
+        self._dt = dt, frozen
+        return [term.advance(dt, frozen=frozen) for term in self._in_halves]
 
     def update(self, due_ids: Sequence[torch.Tensor], env_ids: torch.Tensor | None = None) -> None:
         """Second half of ``compute`` after ``advance``."""
-        for term, ids in zip(self._terms.values(), due_ids, strict=True):
+        for term, ids in zip(self._in_halves, due_ids, strict=True):
             term.update(ids, env_ids)
+        dt, frozen = self._dt
+        for term in self._in_one:
+            term.compute(dt * (~frozen) if env_ids is None else dt, env_ids)
+
+    def begin(self, env_ids: torch.Tensor) -> None:
+        """Bring the first commands of new episodes up to date, without time passing."""
+        nobody = env_ids[:0]
+        for term in self._in_halves:
+            term.update(nobody, env_ids)
+        for term in self._in_one:
+            term.compute(0.0, env_ids)
 
     def debug_vis(self, visualizer: Any) -> None:
         """Let the terms draw their commands."""
@@ -210,6 +226,10 @@ class CommandManager(ManagerBase):
                     f" {type(term).__name__}, expected a CommandTerm."
                 )
             self._terms[name] = term
+        # A term with a compute() of its own decides by itself when to resample.
+        stock = CommandTerm.compute
+        self._in_one = [t for t in self._terms.values() if type(t).compute is not stock]
+        self._in_halves = [t for t in self._terms.values() if type(t).compute is stock]
 
 
 NullCommandManager = NullManager

@@ -93,14 +93,12 @@ class EventManager(ManagerBase):
             if not term.is_global_time
         }
         self._global_time_left: dict[str, float] = {}
-        self._restart_timers(self._all_ids())
-        self.restart_global_timers()
-        never = torch.iinfo(torch.long).min // 2
         self._last_reset_event = {
-            name: torch.full((env.num_envs,), never, device=env.device)
+            name: torch.empty(env.num_envs, dtype=torch.long, device=env.device)
             for name, term in self._modes.get("reset", {}).items()
             if term.min_step_count_between_reset > 0
         }
+        self.restart()
 
     def __str__(self) -> str:
         rows = [
@@ -145,11 +143,14 @@ class EventManager(ManagerBase):
         self._restart_timers(self._all_ids() if env_ids is None else env_ids)
         return {}
 
-    def restart_global_timers(self) -> None:
-        """Draw the time to the next event anew for the timers that all environments share."""
+    def restart(self) -> None:
+        """Forget all past events and draw the time to the next ones anew."""
         for name, term in self._modes.get("interval", {}).items():
             if term.is_global_time:
                 self._global_time_left[name] = self._draw_global_interval(term)
+        self._restart_timers(self._all_ids())
+        for last in self._last_reset_event.values():
+            last.fill_(torch.iinfo(torch.long).min // 2)
 
     def apply(
         self,
@@ -236,7 +237,8 @@ class EventManager(ManagerBase):
         return self._env.rng.uniform(*term.interval_range_s, (len(env_ids),), env_ids)
 
     def _draw_global_interval(self, term: EventTermCfg) -> float:
-        return float(self._draw_interval(term, self._all_ids()[:1]))
+        assert term.interval_range_s is not None
+        return self._env.rng.host.uniform(*term.interval_range_s)
 
     def _all_ids(self) -> torch.Tensor:
         return torch.arange(self._env.num_envs, device=self._env.device)

@@ -234,6 +234,6 @@ class NullManager:
         """Nothing runs out."""
         return []
 
-    compute_substep = update = compute
+    compute_substep = update = begin = compute
     record_pre_step = record_substep = record_post_step = close = compute
     record_pre_reset = record_post_reset = compute

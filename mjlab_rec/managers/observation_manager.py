@@ -245,11 +245,13 @@ class ObservationManager(ManagerBase):
         return self._obs
 
     def preview(self) -> Observations:
-        """Observe without consequences: delays, histories and noise stay as they were.
+        """Observe without consequences: delays, histories and random numbers stay as they were.
 
-        It is what ``compute`` would return now. Used for the last observation of an episode.
+        It is what ``compute`` would return now. Used for the last observation of an episode. Terms
+        are called once more for it, so a class term must not count its calls.
         """
         with ExitStack() as stack:
+            stack.enter_context(self._env.rng.rewound())
             for term in self._all_terms():
                 for buffer in term.buffers():
                     stack.enter_context(buffer.rollback())

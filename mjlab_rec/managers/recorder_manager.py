@@ -120,28 +120,23 @@ class RecorderManager(ManagerBase):
 
     def record_pre_step(self) -> None:
         """A control step begins."""
-        for hook in self._hooks["record_pre_step"]:
-            hook()
+        self._call("record_pre_step")
 
     def record_substep(self) -> None:
         """A physics substep is done."""
-        for hook in self._hooks["record_substep"]:
-            hook()
+        self._call("record_substep")
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
         """These episodes ended and are about to be reset."""
-        for hook in self._hooks["record_pre_reset"]:
-            hook(env_ids)
+        self._call("record_pre_reset", env_ids)
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
         """These environments were reset."""
-        for hook in self._hooks["record_post_reset"]:
-            hook(env_ids)
+        self._call("record_post_reset", env_ids)
 
     def record_post_step(self) -> None:
         """A control step is done."""
-        for hook in self._hooks["record_post_step"]:
-            hook()
+        self._call("record_post_step")
 
     def close(self) -> None:
         """Close every recorder, even if one fails; then raise what went wrong, all together."""
@@ -155,6 +150,14 @@ class RecorderManager(ManagerBase):
         if errors:
             raise ExceptionGroup("Some recorders failed to close.", errors)
 
+    def _call(self, name: str, *args: torch.Tensor) -> None:
+        hooks = self._hooks[name]
+        if hooks:
+            # Random numbers that a recorder draws must not be missing in the rollout.
+            with self._env.rng.suspended():
+                for hook in hooks:
+                    hook(*args)
+
     def _prepare_terms(self) -> None:
         self._terms: dict[str, RecorderTerm] = {}
         for name, cfg in self.cfg.items():
@@ -165,13 +168,17 @@ class RecorderManager(ManagerBase):
                     f"Recorder term '{name}': func must be a subclass of RecorderTerm, got"
                     f" {cfg.func!r}. Recorders keep files and buffers, so a function will not do."
                 )
-        for name, term_cfg in self._resolve(self.cfg).items():
-            self._terms[name] = term_cfg.func
+        try:
+            self._resolve(self.cfg)
+        except BaseException:
+            # Those that were built may have opened files.
+            self.close()
+            raise
 
     def _resolve_common_term_cfg(self, term_name: str, term_cfg: RecorderTermCfg) -> None:
         # Recorders read cfg.params themselves, so there is no signature to check them against.
         self._resolve_entities(f"Recorder term '{term_name}'", term_cfg.params)
-        term_cfg.func = term_cfg.func(cfg=term_cfg, env=self._env)
+        self._terms[term_name] = term_cfg.func(cfg=term_cfg, env=self._env)
 
 
 NullRecorderManager = NullManager

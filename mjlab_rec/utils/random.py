@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,7 +32,8 @@ class RandomStreams:
       They are re-seeded from (seed, step), so a step's noise does not depend on earlier draws
       and computing an observation twice gives the same noise twice.
 
-    ``isolated()`` also gives code that calls ``torch.rand`` directly a stream of its own.
+    ``isolated()`` also gives code that calls ``torch.rand`` directly a stream of its own. The
+    generators of numpy and of Python's ``random`` are left alone.
     """
 
     def __init__(self, num_envs: int, device: str | torch.device, seed: int) -> None:
@@ -44,11 +46,15 @@ class RandomStreams:
         self._draws = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self._key = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self._offsets = torch.arange(16, device=self.device) * _GOLDEN
+        self._outside: _GlobalState | None = None
+        self.host = random.Random()
+        """For what concerns all worlds alike, such as a timer that they share."""
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
         """Start all streams anew from ``seed``."""
         self.current_seed = seed
+        self.host.seed(seed)
         self._step = 0
         self._episode.zero_()
         self._draws.zero_()
@@ -113,7 +119,8 @@ class RandomStreams:
         env_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Integers in [low, high), evenly spread for ranges far below 2**24."""
-        return self.uniform(float(low), float(high), shape, env_ids).floor_().long()
+        # Shifted as integers: adding a large low in float32 could round up to high.
+        return self._unit(shape, env_ids).mul_(high - low).floor_().long().add_(low)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -122,13 +129,42 @@ class RandomStreams:
         User terms that call ``torch.rand`` are then reproducible from the environment's seed, and
         neither disturb the policy's random numbers nor another environment's.
         """
-        outside = _get_global_state(self.device)
+        self._outside = _get_global_state(self.device)
         _set_global_state(self._global_state, self.device)
         try:
             yield
         finally:
             self._global_state = _get_global_state(self.device)
-            _set_global_state(outside, self.device)
+            _set_global_state(self._outside, self.device)
+            self._outside = None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Inside ``isolated``, run code that must leave no trace, such as a recorder, as outside.
+
+        Its random numbers come from torch's global generator as the caller left it.
+        """
+        if self._outside is None:
+            yield
+            return
+        inside, draws = _get_global_state(self.device), self._draws.clone()
+        _set_global_state(self._outside, self.device)
+        try:
+            yield
+        finally:
+            self._outside = _get_global_state(self.device)
+            _set_global_state(inside, self.device)
+            self._draws.copy_(draws)
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Take back all random numbers drawn inside, so that the same ones come again."""
+        state, draws = _get_global_state(self.device), self._draws.clone()
+        try:
+            yield
+        finally:
+            _set_global_state(state, self.device)
+            self._draws.copy_(draws)
 
     def _unit(self, shape: Sequence[int], env_ids: torch.Tensor | None) -> torch.Tensor:
         """Uniform float32 in [0, 1) from the streams of the given worlds."""
@@ -151,7 +187,8 @@ class RandomStreams:
         return _mix(world + episode * _GOLDEN)
 
     def _reseed(self, generator: torch.Generator, stream: int) -> None:
-        generator.manual_seed(_scramble(self.current_seed + (self._step << 2) * 0x10001 + stream))
+        # Scrambled before adding, or neighbouring seeds would share streams.
+        generator.manual_seed(_scramble(_scramble(self.current_seed) + (self._step << 2) + stream))
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
