@@ -69,12 +69,9 @@ def parse(
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
     )
+    import_task_modules(args.task_module)
     try:
-        for module in args.task_module:
-            registry.import_task_module(module)
         registry.task_spec(args.task)
-    except ModuleNotFoundError as error:
-        fail(f"--task-module: {error}. It is looked for in the current folder too.")
     except registry.UnknownTaskError as error:
         fail(str(error))
 
@@ -89,6 +86,18 @@ def parse(
         _print_fields(args.task, cfg)
         raise SystemExit(0)
     return args, cfg
+
+
+def import_task_modules(modules: Sequence[str]) -> None:
+    """Import the modules given by --task-module; end the script if one does not exist."""
+    for module in modules:
+        try:
+            registry.import_task_module(module)
+        except ModuleNotFoundError as error:
+            # A module that exists but imports one that doesn't is the user's to debug.
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            fail(f"--task-module: {error}. It is looked for in the current folder too.")
 
 
 def override(cfg: Any, path: str, values: Sequence[str]) -> None:

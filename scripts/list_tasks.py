@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mjlab_rec import registry
+from mjlab_rec import cli, registry
 
 
 def main(
@@ -24,8 +24,7 @@ def main(
             repeated.
     """
     logging.basicConfig(format="%(message)s")
-    for module in task_module:
-        registry.import_task_module(module)
+    cli.import_task_modules(task_module)
     table = Table("Task", "Environment cfg", "Learner cfg")
     for task_id in registry.list_tasks():
         if keyword.lower() in task_id.lower():

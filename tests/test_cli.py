@@ -123,6 +123,13 @@ def test_unknown_task_module_is_refused(capsys):
     assert "No module named 'no_such_module'" in refusal(capsys, "--task-module", "no_such_module")
 
 
+def test_a_task_module_that_fails_shows_its_own_error(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text("import not_installed_anywhere")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        parse("--task-module", "half_there")
+
+
 def test_unknown_option_is_refused(capsys):
     assert "--num-env" in refusal(capsys, "--num-env", "2")
 
@@ -182,6 +189,8 @@ def test_play_refuses_an_unknown_task_with_the_nearest():
 
 
 def test_play_refuses_a_cfg_that_cannot_be_built():
+    ran = run_script("play.py", *"--task cartpole-balance --device tpu".split())
+    assert ran.returncode == 2 and "Unknown device 'tpu'" in ran.stderr
     ran = run_script("play.py", *"--task cartpole-balance --num-envs 0".split())
     assert ran.returncode == 2
     assert "num_envs" in ran.stderr and "Traceback" not in ran.stderr

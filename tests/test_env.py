@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from mjlab_rec.managers import (
     TerminationTermCfg,
 )
 from mjlab_rec.scene import SceneCfg
+from mjlab_rec.utils.noise import NoiseCfg, NoiseModel, NoiseModelCfg
 
 STEPS = 25
 
@@ -47,6 +49,15 @@ def rollout(env: ManagerBasedRlEnv, steps: int = STEPS, reset: bool = True) -> l
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor], rows: Any = slice(None)) -> bool:
     return all(torch.equal(x[rows], y[rows]) for x, y in zip(a, b, strict=True))
+
+
+def rollout_after_reset(env: ManagerBasedRlEnv) -> list[torch.Tensor]:
+    env.reset()
+    return rollout(env)
+
+
+def zero(env: ManagerBasedRlEnv) -> torch.Tensor:
+    return torch.zeros(env.num_envs, 1)
 
 
 class Diary(RecorderTerm):
@@ -463,6 +474,34 @@ def test_a_command_with_a_compute_of_its_own_is_called_every_step() -> None:
     calls = env.command_manager.get_term("goal").calls
     assert calls[0][0] == 0.0 and calls[0][1].tolist() == [0, 1, 2, 3]
     assert calls[1][0].tolist() == pytest.approx([0.0, 0.04, 0.04, 0.04]) and calls[1][1] is None
+
+
+def test_noise_written_for_mjlab_runs() -> None:
+    @dataclass
+    class Old(NoiseCfg):
+        def apply(self, data: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return data + torch.rand_like(data)
+
+    class OldModel(NoiseModel):
+        def reset(self, env_ids: Any = None) -> None:  # type: ignore[override]
+            self.resets = getattr(self, "resets", 0) + 1
+
+        def __call__(self, data: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return data + self.resets
+
+    class OldModelCfg(NoiseModelCfg, class_type=OldModel):
+        pass
+
+    def env() -> ManagerBasedRlEnv:
+        noises = {"a": Old(), "b": OldModelCfg(noise_cfg=Old())}
+        terms = {k: ObservationTermCfg(func=zero, noise=n) for k, n in noises.items()}
+        group = ObservationGroupCfg(terms, enable_corruption=True)
+        return ManagerBasedRlEnv(cart_cfg(observations={"actor": group}, commands={}))
+
+    first = env()
+    obs, _ = first.reset()
+    assert (obs["actor"][:, 0] > 0).all() and (obs["actor"][:, 1] == 1).all()
+    assert same(rollout(first), rollout_after_reset(env()))
 
 
 @pytest.mark.cuda

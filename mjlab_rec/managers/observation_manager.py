@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -110,9 +111,11 @@ class _Term:
         self.noise_model: NoiseModel | None = None
         if isinstance(cfg.noise, NoiseModelCfg):
             model = cfg.noise.class_type(cfg.noise, num_envs=env.num_envs, device=env.device)
-            self.noise = self.noise_model = model
+            self.noise_model = model
+            self.noise = _with_optional_argument(model.__call__)
+            self.reset_noise = _with_optional_argument(model.reset)
         elif cfg.noise is not None:
-            self.noise = cfg.noise.apply
+            self.noise = _with_optional_argument(cfg.noise.apply)
         self.scale: torch.Tensor | None = None
         if cfg.scale is not None:
             self.scale = torch.as_tensor(cfg.scale, dtype=torch.float, device=env.device).clone()
@@ -223,7 +226,7 @@ class ObservationManager(ManagerBase):
             for buffer in term.buffers():
                 buffer.reset(env_ids)
             if term.noise_model is not None:
-                term.noise_model.reset(env_ids, self._env.rng)
+                term.reset_noise(env_ids, self._env.rng)
         return {}
 
     def compute(
@@ -382,6 +385,19 @@ class ObservationManager(ManagerBase):
                 f" concatenated along dimension {group.cfg.concatenate_dim}. Give every term one"
                 " row of values per environment, or set concatenate_terms=False."
             ) from None
+
+
+def _with_optional_argument(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave out the second argument, the source of randomness, for methods that take but one.
+
+    Noise written for mjlab draws from torch's global generator, which is the environment's own
+    while the environment runs.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(method).parameters.values()
+    if sum(p.kind in kinds for p in parameters) >= 2:
+        return method
+    return lambda first, _: method(first)
 
 
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -21,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 _SLOW_START_S = 6.0
 _KINDS = list(HEALTH_KINDS)
+if not hasattr(mjw, "OverflowType"):
+    raise ImportError(
+        "The engine 'warp' needs a newer MuJoCo-Warp: pip install --upgrade 'mujoco-warp>=3.14'."
+    )
 _OVERFLOWS = {
     "contacts": mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD,
     "constraints": mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ,
@@ -49,6 +53,7 @@ def _check_health(
     if not finite:
         wp.atomic_add(counts, 0, 1)
     bits = overflow[world]
+    overflow[world] = 0  # MuJoCo-Warp only ever adds bits until the world's reset.
     if bits & _CONTACTS:
         wp.atomic_add(counts, 1, 1)
     if bits & _CONSTRAINTS:

@@ -109,6 +109,7 @@ class UniformVelocityCommand(CommandTerm):
         """Sample anew and, by chance, start these environments at the commanded velocity."""
         extras = super().reset(env_ids)
         if self.cfg.init_velocity_prob > 0.0:
+            self._update_command(env_ids)  # Standing and heading decide what is commanded.
             chosen = self._env.rng.uniform(0.0, 1.0, (len(env_ids), 1), env_ids)
             self._set_root_velocity(env_ids, chosen < self.cfg.init_velocity_prob)
         return extras

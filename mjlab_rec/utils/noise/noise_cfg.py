@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,8 +27,12 @@ _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @dataclass(kw_only=True)
-class NoiseCfg(abc.ABC):
-    """Base of all noises."""
+class NoiseCfg:
+    """Base of all noises.
+
+    A noise of your own overrides ``sample``, and ``sample_envs`` if it serves as a bias. It may
+    override ``apply(data)`` alone instead, as in mjlab.
+    """
 
     operation: Literal["add", "scale", "abs"] = "add"
     """Add the noise to the data, multiply the data by it, or put it in place of the data."""
@@ -53,11 +56,10 @@ class NoiseCfg(abc.ABC):
         )
         return _OPERATIONS[self.operation](data, noise)
 
-    @abc.abstractmethod
     def sample(self, out: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Fill `out` with noise and return it."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither sample() nor apply().")
 
-    @abc.abstractmethod
     def sample_envs(self, out: Tensor, rng: RandomStreams, env_ids: Tensor | None = None) -> Tensor:
         """Return noise of the shape of `out`, each row drawn from its environment's own stream.
 
@@ -66,6 +68,9 @@ class NoiseCfg(abc.ABC):
             rng: The environments' streams.
             env_ids: The environment of each row; None means all in turn.
         """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot serve as a bias before it defines sample_envs()."
+        )
 
 
 @dataclass
