@@ -21,7 +21,7 @@ from mjlab_rec.managers import (
     TerminationTermCfg,
 )
 from mjlab_rec.scene import SceneCfg
-from mjlab_rec.utils.noise import NoiseCfg, NoiseModel, NoiseModelCfg
+from mjlab_rec.utils.noise import NoiseCfg, NoiseModel, NoiseModelCfg, UniformNoiseCfg
 
 STEPS = 25
 
@@ -324,6 +324,28 @@ def test_same_seed_same_bits_other_seed_other_bits() -> None:
     assert not same(first, rollout(ManagerBasedRlEnv(cart_cfg(seed=12))))
 
 
+def test_an_episode_starts_the_same_however_long_the_one_before_was() -> None:
+    starts = []
+    for length in (3, 6):
+        env = ManagerBasedRlEnv(cart_cfg(steps=(length,)))
+        env.reset()
+        for action in actions(length):
+            env.step(action)
+        joints = env.scene["robot"].data
+        starts.append(torch.cat([joints.joint_pos, env.command_manager.get_command("goal")], dim=1))
+    assert torch.equal(*starts)
+
+
+def test_noise_is_new_in_every_step() -> None:
+    noise = UniformNoiseCfg(n_min=-1.0, n_max=1.0)
+    term = ObservationTermCfg(func=zero, noise=noise)
+    group = ObservationGroupCfg({"noise": term}, enable_corruption=True)
+    env = ManagerBasedRlEnv(cart_cfg(observations={"actor": group}, commands={}))
+    env.reset()
+    seen = torch.cat([env.step(action)[0]["actor"] for action in actions(5)])
+    assert len(seen.unique()) == seen.numel()
+
+
 def test_reset_with_a_seed_starts_anew() -> None:
     env = ManagerBasedRlEnv(cart_cfg())
     first = rollout(env)
@@ -370,6 +392,24 @@ def test_an_unset_seed_is_drawn_and_kept_in_the_environments_own_config() -> Non
     env, other = ManagerBasedRlEnv(cfg), ManagerBasedRlEnv(cfg)
     assert cfg.seed is None and env.cfg.seed != other.cfg.seed
     assert same(rollout(env), rollout(ManagerBasedRlEnv(cart_cfg(seed=env.cfg.seed))))
+
+
+def test_torch_works_on_one_thread_inside_and_as_before_outside() -> None:
+    seen = []
+
+    def look(env: ManagerBasedRlEnv) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.zeros(env.num_envs)
+
+    torch.set_num_threads(2)
+    try:
+        rewards = {"look": RewardTermCfg(func=look, weight=1.0)}
+        env = ManagerBasedRlEnv(cart_cfg(rewards=rewards))
+        env.reset()
+        env.step(actions(1)[0])
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 # Life cycle.

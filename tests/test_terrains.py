@@ -11,6 +11,7 @@ from entity_worlds import ARM, build, entity
 
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
 from mjlab_rec.terrains.terrain_entity import grid_origins
+from mjlab_rec.utils.spec_config import CollisionCfg, LightCfg, MaterialCfg, TextureCfg
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 5, 12, 100])
@@ -53,3 +54,51 @@ def test_terrain_that_is_not_there_yet_is_an_error():
         TerrainEntityCfg(terrain_type="generator")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs env_spacing"):
         TerrainEntity(TerrainEntityCfg(env_spacing=None))
+    with pytest.raises(ValueError, match="max_init_terrain_level must be None, got 5: generated"):
+        TerrainEntityCfg(max_init_terrain_level=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="terrain_generator must be None, got 'hills'"):
+        TerrainEntityCfg(terrain_generator="hills")  # type: ignore[arg-type]
+    cfg = TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=None)
+    assert cfg == TerrainEntityCfg()
+
+
+def test_a_model_of_ones_own_is_refused_rather_than_ignored():
+    with pytest.raises(ValueError, match="makes its own model, so spec_fn must not be given"):
+        TerrainEntityCfg(spec_fn=lambda: mujoco.MjSpec())
+
+
+def test_the_ground_is_a_lit_checkerboard_unless_told_otherwise():
+    model = TerrainEntity(TerrainEntityCfg()).compile()
+    assert model.geom("terrain").matid == model.material("groundplane").id
+    texture = model.material("groundplane").texid[mujoco.mjtTextureRole.mjTEXROLE_RGB]
+    assert texture == model.texture("groundplane").id and model.texture(0).width == 300
+    assert model.light("sun").type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+
+    model = TerrainEntity(TerrainEntityCfg(textures=(), materials=(), lights=())).compile()
+    assert (model.ntex, model.nmat, model.nlight) == (0, 0, 0)
+    assert model.geom("terrain").matid == -1
+
+    with pytest.raises(ValueError, match="'groundplane': the model has no texture .* whole mat"):
+        TerrainEntity(TerrainEntityCfg(textures=()))
+
+
+def test_the_ground_looks_and_collides_as_configured():
+    cfg = TerrainEntityCfg(
+        textures=(TextureCfg("sand", "2d", "flat", width=8, height=8),),
+        materials=(MaterialCfg("beach", texture="sand", geom_names_expr=("terrain",)),),
+        lights=(LightCfg("moon"),),
+        collisions=(CollisionCfg(("terrain",), 3, 5, 6, 2, friction=(0.25,)),),
+    )
+    scene, sim = build(num_envs=1, terrain=cfg, entities={"arm": entity(ARM)})
+    model = sim.mj_model
+    ground = model.geom("terrain")
+    assert ground.matid == model.material("beach").id and model.ntex == model.nmat == 1
+    assert model.nlight == 1 and model.light(0).name == "moon"
+    assert (ground.contype, ground.conaffinity, ground.condim, ground.priority) == (3, 5, 6, 2)
+    assert ground.friction[0] == 0.25
+
+
+def test_configs_of_grounds_share_nothing():
+    one, other = TerrainEntityCfg(), TerrainEntityCfg()
+    one.textures[0].rgb1 = (1.0, 0.0, 0.0)
+    assert other.textures[0].rgb1 == (0.2, 0.3, 0.4)

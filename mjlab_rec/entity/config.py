@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 import mujoco
 
 from mjlab_rec.actuator import ActuatorCfg
+from mjlab_rec.utils.spec_config import (
+    CameraCfg,
+    CollisionCfg,
+    GeomCfg,
+    LightCfg,
+    MaterialCfg,
+    MeshCfg,
+    TextureCfg,
+)
 
 if TYPE_CHECKING:
     from mjlab_rec.entity.entity import Entity
@@ -64,6 +73,27 @@ class EntityCfg:
     sort_actuators: bool = False
     """Order ctrl by joints, then tendons, then sites, each in the model's order, rather than by
     config. Actuators of the XML keep their places."""
+
+    lights: tuple[LightCfg, ...] = ()
+    """Lights to add."""
+
+    cameras: tuple[CameraCfg, ...] = ()
+    """Cameras to add."""
+
+    textures: tuple[TextureCfg, ...] = ()
+    """Textures to add."""
+
+    materials: tuple[MaterialCfg, ...] = ()
+    """Materials to add and to give to geoms."""
+
+    meshes: tuple[MeshCfg, ...] = ()
+    """Changes to meshes."""
+
+    geoms: tuple[GeomCfg, ...] = ()
+    """Changes to single attributes of geoms."""
+
+    collisions: tuple[CollisionCfg, ...] = ()
+    """Which geoms collide, and how; applied last of all these, before actuators are added."""
 
     def build(self) -> Entity:
         """Make the entity; override to make one of your own class."""

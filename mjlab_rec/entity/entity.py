@@ -18,6 +18,7 @@ from mjlab_rec.entity.initial_state import initial_state, joint_limits, take_key
 from mjlab_rec.entity.names import PLURALS, Kind
 from mjlab_rec.entity.writes import EntityWrites
 from mjlab_rec.utils.spec import auto_wrap_fixed_base_mocap
+from mjlab_rec.utils.spec_config import warn_overlapping_geom_edits
 from mjlab_rec.utils.string import resolve_matching_names
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Entity(EntityWrites):
         self._data: EntityData | None = None
         self._build_spec()
         self._free_joint = self._identify_free_joint()
+        self._apply_spec_editors()
         keyframe = take_keyframe(self._spec)
         self._add_actuators()
         self.initial_state = initial_state(
@@ -87,6 +89,14 @@ class Entity(EntityWrites):
         if not free[0].name:
             free[0].name = "floating_base_joint"
         return free[0]
+
+    def _apply_spec_editors(self) -> None:
+        cfg = self.cfg
+        warn_overlapping_geom_edits(cfg.geoms, cfg.collisions, self._spec)
+        # Materials need the textures, and collisions have the last word on geoms.
+        added = (*cfg.lights, *cfg.cameras, *cfg.textures, *cfg.materials)
+        for editor in (*added, *cfg.meshes, *cfg.geoms, *cfg.collisions):
+            editor.edit_spec(self._spec)
 
     def _add_actuators(self) -> None:
         if self.cfg.articulation is None:

@@ -6,7 +6,8 @@ import copy
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gymnasium
@@ -36,6 +37,7 @@ from mjlab_rec.sim import Simulation, resolve_device
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.random import RandomStreams
 from mjlab_rec.utils.tables import format_table
+from mjlab_rec.utils.threads import single_torch_thread
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.recorder_manager: Any = NullManager()
         try:
             with torch.no_grad():
-                with self.rng.isolated():
+                with self._running():
                     self.load_managers()
                 self._start_up(self.cfg.seed)
         except BaseException:
@@ -206,7 +208,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.extras = {"log": {}}
         if len(ids) == 0:
             return self.get_observations(), self.extras
-        with self.rng.isolated():
+        with self._running():
             self._reset_idx(ids)
             self._forward()
             self.command_manager.begin(ids)
@@ -234,7 +236,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             ``extras["final_obs"]`` is the observation before any reset.
         """
         self._check_open()
-        with self.rng.isolated():
+        with self._running():
             return self._step(action)
 
     def _step(self, action: torch.Tensor) -> StepReturn:
@@ -311,7 +313,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """The current observations, without advancing anything."""
         if self.obs_buf:
             return self.obs_buf
-        with self.rng.isolated():
+        with self._running():
             return self.observation_manager.preview()
 
     def seed(self, seed: int) -> int:
@@ -344,11 +346,17 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             if self._renderer is not None:
                 self._renderer.close()
 
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Around all code of terms and managers: own random numbers, and torch on one thread."""
+        with single_torch_thread(self.device), self.rng.isolated():
+            yield
+
     def _start_up(self, seed: int) -> None:
         """Start all random streams from a seed and apply what happens once, before any episode."""
         self.cfg.seed = seed
         self.rng.seed(seed)
-        with self.rng.isolated():
+        with self._running():
             self.event_manager.apply("startup")
             self.event_manager.restart()
 

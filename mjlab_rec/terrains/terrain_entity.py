@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import mujoco
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
+from mjlab_rec.utils.spec_config import LightCfg, MaterialCfg, TextureCfg
+
+
+def _checker() -> TextureCfg:
+    return TextureCfg(
+        name="groundplane",
+        type="2d",
+        builtin="checker",
+        mark="edge",
+        rgb1=(0.2, 0.3, 0.4),
+        rgb2=(0.1, 0.2, 0.3),
+        markrgb=(0.8, 0.8, 0.8),
+        width=300,
+        height=300,
+    )
+
+
+def _ground() -> MaterialCfg:
+    return MaterialCfg(
+        name="groundplane",
+        texuniform=True,
+        texrepeat=(4.0, 4.0),
+        reflectance=0.2,
+        texture="groundplane",
+        geom_names_expr=("terrain$",),
+    )
+
+
+def _sun() -> LightCfg:
+    return LightCfg(name="sun", type="directional", pos=(0.0, 0.0, 1.5))
 
 
 @dataclass
@@ -19,17 +49,45 @@ class TerrainEntityCfg(EntityCfg):
     terrain_type: Literal["plane"] = "plane"
     """Shape of the ground. Height fields and generated terrain are not there yet."""
 
+    terrain_generator: None = None
+    """What generates the ground; not there yet, so None."""
+
     env_spacing: float | None = 2.0
     """Distance between neighbouring origins, in meters; the scene sets it."""
 
+    max_init_terrain_level: None = None
+    """Hardest level of generated ground to start on; not there yet, so None."""
+
     num_envs: int = 1
     """Number of worlds; the scene sets it."""
+
+    textures: tuple[TextureCfg, ...] = field(default_factory=lambda: (_checker(),))
+    """Textures to add, by default a checkerboard. For plain ground set this and `materials`
+    to ()."""
+
+    materials: tuple[MaterialCfg, ...] = field(default_factory=lambda: (_ground(),))
+    """Materials to add, by default one that covers the ground with the checkerboard."""
+
+    lights: tuple[LightCfg, ...] = field(default_factory=lambda: (_sun(),))
+    """Lights to add, by default one from above."""
 
     def __post_init__(self) -> None:
         if self.terrain_type != "plane":
             raise ValueError(
                 f"Unknown terrain_type '{self.terrain_type}'. Known: plane. Height fields and "
                 "generated terrain come later; until then add geoms with SceneCfg.spec_fn."
+            )
+        for name in ("terrain_generator", "max_init_terrain_level"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"TerrainEntityCfg.{name} must be None, got {getattr(self, name)!r}: generated "
+                    "terrain comes later, and a plane needs none."
+                )
+        if self.spec_fn is not mujoco.MjSpec:
+            raise ValueError(
+                "TerrainEntityCfg makes its own model, so spec_fn must not be given. To add to the "
+                "scene use SceneCfg.spec_fn; to use ground of your own make it an entity in "
+                "SceneCfg.entities."
             )
 
     def build(self) -> TerrainEntity:
@@ -51,29 +109,10 @@ class TerrainEntity(Entity):
 
     def _build_spec(self) -> None:
         spec = mujoco.MjSpec()
-        spec.add_texture(
-            name="groundplane",
-            type=mujoco.mjtTexture.mjTEXTURE_2D,
-            builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-            mark=mujoco.mjtMark.mjMARK_EDGE,
-            rgb1=(0.2, 0.3, 0.4),
-            rgb2=(0.1, 0.2, 0.3),
-            markrgb=(0.8, 0.8, 0.8),
-            width=300,
-            height=300,
-        )
-        material = spec.add_material(
-            name="groundplane", texuniform=True, texrepeat=(4.0, 4.0), reflectance=0.2
-        )
-        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "groundplane"
-        spec.worldbody.add_light(
-            name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=(0.0, 0.0, 1.5)
-        )
         spec.worldbody.add_body(name="terrain").add_geom(
             name="terrain",
             type=mujoco.mjtGeom.mjGEOM_PLANE,
             size=(0.0, 0.0, 0.01),
-            material="groundplane",
         )
         self._spec = spec
 

@@ -23,14 +23,19 @@ def wrap_to_pi(angles: Tensor) -> Tensor:
     return torch.sub(angles, torch.round(angles / (2 * math.pi)), alpha=2 * math.pi)
 
 
-def quat_conjugate(quat: Tensor) -> Tensor:
+def quat_conjugate(q: Tensor) -> Tensor:
     """Return the inverse rotation of unit quaternions (..., 4)."""
-    return torch.cat((quat[..., :1], -quat[..., 1:]), dim=-1)
+    return torch.cat((q[..., :1], -q[..., 1:]), dim=-1)
 
 
-def quat_inv(quat: Tensor, eps: float = 1e-9) -> Tensor:
+def quat_inv(q: Tensor, eps: float = 1e-9) -> Tensor:
     """Return the inverse of quaternions (..., 4) of any length."""
-    return quat_conjugate(quat) / quat.square().sum(-1, keepdim=True).clamp_min(eps)
+    return quat_conjugate(q) / q.square().sum(-1, keepdim=True).clamp_min(eps)
+
+
+def quat_unique(q: Tensor) -> Tensor:
+    """Of the two quaternions (..., 4) that mean the same rotation, return the one with w >= 0."""
+    return torch.where(q[..., :1] < 0, -q, q)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -71,6 +76,11 @@ def yaw_quat(quat: Tensor) -> Tensor:
     return torch.stack((torch.cos(half), zero, zero, torch.sin(half)), dim=-1)
 
 
+def quat_apply_yaw(quat: Tensor, vec: Tensor) -> Tensor:
+    """Rotate vectors (..., 3) by the heading alone of unit quaternions (..., 4)."""
+    return quat_apply(yaw_quat(quat), vec)
+
+
 def quat_from_angle_axis(angle: Tensor, axis: Tensor) -> Tensor:
     """Build quaternions (..., 4) from angles (...) in radians about axes (..., 3) of any length."""
     half = 0.5 * angle.unsqueeze(-1)
@@ -78,14 +88,18 @@ def quat_from_angle_axis(angle: Tensor, axis: Tensor) -> Tensor:
     return torch.cat((torch.cos(half).expand(*xyz.shape[:-1], 1), xyz), dim=-1)
 
 
-def axis_angle_from_quat(quat: Tensor) -> Tensor:
-    """Turn unit quaternions (..., 4) into rotation vectors (..., 3) of at most pi radians."""
+def axis_angle_from_quat(quat: Tensor, eps: float = 1e-6) -> Tensor:
+    """Turn unit quaternions (..., 4) into rotation vectors (..., 3) of at most pi radians.
+
+    Args:
+        quat: Unit quaternions.
+        eps: Vector parts shorter than this are doubled instead, which is what the formula tends to.
+    """
     w, xyz = quat[..., :1], quat[..., 1:]
     length = torch.linalg.vector_norm(xyz, dim=-1, keepdim=True)
     # atan2 stays exact near the identity, where acos(w) has lost all digits in float32.
     angle = 2 * torch.atan2(length, w.abs())
-    # Near zero, angle / length tends to 2: both parts are about half the rotation vector.
-    scale = torch.where(length > 1e-12, angle / length.clamp_min(1e-12), 2.0)
+    scale = torch.where(length > eps, angle / length.clamp_min(eps), 2.0)
     return xyz * torch.where(w < 0, -scale, scale)
 
 
@@ -116,9 +130,9 @@ def euler_xyz_from_quat(quat: Tensor, wrap_to_2pi: bool = False) -> tuple[Tensor
     return roll, pitch, yaw
 
 
-def matrix_from_quat(quat: Tensor) -> Tensor:
+def matrix_from_quat(quaternions: Tensor) -> Tensor:
     """Turn quaternions (..., 4) of any length into rotation matrices (..., 3, 3)."""
-    w, x, y, z = quat.unbind(-1)
+    w, x, y, z = quaternions.unbind(-1)
     scale = 2.0 / (w * w).addcmul_(x, x).addcmul_(y, y).addcmul_(z, z)
     sx, sy, sz = scale * x, scale * y, scale * z
     wx, wy, wz = w * sx, w * sy, w * sz
@@ -132,16 +146,40 @@ def matrix_from_quat(quat: Tensor) -> Tensor:
 def quat_from_matrix(matrix: Tensor) -> Tensor:
     """Turn rotation matrices (..., 3, 3) into unit quaternions (..., 4)."""
     a, b, c, d, e, f, g, h, i = matrix.flatten(-2).unbind(-1)
+    plus, minus, total, diff = 1 + a, 1 - a, e + i, e - i
     wx, wy, wz = h - f, c - g, d - b
     xy, xz, yz = b + d, c + g, f + h
-    ww, xx = 1 + a + (e + i), 1 + a - (e + i)
-    yy, zz = 1 - a + (e - i), 1 - a - (e - i)
-    # Each row of this 4x4 product is the quaternion times one of its own components, times four.
-    # The row with the largest diagonal loses no digits.
-    product = torch.stack((ww, wx, wy, wz, wx, xx, xy, xz, wy, xy, yy, yz, wz, xz, yz, zz), dim=-1)
-    best = product[..., ::5].argmax(-1, keepdim=True)
-    columns = torch.arange(4, device=matrix.device)
-    return normalize(product.gather(-1, best * 4 + columns))
+    # The quaternion times one of its own components, times four, in four ways. One whose square,
+    # on the diagonal, is at least one loses no digits: x or y where i is negative, else w or z.
+    x_or_w = torch.stack((wx, plus - total, xy, xz, plus + total, wx, wy, wz))
+    y_or_z = torch.stack((wy, xy, minus + diff, yz, wz, xz, yz, minus - diff))
+    negative = i < 0
+    rows = torch.where(a > torch.where(negative, e, -e), x_or_w, y_or_z)
+    row = torch.where(negative, rows[:4], rows[4:])
+    # A sum over the last dimension is far faster when that one is contiguous.
+    return normalize(row.movedim(0, -1).contiguous())
+
+
+def matrix_from_euler(euler_angles: Tensor, convention: str) -> Tensor:
+    """Turn Euler angles (..., 3) in radians into rotation matrices (..., 3, 3).
+
+    Args:
+        euler_angles: One angle for each letter of the convention.
+        convention: Three axes such as "XYZ". Each turn is about an axis of the frame as the turns
+            before have left it.
+    """
+    letters = tuple(convention)
+    if len(letters) != 3 or not set(letters) <= set("XYZ") or letters[1] in letters[::2]:
+        raise ValueError(
+            f"Euler angles cannot turn about {convention!r}. A convention is three of the letters "
+            "X, Y and Z, neighbours being different, for example 'XYZ' or 'ZXZ'."
+        )
+    axes = torch.eye(3, device=euler_angles.device, dtype=euler_angles.dtype)
+    first, second, third = (
+        quat_from_angle_axis(angle, axes["XYZ".index(letter)])
+        for letter, angle in zip(letters, euler_angles.unbind(-1), strict=True)
+    )
+    return matrix_from_quat(quat_mul(quat_mul(first, second), third))
 
 
 def quat_box_minus(q1: Tensor, q2: Tensor) -> Tensor:
@@ -149,11 +187,60 @@ def quat_box_minus(q1: Tensor, q2: Tensor) -> Tensor:
     return axis_angle_from_quat(quat_mul(q1, quat_conjugate(q2)))
 
 
+def quat_box_plus(q: Tensor, delta: Tensor) -> Tensor:
+    """Turn rotations (..., 4) on by rotation vectors (..., 3) in the world frame.
+
+    The inverse of `quat_box_minus`, exact for tiny vectors too. The result has w >= 0.
+    """
+    angle = torch.linalg.vector_norm(delta, dim=-1)
+    return quat_unique(quat_mul(quat_from_angle_axis(angle, delta), q))
+
+
+def quat_slerp(q1: Tensor, q2: Tensor, tau: float | Tensor) -> Tensor:
+    """Turn evenly from one rotation to another, the short way round.
+
+    Args:
+        q1: Unit quaternions (..., 4) to start from.
+        q2: Unit quaternions (..., 4) to arrive at; the result there may be their negative.
+        tau: How far to go, from 0 to 1: a number, or one for each rotation (...).
+    """
+    tau = tau.unsqueeze(-1) if isinstance(tau, Tensor) else tau
+    q2 = torch.where((q1 * q2).sum(-1, keepdim=True) < 0, -q2, q2)
+    # Half the angle between the two from the diagonals of their rhombus: exact for small ones too.
+    across = torch.linalg.vector_norm(q2 - q1, dim=-1, keepdim=True)
+    along = torch.linalg.vector_norm(q2 + q1, dim=-1, keepdim=True)
+    angle = torch.atan2(across, along) * (2 / math.pi)
+    # Ratios of sines, written so that nothing divides by zero; the angle is at most a quarter turn.
+    whole = torch.sinc(angle)
+    weight1 = torch.sinc((1 - tau) * angle) / whole * (1 - tau)
+    weight2 = torch.sinc(tau * angle) / whole * tau
+    return weight1 * q1 + weight2 * q2
+
+
 def quat_error_magnitude(q1: Tensor, q2: Tensor) -> Tensor:
     """Return the angle (...) between two rotations, in radians from 0 to pi."""
     diff = quat_mul(q1, quat_conjugate(q2))
     length = torch.linalg.vector_norm(diff[..., 1:], dim=-1)
     return 2 * torch.atan2(length, diff[..., 0].abs())
+
+
+def default_orientation(num: int, device: str) -> Tensor:
+    """Return the quaternion of no rotation, a number of times: (num, 4)."""
+    quat = torch.zeros(num, 4, device=device)
+    quat[:, 0] = 1.0
+    return quat
+
+
+def random_orientation(num: int, device: str) -> Tensor:
+    """Draw rotations (num, 4), all equally likely, with torch's global generator."""
+    return normalize(torch.randn(num, 4, device=device))
+
+
+def random_yaw_orientation(num: int, device: str) -> Tensor:
+    """Draw turns about the z axis (num, 4), all equally likely, with torch's global generator."""
+    half = math.pi * torch.rand(num, device=device)
+    zero = torch.zeros_like(half)
+    return torch.stack((torch.cos(half), zero, zero, torch.sin(half)), dim=-1)
 
 
 def sample_uniform(

@@ -32,7 +32,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def resolve_matching_names(
-    keys: str | Sequence[str], names: Sequence[str], preserve_order: bool = False
+    keys: str | Sequence[str], list_of_strings: Sequence[str], preserve_order: bool = False
 ) -> tuple[list[int], list[str]]:
     """Find the names that match one of the given regular expressions.
 
@@ -41,51 +41,55 @@ def resolve_matching_names(
 
     Args:
         keys: One regular expression or several; a plain name is one too.
-        names: The names to search.
-        preserve_order: Order the result by `keys` rather than by `names`.
+        list_of_strings: The names to search.
+        preserve_order: Order the result by `keys` rather than as the names are.
 
     Returns:
-        Positions in `names`, and the names there.
+        Positions in `list_of_strings`, and the names there.
     """
     keys = [keys] if isinstance(keys, str) else list(keys)
-    pairs = _match(keys, names, preserve_order)
-    return [i for i, _ in pairs], [names[i] for i, _ in pairs]
+    pairs = _match(keys, list_of_strings, preserve_order)
+    return [i for i, _ in pairs], [list_of_strings[i] for i, _ in pairs]
 
 
 def resolve_matching_names_values(
-    data: dict[str, T], names: Sequence[str], preserve_order: bool = False
+    data: dict[str, T], list_of_strings: Sequence[str], preserve_order: bool = False
 ) -> tuple[list[int], list[str], list[T]]:
     """Find the names that match a dictionary's regular expressions, with the values they map to.
 
     The rules are those of `resolve_matching_names`.
 
     Returns:
-        Positions in `names`, the names there, and their values.
+        Positions in `list_of_strings`, the names there, and their values.
     """
     if not isinstance(data, dict):
         raise TypeError(
             f"Expected a dictionary from name patterns to values, got {type(data).__name__}: "
             f"{data!r}. Write {{'.*': value}} to give every name the same value."
         )
-    pairs = _match(list(data), names, preserve_order)
+    pairs = _match(list(data), list_of_strings, preserve_order)
     values = list(data.values())
-    return [i for i, _ in pairs], [names[i] for i, _ in pairs], [values[k] for _, k in pairs]
+    return (
+        [i for i, _ in pairs],
+        [list_of_strings[i] for i, _ in pairs],
+        [values[k] for _, k in pairs],
+    )
 
 
 def resolve_expr(
-    patterns: dict[str, T], names: Sequence[str], default: Any = None
+    pattern_map: dict[str, T], names: Sequence[str], default_val: Any = None
 ) -> tuple[T | Any, ...]:
     """Give each name the value of the first pattern that matches it, or the default.
 
     Patterns must match whole names, and each must match at least one of the names, so that a
     typing error does not silently leave the default in place. Without any names all is well.
     """
-    compiled = [(_compile(p), value) for p, value in patterns.items()]
+    compiled = [(_compile(p), value) for p, value in pattern_map.items()]
     for pattern, _ in compiled:
         if names and not any(pattern.fullmatch(n) for n in names):
             raise ValueError(_no_match(pattern.pattern, names))
     return tuple(
-        next((value for pattern, value in compiled if pattern.fullmatch(name)), default)
+        next((value for pattern, value in compiled if pattern.fullmatch(name)), default_val)
         for name in names
     )
 

@@ -74,6 +74,7 @@ def _env_cfg(start_angle: float, start_spread: float) -> ManagerBasedRlEnvCfg:
             body_name="cart",
             distance=4.0,
             elevation=-15.0,
+            max_extra_envs=0,  # All worlds share one rail; drawn together they would overlap.
         ),
         decimation=5,
         episode_length_s=50.0,

@@ -1,0 +1,33 @@
+"""Rotations, frames and random samples, by the module name they have in mjlab."""
+
+from mjlab_rec.utils.frames import apply_delta_pose as apply_delta_pose
+from mjlab_rec.utils.frames import combine_frame_transforms as combine_frame_transforms
+from mjlab_rec.utils.frames import compute_pose_error as compute_pose_error
+from mjlab_rec.utils.frames import subtract_frame_transforms as subtract_frame_transforms
+from mjlab_rec.utils.math import axis_angle_from_quat as axis_angle_from_quat
+from mjlab_rec.utils.math import default_orientation as default_orientation
+from mjlab_rec.utils.math import euler_xyz_from_quat as euler_xyz_from_quat
+from mjlab_rec.utils.math import matrix_from_euler as matrix_from_euler
+from mjlab_rec.utils.math import matrix_from_quat as matrix_from_quat
+from mjlab_rec.utils.math import normalize as normalize
+from mjlab_rec.utils.math import quat_apply as quat_apply
+from mjlab_rec.utils.math import quat_apply_inverse as quat_apply_inverse
+from mjlab_rec.utils.math import quat_apply_yaw as quat_apply_yaw
+from mjlab_rec.utils.math import quat_box_minus as quat_box_minus
+from mjlab_rec.utils.math import quat_box_plus as quat_box_plus
+from mjlab_rec.utils.math import quat_conjugate as quat_conjugate
+from mjlab_rec.utils.math import quat_error_magnitude as quat_error_magnitude
+from mjlab_rec.utils.math import quat_from_angle_axis as quat_from_angle_axis
+from mjlab_rec.utils.math import quat_from_euler_xyz as quat_from_euler_xyz
+from mjlab_rec.utils.math import quat_from_matrix as quat_from_matrix
+from mjlab_rec.utils.math import quat_inv as quat_inv
+from mjlab_rec.utils.math import quat_mul as quat_mul
+from mjlab_rec.utils.math import quat_slerp as quat_slerp
+from mjlab_rec.utils.math import quat_unique as quat_unique
+from mjlab_rec.utils.math import random_orientation as random_orientation
+from mjlab_rec.utils.math import random_yaw_orientation as random_yaw_orientation
+from mjlab_rec.utils.math import sample_gaussian as sample_gaussian
+from mjlab_rec.utils.math import sample_log_uniform as sample_log_uniform
+from mjlab_rec.utils.math import sample_uniform as sample_uniform
+from mjlab_rec.utils.math import wrap_to_pi as wrap_to_pi
+from mjlab_rec.utils.math import yaw_quat as yaw_quat
