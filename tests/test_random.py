@@ -52,6 +52,19 @@ def test_draws_do_not_repeat(rng: RandomStreams) -> None:
     assert draws.unique().numel() > 0.995 * draws.numel()
 
 
+def test_both_implementations_draw_the_same_numbers() -> None:
+    drawn = []
+    for on_cpu in (True, False):
+        rng = RandomStreams(8, "cpu", seed=3)
+        rng._on_cpu = on_cpu  # What a GPU computes can be computed on the CPU too.
+        rng.seed(4)
+        rng.begin_episode(ids(1, 4))
+        some = rng.uniform(0.0, 1.0, (3, 2, 2), ids(6, 1, 4))
+        everything = rng.uniform(0.0, 1.0, (8, 20))
+        drawn.append(torch.cat([everything.flatten(), some.flatten(), rng._draws]))
+    assert torch.equal(*drawn)
+
+
 def test_distributions_have_their_moments() -> None:
     rng = RandomStreams(1000, "cpu", seed=0)
     uniform = rng.uniform(-1.0, 3.0, (1000, 100))

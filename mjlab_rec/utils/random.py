@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 # Constants of splitmix64 (Steele et al.) and of murmur3's 64-bit finalizer, as signed integers
@@ -39,6 +40,7 @@ class RandomStreams:
     def __init__(self, num_envs: int, device: str | torch.device, seed: int) -> None:
         self.num_envs = num_envs
         self.device = torch.device(device)
+        self._on_cpu = self.device.type == "cpu"
         self.observation = torch.Generator(device=self.device)
         self.actuation = torch.Generator(device=self.device)
         self._env_index = torch.arange(num_envs, device=self.device)
@@ -171,6 +173,8 @@ class RandomStreams:
         count = math.prod(shape[1:])
         if count > len(self._offsets):
             self._offsets = torch.arange(count, device=self.device) * _GOLDEN
+        if self._on_cpu:
+            return self._unit_on_cpu(count, env_ids).view(tuple(shape))
         if env_ids is None:
             start = self._draws * _GOLDEN + self._key
             self._draws += count
@@ -182,9 +186,26 @@ class RandomStreams:
         bits.bitwise_right_shift_(40).bitwise_and_((1 << 24) - 1)
         return bits.to(torch.float32).mul_(_UNIT).view(tuple(shape))
 
+    def _unit_on_cpu(self, count: int, env_ids: torch.Tensor | None) -> torch.Tensor:
+        """The same numbers with numpy, whose small operations are several times as fast."""
+        draws, key, offsets = (_unsigned(t) for t in (self._draws, self._key, self._offsets))
+        rows = slice(None) if env_ids is None else env_ids.numpy()
+        drawn = draws[rows]
+        start = drawn * np.uint64(_GOLDEN % (1 << 64)) + key[rows]
+        draws[rows] = drawn + np.uint64(count)
+        bits = _mix_on_cpu(start[:, None] + offsets[:count])
+        values = (bits >> np.uint64(40)).astype(np.float32)
+        return torch.from_numpy(values).mul_(_UNIT)
+
     def _episode_key(self, env_ids: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
-        world = _mix(env_ids.long() * _GOLDEN + _scramble(self.current_seed))
-        return _mix(world + episode * _GOLDEN)
+        world = self._mixed(env_ids.long() * _GOLDEN + _scramble(self.current_seed))
+        return self._mixed(world + episode * _GOLDEN)
+
+    def _mixed(self, x: torch.Tensor) -> torch.Tensor:
+        if not self._on_cpu:
+            return _mix(x)
+        _mix_on_cpu(_unsigned(x))
+        return x
 
     def _reseed(self, generator: torch.Generator, stream: int) -> None:
         # Scrambled before adding, or neighbouring seeds would share streams.
@@ -197,6 +218,20 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS)).mul_(_MIX_A)
     x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS)).mul_(_MIX_B)
     return x.bitwise_xor_((x >> 33).bitwise_and_(_LOW_31_BITS))
+
+
+def _mix_on_cpu(x: np.ndarray) -> np.ndarray:
+    """The same in numpy."""
+    for factor in (_MIX_A, _MIX_B):
+        x ^= x >> np.uint64(33)
+        x *= np.uint64(factor % (1 << 64))
+    x ^= x >> np.uint64(33)
+    return x
+
+
+def _unsigned(x: torch.Tensor) -> np.ndarray:
+    """The same memory as unsigned integers, which torch lacks arithmetic for."""
+    return x.numpy().view(np.uint64)
 
 
 def _scramble(value: int) -> int:
