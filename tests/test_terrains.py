@@ -54,11 +54,9 @@ def test_terrain_that_is_not_there_yet_is_an_error():
         TerrainEntityCfg(terrain_type="generator")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs env_spacing"):
         TerrainEntity(TerrainEntityCfg(env_spacing=None))
-    with pytest.raises(ValueError, match="max_init_terrain_level must be None, got 5: generated"):
-        TerrainEntityCfg(max_init_terrain_level=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="terrain_generator must be None, got 'hills'"):
         TerrainEntityCfg(terrain_generator="hills")  # type: ignore[arg-type]
-    cfg = TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=None)
+    cfg = TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=5)
     assert cfg == TerrainEntityCfg()
 
 

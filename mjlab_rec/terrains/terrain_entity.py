@@ -55,8 +55,8 @@ class TerrainEntityCfg(EntityCfg):
     env_spacing: float | None = 2.0
     """Distance between neighbouring origins, in meters; the scene sets it."""
 
-    max_init_terrain_level: None = None
-    """Hardest level of generated ground to start on; not there yet, so None."""
+    max_init_terrain_level: int | None = None
+    """Accepted so that tasks port: a plane has no levels, and generated ground is not there yet."""
 
     num_envs: int = 1
     """Number of worlds; the scene sets it."""
@@ -77,12 +77,11 @@ class TerrainEntityCfg(EntityCfg):
                 f"Unknown terrain_type '{self.terrain_type}'. Known: plane. Height fields and "
                 "generated terrain come later; until then add geoms with SceneCfg.spec_fn."
             )
-        for name in ("terrain_generator", "max_init_terrain_level"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"TerrainEntityCfg.{name} must be None, got {getattr(self, name)!r}: generated "
-                    "terrain comes later, and a plane needs none."
-                )
+        if self.terrain_generator is not None:
+            raise ValueError(
+                f"TerrainEntityCfg.terrain_generator must be None, got {self.terrain_generator!r}: "
+                "generated terrain comes later, and a plane needs none."
+            )
         if self.spec_fn is not mujoco.MjSpec:
             raise ValueError(
                 "TerrainEntityCfg makes its own model, so spec_fn must not be given. To add to the "
