@@ -57,7 +57,7 @@ def test_terrain_that_is_not_there_yet_is_an_error():
     with pytest.raises(ValueError, match="terrain_generator must be None, got 'hills'"):
         TerrainEntityCfg(terrain_generator="hills")  # type: ignore[arg-type]
     cfg = TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=5)
-    assert cfg == TerrainEntityCfg()
+    assert cfg == TerrainEntityCfg(max_init_terrain_level=5)
 
 
 def test_a_model_of_ones_own_is_refused_rather_than_ignored():
