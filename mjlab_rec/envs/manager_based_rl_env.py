@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.envs.spaces import box, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
 from mjlab_rec.managers.command_manager import CommandManager
 from mjlab_rec.managers.curriculum_manager import CurriculumManager
@@ -170,7 +171,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.reward_manager = RewardManager(cfg.rewards, self, scale_by_dt=cfg.scale_rewards_by_dt)
         self.curriculum_manager = self._optional(CurriculumManager, cfg.curriculum)
         self.metrics_manager = self._optional(MetricsManager, cfg.metrics)
-        self._configure_spaces()
+        self.single_observation_space = observation_space(self.observation_manager)
+        self.single_action_space = box((self.action_manager.total_action_dim,))
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.recorder_manager = self._optional(RecorderManager, cfg.recorders)
         # Substeps can run in one go unless somebody has to act or look in between.
         self._substeps_matter = (
@@ -500,23 +504,6 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.metrics_manager,
             self.recorder_manager,
         ]
-
-    def _configure_spaces(self) -> None:
-        def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
-            return gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
-
-        groups: dict[str, gymnasium.Space] = {}
-        names = self.observation_manager.active_terms
-        for name, shape in self.observation_manager.group_obs_dim.items():
-            if isinstance(shape, tuple):
-                groups[name] = box(shape)
-            else:
-                terms = zip(names[name], shape, strict=True)
-                groups[name] = gymnasium.spaces.Dict({term: box(dim) for term, dim in terms})
-        self.single_observation_space = gymnasium.spaces.Dict(groups)
-        self.single_action_space = box((self.action_manager.total_action_dim,))
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
 
 def _check_cfg(cfg: ManagerBasedRlEnvCfg, render_mode: str | None) -> None:

@@ -1,0 +1,26 @@
+"""The environment's observations and actions as Gymnasium spaces."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+
+from mjlab_rec.managers.observation_manager import ObservationManager
+
+
+def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+    """Any float32 values of this shape."""
+    return gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
+
+
+def observation_space(manager: ObservationManager) -> gymnasium.spaces.Dict:
+    """One environment's observations: a dict of groups, and of terms if they are not joined."""
+    groups: dict[str, gymnasium.Space] = {}
+    names = manager.active_terms
+    for name, shape in manager.group_obs_dim.items():
+        if isinstance(shape, tuple):
+            groups[name] = box(shape)
+        else:
+            terms = zip(names[name], shape, strict=True)
+            groups[name] = gymnasium.spaces.Dict({term: box(dim) for term, dim in terms})
+    return gymnasium.spaces.Dict(groups)
