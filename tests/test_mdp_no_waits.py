@@ -79,6 +79,7 @@ def env() -> ManagerBasedRlEnv:
     functions += [dr.pd_gains, dr.effort_limits, dr.pseudo_inertia, dr.pair_friction]
     for function in functions:
         env.sim.expand_model_fields(function.model_fields)
+    env.rng._on_cpu = False  # Draw as on a GPU; on the CPU numpy does it.
     env.step(torch.zeros(4, 4))
     return env
 
