@@ -1,6 +1,6 @@
 # One command sets everything up: the first target that you make creates .venv and installs into it.
 #
-#   make play     run a task and print its returns
+#   make play     run a task, record it to HDF5, and read the file back
 #   make test     run the tests
 #   make check    lint, formatting and types
 #   make bench    time the environment step
@@ -28,7 +28,7 @@ TASK ?= cartpole-balance
 .PHONY: play test check bench map clean
 
 play: $(READY)
-	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000
+	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
 
 test: $(READY)
 	$(BIN)/python -m pytest

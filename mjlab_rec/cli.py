@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from numbers import Number
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
@@ -20,11 +20,13 @@ from rich.text import Text
 
 from mjlab_rec import registry
 from mjlab_rec.utils import cfg_paths
+from mjlab_rec.utils.plain_data import fit_words
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
 
 _ENV_PREFIX = "--env."
+_RECORD_PREFIX = "--record."
 
 
 @dataclass(kw_only=True)
@@ -47,6 +49,16 @@ class TaskArgs:
     """Show the tables of the environment's managers, and tracebacks of errors."""
 
 
+@dataclass(kw_only=True)
+class RecordArgs(TaskArgs):
+    """Options of every script that can record a rollout."""
+
+    record: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Record the rollout: name of a preset in configs/recorders (csv, hdf5, ...), a TOML file, or
+    package.module:Class. May be repeated. --record.FIELD VALUE sets a field of the one before it.
+    Without --record.path the file is rollouts/TASK/PRESET, with a number if that exists."""
+
+
 Args = TypeVar("Args", bound=TaskArgs)
 
 
@@ -55,10 +67,14 @@ def parse(
 ) -> tuple[Args, ManagerBasedRlEnvCfg]:
     """Read a command line into a script's options and the cfg of the task they name.
 
-    `--env.PATH VALUE` sets any field of that cfg. What is wrong is said on stderr, and the script
-    ends with exit code 2.
+    `--env.PATH VALUE` sets any field of that cfg. The recorders asked for are added to it if the
+    script's options are RecordArgs. What is wrong is said on stderr, and the script ends with exit
+    code 2.
     """
-    options, overrides = _split(list(sys.argv[1:] if argv is None else argv))
+    options, overrides = _split(list(sys.argv[1:] if argv is None else argv), _ENV_PREFIX)
+    settings: list[Setting] = []
+    if issubclass(args_type, RecordArgs):
+        options, settings = _split(options, _RECORD_PREFIX)
     wants_help = not {"-h", "--help"}.isdisjoint(options)
     if wants_help:
         options = [word for word in options if word not in ("-h", "--help")]
@@ -80,10 +96,16 @@ def parse(
         cfg.scene.num_envs = args.num_envs
     if args.seed is not None:
         cfg.seed = args.seed
-    for path, values in overrides:
-        override(cfg, path, values)
+    for setting in overrides:
+        override(cfg, setting.path, setting.words)
+    recorders = {}
+    if isinstance(args, RecordArgs) and (args.record or settings):
+        recorders = _recorders(args, settings, taken=set(cfg.recorders))
+        cfg.recorders = {**cfg.recorders, **recorders}
     if wants_help:
-        _print_fields(args.task, cfg)
+        _print_fields(args.task, cfg, _ENV_PREFIX)
+        for name, recorder in recorders.items():
+            _print_fields(f"recorder {name}", recorder, _RECORD_PREFIX)
         raise SystemExit(0)
     return args, cfg
 
@@ -110,14 +132,16 @@ def override(cfg: Any, path: str, values: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def explained(args: TaskArgs) -> Iterator[None]:
-    """End the script with the message of a ValueError, which says what to change in the cfg.
+    """End the script with the message of an error that says what to change in the cfg.
 
     With `--verbose` the error passes on as it is, with its traceback.
     """
     try:
         yield
-    except ValueError as error:
-        if args.verbose:
+    except Exception as error:
+        from mjlab_rec.data.schema import DataError
+
+        if args.verbose or not isinstance(error, (ValueError, DataError)):
             raise
         fail(f"{error} (--verbose shows where this comes from.)")
 
@@ -137,22 +161,93 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _split(argv: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Part the `--env.PATH VALUE...` options from the script's own."""
+@dataclass
+class Setting:
+    """A field set on the command line."""
+
+    path: str
+    words: list[str]
+    after: int
+    """How many --record options came before it."""
+
+
+def _split(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
+    """Part the options that begin with a prefix, such as `--env.PATH VALUE...`, from the others."""
     options: list[str] = []
-    overrides: list[tuple[str, list[str]]] = []
+    settings: list[Setting] = []
     into = options
     for word in argv:
-        if word.startswith(_ENV_PREFIX):
-            path, equals, value = word.removeprefix(_ENV_PREFIX).partition("=")
+        if word.startswith(prefix):
+            path, equals, value = word.removeprefix(prefix).partition("=")
             into = [value] if equals else []
-            overrides.append((path, into))
+            records = sum(option.partition("=")[0] == "--record" for option in options)
+            settings.append(Setting(path, into, records))
         elif word.startswith("--") or word == "-h":
             into = options
             into.append(word)
         else:
             into.append(word)
-    return options, overrides
+    return options, settings
+
+
+def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
+    """The cfgs of the recorders asked for, by names that are not taken."""
+    if not args.record:
+        fail(f"{_RECORD_PREFIX}{settings[0].path}: name a recorder before it, as in --record hdf5.")
+    from mjlab_rec.recorders.presets import Preset
+
+    cfgs: dict[str, Any] = {}
+    for number, source in enumerate(args.record, start=1):
+        option = f"--record {source}"
+        try:
+            preset = Preset(source)
+            for setting in settings:
+                # What is set before any recorder is meant for the first.
+                if max(setting.after, 1) == number:
+                    option = f"{_RECORD_PREFIX}{setting.path}"
+                    preset.set(setting.path, setting.words)
+            option = f"--record {source}"
+            name = preset.name
+            while name in cfgs or name in taken:
+                name += "_"
+            cfgs[name] = preset.build(folder=Path("rollouts") / args.task)
+        except (ValueError, TypeError) as error:
+            fail(f"{option}: {error}")
+    return cfgs
+
+
+def print_recordings(recorders: dict[str, Any]) -> None:
+    """Say which files recorders wrote, and what is in them, read back from there.
+
+    Args:
+        recorders: Recorders by name, after their environment was closed.
+    """
+    from mjlab_rec.data.files import parts
+
+    console = Console(highlight=False, soft_wrap=True)
+    for name, recorder in recorders.items():
+        files = list(getattr(recorder, "files", ()))
+        if not files:
+            console.print(f"\nRecorder {name} wrote no files.", markup=False)
+        while files:
+            # Parts of one run are opened together.
+            run = [file for file in files if file in {files[0], *parts(files[0])}]
+            console.print(f"\nRecorder {name} wrote {', '.join(map(str, run))}", markup=False)
+            if run[0].suffix != ".jsonl":  # Lines of text, for which people need no summary.
+                console.print(_contents(run[0]), markup=False)
+            files = [file for file in files if file not in run]
+
+
+def _contents(file: Path) -> str:
+    """What is in a recording, or why it cannot be read."""
+    from mjlab_rec.data.rollouts import open_rollouts
+    from mjlab_rec.data.schema import DataError
+
+    try:
+        with open_rollouts(file) as rollouts:
+            return str(rollouts.summary())
+    except DataError as error:
+        return str(error)
 
 
 def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
@@ -168,14 +263,9 @@ def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
     if leaf.hint is Any:
         return _read_untyped(leaf.value, words)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return tyro.cli(leaf.hint, args=words, config=(tyro.conf.FlagConversionOff,))
-    except SystemExit:
-        plain = isinstance(leaf.hint, type) and not get_args(leaf.hint)
-        wanted = leaf.hint.__name__ if plain else str(leaf.hint).replace("typing.", "")
-        raise ValueError(
-            f"{' '.join(words)!r} is not of type {wanted}. It is {leaf.value!r} now."
-        ) from None
+        return fit_words(words, leaf.hint)
+    except ValueError as error:
+        raise ValueError(f"{error} It is {leaf.value!r} now.") from None
 
 
 def _read_untyped(old: Any, words: Sequence[str]) -> Any:
@@ -200,14 +290,16 @@ def _print_options(args_type: type[TaskArgs], description: str) -> None:
     with contextlib.suppress(SystemExit):
         tyro.cli(args_type, args=["--help"], description=description)
     Console().print("Any field of the task's cfg: --env.PATH VALUE. With --task, they follow here.")
+    if issubclass(args_type, RecordArgs):
+        Console().print("Any field of a recorder: --record.FIELD VALUE. With --record they follow.")
 
 
-def _print_fields(task: str, cfg: ManagerBasedRlEnvCfg) -> None:
+def _print_fields(owner: str, cfg: Any, prefix: str) -> None:
     console = Console(highlight=False)
-    console.print(f"\nFields of {task}, with their values:\n", markup=False)
+    console.print(f"\nFields of {owner}, with their values:\n", markup=False)
     for leaf in cfg_paths.leaves(cfg):
         value = leaf.value.name if isinstance(leaf.value, Enum) else repr(leaf.value)
-        option = Text(_ENV_PREFIX + leaf.path.replace("_", "-"), style="bold")
+        option = Text(prefix + leaf.path.replace("_", "-"), style="bold")
         console.print(option, Text(value, style="cyan"), soft_wrap=True)
         if leaf.doc:
             meaning = leaf.doc.partition(". ")[0].rstrip(".") + "."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
     With play, the cfg meant for watching the task, if it has one.
     """
     spec = task_spec(task_id)
-    return _load(spec.play_env_cfg if play and spec.play_env_cfg is not None else spec.env_cfg)
+    cfg = _load(spec.play_env_cfg if play and spec.play_env_cfg is not None else spec.env_cfg)
+    if getattr(cfg, "task", "") is None:
+        cfg.task = task_id
+    return cfg
 
 
 def load_rl_cfg(task_id: str) -> Any:
@@ -149,19 +153,6 @@ def _import_or_report(name: str) -> None:
 
 def _load(source: CfgSource) -> Any:
     if isinstance(source, str):
-        source = _look_up(source)
+        source = look_up(source)
     # A copy even of what a function returns: it may share parts with what it returns next time.
     return deepcopy(source() if callable(source) else source)
-
-
-def _look_up(target: str) -> Any:
-    module_name, colon, attribute = target.partition(":")
-    if not (module_name and colon and attribute):
-        raise ValueError(f"{target!r} does not name a cfg. Write 'package.module:function'.")
-    module = importlib.import_module(module_name)
-    if not hasattr(module, attribute):
-        public = [name for name in vars(module) if not name.startswith("_")]
-        raise AttributeError(
-            f"Module {module_name!r} has no {attribute!r}. {nearest(attribute, public)}"
-        )
-    return getattr(module, attribute)

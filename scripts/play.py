@@ -1,4 +1,4 @@
-"""Run a task with a zero or random agent, and print the returns and the speed."""
+"""Run a task with a zero or random agent, record it, and print the returns and the speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class PlayArgs(cli.TaskArgs):
+class PlayArgs(cli.RecordArgs):
     """Options of this script."""
 
     agent: Literal["zero", "random"] = "zero"
@@ -61,11 +61,15 @@ def main() -> None:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
     with cli.explained(args), ManagerBasedRlEnv(env_cfg, device=args.device) as env:
-        run(env, args, started)
+        finished = run(env, args, started)
+    manager = env.recorder_manager
+    cli.print_recordings({name: manager.get_term(name) for name in manager.active_terms})
+    if not finished:
+        raise SystemExit(130)
 
 
-def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> None:
-    """Step the environment and print what came of it, even if Ctrl-C ends it early."""
+def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> bool:
+    """Step the environment and print what came of it; False if Ctrl-C ended it early."""
     import torch
 
     console = Console()
@@ -79,12 +83,12 @@ def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    env.reset()
-    ready = time.perf_counter()
-    steps = 0
+    ready, steps = started, 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("steps", total=args.steps)
         try:
+            env.reset()
+            ready = time.perf_counter()
             while steps < args.steps:
                 if args.agent == "random":
                     action = torch.rand(shape, generator=generator, device=env.device) * 2.0 - 1.0
@@ -96,8 +100,7 @@ def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> None:
             console.print(f"Stopped by Ctrl-C after {steps} of {args.steps} steps.")
     seconds = time.perf_counter() - ready
     console.print(summary(returns, steps * env.num_envs, seconds, ready - started))
-    if steps < args.steps:
-        raise SystemExit(130)
+    return steps == args.steps
 
 
 def summary(returns: Returns, env_steps: int, seconds: float, start_up: float) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ from typing import Any, Literal
 import pytest
 
 from mjlab_rec import cli, registry
+from mjlab_rec.data.rollouts import open_rollouts
+from mjlab_rec.data.schema import DataError
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +45,7 @@ class Cfg:
         }
     )
     term: Any = print
+    recorders: dict[str, Any] = field(default_factory=dict)
 
 
 @pytest.fixture(autouse=True)
@@ -134,12 +139,19 @@ def test_unknown_option_is_refused(capsys):
     assert "--num-env" in refusal(capsys, "--num-env", "2")
 
 
-def test_value_error_ends_the_script_with_its_message(capsys):
+@pytest.mark.parametrize("error", [ValueError, DataError])
+def test_an_error_that_explains_itself_ends_the_script_with_its_message(capsys, error):
     args, _ = parse()
     with pytest.raises(SystemExit) as caught, cli.explained(args):
-        raise ValueError("num_envs is 0.")
+        raise error("num_envs is 0.")
     assert caught.value.code == 2
     assert "num_envs is 0." in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback():
+    args, _ = parse()
+    with pytest.raises(KeyError), cli.explained(args):
+        raise KeyError("a bug")
 
 
 def test_ctrl_c_ends_a_script_without_a_traceback():
@@ -161,12 +173,78 @@ def test_help_lists_every_field_with_its_docstring(capsys):
     assert "--env.rewards.smooth.params.std" in out
 
 
-def run_script(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
+# Recorders.
+
+
+def parse_recorded(words: str) -> dict[str, Any]:
+    argv = ["--task", "task", *words.split()]
+    return cli.parse(cli.RecordArgs, "A script.", argv)[1].recorders
+
+
+def test_recorders_are_added_to_the_cfg_with_paths_of_the_task():
+    recorders = parse_recorded("--record csv --record=hdf5_full_state")
+    assert list(recorders) == ["csv", "hdf5_full_state"]
+    assert recorders["csv"].path == "rollouts/task/csv.csv"
+    assert recorders["csv"].if_exists == "number"
+
+
+def test_fields_concern_the_recorder_before_them():
+    recorders = parse_recorded(
+        "--record csv --record.path a.csv --record.channels obs action --seed 1 --record hdf5"
+        " --record.path=b.h5 --env.seed 3 --record.every 2"
+    )
+    assert recorders["csv"].path == "a.csv" and recorders["csv"].channels == ("obs", "action")
+    assert recorders["hdf5"].path == "b.h5" and recorders["hdf5"].every == 2
+    assert recorders["csv"].every == 1
+
+
+def test_fields_before_the_only_recorder_are_taken_too():
+    assert parse_recorded("--record.path a.csv --record csv")["csv"].path == "a.csv"
+
+
+def test_recorders_of_the_task_and_of_one_name_are_kept_apart(monkeypatch):
+    monkeypatch.setattr(registry, "_tasks", {})
+    registry.register_task("task", env_cfg=lambda: Cfg(recorders={"csv": None}))
+    recorders = parse_recorded("--record csv --record csv --record.path b.csv")
+    assert list(recorders) == ["csv", "csv_", "csv__"] and recorders["csv"] is None
+    assert recorders["csv__"].path == "b.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--record hdf", "--record hdf: Unknown recorder preset 'hdf'. Did you mean 'hdf5'?"),
+        ("--record.path x", "--record.path: name a recorder before it, as in --record hdf5."),
+        ("--record hdf5 --record.pth x", "--record.pth: The recorder 'hdf5' has no 'pth'. Did"),
+        ("--record hdf5 --record.every x", "--record.every: 'x' is not of type int."),
+    ],
+)
+def test_bad_recorders_are_refused(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        parse_recorded(words)
+    assert caught.value.code == 2
+    assert f"Error: {message}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_scripts_that_do_not_record_refuse_to(capsys):
+    assert "--record" in refusal(capsys, "--record", "hdf5")
+
+
+def test_help_lists_the_fields_of_a_recorder(capsys):
+    with pytest.raises(SystemExit):
+        parse_recorded("--record csv --record.path a.csv --help")
+    out = capsys.readouterr().out
+    assert "Fields of recorder csv, with their values:" in out
+    assert "--record.path 'a.csv'" in out and "--record.on-error 'raise'" in out
+
+
+def run_script(name: str, *argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / name), *argv],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -180,6 +258,35 @@ def test_play_runs_a_task_and_prints_returns():
     assert "4 environments, engine" in ran.stdout and "seed 1, random agent" in ran.stdout
     assert "Episodes finished" in ran.stdout and "env-steps/s" in ran.stdout
     assert "5.0 steps" in ran.stdout
+
+
+def test_play_records_and_reads_back_what_it_recorded(tmp_path):
+    words = "--task cartpole-balance --num-envs 2 --steps 8 --env.episode-length-s 0.25"
+    ran = run_script("play.py", *words.split(), "--record", "hdf5", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    path = Path("rollouts/cartpole-balance/hdf5.h5")
+    assert f"Recorder hdf5 wrote {path}" in ran.stdout
+    with open_rollouts(tmp_path / path) as rollouts:
+        assert rollouts.rows == 16
+        assert rollouts.summary().splitlines()[-1] in ran.stdout
+
+
+def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
+    words = "--task cartpole-balance --num-envs 2 --steps 100000000 --record hdf5 --record.every 5"
+    argv = [sys.executable, str(ROOT / "scripts" / "play.py"), *words.split()]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as play:
+        assert play.stdout is not None
+        first = play.stdout.readline()  # Printed before the first step; it runs from then on.
+        assert "2 environments" in first
+        while not any((tmp_path / "rollouts").rglob("*.h5")):
+            assert play.poll() is None
+        play.send_signal(signal.SIGINT)
+        out = play.stdout.read()
+        assert play.wait() == 130, out
+    assert "Stopped by Ctrl-C after" in out and "Recorder hdf5 wrote" in out
+    with open_rollouts(tmp_path / "rollouts/cartpole-balance/hdf5.h5") as rollouts:
+        assert rollouts.info.every == 5
 
 
 def test_play_refuses_an_unknown_task_with_the_nearest():

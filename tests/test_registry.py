@@ -139,7 +139,7 @@ def test_missing_learner_cfg_is_explained():
 def test_wrong_source_is_explained():
     registry.register_task("no-colon", env_cfg="package.module")
     registry.register_task("no-name", env_cfg=f"{__name__}:shared_cgf")
-    with pytest.raises(ValueError, match="Write 'package.module:function'"):
+    with pytest.raises(ValueError, match="Write 'package.module:name'"):
         registry.load_env_cfg("no-colon")
-    with pytest.raises(AttributeError, match="Did you mean 'shared_cfg'"):
+    with pytest.raises(ValueError, match="Did you mean 'shared_cfg'"):
         registry.load_env_cfg("no-name")

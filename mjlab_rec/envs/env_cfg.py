@@ -49,6 +49,9 @@ class ManagerBasedRlEnvCfg:
     """Resets, randomization and disturbances. By default a reset puts every entity back to its
     initial state; a dict of your own replaces this."""
 
+    task: str | None = None
+    """Id of the task, for recordings to say. The registry fills it in."""
+
     seed: int | None = None
     """Seed of all random numbers; None draws one. The environment's own ``cfg.seed`` holds it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         render_mode: str | None = None,
     ) -> None:
         self.closed = True  # Until everything is built there is nothing to close.
+        self._pid = os.getpid()
         _check_cfg(cfg, render_mode)
         # Managers copy the terms they use; the rest of what is read later is copied here.
         self.cfg = copy.copy(cfg)
@@ -241,7 +243,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """
         self._check_open()
         with self._running():
-            return self._step(action)
+            try:
+                return self._step(action)
+            except BaseException as error:
+                self.recorder_manager.record_exception(error)
+                raise
 
     def _step(self, action: torch.Tensor) -> StepReturn:
         action = self._check_action(action)
@@ -467,6 +473,12 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     def _check_open(self) -> None:
         if self.closed:
             raise RuntimeError("The environment is closed. Make a new one to go on.")
+        if os.getpid() != self._pid:
+            # The threads of the engine and of the recorders did not come along: it would hang.
+            raise RuntimeError(
+                "This process was forked from the one that made the environment. Make a new one in"
+                " each process, or start them with multiprocessing's 'spawn'."
+            )
 
     def _as_ids(self, env_ids: torch.Tensor | None) -> torch.Tensor:
         if env_ids is None:

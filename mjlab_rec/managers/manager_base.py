@@ -236,4 +236,5 @@ class NullManager:
 
     compute_substep = update = begin = compute
     record_pre_step = record_substep = record_post_step = close = compute
-    record_pre_reset = record_post_reset = compute
+    record_pre_reset = record_post_reset = record_exception = compute
+    start = pause = stop = get_term

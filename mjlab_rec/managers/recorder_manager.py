@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,15 +17,24 @@ from mjlab_rec.managers.manager_base import (
     NullManager,
     find_term,
 )
+from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
+logger = logging.getLogger(__name__)
+
+RecorderState = Literal["recording", "paused", "stopped"]
+
 
 @dataclass
 class RecorderTermCfg(ManagerTermBaseCfg):
     """Configuration of a recorder: ``func`` is a subclass of ``RecorderTerm``."""
+
+    on_error: Literal["raise", "disable"] = "raise"
+    """What an error in a hook does: end the ``step()`` or ``reset()`` that called it, or log the
+    error, close this recorder for good and let the rollout go on. ``close()`` is treated alike."""
 
 
 class RecorderTerm(ManagerTermBase):
@@ -32,9 +44,55 @@ class RecorderTerm(ManagerTermBase):
     hook's docstring says. What the environment may reuse must be copied if it is kept.
     """
 
+    draws_random_numbers: bool = True
+    """Whether hooks may draw from torch's global generators or ``env.rng``. If so they are kept
+    apart from the rollout's random numbers, which costs some 20 us per call of the hook."""
+
+    hooks_when_idle: tuple[str, ...] = ()
+    """Names of hooks that are called also while the recorder is paused or stopped."""
+
+    # On the class, so that they exist in subclasses that do not call __init__; and with names that
+    # subclasses will hardly use for something else.
+    _recorder_state: RecorderState = "recording"
+    _recorder_closed = False
+    _recorder_changed: Callable[[], None] | None = None
+
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(env)
         self.cfg = cfg
+
+    @property
+    def state(self) -> RecorderState:
+        """Whether it is recording, paused or stopped; once closed it is stopped for good."""
+        return self._recorder_state
+
+    def start(self) -> None:
+        """Record (again): go on after ``pause()``, begin a new recording after ``stop()``."""
+        if self._recorder_closed:
+            raise RuntimeError(
+                f"The recorder {self.name} is closed and cannot start again. It closes with the"
+                ' environment, or after an error if its cfg says on_error="disable".'
+            )
+        self._set_state("recording")
+
+    def pause(self) -> None:
+        """Leave out what happens until ``start()``; the recording goes on after it."""
+        if self._recorder_state == "recording":
+            self._set_state("paused")
+
+    def stop(self) -> None:
+        """End the recording; a later ``start()`` begins a new one.
+
+        This base class only ceases to be called, as in a pause. A recorder that can finish its
+        file before ``close()`` does so in an override, and calls this method.
+        """
+        self._set_state("stopped")
+
+    def _set_state(self, state: RecorderState) -> None:
+        if state != self._recorder_state:
+            self._recorder_state = state
+            if self._recorder_changed is not None:
+                self._recorder_changed()
 
     def record_pre_step(self) -> None:
         """Called first in ``step()``, with the state and observation that the action answers.
@@ -67,8 +125,11 @@ class RecorderTerm(ManagerTermBase):
         step; both belong to the new episode where ``reset_buf`` is true and auto-reset is on.
         """
 
+    def record_exception(self, error: BaseException) -> None:
+        """Called when ``step()`` is about to raise this error; a Ctrl-C is one too."""
+
     def close(self) -> None:
-        """Called when the environment closes: write what is left and release files."""
+        """Called once, when the environment closes: write what is left and release files."""
 
 
 _HOOKS = (
@@ -77,23 +138,19 @@ _HOOKS = (
     "record_pre_reset",
     "record_post_reset",
     "record_post_step",
+    "record_exception",
 )
 
 
 class RecorderManager(ManagerBase):
-    """Forwards each hook to the recorders that override it."""
+    """Forwards each hook to the recorders that override it and are recording."""
 
     def __init__(self, cfg: dict[str, RecorderTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
-        self._hooks = {
-            hook: [
-                getattr(term, hook)
-                for term in self._terms.values()
-                if getattr(type(term), hook) is not getattr(RecorderTerm, hook)
-            ]
-            for hook in _HOOKS
-        }
+        for term in self._terms.values():
+            term._recorder_changed = self._select_hooks
+        self._select_hooks()
 
     def __str__(self) -> str:
         rows = [
@@ -111,8 +168,8 @@ class RecorderManager(ManagerBase):
 
     @property
     def has_substep_terms(self) -> bool:
-        """Whether any recorder wants to be called after every substep."""
-        return bool(self._hooks["record_substep"])
+        """Whether any recorder wants to be called after every substep, be it recording or not."""
+        return any(_overrides(term, "record_substep") for term in self._terms.values())
 
     def get_term(self, name: str) -> RecorderTerm:
         """The recorder of this name."""
@@ -138,35 +195,113 @@ class RecorderManager(ManagerBase):
         """A control step is done."""
         self._call("record_post_step")
 
+    def record_exception(self, error: BaseException) -> None:
+        """``step()`` is about to raise this error. What fails here never takes its place."""
+        for name, hook in self._hooks["record_exception"]:
+            try:
+                hook(error)
+            except Exception as second:
+                error.add_note(f"The recorder '{name}' failed to record this: {second!r}")
+                logger.exception("Recorder '%s' failed to record an error of step().", name)
+
+    def start(self, name: str) -> None:
+        """Let a recorder record (again)."""
+        self.get_term(name).start()
+
+    def pause(self, name: str) -> None:
+        """Let a recorder leave out what happens until it is started again."""
+        self.get_term(name).pause()
+
+    def stop(self, name: str) -> None:
+        """Let a recorder end its recording; started again, it begins a new one."""
+        self.get_term(name).stop()
+
     def close(self) -> None:
         """Close every recorder, even if one fails; then raise what went wrong, all together."""
         errors = []
         for name, term in self._terms.items():
             try:
-                term.close()
+                self._close_term(term)
             except Exception as error:
-                error.add_note(f"while closing recorder '{name}'")
-                errors.append(error)
+                if self._on_error[name] == "disable":
+                    logger.exception("Recorder '%s' failed to close.", name)
+                else:
+                    error.add_note(f"while closing recorder '{name}'")
+                    errors.append(error)
         if errors:
             raise ExceptionGroup("Some recorders failed to close.", errors)
 
-    def _call(self, name: str, *args: torch.Tensor) -> None:
-        hooks = self._hooks[name]
-        if hooks:
-            # Random numbers that a recorder draws must not be missing in the rollout.
-            with self._env.rng.suspended():
-                for hook in hooks:
-                    hook(*args)
+    def _select_hooks(self) -> None:
+        """Find out whom to call at each hook, so that nothing is looked up in a step."""
+        self._hooks = {
+            hook: [
+                (name, getattr(term, hook))
+                for name, term in self._terms.items()
+                if _overrides(term, hook)
+                and not term._recorder_closed
+                and (term.state == "recording" or hook in term.hooks_when_idle)
+            ]
+            for hook in _HOOKS
+        }
+        rng = getattr(self._env, "rng", None)
+        self._around: dict[str, Callable[[], Any]] = {
+            hook: rng.suspended
+            if rng is not None and any(self._terms[name].draws_random_numbers for name, _ in called)
+            else nullcontext
+            for hook, called in self._hooks.items()
+        }
+
+    def _call(self, hook: str, *args: torch.Tensor) -> None:
+        called = self._hooks[hook]
+        if not called:
+            return
+        # Random numbers that a recorder draws must not be missing in the rollout.
+        with self._around[hook]():
+            for name, method in called:
+                try:
+                    method(*args)
+                except Exception as error:
+                    if self._on_error[name] == "raise":
+                        error.add_note(f"in {hook} of recorder '{name}'")
+                        raise
+                    self._disable(name, hook)
+
+    def _disable(self, name: str, hook: str) -> None:
+        """Log the error being handled, and close the recorder for good."""
+        logger.exception(
+            "Recorder '%s' failed in %s. It is closed, and the rollout goes on without it.",
+            *(name, hook),
+        )
+        try:
+            self._close_term(self._terms[name])
+        except Exception:
+            logger.exception("Recorder '%s' also failed to close.", name)
+
+    def _close_term(self, term: RecorderTerm) -> None:
+        """Close a recorder unless it was closed, and call it no more."""
+        if term._recorder_closed:
+            return
+        term._recorder_closed = True
+        try:
+            term.close()
+        finally:
+            term._recorder_state = "stopped"
+            self._select_hooks()
 
     def _prepare_terms(self) -> None:
         self._terms: dict[str, RecorderTerm] = {}
-        for name, cfg in self.cfg.items():
-            if cfg is not None and not (
-                isinstance(cfg.func, type) and issubclass(cfg.func, RecorderTerm)
-            ):
+        given = {name: cfg for name, cfg in self.cfg.items() if cfg is not None}
+        self._on_error = {name: cfg.on_error for name, cfg in given.items()}
+        for name, cfg in given.items():
+            if not (isinstance(cfg.func, type) and issubclass(cfg.func, RecorderTerm)):
                 raise TypeError(
                     f"Recorder term '{name}': func must be a subclass of RecorderTerm, got"
                     f" {cfg.func!r}. Recorders keep files and buffers, so a function will not do."
+                )
+            if cfg.on_error not in ("raise", "disable"):
+                raise ValueError(
+                    f"Recorder term '{name}': unknown on_error {cfg.on_error!r}."
+                    f" {nearest(str(cfg.on_error), ['raise', 'disable'])}"
                 )
         try:
             self._resolve(self.cfg)
@@ -179,6 +314,10 @@ class RecorderManager(ManagerBase):
         # Recorders read cfg.params themselves, so there is no signature to check them against.
         self._resolve_entities(f"Recorder term '{term_name}'", term_cfg.params)
         self._terms[term_name] = term_cfg.func(cfg=term_cfg, env=self._env)
+
+
+def _overrides(term: RecorderTerm, hook: str) -> bool:
+    return getattr(type(term), hook) is not getattr(RecorderTerm, hook)
 
 
 NullRecorderManager = NullManager

@@ -147,6 +147,11 @@ class Simulation:
             self._engine.recompute(level)
         self.model.forget(derived_constants(level))
 
+    @property
+    def state_layout(self) -> dict[str, slice]:
+        """Which columns of the state each field has: time, qpos, qvel, ..."""
+        return {field.name: field.columns for field in state_layout(self.mj_model)}
+
     def get_state(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """Everything the future depends on, one row per world, in the order of mj_getState.
 

@@ -48,6 +48,13 @@ def leaves(cfg: Any) -> Iterator[Leaf]:
     return _leaves(cfg, type(cfg), "", everything=True)
 
 
+def field_types(cls: type) -> dict[str, Any]:
+    """Declared type of each field of a dataclass that can be given; Any where it is unknown."""
+    return {
+        field.name: _field_type(cls, field.name) for field in dataclasses.fields(cls) if field.init
+    }
+
+
 def _update(owner: Any, hint: Any, path: str, above: str, new_value: Callable[[Leaf], Any]) -> Any:
     """Update below one owner; return the owner, or its replacement if it is immutable."""
     children = {name: (value, hint, doc) for name, value, hint, doc in _children(owner, hint)}

@@ -107,6 +107,11 @@ class BaseAction(ActionTerm):
         return self._raw_actions
 
     @property
+    def processed_actions(self) -> torch.Tensor:
+        """The scaled, offset and clipped action of this step. Shape (num_envs, action_dim)."""
+        return self._processed_actions
+
+    @property
     def target_ids(self) -> torch.Tensor:
         """Entity-local ids of the joints (tendons, sites) that are driven."""
         return self._target_ids

@@ -1,0 +1,235 @@
+"""Batches of recorded rows, or of windows of rows, as torch tensors for training."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mjlab_rec.data.rollouts import Rollouts, open_rollouts
+from mjlab_rec.data.schema import DataError
+
+
+class Batches:
+    """Goes over rows or windows in batches, in a new order each time it is iterated.
+
+    Made by ``Rollouts.transitions`` and ``Rollouts.windows``.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        batch_size: int,
+        channels: Sequence[str] | None,
+        *,
+        length: int | None,
+        stride: int,
+        shuffle: bool,
+        seed: int | None,
+        drop_last: bool,
+        device: str,
+        memory_bytes: int,
+        episodes: Sequence[int] | None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        self.channels = rollouts.names(channels)
+        self._rollouts = rollouts
+        self._batch_size = batch_size
+        self._length = length
+        self._shuffle = shuffle
+        self._seed = secrets.randbits(64) if seed is None else seed
+        self._drop_last = drop_last
+        self._device = torch.device(device)
+        self._memory_bytes = memory_bytes
+        self._epoch = 0
+        self._chosen, self._starts = _starts(rollouts, length, stride, episodes)
+        specs = rollouts.channels
+        sizes = [specs[name].nbytes if name in specs else 4 for name in self.channels]
+        self._row_bytes = sum(sizes)
+        rows = rollouts.episodes["rows"].to_numpy()
+        self._rows = rows[self._chosen].astype(np.int64)
+        self._loaded: tuple[dict[str, torch.Tensor], torch.Tensor] | None = None
+
+    @property
+    def items(self) -> int:
+        """Rows or windows per pass."""
+        return sum(map(len, self._starts))
+
+    def __len__(self) -> int:
+        batches = self.items / self._batch_size
+        return math.floor(batches) if self._drop_last else math.ceil(batches)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        rng = np.random.default_rng([self._seed, self._epoch])
+        self._epoch += 1
+        return self._batches(rng)
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
+        left = None  # items of one group that wait for the next to fill a batch
+        for rows, starts in self._groups(rng):
+            if self._shuffle:
+                starts = starts[torch.from_numpy(rng.permutation(len(starts))).to(starts.device)]
+            first = 0
+            if left is not None:
+                first = self._batch_size - len(next(iter(left.values())))
+                more = self._gather(rows, starts[:first])
+                left = {name: torch.cat([left[name], more[name]]) for name in left}
+                if len(next(iter(left.values()))) < self._batch_size:
+                    continue
+                yield left
+                left = None
+            for at in range(first, len(starts), self._batch_size):
+                batch = self._gather(rows, starts[at : at + self._batch_size])
+                if at + self._batch_size <= len(starts):
+                    yield batch
+                else:
+                    left = batch
+        if left is not None and not self._drop_last:
+            yield left
+
+    def _groups(
+        self, rng: np.random.Generator
+    ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Rows of several episodes as tensors, and where the items in them begin."""
+        everything = np.arange(len(self._chosen))
+        if not self.items or not self.channels:
+            return
+        if self._row_bytes * self._rows.sum() <= self._memory_bytes:
+            if self._loaded is None:
+                self._loaded = self._load(everything)
+            yield self._loaded
+            return
+        order = rng.permutation(everything) if self._shuffle else everything
+        # Each group but the last exceeds the memory with one more episode.
+        group: list[int] = []
+        nbytes = 0
+        for episode in order:
+            size = int(self._rows[episode]) * self._row_bytes
+            if group and nbytes + size > self._memory_bytes:
+                yield self._load(np.array(group))
+                group, nbytes = [], 0
+            group.append(int(episode))
+            nbytes += size
+        yield self._load(np.array(group))
+
+    def _load(self, episodes: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """All rows of some of the chosen episodes."""
+        specs = self._rollouts.channels
+        offsets = np.append(0, np.cumsum(self._rows[episodes]))
+        rows = {}
+        for name in self.channels:
+            shape, dtype = (
+                (specs[name].shape, specs[name].dtype) if name in specs else ((), np.int32)
+            )
+            rows[name] = np.empty((offsets[-1], *shape), dtype)
+        for i, episode in enumerate(episodes):
+            arrays = self._rollouts.read(int(self._chosen[episode]), self.channels)
+            for name, array in arrays.items():
+                rows[name][offsets[i] : offsets[i + 1]] = array
+        starts = np.concatenate([self._starts[e] + offsets[i] for i, e in enumerate(episodes)])
+        return (
+            {name: torch.from_numpy(array).to(self._device) for name, array in rows.items()},
+            torch.from_numpy(starts).to(self._device),
+        )
+
+    def _gather(
+        self, rows: dict[str, torch.Tensor], starts: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        if self._length is None:
+            return {name: values.index_select(0, starts) for name, values in rows.items()}
+        at = (starts[:, None] + torch.arange(self._length, device=starts.device)).flatten()
+        return {
+            name: values.index_select(0, at).view(len(starts), self._length, *values.shape[1:])
+            for name, values in rows.items()
+        }
+
+
+class RolloutDataset(Dataset):
+    """Rows or windows by number, for ``torch.utils.data.DataLoader``.
+
+    Each process opens the recording for itself, so it may be passed to workers. An episode is read
+    whole for an item of it, and kept until an item of another is wanted.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        length: int | None,
+        channels: Sequence[str] | None,
+        stride: int,
+    ) -> None:
+        self.channels = rollouts.names(channels)
+        self.path: Path | None = rollouts.path
+        chosen, starts = _starts(rollouts, length, stride, None)
+        self._length = length
+        self._episode = np.repeat(chosen, [len(s) for s in starts])
+        self._start = np.concatenate([np.empty(0, np.int64), *starts])
+        self._opened: tuple[int, Rollouts] | None = (os.getpid(), rollouts)
+        self._latest: tuple[int, dict[str, np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no item {index}: there are {len(self)}.")
+        episode, start = int(self._episode[index]), int(self._start[index])
+        if self._latest is None or self._latest[0] != episode:
+            self._latest = episode, self._rollouts().read(episode, self.channels)
+        rows = start if self._length is None else slice(start, start + self._length)
+        # Copies, because the tensors may outlive the episode, and so that nothing is shared.
+        return {name: torch.tensor(a[rows]) for name, a in self._latest[1].items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.path is None:
+            raise DataError(
+                "A recording in memory cannot be passed to another process. Write it to a file,"
+                " or use num_workers=0."
+            )
+        return {**self.__dict__, "_opened": None, "_latest": None}
+
+    def _rollouts(self) -> Rollouts:
+        """The recording as this process opened it; what is in memory only is in every fork."""
+        process, rollouts = self._opened or (-1, None)
+        if rollouts is None or (process != os.getpid() and self.path is not None):
+            assert self.path is not None
+            rollouts = open_rollouts(self.path)
+            self._opened = os.getpid(), rollouts
+        return rollouts
+
+
+def _starts(
+    rollouts: Rollouts, length: int | None, stride: int, episodes: Sequence[int] | None
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The episodes that are wanted, and the rows in each at which an item begins."""
+    if length is not None and length < 1:
+        raise ValueError(f"length must be at least 1, got {length}.")
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}.")
+    count = len(rollouts)
+    chosen = np.arange(count) if episodes is None else np.array(list(episodes), np.int64)
+    if len(chosen) and not (0 <= chosen.min() and chosen.max() < count):
+        raise IndexError(f"Episodes are numbered from 0 to {count - 1}, got {chosen.tolist()}.")
+    rows = rollouts.episodes["rows"].to_numpy()
+    if length is None or length == 1:
+        return chosen, [np.arange(0, rows[episode], stride, dtype=np.int64) for episode in chosen]
+    starts = []
+    for episode in chosen:
+        step = rollouts.read(int(episode), ["step"])["step"].astype(np.int64)
+        # Windows count from the first row behind a hole, as from that of an episode.
+        holes = np.flatnonzero(np.diff(step) != rollouts.info.every) + 1
+        bounds = np.concatenate([[0], holes, [len(step)]])
+        pieces = [
+            np.arange(first, last - length + 1, stride, dtype=np.int64)
+            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        starts.append(np.concatenate(pieces))
+    return chosen, starts

@@ -1,0 +1,225 @@
+"""Paths of recordings: who writes them, what is there already, and their numbered parts."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import json
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+from typing import Literal, get_args
+
+from mjlab_rec.data.schema import DataError
+
+IfExists = Literal["error", "overwrite", "append", "number"]
+
+META = "meta.json"  # the file by which a folder is known to be a recording
+
+# Paths that this process writes now. Locks of files only keep other processes out.
+_claimed: set[str] = set()
+_guard = threading.Lock()
+
+
+def part_path(path: Path, part: int) -> Path:
+    """Path of a part of a run: rollout.h5, rollout.part001.h5, rollout.part002.h5, ..."""
+    return path if part == 0 else path.with_name(f"{path.stem}.part{part:03d}{path.suffix}")
+
+
+def parts(path: Path) -> list[Path]:
+    """The parts of a run that exist, in order."""
+    return [entry for _, entry in _numbered(path)]
+
+
+def sidecar(path: Path) -> Path:
+    """Where a format that cannot describe itself says what a run is: rollout.csv.json."""
+    return path.with_name(f"{path.name}.json")
+
+
+class Claim:
+    """The right to write a run at a path, from construction until ``release``.
+
+    Two writers never share a path, whether in one process or in two. The lock is on a hidden file
+    beside the recording, not on the recording itself, which may so be opened by every reader,
+    those included that lock what they read. A process that dies loses its locks.
+    """
+
+    def __init__(
+        self, path: str | Path, if_exists: IfExists, *, folder: bool = False, mark: str = META
+    ) -> None:
+        if not str(path):
+            raise DataError("No path was given to write the recording to.")
+        if if_exists not in get_args(IfExists):
+            raise DataError(
+                f"if_exists is '{if_exists}', but it must be one of: "
+                f"{', '.join(get_args(IfExists))}."
+            )
+        self.folder = folder
+        self._mark = mark  # the file in a folder that says that it is a recording
+        self.path = Path(path)
+        self._lock: int | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if if_exists == "number":
+                self._take_free(self.path)
+            else:
+                self._take(self.path)
+                self._settle(if_exists)
+            if folder:
+                self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            self.release()
+            reason = error.strerror or error
+            raise DataError(f"Cannot record to '{self.path}': {reason}.") from error
+        except DataError:
+            self.release()
+            raise
+        numbers = [] if folder else [number for number, _ in _numbered(self.path)]
+        self._next = max(numbers, default=-1) + 1
+
+    def next_part(self) -> Path:
+        """Path of the next part to write, after those that exist."""
+        self._next += 1
+        return part_path(self.path, self._next - 1)
+
+    def release(self) -> None:
+        """Let others write the path. May be called twice."""
+        if self._lock is None:
+            return
+        hidden = _hidden(self.path)
+        # Removed while it is still locked: whoever holds a lock on a removed file tries again.
+        hidden.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+        with _guard:
+            _claimed.discard(_key(self.path))
+
+    def _take_free(self, wanted: Path) -> None:
+        """Take the first path that is neither there nor being written."""
+        for number in itertools.count():
+            self.path = wanted if number == 0 else _with_number(wanted, number, self.folder)
+            if self._exists():
+                continue
+            try:
+                self._take(self.path)
+            except _Taken:
+                continue
+            if not self._exists():  # nobody was faster
+                return
+            self.release()
+
+    def _take(self, path: Path) -> None:
+        """Keep other writers away from a path."""
+        with _guard:
+            if _key(path) in _claimed:
+                raise _Taken(
+                    f"'{path}' is being written by another recorder of this process. Give each"
+                    " recorder a path of its own."
+                )
+            self._lock = _locked(path)
+            _claimed.add(_key(path))
+
+    def _exists(self) -> bool:
+        return os.path.lexists(self.path) if self.folder else bool(parts(self.path))
+
+    def _settle(self, if_exists: IfExists) -> None:
+        """Deal with what is there already."""
+        path = self.path
+        if not self._exists():
+            return
+        if self.folder != path.is_dir() and os.path.lexists(path):
+            is_kind, needs = ("file", "folder") if self.folder else ("folder", "file")
+            raise DataError(f"'{path}' is a {is_kind}, but this format writes a {needs}.")
+        empty = self.folder and not any(path.iterdir())
+        if empty:
+            return
+        if if_exists == "error":
+            raise DataError(
+                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
+                " (replace it), 'append' (go on after it) or 'number' (take the next free name,"
+                f" such as {_with_number(path, 1, self.folder).name})."
+            )
+        if self.folder and not (path / self._mark).is_file():
+            raise DataError(
+                f"The folder '{path}' is not a recording: it has no {self._mark}. It is left"
+                " alone. Choose another path."
+            )
+        if self.folder and not os.access(path, os.W_OK | os.X_OK):
+            raise DataError(f"Cannot record to '{path}': Permission denied.")
+        if if_exists == "overwrite":
+            self._remove()
+
+    def _remove(self) -> None:
+        if self.folder:
+            shutil.rmtree(self.path)
+            return
+        for part in parts(self.path):
+            part.unlink()
+        beside = sidecar(self.path)
+        if _is_ours(beside):
+            beside.unlink()
+
+
+class _Taken(DataError):
+    """Somebody else is writing the path."""
+
+
+def _numbered(path: Path) -> list[tuple[int, Path]]:
+    """The parts of a run that exist, with their numbers, in order."""
+    found = [(0, path)] * os.path.lexists(path)
+    if path.parent.is_dir():
+        pattern = re.compile(rf"{re.escape(path.stem)}\.part(\d+){re.escape(path.suffix)}")
+        for entry in path.parent.iterdir():
+            if match := pattern.fullmatch(entry.name):
+                found.append((int(match[1]), entry))
+    return sorted(found)
+
+
+def _with_number(path: Path, number: int, folder: bool) -> Path:
+    stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
+    return path.with_name(f"{stem}_{number}{suffix}")
+
+
+def _key(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of a locked file that stands for the path."""
+    hidden = _hidden(path)
+    while True:
+        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            # Unlike flock, such a lock isn't kept alive by children that were forked meanwhile.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(descriptor)
+                raise _Taken(
+                    f"'{path}' is being written by another process. Wait for its end, or choose"
+                    " another path."
+                ) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                os.close(descriptor)
+                raise
+            return descriptor  # this file system has no locks
+        try:
+            if os.path.samestat(os.stat(hidden), os.fstat(descriptor)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its last owner removed it between our two calls
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return json.loads(path.read_bytes()).get("format") == "mjlab_rec"
+    except (OSError, ValueError, AttributeError):
+        return False

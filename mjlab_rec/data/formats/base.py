@@ -1,0 +1,133 @@
+"""What every format's writer and reader do."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
+
+if TYPE_CHECKING:
+    import polars as pl
+
+IfExists = Literal["error", "overwrite", "append", "number"]
+
+
+@dataclass(kw_only=True)
+class WriterOptions:
+    """How to write, whatever the format."""
+
+    path: str = ""
+    """File, or folder for formats of many files. Formats without files ignore it."""
+
+    if_exists: IfExists = "error"
+    """What to do if the path exists: refuse, replace it, go on after it, or take the next free
+    name such as rollout_1.h5."""
+
+    compression: str | None = None
+    """Name of a compression that the format knows; None writes plain data."""
+
+    roll_over_bytes: int = 4 << 30
+    """Size at which a file is finished and its next part begins."""
+
+    block_rows: int = 1
+    """Rows that a full block has."""
+
+
+class Writer(abc.ABC):
+    """Writes a run. All methods are called from one thread, in the order of time.
+
+    The constructor claims the path and writes what is known in advance, so that a bad path or
+    option is refused before anything is simulated. What is written by a call survives a kill of the
+    process once the call has returned, unless the format says otherwise.
+    """
+
+    by_episode: ClassVar[bool] = False
+    """Whether the format can only write whole episodes."""
+
+    compressions: ClassVar[Sequence[str]] = ()
+    """Compressions that the format knows."""
+
+    gaps: int = 0
+    """Rows lost on the way to a writer of episodes; set before it is closed."""
+
+    def __init__(self, info: RunInfo, options: WriterOptions) -> None:
+        self.info = info
+        self.options = options
+        if options.compression is not None and options.compression not in self.compressions:
+            known = ", ".join(self.compressions) or "none"
+            raise ValueError(
+                f"{type(self).__name__} does not know the compression '{options.compression}'."
+                f" Known: {known}."
+            )
+
+    @property
+    @abc.abstractmethod
+    def files(self) -> list[Path]:
+        """What was written so far, in order; for formats of many files the folder."""
+
+    @property
+    @abc.abstractmethod
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+
+    def write(self, block: Block) -> None:
+        """Write a block. Its arrays are used again afterwards."""
+        raise DataError(f"{type(self).__name__} writes whole episodes only.")
+
+    @abc.abstractmethod
+    def write_episode(self, episode: Episode) -> None:
+        """Write a whole episode. A run is written by blocks or by episodes, never by both."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Finish the files. Called once, also after a failed write."""
+
+
+class Reader(abc.ABC):
+    """Reads a run, also one that is still being written or was left by a killed process."""
+
+    info: RunInfo
+
+    episodes: pl.DataFrame
+    """One row per episode that has rows, ordered by environment and number: the columns of
+    ``EPISODE_COLUMNS``."""
+
+    @abc.abstractmethod
+    def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
+        """Channels of the episode in row `index` of the table, each (rows, *shape).
+
+        "step", the steps taken in the episode before each row, may be asked for as well.
+        """
+
+    def model(self, index: int) -> dict[str, np.ndarray]:
+        """Model fields that differ from world to world, as they were in this episode."""
+        return {}
+
+    @property
+    def gaps(self) -> int:
+        """Rows that were dropped because the disk was too slow."""
+        return 0
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release the files. May be called twice."""
+
+
+EPISODE_COLUMNS = {
+    "env": "Int32",  # index of the environment
+    "number": "Int32",  # of the episode, counted per environment
+    "start": "Int64",  # control steps of the environment before the first recorded row
+    "length": "Int32",  # control steps, recorded or not
+    "rows": "Int32",  # recorded rows
+    "return": "Float64",  # sum of rewards; null where rewards were not recorded
+    "terminated": "Boolean",
+    "truncated": "Boolean",
+    "cut": "Boolean",  # ended by neither: reset from outside, or still running when recording ended
+    "success": "Boolean",  # null where nobody said
+}

@@ -1,0 +1,119 @@
+"""The file below a recording in HDF5: how it begins, gets its room, and is left when it fails.
+
+HDF5 does not take errors of the disk well: a write that failed is forgotten or tried again when the
+file is closed, after which the file says that it is longer than it is. So a file begins as bytes in
+memory, room for a block is reserved before HDF5 hears of it, and should something fail
+nevertheless, HDF5 goes on with another file.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mjlab_rec.data.schema import DataError
+
+_NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Disk:
+    """What is done to an open file without HDF5."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._descriptor: int = file.id.get_vfd_handle()
+
+    def reserve(self, size: int) -> None:
+        """Make the file so long, and make sure of the room. If there is none, nothing changes.
+
+        It is also the fastest way for a file to grow.
+        """
+        before = os.fstat(self._descriptor).st_size
+        if size <= before:
+            return
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._descriptor, before, size - before)
+                return
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                os.ftruncate(self._descriptor, before)
+                raise
+        os.ftruncate(self._descriptor, size)
+
+    def write(self, values: np.ndarray, offset: int) -> None:
+        """Write contiguous values."""
+        content = values.reshape(-1).view(np.uint8).data
+        while len(content):
+            count = os.pwrite(self._descriptor, content, offset)
+            content, offset = content[count:], offset + count
+
+    def leave(self) -> None:
+        """Let HDF5 go on without the file, which stays as if the process were killed now."""
+        if hasattr(os, "memfd_create"):
+            other = os.memfd_create("left")
+            os.dup2(other, self._descriptor, inheritable=False)
+            os.close(other)
+
+
+def content(chunks: int, fill: Callable[[h5py.File], None]) -> bytes:
+    """What is in a new file that `fill` makes datasets in, of up to so many chunks each."""
+    memory = io.BytesIO(_empty(max(64, chunks)))
+    with h5py.File(memory, "r+", libver="earliest") as file:
+        fill(file)
+    return memory.getvalue()
+
+
+def place(path: Path, content: bytes) -> h5py.File:
+    """Make a new file and open it for writing.
+
+    It gets its name when it is complete: what bears the name can always be read.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return h5py.File(path, "r+", libver="earliest", locking=False)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the call stack that HDF5 puts into its messages."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error).partition("\n")[0].rstrip(".")
+
+
+def put_text(file: h5py.File | h5py.Group, name: str, text: str) -> None:
+    """Write a text of any length; an attribute must not exceed 64 KB."""
+    content = text.encode()
+    file.create_dataset(name, data=np.frombuffer(content, f"S{len(content)}")[0])
+
+
+def _empty(chunks: int) -> bytes:
+    """An empty HDF5 file in which a B-tree node has room for so many chunks.
+
+    HDF5 can make one, but h5py cannot ask for it. The number stands in version 1 of the superblock,
+    which has four bytes more than version 0. The header of the root group, which lies behind it,
+    makes room for them by moving to the end.
+    """
+    memory = io.BytesIO()
+    h5py.File(memory, "w", libver="earliest").close()
+    old = memory.getvalue()
+    size, moved = 96, 40  # bytes of the superblock and of the root group's header
+    base, free, end, driver, name, header, *_ = struct.unpack_from("<6Q", old, 24)
+    if old[8] != 0 or base != 0 or header != size or end != len(old):
+        raise DataError("This version of HDF5 writes empty files in a way that is not known.")
+    addresses = struct.pack("<6Q", base, free, end + moved, driver, name, end)
+    half = -(-chunks // 2)
+    superblock = (
+        old[:8] + b"\1" + old[9:24] + struct.pack("<2H", half, 0) + addresses + old[72:size]
+    )
+    return superblock + old[len(superblock) :] + old[header : header + moved]

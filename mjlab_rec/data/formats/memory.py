@@ -1,0 +1,177 @@
+"""Recordings that stay in memory, for short runs and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader, Writer, WriterOptions
+from mjlab_rec.data.formats.blocks import (
+    END_DTYPE,
+    BlockRun,
+    BlocksReader,
+    Index,
+    column,
+    end_rows,
+)
+from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
+from mjlab_rec.utils.string import nearest
+
+
+class MemoryWriter(Writer):
+    """Keeps what is written. ``MemoryReader`` reads it, also while more is being written."""
+
+    def __init__(self, info: RunInfo, options: WriterOptions) -> None:
+        super().__init__(info, options)
+        self.blocks: list[Block] = []
+        self.episodes: list[Episode] = []
+        self._nbytes = 0
+
+    @property
+    def files(self) -> list[Path]:  # noqa: D102
+        return []
+
+    @property
+    def nbytes(self) -> int:  # noqa: D102
+        return self._nbytes
+
+    def write(self, block: Block) -> None:  # noqa: D102
+        kept = replace(
+            block,
+            arrays=self._copy(block.arrays),
+            tail=self._copy(block.tail),
+            step=block.step.copy(),
+            first_episode=block.first_episode.copy(),
+            first_step=block.first_step.copy(),
+            total=block.total.copy(),
+            ends=_copy_ends(block.ends),
+            active=None if block.active is None else block.active.copy(),
+            model=block.model
+            and replace(
+                block.model,
+                lane=block.model.lane.copy(),
+                episode=block.model.episode.copy(),
+                fields=self._copy(block.model.fields),
+            ),
+        )
+        self.blocks.append(kept)
+
+    def write_episode(self, episode: Episode) -> None:  # noqa: D102
+        self.episodes.append(
+            replace(episode, arrays=self._copy(episode.arrays), model=self._copy(episode.model))
+        )
+
+    def close(self) -> None:  # noqa: D102
+        pass
+
+    def _copy(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        copies = {name: array.copy() for name, array in arrays.items()}
+        self._nbytes += sum(copy.nbytes for copy in copies.values())
+        return copies
+
+
+def MemoryReader(writer: MemoryWriter) -> Reader:  # noqa: N802 - reads like the other readers
+    """A reader of what a writer keeps at this moment."""
+    if writer.episodes:
+        return _EpisodesReader(writer.info, list(writer.episodes))
+    return BlocksReader([_MemoryRun(writer.info, list(writer.blocks))])
+
+
+class _MemoryRun(BlockRun):
+    def __init__(self, info: RunInfo, blocks: list[Block]) -> None:
+        self.info = info
+        self._blocks = blocks
+        lanes = len(info.envs)
+        rows = np.array([block.rows for block in blocks], np.int64)
+        step = np.zeros((len(blocks), max([1, *rows])), np.int64)
+        for block, steps in zip(blocks, step, strict=True):
+            steps[: block.rows] = block.step[: block.rows]
+        ends = [end_rows(block.ends, number, info) for number, block in enumerate(blocks)]
+        self._final = [(block, at) for block in blocks for at in range(len(block.ends))]
+        names = dict.fromkeys(name for block in blocks for name in block.ends.values)
+        self.index = Index(
+            rows=rows,
+            gap=np.array([block.gap for block in blocks], np.int64),
+            step=step,
+            first_episode=_stack([block.first_episode for block in blocks], lanes),
+            first_step=_stack([block.first_step for block in blocks], lanes),
+            total=_stack([block.total for block in blocks], lanes),
+            ends=np.concatenate(ends) if ends else np.zeros(0, END_DTYPE),
+            values={
+                name: np.concatenate([column(block.ends, name) for block in blocks])
+                for name in names
+            },
+        )
+
+    def has(self, name: str) -> bool:
+        return any(spec.name == name for spec in self.info.stored)
+
+    def fill(
+        self, out: np.ndarray, name: str, block: int, lane: int, start: int, stop: int
+    ) -> None:
+        out[...] = self._blocks[block].arrays[name][start:stop, lane]
+
+    def tail(self, name: str, block: int, lane: int) -> np.ndarray:
+        return self._blocks[block].tail[name][lane]
+
+    def final(self, name: str, end: int) -> np.ndarray:
+        block, at = self._final[end]
+        return block.ends.final[name][at]
+
+    def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
+        fields: dict[str, np.ndarray] = {}
+        for block in self._blocks:
+            if block.model is not None:
+                mine = (block.model.lane == lane) & (block.model.episode <= key)
+                for at in np.flatnonzero(mine):
+                    fields.update({name: v[at] for name, v in block.model.fields.items()})
+        return {name: value.copy() for name, value in fields.items()}
+
+
+class _EpisodesReader(Reader):
+    """Reads whole episodes."""
+
+    def __init__(self, info: RunInfo, episodes: list[Episode]) -> None:
+        self.info = info
+        self._episodes = sorted(episodes, key=lambda episode: (episode.env, episode.number))
+        rewarded = any(spec.name == "reward" for spec in info.channels)
+        self.episodes = pl.DataFrame(
+            [
+                (e.env, e.number, e.start, e.length, e.rows)
+                + (e.total if rewarded or not np.isnan(e.total) else None,)
+                + (bool(e.terminated), bool(e.truncated), bool(e.cut), e.success)
+                for e in self._episodes
+            ],
+            {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()},
+            orient="row",
+        )
+
+    def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
+        arrays = self._episodes[index].arrays
+        for name in channels:
+            if name not in arrays:
+                raise DataError(f"Unknown channel '{name}'. {nearest(name, list(arrays))}")
+        return {name: arrays[name].copy() for name in channels}
+
+    def model(self, index: int) -> dict[str, np.ndarray]:
+        return {name: value.copy() for name, value in self._episodes[index].model.items()}
+
+    def close(self) -> None:
+        pass
+
+
+def _copy_ends(ends: Ends) -> Ends:
+    copies: dict[str, Any] = {}
+    for name, value in vars(ends).items():
+        nested = isinstance(value, dict)
+        copies[name] = {k: v.copy() for k, v in value.items()} if nested else value.copy()
+    return Ends(**copies)
+
+
+def _stack(arrays: list[np.ndarray], lanes: int) -> np.ndarray:
+    return np.stack(arrays) if arrays else np.zeros((0, lanes), np.int64)

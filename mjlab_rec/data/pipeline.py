@@ -1,0 +1,118 @@
+"""From blocks to files: whole episodes where somebody needs them, and only those to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from mjlab_rec.data.episodes import EpisodeAssembler
+from mjlab_rec.data.formats.base import Writer, WriterOptions
+from mjlab_rec.data.schema import Block, Episode, RunInfo
+
+Keep = Literal["all", "successful", "failed", "separate"]
+
+
+class Pipeline:
+    """Writes blocks, or the episodes in them, in the writer's thread.
+
+    Args:
+        writer: Makes a writer of the format.
+        info: What is recorded.
+        options: How to write; with `keep` "separate" the path gets a suffix for each kind.
+        keep: Which episodes to keep.
+        by_episode: Write whole episodes even if the format could take blocks.
+        max_episodes: Keep no more episodes than this, if they are written one by one.
+    """
+
+    def __init__(
+        self,
+        writer: Callable[[RunInfo, WriterOptions], Writer],
+        info: RunInfo,
+        options: WriterOptions,
+        keep: Keep = "all",
+        by_episode: bool = False,
+        max_episodes: int | None = None,
+    ) -> None:
+        self.episodes = 0
+        self._keep = keep
+        self._max_episodes = max_episodes
+        self._assembler = EpisodeAssembler(info) if by_episode or keep != "all" else None
+        self._writers: list[Writer] = []
+        try:
+            for path in _paths(options.path, keep):
+                options_here = WriterOptions(**{**vars(options), "path": path})
+                self._writers.append(writer(info, options_here))
+        except BaseException:
+            self._close_writers()
+            raise
+
+    @property
+    def writers(self) -> list[Writer]:
+        """The writers: one, or for "separate" that of the successful and of the failed."""
+        return self._writers
+
+    @property
+    def files(self) -> list[Path]:
+        """What was written so far."""
+        return [file for writer in self._writers for file in writer.files]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+        return sum(writer.nbytes for writer in self._writers)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many episodes were kept as are wanted."""
+        return self._max_episodes is not None and self.episodes >= self._max_episodes
+
+    def write(self, block: Block) -> None:
+        """Write a block."""
+        if self._assembler is None:
+            self.episodes += len(block.ends)
+            self._writers[0].write(block)
+        else:
+            for episode in self._assembler.add(block):
+                self._write_episode(episode)
+
+    def close(self) -> None:
+        """Write the episodes that are still running, as cut, and finish the files."""
+        try:
+            if self._assembler is not None:
+                for episode in self._assembler.finish():
+                    self._write_episode(episode)
+                for writer in self._writers:
+                    writer.gaps = self._assembler.gaps
+        finally:
+            self._close_writers()
+
+    def _write_episode(self, episode: Episode) -> None:
+        success = bool(episode.success)
+        if self.full or (self._keep == "successful" and not success):
+            return
+        if self._keep == "failed" and success:
+            return
+        self.episodes += 1
+        failed = self._keep == "separate" and not success
+        self._writers[failed].write_episode(episode)
+
+    def _close_writers(self) -> None:
+        errors = []
+        for writer in self._writers:
+            try:
+                writer.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ExceptionGroup("Closing failed.", errors)
+
+
+def _paths(path: str, keep: Keep) -> list[str]:
+    if keep != "separate" or not path:
+        return [path] * (1 + (keep == "separate"))
+    whole = Path(path)
+    return [
+        str(whole.with_name(f"{whole.stem}_{kind}{whole.suffix}"))
+        for kind in ("successful", "failed")
+    ]

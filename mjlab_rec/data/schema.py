@@ -1,0 +1,257 @@
+"""What a recording is made of: channels, blocks of rows, ends of episodes, whole episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+FORMAT_VERSION = 1
+
+# Names of columns that every table of rows has besides the channels.
+ROW_COLUMNS = ("time", "env", "episode", "step")
+
+
+class DataError(Exception):
+    """Something about a recording is wrong: its file, its contents or how it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSpec:
+    """One quantity of a row, such as ``obs/actor``, as it is stored."""
+
+    name: str
+    """Path of the channel, also its key in the arrays read back."""
+
+    dtype: np.dtype
+    """Type of the elements in the file."""
+
+    shape: tuple[int, ...] = ()
+    """Shape of one environment's value in one row; () for a number."""
+
+    elements: tuple[str, ...] = ()
+    """A name for each element of the flattened value; () where they have none."""
+
+    when: Literal["before", "after"] = "after"
+    """Whether the value is that before the action or what came of it."""
+
+    units: str = ""
+    """Unit of measurement, for those who read the file."""
+
+    next_of: str = ""
+    """If set, nothing is stored in a block for this channel: a row's value is the next row's value
+    of that "before" channel, or the final value where the episode ended."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one environment's value in one row."""
+        return self.size * self.dtype.itemsize
+
+    def columns(self) -> list[str]:
+        """A column name for each element: ``reward``, ``action[slider]``, ``obs/actor[3]``."""
+        if not self.shape:
+            return [self.name]
+        names: Sequence[str] = self.elements or [
+            ",".join(map(str, index)) for index in np.ndindex(*self.shape)
+        ]
+        return [f"{self.name}[{name}]" for name in names]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data that ``from_json`` reads."""
+        return {**asdict(self), "dtype": self.dtype.str}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ChannelSpec:
+        """The inverse of ``to_json``; keys of later versions are ignored."""
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        known["dtype"] = np.dtype(known["dtype"])
+        known["shape"] = tuple(known.get("shape", ()))
+        known["elements"] = tuple(known.get("elements", ()))
+        return cls(**known)
+
+
+@dataclass(kw_only=True)
+class RunInfo:
+    """What a file says about itself."""
+
+    channels: tuple[ChannelSpec, ...]
+    """All channels that can be read back, derived ones included, in the user's order."""
+
+    envs: tuple[int, ...]
+    """Index of the environment that each lane of a block records."""
+
+    step_dt: float
+    """Duration of a control step in seconds."""
+
+    every: int = 1
+    """Control steps from one row to the next."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    """Task, seed, engine, package versions, cfg, ...: plain JSON data, nothing is computed from
+    it."""
+
+    attachments: dict[str, bytes] = field(default_factory=dict)
+    """Whole files that belong to the recording, such as "model.mjb"."""
+
+    @property
+    def stored(self) -> tuple[ChannelSpec, ...]:
+        """The channels that have an array of their own in a block."""
+        return tuple(spec for spec in self.channels if not spec.next_of)
+
+    @property
+    def chained(self) -> tuple[str, ...]:
+        """Names of the "before" channels whose next value some derived channel needs."""
+        return tuple(dict.fromkeys(spec.next_of for spec in self.channels if spec.next_of))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data that ``from_json`` reads; attachments are left out."""
+        return {
+            "format": "mjlab_rec",
+            "version": FORMAT_VERSION,
+            "channels": [spec.to_json() for spec in self.channels],
+            "envs": list(self.envs),
+            "step_dt": self.step_dt,
+            "every": self.every,
+            "about": self.about,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
+        """The inverse of ``to_json``."""
+        if data.get("format") != "mjlab_rec":
+            raise DataError("This was not recorded by mjlab_rec: it does not describe itself.")
+        if data["version"] > FORMAT_VERSION:
+            raise DataError(
+                f"This was recorded in format version {data['version']}, but this mjlab_rec reads"
+                f" up to {FORMAT_VERSION}. Install a newer one."
+            )
+        return cls(
+            channels=tuple(ChannelSpec.from_json(spec) for spec in data["channels"]),
+            envs=tuple(data["envs"]),
+            step_dt=data["step_dt"],
+            every=data["every"],
+            about=data["about"],
+        )
+
+
+@dataclass(kw_only=True)
+class Ends:
+    """Episodes that ended within a block, in the order in which they ended: n of them.
+
+    Episodes without a single step, such as between two resets in a row, are left out.
+    """
+
+    lane: np.ndarray  # (n,) int32
+    row: np.ndarray  # (n,) int32, its last row in the block; -1: it has none there
+    episode: np.ndarray  # (n,) int32, counted per environment
+    at: np.ndarray  # (n,) int64, control steps of the environment when it ended
+    length: np.ndarray  # (n,) int32, control steps, recorded or not
+    total: np.ndarray  # (n,) float64, sum of rewards (the return)
+    terminated: np.ndarray  # (n,) bool
+    truncated: np.ndarray  # (n,) bool; an episode with neither was cut by the user
+    success: np.ndarray  # (n,) int8: 1 yes, 0 no, -1 nobody said
+    final: dict[str, np.ndarray] = field(default_factory=dict)  # chained name -> (n, *shape)
+    values: dict[str, np.ndarray] = field(default_factory=dict)  # more about each end, (n,)
+
+    def __len__(self) -> int:
+        return len(self.lane)
+
+
+@dataclass(kw_only=True)
+class ModelRows:
+    """Per-world model fields as they were from the first row of some episodes on: n of them."""
+
+    lane: np.ndarray  # (n,) int32
+    episode: np.ndarray  # (n,) int32
+    fields: dict[str, np.ndarray]  # model field -> (n, *shape)
+
+    def __len__(self) -> int:
+        return len(self.lane)
+
+
+@dataclass(kw_only=True)
+class Block:
+    """Consecutive rows of all lanes. A lane is the row of one environment.
+
+    The arrays lie in memory that is used again: whoever keeps them makes copies. They are
+    time-major, as they were recorded.
+    """
+
+    info: RunInfo
+    rows: int
+    arrays: dict[str, np.ndarray]  # stored channel -> (rows, lanes, *shape)
+    tail: dict[str, np.ndarray]  # chained channel -> (lanes, *shape), after the last row; where an
+    # episode ended with the last row it is already the new episode's
+    step: np.ndarray  # (rows,) int64, control steps of the environment before each row
+    first_episode: np.ndarray  # (lanes,) int32, episode of the first row
+    first_step: np.ndarray  # (lanes,) int32, steps of that episode before the first row
+    total: np.ndarray  # (lanes,) float64, return of the running episode after the last row
+    ends: Ends
+    active: np.ndarray | None = None  # (rows, lanes) bool: rows that a trigger wants; None: all
+    model: ModelRows | None = None  # model fields that changed, from their episodes on
+    gap: int = 0  # rows lost between the previous block and this one
+
+    @property
+    def lanes(self) -> int:
+        """Number of environments."""
+        return len(self.first_episode)
+
+    def dense(self, name: str) -> np.ndarray:
+        """A channel with a value for every row (rows, lanes, *shape), derived ones included."""
+        if name in self.arrays:
+            return self.arrays[name]
+        spec = next(spec for spec in self.info.channels if spec.name == name)
+        source = spec.next_of
+        values = np.concatenate([self.arrays[source][1:], self.tail[source][None]])
+        at = self.ends.row >= 0
+        values[self.ends.row[at], self.ends.lane[at]] = self.ends.final[source][at]
+        return values
+
+    def numbering(self) -> tuple[np.ndarray, np.ndarray]:
+        """Episode, and steps taken in it before the row, of every row: both (rows, lanes) int32."""
+        episode = np.zeros((self.rows, self.lanes), np.int32)
+        began = np.zeros((self.rows, self.lanes), np.int64)  # control step of the episode's start
+        if self.rows:
+            episode[0] = self.first_episode
+            began[0] = self.step[0] - self.first_step
+            at = self.ends.row + 1 < self.rows
+            after = self.ends.row[at] + 1, self.ends.lane[at]
+            # Of several ends before a row the last one counts; both only ever grow.
+            np.maximum.at(episode, after, self.ends.episode[at] + 1)
+            np.maximum.at(began, after, self.ends.at[at])
+            np.maximum.accumulate(episode, axis=0, out=episode)
+            np.maximum.accumulate(began, axis=0, out=began)
+        return episode, (self.step[:, None] - began).astype(np.int32)
+
+
+@dataclass(kw_only=True)
+class Episode:
+    """A whole episode of one environment, or what was recorded of it."""
+
+    env: int
+    number: int  # counted per environment from 0
+    start: int  # control steps of the environment before the first recorded row
+    length: int  # control steps, recorded or not
+    total: float  # sum of rewards over all steps (the return)
+    terminated: bool
+    truncated: bool
+    success: bool | None  # None: nobody said
+    arrays: dict[str, np.ndarray]  # channel -> (rows, *shape); "step" -> (rows,) int32
+    model: dict[str, np.ndarray] = field(default_factory=dict)  # model field -> (*shape)
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was ended by a reset from outside, or by the end of the recording."""
+        return not (self.terminated or self.truncated)
+
+    @property
+    def rows(self) -> int:
+        """Number of recorded rows."""
+        return len(self.arrays["step"])

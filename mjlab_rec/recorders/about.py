@@ -1,0 +1,61 @@
+"""What a recording says about the environment that it comes from, as plain data."""
+
+from __future__ import annotations
+
+import enum
+import importlib.metadata
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+PACKAGES = ("mjlab_rec", "mjlab", "torch", "mujoco", "mujoco-warp", "warp-lang", "mjbatch", "numpy")
+
+
+def about(env: Any) -> dict[str, Any]:
+    """Task, seed, engine, versions and cfg of an environment, as JSON data."""
+    return {
+        "task": getattr(env.cfg, "task", None) or type(env).__name__,
+        "num_envs": env.num_envs,
+        "device": str(env.device),
+        "engine": getattr(env.sim, "engine_name", "warp"),
+        "seed": env.cfg.seed,
+        "physics_dt": env.physics_dt,
+        "step_dt": env.step_dt,
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "env_cfg": as_json(env.cfg),
+    }
+
+
+def as_json(value: Any, depth: int = 0) -> Any:
+    """A cfg as JSON data: functions and classes by name, everything else as it is written."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value if not isinstance(value, enum.Enum) else value.name
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, enum.Enum):
+        return value.name
+    if depth > 30:
+        return "..."
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name, None), depth + 1) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [as_json(item, depth + 1) for item in value]
+    if isinstance(value, (np.ndarray, torch.Tensor)) and math.prod(value.shape) <= 1000:
+        return as_json(value.tolist(), depth + 1)
+    name = getattr(value, "__qualname__", None)
+    if name is not None:
+        return f"{getattr(value, '__module__', '')}:{name}"
+    return f"<{type(value).__name__}>"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

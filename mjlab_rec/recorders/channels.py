@@ -1,0 +1,397 @@
+"""What can be recorded of an environment, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mjlab_rec.data.schema import ChannelSpec
+from mjlab_rec.data.staging import numpy_dtype
+from mjlab_rec.utils.string import nearest
+
+DEFAULT_CHANNELS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+
+Observations = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Channel:
+    """A quantity of your own to record."""
+
+    name: str
+    """Its name in the file; slashes group channels."""
+
+    func: Callable[[Any], torch.Tensor]
+    """Called as ``func(env)`` in every recorded step; returns (num_envs, ...). It is read at once,
+    so it may be a live view."""
+
+    element_names: tuple[str, ...] = ()
+    """A name for each element of the flattened value."""
+
+    when: Literal["before", "after"] = "before"
+    """Read it when the observation of the row is new, or when the action has had its effect (and
+    before a reset)."""
+
+    units: str = ""
+    """Unit of measurement."""
+
+
+@dataclass(kw_only=True)
+class Source:
+    """A channel bound to an environment."""
+
+    name: str
+    read: Callable[[], torch.Tensor]
+    when: Literal["before", "after", "next"] = "after"
+    elements: tuple[str, ...] = ()
+    units: str = ""
+    into: Callable[[torch.Tensor], object] | None = None
+    """Writes the value into a given tensor, where that saves a copy."""
+    exact: bool = False
+    """Whether its precision must be kept whatever the recorder's dtype."""
+    derived: bool = False
+    """Whether an "after" value is only right after the step's forward pass."""
+    of_obs: Callable[[Observations], torch.Tensor] | None = None
+    """The value within a dict of observations, if it is one."""
+    next_of: str = ""
+    """Name of the observation that this is the next one of."""
+
+    def spec(self, dtype: np.dtype | None, next_of: str = "") -> ChannelSpec:
+        """How the channel is stored, with floats as `dtype` unless they must stay exact."""
+        value = self.read()
+        kind = numpy_dtype(value.dtype)
+        if dtype is not None and kind.kind == "f" and not self.exact:
+            kind = dtype
+        shape = tuple(value.shape[1:])
+        size = int(np.prod(shape, dtype=int))
+        if self.elements and len(self.elements) != size:
+            raise ValueError(
+                f"Channel '{self.name}' has {size} elements, but {len(self.elements)} element"
+                f" names: {', '.join(self.elements)}."
+            )
+        return ChannelSpec(
+            name=self.name,
+            dtype=kind,
+            shape=shape,
+            elements=self.elements,
+            when="before" if self.when == "before" else "after",
+            units=self.units,
+            next_of=next_of,
+        )
+
+
+def resolve_channels(env: Any, names: Sequence[str | Channel]) -> list[Source]:
+    """Find what is asked for; a name such as "obs" stands for everything below it."""
+    sources: dict[str, Source] = {}
+    for name in names:
+        for source in [_custom(env, name)] if isinstance(name, Channel) else _find(env, name):
+            if isinstance(name, Channel) and source.name in sources:
+                raise ValueError(f"There are two channels named '{source.name}'.")
+            sources.setdefault(source.name, source)
+    return list(sources.values())
+
+
+def known_channels(env: Any) -> list[str]:
+    """The names of all channels that an environment has, but for those of its entities."""
+    return [source.name for source in _sources(env)]
+
+
+def _custom(env: Any, channel: Channel) -> Source:
+    def read() -> torch.Tensor:
+        value = channel.func(env)
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"Channel '{channel.name}' returned {type(value).__name__}, expected a torch.Tensor"
+                f" of shape ({env.num_envs}, ...) with numbers or flags."
+            )
+        if value.ndim == 0 or value.shape[0] != env.num_envs:
+            raise ValueError(
+                f"Channel '{channel.name}' returned shape {tuple(value.shape)}, expected"
+                f" ({env.num_envs}, ...): one value per environment."
+            )
+        return value
+
+    return Source(
+        name=channel.name,
+        read=read,
+        when=channel.when,
+        elements=tuple(channel.element_names),
+        units=channel.units,
+        derived=channel.when == "after",
+    )
+
+
+def _find(env: Any, name: str) -> list[Source]:
+    if name.startswith("entity/"):
+        return [_entity_source(env, name)]
+    if name == "sensor" or name.startswith("sensor/"):
+        return _sensors(env, name)
+    everything = list(_sources(env))
+    found = [s for s in everything if s.name == name or s.name.startswith(name + "/")]
+    # "obs/actor" is the whole group; its terms are asked for one by one.
+    exact = [s for s in found if s.name == name]
+    if exact:
+        return exact
+    if name in ("obs", "next_obs"):
+        whole = {s.name for s in found if s.name.count("/") == 1}
+        found = [s for s in found if s.name in whole or s.name.rpartition("/")[0] not in whole]
+    if not found and name in ("command", "reward_terms"):
+        return []  # A task may have none; a list of channels can fit many tasks.
+    if not found:
+        known = list(dict.fromkeys([*(s.name for s in everything), *_entity_examples(env)]))
+        tops = [n for n in ("obs", "next_obs", "command", "sensor", "reward_terms") if n in name]
+        raise ValueError(f"Unknown channel '{name}'. {nearest(name, [*known, *tops])}")
+    return found
+
+
+def _sources(env: Any) -> Iterator[Source]:
+    """Every channel but those of entities, which are too many to list."""
+    yield from _observations(env)
+    yield from _actions(env)
+    yield Source(name="reward", read=lambda: env.reward_buf)
+    yield from _reward_terms(env)
+    yield Source(name="terminated", read=lambda: env.reset_terminated)
+    yield Source(name="truncated", read=lambda: env.reset_time_outs)
+    for name in _names(env.command_manager):
+        read = partial(env.command_manager.get_command, name)
+        yield Source(name=f"command/{name}", read=read, when="before")
+    if hasattr(env.sim, "get_state"):
+        yield Source(
+            name="state",
+            read=env.sim.get_state,
+            into=env.sim.get_state,
+            when="before",
+            exact=True,
+            elements=_state_elements(env.sim),
+        )
+    yield Source(
+        name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
+    )
+    for name in env.scene.sensors:
+        # Not read here: a field that somebody has read is kept up to date from then on.
+        yield Source(name=f"sensor/{name}", read=lambda: torch.empty(0), when="before")
+
+
+def _observations(env: Any) -> Iterator[Source]:
+    manager = env.observation_manager
+    for group, terms in manager.active_terms.items():
+        dims = [tuple(d) for d in manager.group_obs_term_dim[group]]
+        whole = manager.group_obs_concatenate[group]
+        offset = 0
+        flat = all(len(d) == 1 for d in dims)
+        if whole:
+            elements: tuple[str, ...] = ()
+            if flat:
+                elements = tuple(
+                    term if d[0] == 1 else f"{term}.{i}"
+                    for term, d in zip(terms, dims, strict=True)
+                    for i in range(d[0])
+                )
+            yield from _obs_pair(env, group, lambda obs, g=group: obs[g], elements)
+        for term, dim in zip(terms, dims, strict=True):
+            if not whole:
+                get: Any = lambda obs, g=group, t=term: obs[g][t]  # noqa: E731
+            elif flat:
+                get = lambda obs, g=group, a=offset, b=offset + dim[0]: obs[g][:, a:b]  # noqa: E731
+                offset += dim[0]
+            else:
+                continue  # Terms of several axes, concatenated: ask for the group.
+            yield from _obs_pair(env, f"{group}/{term}", get, ())
+
+
+def _obs_pair(
+    env: Any, path: str, get: Callable[[Observations], torch.Tensor], elements: tuple[str, ...]
+) -> Iterator[Source]:
+    yield Source(
+        name=f"obs/{path}",
+        read=lambda: get(env.obs_buf),
+        when="before",
+        elements=elements,
+        of_obs=get,
+    )
+    yield Source(
+        name=f"next_obs/{path}",
+        read=lambda: get(env.extras.get("final_obs", env.obs_buf)),
+        when="next",
+        elements=elements,
+        of_obs=get,
+        next_of=f"obs/{path}",
+    )
+
+
+def _actions(env: Any) -> Iterator[Source]:
+    manager = env.action_manager
+    terms = [manager.get_term(name) for name in manager.active_terms]
+    elements: list[str] = []
+    for name, term, dim in zip(manager.active_terms, terms, manager.action_term_dim, strict=True):
+        targets = getattr(term, "target_names", None) or [str(i) for i in range(dim)]
+        if len(targets) != dim:
+            targets = [str(i) for i in range(dim)]
+        elements += [f"{name}.{target}" for target in targets]
+    yield Source(name="action", read=lambda: manager.action, elements=tuple(elements))
+    if terms:
+        yield Source(
+            name="processed_action",
+            read=lambda: (
+                torch.cat([_processed(term) for term in terms], dim=-1)
+                if len(terms) > 1
+                else _processed(terms[0])
+            ),
+        )
+
+
+def _processed(term: Any) -> torch.Tensor:
+    """What a term made of the policy's action; the action itself if it makes nothing of it."""
+    for name in ("processed_actions", "_processed_actions"):
+        if hasattr(term, name):
+            return getattr(term, name)
+    return term.raw_action
+
+
+def _reward_terms(env: Any) -> Iterator[Source]:
+    manager = env.reward_manager
+    scale = env.step_dt if getattr(env.cfg, "scale_rewards_by_dt", True) else 1.0
+    for i, name in enumerate(manager.active_terms):
+        yield Source(
+            name=f"reward_terms/{name}",
+            read=lambda i=i: _step_reward(manager)[:, i] * scale,
+        )
+
+
+def _step_reward(manager: Any) -> torch.Tensor:
+    """Rate of each term (num_envs, terms); mjlab's manager has it under a private name only."""
+    value = getattr(manager, "step_reward", None)
+    return manager._step_reward if value is None else value
+
+
+def _sensors(env: Any, name: str) -> list[Source]:
+    """Every sensor with this name, or every field of one that has several."""
+    wanted = name.partition("/")[2]
+    found = []
+    for key, sensor in env.scene.sensors.items():
+        if wanted not in ("", key) and not wanted.startswith(key + "/"):
+            continue
+        value = sensor.data
+        if isinstance(value, torch.Tensor):
+            read: Any = lambda s=sensor: s.data  # noqa: E731
+            found.append(Source(name=f"sensor/{key}", read=read, when="before"))
+        elif is_dataclass(value):
+            for item in fields(value):
+                if isinstance(getattr(value, item.name), torch.Tensor):
+                    read = lambda s=sensor, f=item.name: getattr(s.data, f)  # noqa: E731
+                    path = f"sensor/{key}/{item.name}"
+                    found.append(Source(name=path, read=read, when="before"))
+    chosen = [s for s in found if s.name == name] or [
+        s for s in found if s.name.startswith(name + "/") or not wanted
+    ]
+    if not chosen:
+        known = [s.name for s in found] or [f"sensor/{key}" for key in env.scene.sensors]
+        raise ValueError(f"Unknown channel '{name}'. {nearest(name, known)}")
+    return chosen
+
+
+def _entity_source(env: Any, name: str) -> Source:
+    _, _, rest = name.partition("/")
+    # Entities may have slashes in their names, fields have none.
+    entity_name, _, attribute = rest.rpartition("/")
+    entities = env.scene.entities
+    if entity_name not in entities:
+        known = _entity_examples(env)
+        raise ValueError(f"Unknown channel '{name}'. {nearest(name, known)}")
+    entity = entities[entity_name]
+    known = _entity_fields(entity)
+    value = None
+    if attribute in known:
+        value = getattr(entity.data, attribute, None)
+    if not isinstance(value, torch.Tensor) or value.shape[:1] != (env.num_envs,):
+        hint = nearest(attribute, known)
+        raise ValueError(
+            f"Unknown channel '{name}': the data of entity '{entity_name}' has no field"
+            f" '{attribute}' with a value per environment. {hint}"
+        )
+    return Source(
+        name=name,
+        read=lambda: getattr(entity.data, attribute),
+        when="before",
+        elements=_entity_elements(entity, attribute, tuple(value.shape[1:])),
+    )
+
+
+def _entity_fields(entity: Any) -> list[str]:
+    data = entity.data
+    names = {n for n in dir(type(data)) if not callable(getattr(type(data), n, None))}
+    names |= {n for n, v in vars(data).items() if isinstance(v, torch.Tensor)}
+    return sorted(n for n in names if not n.startswith("_"))
+
+
+def _entity_examples(env: Any) -> list[str]:
+    return [
+        f"entity/{name}/{field}"
+        for name, entity in env.scene.entities.items()
+        for field in ("joint_pos", "root_link_pos_w")
+        if field in _entity_fields(entity)
+    ]
+
+
+def _entity_elements(entity: Any, attribute: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the parts that a field has a value for, such as those of the joints."""
+    kind = attribute.partition("_")[0]
+    parts = getattr(entity, f"{kind}_names", ())
+    if not shape or len(parts) != shape[0] or not parts:
+        return ()
+    rest = [".".join(map(str, index)) for index in np.ndindex(*shape[1:])]
+    return tuple(part + (f".{r}" if r else "") for part in parts for r in rest)
+
+
+def _state_elements(sim: Any) -> tuple[str, ...]:
+    return tuple(
+        name if columns.stop - columns.start == 1 else f"{name}.{i}"
+        for name, columns in sim.state_layout.items()
+        for i in range(columns.stop - columns.start)
+    )
+
+
+def _actuator_names(model: Any) -> tuple[str, ...]:
+    return tuple(model.actuator(i).name or f"actuator{i}" for i in range(model.nu))
+
+
+def _names(manager: Any) -> list[str]:
+    return list(manager.active_terms)
+
+
+def provide_final_obs(env: Any) -> None:
+    """Have the environment provide final observations, as the next ones where episodes end."""
+    if not hasattr(env.cfg, "final_obs"):
+        raise ValueError(
+            f"{type(env).__name__} provides no final observations, so 'next_obs' would be wrong"
+            " where episodes end. Leave it out of the recorder's channels."
+        )
+    env.cfg.final_obs = True
+
+
+def model_fields_in_flux(env: Any) -> list[str]:
+    """Per-world model fields that events change in the middle of episodes."""
+    return [
+        field
+        for term in (getattr(env.cfg, "events", None) or {}).values()
+        if term is not None and term.mode in ("interval", "step")
+        for field in getattr(term.func, "model_fields", ())
+    ]
+
+
+def model_sources(env: Any, fields: Sequence[str]) -> list[Source]:
+    """Model fields as channels, for those that may change at any step."""
+    return [
+        Source(
+            name=f"model/{field}",
+            read=lambda f=field: getattr(env.sim.model, f),
+            when="before",
+            exact=True,
+        )
+        for field in dict.fromkeys(fields)
+    ]

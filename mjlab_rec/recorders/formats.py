@@ -1,0 +1,101 @@
+"""A recorder for each file format: the rollout recorder, and where it writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mjlab_rec.data.formats import writer_class
+from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.rollout import RolloutRecorder
+
+if TYPE_CHECKING:
+    from mjlab_rec.data.formats.memory import MemoryWriter
+    from mjlab_rec.data.rollouts import Rollouts
+
+
+class CsvRecorder(RolloutRecorder):
+    """Records one table of named columns, in the order of time."""
+
+    format = "csv"
+
+
+@dataclass(kw_only=True)
+class CsvRecorderCfg(RolloutRecorderCfg):
+    """Configuration of ``CsvRecorder``."""
+
+    func: type = CsvRecorder
+
+
+class Hdf5Recorder(RolloutRecorder):
+    """Records an HDF5 file: the fastest, and a kill loses at most the running block."""
+
+    cfg: Hdf5RecorderCfg
+
+    def writer(self) -> Callable[..., Any]:
+        """What writes the layout that was asked for."""
+        return writer_class("robomimic" if self.cfg.layout == "episodes" else "hdf5")
+
+
+@dataclass(kw_only=True)
+class Hdf5RecorderCfg(RolloutRecorderCfg):
+    """Configuration of ``Hdf5Recorder``."""
+
+    func: type = Hdf5Recorder
+
+    layout: Literal["blocks", "episodes"] = "blocks"
+    """"blocks" is fast and survives a kill; "episodes" has a group per episode, as robomimic and
+    Isaac Lab read it, and is written when an episode ends."""
+
+
+Hdf5Recorder.cfg_type = Hdf5RecorderCfg
+
+
+class NpzRecorder(RolloutRecorder):
+    """Records a folder with an NPZ file per episode, or one NPZ file written at the end."""
+
+    format = "npz"
+
+
+@dataclass(kw_only=True)
+class NpzRecorderCfg(RolloutRecorderCfg):
+    """Configuration of ``NpzRecorder``."""
+
+    func: type = NpzRecorder
+
+
+class ParquetRecorder(RolloutRecorder):
+    """Records a folder of Parquet files, one row per step, episodes in one piece."""
+
+    format = "parquet"
+
+
+@dataclass(kw_only=True)
+class ParquetRecorderCfg(RolloutRecorderCfg):
+    """Configuration of ``ParquetRecorder``."""
+
+    func: type = ParquetRecorder
+
+
+class MemoryRecorder(RolloutRecorder):
+    """Keeps rollouts in memory, to be read in the same process."""
+
+    format = "memory"
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """Everything recorded so far."""
+        from mjlab_rec.data.formats.memory import MemoryReader
+        from mjlab_rec.data.rollouts import Rollouts
+
+        self.flush()
+        writer: MemoryWriter = self._pipeline.writers[0]  # type: ignore[assignment]
+        return Rollouts(MemoryReader(writer))
+
+
+@dataclass(kw_only=True)
+class MemoryRecorderCfg(RolloutRecorderCfg):
+    """Configuration of ``MemoryRecorder``."""
+
+    func: type = MemoryRecorder

@@ -1,0 +1,156 @@
+"""Recorders by name: presets in TOML files, and any field of theirs set from outside."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
+from mjlab_rec.recorders.triggers import Trigger, trigger_from
+from mjlab_rec.utils.cfg_paths import field_types
+from mjlab_rec.utils.lookup import look_up
+from mjlab_rec.utils.plain_data import build, fit_words
+from mjlab_rec.utils.string import nearest
+
+PRESETS = Path(__file__).parents[2] / "configs" / "recorders"
+"""Where the project's presets are. Where only the package is installed there are none, and presets
+are named by their path."""
+
+# A recorder's name in presets: where its cfg is, and what its path ends in; None: it has no path.
+KINDS: dict[str, tuple[str, str | None]] = {
+    "csv": ("mjlab_rec.recorders:CsvRecorderCfg", ".csv"),
+    "hdf5": ("mjlab_rec.recorders:Hdf5RecorderCfg", ".h5"),
+    "npz": ("mjlab_rec.recorders:NpzRecorderCfg", ""),
+    "parquet": ("mjlab_rec.recorders:ParquetRecorderCfg", ""),
+    "memory": ("mjlab_rec.recorders:MemoryRecorderCfg", None),
+    "episode_log": ("mjlab_rec.recorders:EpisodeLogRecorderCfg", ".jsonl"),
+    "flight": ("mjlab_rec.recorders.flight:FlightRecorderCfg", ""),
+}
+
+_MAKERS = {Trigger: trigger_from}
+
+
+class Preset:
+    """A recorder with the fields that are set so far.
+
+    Args:
+        source: Name of a preset in configs/recorders, path of a TOML file, name of a recorder, or
+            "package.module:Class" for a recorder or a recorder's cfg of your own.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self.fields: dict[str, Any] = _read(self.source)
+        """What is set so far."""
+        recorder = self.fields.pop("recorder")
+        target, self._suffix = KINDS.get(recorder, (recorder, None))
+        if ":" not in target:
+            raise ValueError(
+                f"Unknown recorder {target!r}. {nearest(target, list(KINDS))} One of your own is"
+                " named as 'package.module:Class'."
+            )
+        self.cfg_class, self._func = _classes(target)
+
+    @property
+    def name(self) -> str:
+        """A short name: that of the file or of the class."""
+        return Path(self.source.rpartition(":")[2]).stem
+
+    def set(self, field: str, words: Sequence[str]) -> None:
+        """Set a field from the words of a command line; ``params.x`` is an entry of the params."""
+        name, _, entry = field.replace("-", "_").partition(".")
+        hints = self._hints()
+        if name not in hints or (entry and name != "params"):
+            raise ValueError(
+                f"The recorder {self.name!r} has no {field!r}. {nearest(field, list(hints))}"
+            )
+        if not words:
+            raise ValueError("a value is missing.")
+        if entry:
+            self.fields[name] = {**self.fields.get(name, {}), entry: fit_words(words, Any)}
+        else:
+            self.fields[name] = fit_words(words, hints[name], _MAKERS)
+
+    def build(self, folder: str | Path | None = None) -> RecorderTermCfg:
+        """Check the fields and make the cfg.
+
+        Args:
+            folder: If no path is set, write into this folder, to the next free file or folder of
+                the preset's name.
+        """
+        table = dict(self.fields)
+        if folder is not None and self._suffix is not None and "path" not in table:
+            table["path"] = str(Path(folder) / f"{self.name}{self._suffix}")
+            if "if_exists" in self._hints():
+                table.setdefault("if_exists", "number")
+        for key in table:
+            if key not in self._hints():
+                raise ValueError(
+                    f"Recorder preset {self.source!r}: there is no field {key!r}."
+                    f" {nearest(key, list(self._hints()))}"
+                )
+        if self._func is not None:
+            table["func"] = self._func
+        try:
+            return build(self.cfg_class, table, _MAKERS)
+        except ValueError as error:
+            raise ValueError(f"Recorder preset {self.source!r}: {error}") from None
+
+    def _hints(self) -> dict[str, Any]:
+        """Fields that can be set, with their declared types."""
+        hints = field_types(self.cfg_class)
+        del hints["func"]
+        return hints
+
+
+def load_preset(source: str | Path, **fields: Any) -> RecorderTermCfg:
+    """Make a recorder's cfg from a preset, with some fields set anew.
+
+    ``cfg.recorders["rollout"] = load_preset("hdf5", path="run.h5")``. For the source see `Preset`.
+    """
+    preset = Preset(source)
+    preset.fields.update(fields)
+    return preset.build()
+
+
+def preset_names() -> list[str]:
+    """Names that ``load_preset`` knows."""
+    return sorted({*KINDS, *(path.stem for path in PRESETS.glob("*.toml"))})
+
+
+def _read(source: str) -> dict[str, Any]:
+    """The table of a preset; it says at least which recorder it is for."""
+    path = Path(source) if source.endswith(".toml") else PRESETS / f"{source}.toml"
+    if not path.is_file():
+        if source in KINDS or ":" in source:
+            return {"recorder": source}
+        raise ValueError(
+            f"Unknown recorder preset {source!r}. {nearest(path.stem, preset_names())} Or give the"
+            " path of a TOML file, or 'package.module:Class' for a recorder of your own."
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The preset {str(path)!r} is not valid TOML: {error}.") from None
+    if not isinstance(table.get("recorder"), str):
+        raise ValueError(
+            f"The preset {str(path)!r} does not say which recorder it is for. Begin it with a line"
+            f' such as recorder = "hdf5". Known: {", ".join(KINDS)}.'
+        )
+    return table
+
+
+def _classes(target: str) -> tuple[type[RecorderTermCfg], type[RecorderTerm] | None]:
+    """The cfg class that a target names; for a recorder the plain one, and the recorder."""
+    found = look_up(target)
+    if isinstance(found, type) and issubclass(found, RecorderTerm):
+        return RecorderTermCfg, found
+    if isinstance(found, type) and is_dataclass(found) and issubclass(found, RecorderTermCfg):
+        return found, None
+    raise ValueError(
+        f"{target!r} is neither a subclass of RecorderTerm nor a dataclass that inherits from"
+        " RecorderTermCfg."
+    )

@@ -1,0 +1,183 @@
+"""Reading the values of a row from the environment into the blocks of a staging area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mjlab_rec.data.schema import ChannelSpec
+from mjlab_rec.recorders.channels import Source
+from mjlab_rec.utils.copies import copy_all
+
+Parts = dict[str, torch.Tensor]
+
+
+class _Group:
+    """Sources that are read at the same moment."""
+
+    def __init__(self, sources: Sequence[Source], lanes: Lanes) -> None:
+        self.sources = list(sources)
+        self._lanes = lanes
+        self._expected: list[tuple[torch.Size, torch.dtype]] = []
+        self._scratch: dict[str, torch.Tensor] = {}
+        for source in self.sources:
+            value = source.read()
+            self._expected.append((value.shape, value.dtype))
+            if source.into is not None:
+                self._scratch[source.name] = value
+        # Per block, per row: where the values go. Slicing anew in every step would cost more than
+        # the copies themselves.
+        self._places: dict[int, list[list[torch.Tensor]]] = {}
+
+    def places(self, parts: Parts, row: int) -> list[torch.Tensor]:
+        """Where in a block the values of a row go."""
+        rows = self._places.get(id(parts))
+        if rows is None:
+            buffers = [parts["/" + source.name] for source in self.sources]
+            count = min((len(buffer) for buffer in buffers), default=0)
+            rows = [[buffer[i] for buffer in buffers] for i in range(count)]
+            self._places[id(parts)] = rows
+        return rows[row]
+
+    def copy(self, parts: Parts, row: int) -> None:
+        """Read all sources into a row."""
+        if self.sources:
+            places = self.places(parts, row)
+            copy_all(places, [self.read(i, place) for i, place in enumerate(places)])
+
+    def read(self, index: int, place: torch.Tensor) -> torch.Tensor:
+        """The value of a source for the recorded environments."""
+        source = self.sources[index]
+        if source.into is not None:
+            direct = self._lanes.all and place.dtype == self._expected[index][1]
+            value = place if direct else self._scratch[source.name]
+            source.into(value)
+        else:
+            value = source.read()
+            shape, dtype = self._expected[index]
+            if value.shape != shape or value.dtype != dtype:
+                raise ValueError(
+                    f"Channel '{source.name}' changed: it is {value.dtype} {tuple(value.shape)} now"
+                    f" and was {dtype} {tuple(shape)} when recording began. A channel keeps its"
+                    " type and shape."
+                )
+        return self._lanes.select(value)
+
+
+class Lanes:
+    """Which environments are recorded: a lane each."""
+
+    def __init__(self, env_ids: Sequence[int], num_envs: int, device: str) -> None:
+        count = len(env_ids)
+        self.env_ids = tuple(env_ids)
+        self.count = count
+        self.all = list(env_ids) == list(range(num_envs))
+        self._prefix = list(env_ids) == list(range(count))
+        self._ids = torch.tensor(env_ids, dtype=torch.long, device=device)
+        self._lane_of = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self._lane_of[self._ids] = torch.arange(count, device=device)
+        self._has = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self._has[self._ids] = True
+
+    def select(self, value: torch.Tensor) -> torch.Tensor:
+        """The recorded environments' part of a value for all."""
+        if self.all:
+            return value
+        return value[: self.count] if self._prefix else value.index_select(0, self._ids)
+
+    def of(self, env_ids: torch.Tensor) -> torch.Tensor:
+        """Lanes of environments; 0, which is some other's, for those that are not recorded."""
+        return env_ids if self.all else self._lane_of[env_ids]
+
+    def has(self, env_ids: torch.Tensor) -> torch.Tensor:
+        """Which of these environments are recorded."""
+        return self._has[env_ids]
+
+
+class RowReader:
+    """Reads rows: "before" values ahead, "after" values before a reset, next ones at the end.
+
+    Args:
+        env: The environment.
+        sources: What to record.
+        lanes: Of which environments.
+        chain: Whether rows follow each other step by step, so that the next observation of a row
+            need not be stored: it is the next row's.
+        dtype: Type for floating-point channels, None to keep theirs.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        sources: Sequence[Source],
+        lanes: Lanes,
+        chain: bool,
+        dtype: np.dtype | None,
+    ) -> None:
+        self._env = env
+        self._lanes = lanes
+        recorded = {source.name for source in sources}
+        self._chained = [
+            source
+            for source in sources
+            if source.when == "next" and chain and source.next_of in recorded
+        ]
+        chained = {source.name for source in self._chained}
+        self.specs: tuple[ChannelSpec, ...] = tuple(
+            source.spec(dtype, source.next_of if source.name in chained else "")
+            for source in sources
+        )
+        rest = [source for source in sources if source.name not in chained]
+        self._before = _Group([s for s in rest if s.when == "before"], lanes)
+        self._after = _Group([s for s in rest if s.when == "after"], lanes)
+        self._next = _Group([s for s in rest if s.when == "next"], lanes)
+        self._derived = [i for i, s in enumerate(self._after.sources) if s.derived]
+
+    @property
+    def chains(self) -> bool:
+        """Whether a row's next observation is looked up in the next row."""
+        return bool(self._chained)
+
+    def before(self, parts: Parts, row: int) -> None:
+        """Read what a row starts from."""
+        self._before.copy(parts, row)
+
+    def after(self, parts: Parts, row: int) -> None:
+        """Read what came of a row's action, before a reset wipes it out."""
+        self._after.copy(parts, row)
+
+    def complete(self, parts: Parts, row: int, was_reset: bool) -> None:
+        """Read what is only known at the end of the step."""
+        self._next.copy(parts, row)
+        if was_reset and self._derived:
+            ended = self._lanes.select(self._env.reset_buf)
+            places = self._after.places(parts, row)
+            for i in self._derived:
+                # Elsewhere the step's forward pass came after the value was read.
+                mask = ended.view(-1, *[1] * (places[i].ndim - 1))
+                value = self._after.read(i, places[i]).to(places[i].dtype)
+                torch.where(mask, places[i], value, out=places[i])
+
+    def finals(self, parts: Parts, at: slice, env_ids: torch.Tensor) -> None:
+        """Read the final observations of episodes that the environment is about to reset."""
+        for source in self._chained:
+            assert source.of_obs is not None
+            value = source.of_obs(self._env.extras["final_obs"])
+            gather(value, env_ids, parts["final/" + source.next_of][at])
+
+    def finals_from_row(self, parts: Parts, at: slice, env_ids: torch.Tensor, row: int) -> None:
+        """Take the final observations from what was read ahead for the next row."""
+        for source in self._chained:
+            ahead = parts["/" + source.next_of][row]
+            gather(ahead, self._lanes.of(env_ids), parts["final/" + source.next_of][at])
+
+
+def gather(values: torch.Tensor, ids: torch.Tensor, out: torch.Tensor) -> None:
+    """Write some rows of a tensor to another place, converting their type if need be."""
+    if values.dtype == out.dtype:
+        torch.index_select(values, 0, ids, out=out)
+    else:
+        out.copy_(values.index_select(0, ids))

@@ -1,0 +1,77 @@
+"""Which steps of which environments a trigger wants recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mjlab_rec.recorders.triggers import Trigger, trigger_from
+
+_FOREVER = 1 << 62
+
+
+class Stretches:
+    """Follows a trigger: from when it fires, for some steps or to the end of the episode.
+
+    Args:
+        trigger: The trigger; None records always.
+        length: Steps to record each time; None means until the episode ends.
+        env: The environment.
+    """
+
+    def __init__(
+        self, trigger: Trigger | Mapping[str, Any] | str | None, length: int | None, env: Any
+    ) -> None:
+        if trigger is None:
+            if length is not None:
+                raise ValueError("length says how long to record after a trigger; give one too.")
+            self.per_env = False
+            self._runner = None
+            return
+        trigger = trigger_from(trigger)
+        self._runner = trigger.build(env)
+        self._length = length
+        self._by_episode = trigger.scope == "episode"
+        self.per_env = self._by_episode or trigger.kind == "when" or length is None
+        """Whether environments are recorded at different times."""
+        self._until = 0  # Step before which all environments are recorded.
+        self._until_of = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+        self._chosen = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+
+    def want(self, step: int) -> bool:
+        """Whether the step that comes next is recorded, in some environments at least."""
+        if self._runner is None or self._by_episode:
+            return True
+        fired = self._runner.step(step)
+        until = _FOREVER if self._length is None else step + self._length
+        if not self.per_env:
+            self._until = until if fired else self._until
+            return step < self._until
+        if isinstance(fired, torch.Tensor):
+            self._until_of.masked_fill_(fired, until)
+        elif fired:
+            self._until_of.fill_(until)
+        return True
+
+    def begin(self, env_ids: torch.Tensor, episode: torch.Tensor) -> None:
+        """New episodes begin in these environments; `episode` counts those of all."""
+        if self._runner is None or not self.per_env:
+            return
+        if self._by_episode:
+            self._chosen.index_copy_(0, env_ids, self._runner.episodes(episode[env_ids]))
+        elif self._length is None:
+            self._until_of.index_fill_(0, env_ids, 0)
+
+    def active(self, step: int, taken: torch.Tensor) -> torch.Tensor:
+        """Which environments are recorded in a step (num_envs,), given the steps taken by each."""
+        if self._by_episode:
+            return self._chosen if self._length is None else self._chosen & (taken < self._length)
+        return self._until_of > step
+
+    def fire(self) -> None:
+        """Make a manual trigger fire before the next step."""
+        if self._runner is None:
+            raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
+        self._runner.fire()

@@ -1,0 +1,28 @@
+"""Find what a text such as `package.module:name` names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mjlab_rec.utils.string import nearest
+
+
+def look_up(target: str) -> Any:
+    """Import the module before the colon and return what is called so in it."""
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise ValueError(f"{target!r} does not name anything. Write 'package.module:name'.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that exists but imports one that does not is the user's to debug.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"{target!r}: {error}. Is it installed, or in the current folder?"
+        ) from None
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise ValueError(f"Module {module_name!r} has no {name!r}. {nearest(name, public)}")
+    return getattr(module, name)

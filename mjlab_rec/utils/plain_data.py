@@ -1,0 +1,164 @@
+"""Fit plain data, as a TOML file holds it or a command line spells it, to the type of a field."""
+
+from __future__ import annotations
+
+import ast
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mjlab_rec.utils.cfg_paths import field_types
+from mjlab_rec.utils.lookup import look_up
+from mjlab_rec.utils.string import nearest
+
+Makers = Mapping[Any, Callable[[Any], Any]]
+"""How to make objects of some types from a text or a table."""
+
+_CONSTANTS = {"true": True, "false": False, "none": None}
+
+
+class _Misfit(ValueError):
+    """A value is simply of another type: nothing more can be said of it."""
+
+    def __init__(self, value: Any, hint: Any) -> None:
+        super().__init__(f"{value!r} is not of type {_describe(hint)}.")
+
+
+def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> Any:
+    """Give plain data a declared type, or say that it does not fit.
+
+    Lists become tuples and whole numbers floats where such are declared, tables become dataclasses,
+    and "package.module:name" a function.
+    """
+    options = _options(hint)
+    for option in options:
+        if option in makers and isinstance(value, (str, Mapping)):
+            return makers[option](value)
+        if is_dataclass(option) and isinstance(value, Mapping):
+            return build(typing.cast(type, option), value, makers)
+        if _is_function(option) and isinstance(value, str) and ":" in value:
+            return look_up(value)
+    for option in options:
+        fits, fitted = _try(value, option, makers)
+        if fits:
+            return fitted
+    raise _Misfit(value, hint)
+
+
+def fit_words(words: Sequence[str], hint: Any, makers: Makers = types.MappingProxyType({})) -> Any:
+    """Give the words of a command line a declared type, or say that they do not fit."""
+    values = [_literal(word) for word in words]
+    ways: list[Any] = [tuple(values), tuple(words)]
+    if len(words) == 1:
+        ways = [values[0], words[0], *ways]
+    errors: list[ValueError] = []
+    for way in ways:
+        try:
+            return fit(way, hint, makers)
+        except ValueError as error:
+            errors.append(error)
+    for error in errors:
+        if not isinstance(error, _Misfit):
+            raise error
+    raise _Misfit(" ".join(words), hint)
+
+
+def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingProxyType({})) -> Any:
+    """Make a dataclass from a table; unknown, missing and misfit fields are named."""
+    hints = field_types(cls)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise ValueError(f"{cls.__name__} has no '{key}'. {nearest(key, list(hints))}")
+        try:
+            values[key] = fit(value, hints[key], makers)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    for field in fields(cls):
+        given = field.name in values or not field.init
+        if not given and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{cls.__name__} needs '{field.name}'.")
+    return cls(**values)
+
+
+def _try(value: Any, option: Any, makers: Makers) -> tuple[bool, Any]:
+    """Whether a value fits one type, and what becomes of it."""
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is typing.Literal:
+        # Compared with the type: True == 1.
+        return (type(value), value) in [(type(a), a) for a in arguments], value
+    if option is Any or (option in (None, type(None)) and value is None):
+        return True, value
+    if _is_function(option):
+        return callable(value), value
+    if option in (bool, int, float, str):
+        return _try_plain(value, option)
+    kind = origin or option
+    if not isinstance(kind, type):
+        return True, value  # A declaration that says nothing at run time, such as a type variable.
+    if kind in (tuple, list) or kind is Sequence:
+        if not isinstance(value, (list, tuple)):
+            return False, None
+        return _try_items(value, list if kind is list else tuple, arguments, makers)
+    if issubclass(kind, Enum) and isinstance(value, str) and value in kind.__members__:
+        return True, kind[value]
+    if issubclass(kind, Path) and isinstance(value, str):
+        return True, Path(value)
+    return isinstance(value, kind), value
+
+
+def _try_plain(value: Any, option: type) -> tuple[bool, Any]:
+    if option is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    return isinstance(value, option) and (option is bool or not isinstance(value, bool)), value
+
+
+def _try_items(
+    value: Sequence[Any], kind: type, arguments: tuple[Any, ...], makers: Makers
+) -> tuple[bool, Any]:
+    """Fit the items of a list or tuple."""
+    if not arguments:
+        return True, kind(value)
+    if kind is list or arguments[-1] is Ellipsis or len(arguments) == 1:
+        fixed = kind is tuple and Ellipsis not in arguments
+        arguments = arguments[:1] * (len(arguments) if fixed else len(value))
+    if len(arguments) != len(value):
+        return False, None
+    fitted = []
+    for item, hint in zip(value, arguments, strict=True):
+        try:
+            fitted.append(fit(item, hint, makers))
+        except _Misfit:
+            return False, None
+    return True, kind(fitted)
+
+
+def _options(hint: Any) -> list[Any]:
+    """The members of a union."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [option for member in typing.get_args(hint) for option in _options(member)]
+    return [hint]
+
+
+def _is_function(option: Any) -> bool:
+    return option is Callable or typing.get_origin(option) is Callable
+
+
+def _literal(word: str) -> Any:
+    if word.lower() in _CONSTANTS:
+        return _CONSTANTS[word.lower()]
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+
+
+def _describe(hint: Any) -> str:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return hint.__name__
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(hint))

@@ -1,0 +1,98 @@
+"""Episodes come out of blocks as they happened, with only their own rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data_worlds import LoggedEpisode, World, same
+
+from mjlab_rec.data.episodes import EpisodeAssembler
+from mjlab_rec.data.schema import Episode
+
+WORLDS = {
+    "plain": {},
+    "one lane": {"lanes": 1, "block_rows": 1},
+    "blocks of one row": {"block_rows": 1},
+    "one block": {"block_rows": 100},
+    "partial blocks": {"partial": True},
+    "no ends": {"ends": False},
+    "every third step": {"every": 3, "steps": 90},
+    "every third step, short blocks": {"every": 3, "steps": 90, "block_rows": 2, "partial": True},
+    "some rows": {"activity": "rows", "partial": True},
+    "some episodes": {"activity": "episodes"},
+    "no rows": {"activity": "none"},
+    "gaps": {"gaps": (1, 2, 5, 8), "steps": 80},
+    "first block lost": {"gaps": (0,)},
+    "gaps of empty blocks": {"gaps": (1, 4, 6), "partial": True, "every": 2, "steps": 80},
+    "model": {"model": True},
+    "nothing": {"steps": 0},
+}
+
+
+def assert_same_episode(episode: Episode, logged: LoggedEpisode) -> None:
+    assert (episode.env, episode.number) == (logged.env, logged.number)
+    assert episode.start == logged.rows[0].at
+    assert episode.length == logged.length
+    assert episode.total == pytest.approx(logged.total, rel=1e-12)
+    assert (episode.terminated, episode.truncated) == (logged.terminated, logged.truncated)
+    assert episode.success is logged.success
+    assert episode.rows == len(logged.rows)
+    assert same(episode.arrays["step"], np.array([row.step for row in logged.rows], np.int32))
+    assert set(episode.arrays) == {*logged.rows[0].values, "step"}
+    for name in logged.rows[0].values:
+        assert same(episode.arrays[name], np.stack([r.values[name] for r in logged.rows])), name
+    assert set(episode.model) == set(logged.model)
+    for name, value in logged.model.items():
+        assert same(episode.model[name], value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_episodes_are_those_that_happened_in_the_order_of_their_ends(world, seed):
+    world = World(seed=seed, **world)
+    assembler = EpisodeAssembler(world.info)
+    episodes = [episode for block in world.blocks() for episode in assembler.add(block)]
+    episodes += assembler.finish()
+    assert len(episodes) == len(world.episodes)
+    for episode, logged in zip(episodes, world.episodes, strict=True):
+        assert_same_episode(episode, logged)
+    assert assembler.gaps == world.lost
+
+
+def test_blocks_are_forgotten_when_no_running_episode_has_rows_in_them():
+    world = World(steps=200)
+    assembler = EpisodeAssembler(world.info)
+    for number, block in enumerate(world.blocks()):
+        assembler.add(block)
+        running = [e for e in world._running]
+        longest = max(episode.steps for episode in running)
+        assert len(assembler._blocks) <= -(-longest // world.block_rows) + 1, number
+
+
+def test_lanes_none_of_whose_rows_count_are_not_copied():
+    world = World(activity="none")
+    assembler = EpisodeAssembler(world.info)
+    for block in world.blocks():
+        assembler.add(block)
+        assert assembler._blocks == []
+
+
+def test_finishing_twice_gives_the_running_episodes_once():
+    world = World(ends=False)
+    assembler = EpisodeAssembler(world.info)
+    for block in world.blocks():
+        assembler.add(block)
+    assert len(assembler.finish()) == world.lanes
+    assert assembler.finish() == []
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_schemas_own_numbering_agrees_with_the_log(every):
+    world = World(every=every, partial=True, steps=80)
+    seen = []
+    for block in world.blocks():
+        number, step = block.numbering()
+        for row in range(block.rows):
+            for lane, env in enumerate(world.info.envs):
+                seen.append((env, int(number[row, lane]), int(step[row, lane])))
+    assert seen == [(row.env, row.number, row.step) for row in world.rows]

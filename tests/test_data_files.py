@@ -1,0 +1,118 @@
+"""Who may write a recording's path, and what becomes of what is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mjlab_rec.data.files import Claim, parts, sidecar
+from mjlab_rec.data.schema import DataError
+
+
+def test_parents_are_made_and_nothing_is_left_behind(tmp_path):
+    claim = Claim(tmp_path / "a" / "b" / "rollout.h5", "error")
+    assert [claim.next_part().name for _ in range(2)] == ["rollout.h5", "rollout.part001.h5"]
+    claim.release()
+    claim.release()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_what_exists_is_refused_with_the_choices(tmp_path):
+    path = tmp_path / "rollout.h5"
+    path.touch()
+    with pytest.raises(DataError, match="overwrite.*append.*number.*rollout_1.h5"):
+        Claim(path, "error")
+    with pytest.raises(DataError, match="must be one of: error, overwrite, append, number"):
+        Claim(path, "replace")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_next_free_name_is_taken(tmp_path):
+    (tmp_path / "rollout.h5").touch()
+    (tmp_path / "rollout_1.part001.h5").touch()
+    first, second = (
+        Claim(tmp_path / "rollout.h5", "number"),
+        Claim(tmp_path / "rollout.h5", "number"),
+    )
+    assert (first.path.name, second.path.name) == ("rollout_2.h5", "rollout_3.h5")
+    first.release()
+    second.release()
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    path = tmp_path / "rollout.csv"
+    for name in ("rollout.csv", "rollout.part001.csv", "rollout.part9.csv", "rollout.h5"):
+        (tmp_path / name).touch()
+    sidecar(path).write_text(json.dumps({"format": "mjlab_rec"}))
+    claim = Claim(path, "overwrite")
+    claim.release()
+    assert [file.name for file in tmp_path.iterdir()] == ["rollout.h5"]
+    path.touch()
+    sidecar(path).write_text("{}")  # somebody else's
+    Claim(path, "overwrite").release()
+    assert parts(path) == []
+    assert sidecar(path).exists()
+
+
+def test_appending_goes_on_after_the_last_part(tmp_path):
+    for name in ("rollout.h5", "rollout.part003.h5"):
+        (tmp_path / name).touch()
+    claim = Claim(tmp_path / "rollout.h5", "append")
+    assert claim.next_part().name == "rollout.part004.h5"
+    claim.release()
+
+
+def test_folders_of_others_are_never_touched(tmp_path):
+    folder = tmp_path / "rollout"
+    folder.mkdir()
+    Claim(folder, "error", folder=True).release()  # an empty one is as good as none
+    (folder / "thesis.tex").touch()
+    for choice in ("overwrite", "append"):
+        with pytest.raises(DataError, match="not a recording: it has no meta.json"):
+            Claim(folder, choice, folder=True)
+    (folder / "meta.json").touch()
+    Claim(folder, "append", folder=True).release()
+    assert (folder / "thesis.tex").exists()
+    Claim(folder, "overwrite", folder=True).release()
+    assert list(folder.iterdir()) == []
+
+
+def test_files_and_folders_are_not_confused(tmp_path):
+    with pytest.raises(DataError, match="is a folder, but this format writes a file"):
+        (tmp_path / "a").mkdir()
+        Claim(tmp_path / "a", "overwrite")
+    with pytest.raises(DataError, match="is a file, but this format writes a folder"):
+        (tmp_path / "b").touch()
+        Claim(tmp_path / "b", "overwrite", folder=True)
+    with pytest.raises(DataError, match="Cannot record to"):
+        Claim(tmp_path / "b" / "c.h5", "error")
+    with pytest.raises(DataError, match="No path"):
+        Claim("", "error")
+
+
+def test_two_recorders_never_share_a_path(tmp_path):
+    claim = Claim(tmp_path / "rollout.h5", "overwrite")
+    with pytest.raises(DataError, match="another recorder of this process"):
+        Claim(tmp_path / "." / "rollout.h5", "overwrite")
+    code = (
+        "import sys\n"
+        "from mjlab_rec.data.files import Claim\n"
+        "for choice in ('overwrite', 'number'):\n"
+        "    try:\n"
+        "        print(Claim(sys.argv[1], choice).path.name, flush=True)\n"
+        "    except Exception as error:\n"
+        "        print(error, flush=True)\n"
+        "import os; os._exit(9)\n"  # dies with its claim
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "rollout.h5")], capture_output=True, text=True
+    )
+    refused, numbered = other.stdout.splitlines()
+    assert "being written by another process" in refused
+    assert numbered == "rollout_1.h5"
+    claim.release()
+    Claim(tmp_path / "rollout_1.h5", "error").release()
+    Claim(tmp_path / "rollout.h5", "error").release()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,404 @@
+"""Recordings are opened by path, and episodes, rows and windows come out of them."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from data_worlds import World, same
+from torch.utils.data import DataLoader
+
+from mjlab_rec.data.episodes import EpisodeAssembler
+from mjlab_rec.data.formats import writer_class
+from mjlab_rec.data.formats.base import Reader, WriterOptions
+from mjlab_rec.data.rollouts import Rollouts, open_rollouts
+from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+
+
+def write(world: World, path: Path, **options) -> Path:
+    name = {".csv": "csv", ".npz": "npz", ".parquet": "parquet"}.get(path.suffix, "npz")
+    writer = writer_class(name)(world.info, WriterOptions(path=str(path), **options))
+    assembler = EpisodeAssembler(world.info)
+    for block in world.blocks():
+        for episode in assembler.add(block):
+            writer.write_episode(episode)
+    for episode in assembler.finish():
+        writer.write_episode(episode)
+    writer.close()
+    return path
+
+
+class FakeReader(Reader):
+    """Episodes whose rows say who they are: id = 1000 * episode + row."""
+
+    def __init__(self, steps: list[list[int]], every: int = 1) -> None:
+        self.steps = steps
+        self.info = RunInfo(
+            channels=(
+                ChannelSpec(name="id", dtype=np.dtype("int64")),
+                ChannelSpec(name="pair", dtype=np.dtype("float32"), shape=(2,)),
+            ),
+            envs=(0,),
+            step_dt=0.1,
+            every=every,
+        )
+        self.episodes = pl.DataFrame(
+            {"number": range(len(steps)), "rows": [len(s) for s in steps]},
+            {"number": pl.Int32, "rows": pl.Int32},
+        )
+        self.reads: list[int] = []
+
+    def read(self, index, channels):
+        self.reads.append(index)
+        count = len(self.steps[index])
+        ids = 1000 * index + np.arange(count)
+        arrays = {
+            "id": ids,
+            "pair": np.stack([ids, -ids], 1).astype(np.float32),
+            "step": np.array(self.steps[index], np.int32),
+        }
+        return {name: arrays[name] for name in channels}
+
+    def close(self):
+        self.reads.append(-1)
+
+
+def fake(*counts: int) -> Rollouts:
+    return Rollouts(FakeReader([list(range(count)) for count in counts]))
+
+
+def ids(batches) -> list[int]:
+    return [i for batch in batches for i in batch["id"].flatten().tolist()]
+
+
+ALL = [1000 * episode + row for episode, count in enumerate((5, 0, 7, 1)) for row in range(count)]
+
+# -- episodes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world_and_path(tmp_path_factory) -> tuple[World, Path]:
+    world = World(steps=60)
+    return world, write(world, tmp_path_factory.mktemp("rollouts") / "run.npz")
+
+
+def test_episodes_are_a_sequence(world_and_path):
+    world, path = world_and_path
+    with open_rollouts(path) as rollouts:
+        count = len(rollouts)
+        assert count == len(rollouts.episodes) == len(world.episodes) == len(list(rollouts))
+        assert same(rollouts[-1]["action"], rollouts[count - 1]["action"])
+        assert same(rollouts[np.int64(2)]["step"], list(rollouts)[2]["step"])
+        with pytest.raises(IndexError, match=f"no episode {count}: there are {count}"):
+            rollouts[count]
+        with pytest.raises(IndexError, match=f"no episode {-count - 1}"):
+            rollouts[-count - 1]
+        with pytest.raises(TypeError, match="chosen by its number, not by 'action'"):
+            rollouts["action"]
+
+
+def test_only_wanted_channels_are_read_and_unknown_ones_get_a_suggestion(world_and_path):
+    with open_rollouts(world_and_path[1]) as rollouts:
+        assert set(rollouts.read(0, ["action", "step"])) == {"action", "step"}
+        with pytest.raises(DataError, match="Unknown channel 'acton'. Did you mean 'action'"):
+            rollouts.read(0, ["acton"])
+        with pytest.raises(TypeError, match=r"as a list, such as \['action'\]"):
+            rollouts.read(0, "action")
+        with pytest.raises(DataError, match="Did you mean 'reward'"):
+            rollouts.arrays("rewards")
+
+
+def test_arrays_are_the_rows_of_all_episodes(world_and_path):
+    world, path = world_and_path
+    with open_rollouts(path) as rollouts:
+        episodes = sorted(world.episodes, key=lambda e: (e.env, e.number))
+        logged = [row.values["reward"] for episode in episodes for row in episode.rows]
+        assert same(rollouts.arrays("reward"), np.stack(logged))
+        assert rollouts.rows == len(logged) == len(rollouts.arrays("step"))
+
+
+def test_the_summary_tells_what_was_recorded(world_and_path):
+    world, path = world_and_path
+    with open_rollouts(path) as rollouts:
+        lines = {
+            line.split()[0]: " ".join(line.split()[1:])
+            for line in rollouts.summary().splitlines()
+            if line.strip()
+        }
+    outcomes = {
+        "terminated": sum(e.terminated for e in world.episodes),
+        "truncated": sum(e.truncated for e in world.episodes),
+        "cut": sum(not (e.terminated or e.truncated) for e in world.episodes),
+        "success": sum(e.success is True for e in world.episodes),
+        "failure": sum(e.success is False for e in world.episodes),
+    }
+    told = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    assert lines["recording"] == str(path)
+    assert lines["task"] == "made-up"
+    assert lines["environments"] == "3"
+    assert lines["rows"] == f"lost {world.lost}"  # the later of the two lines
+    assert lines["episodes"] == f"{len(world.episodes)} ({told})"
+    totals = [e.total for e in world.episodes]
+    assert lines["return"].startswith(f"mean {np.mean(totals):g}, min {min(totals):g}")
+    assert lines["obs/actor"] == "float32 3 -"
+    assert lines["camera"] == "uint8 2x2 -"
+    assert lines["state"] == "float64 2 m"
+
+
+def test_closing_releases_the_reader():
+    reader = FakeReader([[0]])
+    with Rollouts(reader):
+        pass
+    assert reader.reads == [-1]
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def test_a_missing_recording_suggests_what_there_is(tmp_path):
+    with pytest.raises(DataError, match="no recording at .*There are no recordings in"):
+        open_rollouts(tmp_path / "rolout.csv")
+    write(World(steps=3), tmp_path / "rollout.csv")
+    write(World(steps=3), tmp_path / "episodes")
+    with pytest.raises(DataError, match="Did you mean 'rollout.csv'"):
+        open_rollouts(tmp_path / "rolout.csv")
+    with pytest.raises(DataError, match="There is no folder"):
+        open_rollouts(tmp_path / "nowhere" / "rollout.csv")
+    with pytest.raises(DataError, match="is not a recording. Recordings in it: episodes, rollout"):
+        open_rollouts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.npz"])
+def test_a_file_that_is_not_what_it_is_called_is_refused(name, tmp_path):
+    (tmp_path / name).write_text("hello")
+    with pytest.raises(DataError, match="is not a (hdf5|npz) file, though it is called so"):
+        open_rollouts(tmp_path / name)
+
+
+def test_a_foreign_file_is_refused_and_the_error_says_what_is_possible(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match="A recording is a .h5 .*, .csv or .npz file, or a folder"):
+        open_rollouts(tmp_path / "notes.txt")
+    np.savez(tmp_path / "weights.npz", a=np.zeros(3))
+    with pytest.raises(DataError, match="was not recorded by mjlab_rec"):
+        open_rollouts(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run.npz"])
+def test_parts_are_found_where_the_first_one_is_missing(name, tmp_path):
+    world = World(steps=40)
+    path = write(world, tmp_path / name, roll_over_bytes=1000)
+    path.unlink()
+    with open_rollouts(path) as rollouts:
+        assert 0 < rollouts.rows < len(world.rows)
+
+
+def test_a_recording_is_known_by_its_content(tmp_path):
+    path = write(World(steps=20), tmp_path / "run.npz")
+    renamed = path.rename(tmp_path / "run.dat")
+    with open_rollouts(str(renamed)) as rollouts:
+        assert rollouts.rows == 60
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 20, 100, 1])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 3, 13, 50])
+def test_each_row_comes_once_per_pass(memory_bytes, shuffle, batch_size):
+    batches = fake(5, 0, 7, 1).transitions(
+        batch_size, shuffle=shuffle, seed=0, memory_bytes=memory_bytes
+    )
+    for _ in range(2):
+        sizes = [len(batch["id"]) for batch in batches]
+        assert len(sizes) == len(batches) == -(-13 // batch_size)
+        assert all(size == batch_size for size in sizes[:-1])
+        seen = ids(batches)
+        assert sorted(seen) == ALL
+        assert (seen == ALL) is not shuffle
+    for batch in batches:
+        assert torch.equal(batch["pair"], torch.stack([batch["id"], -batch["id"]], 1).float())
+        assert torch.equal(batch["step"], (batch["id"] % 1000).int())
+        assert batch["pair"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 20, 100])
+def test_a_seed_repeats_the_order_but_each_pass_has_its_own(memory_bytes):
+    def make(seed):
+        return fake(5, 0, 7, 1).transitions(4, seed=seed, memory_bytes=memory_bytes)
+
+    one, same_seed, other = make(3), make(3), make(4)
+    first, second = ids(one), ids(one)
+    assert first != second
+    assert [ids(same_seed), ids(same_seed)] == [first, second]
+    assert ids(other) != first
+    assert ids(make(None)) != ids(make(None))
+
+
+def test_batches_leave_torchs_random_numbers_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    ids(fake(5, 7).transitions(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_last_batch_may_be_left_out():
+    batches = fake(5, 0, 7, 1).transitions(4, drop_last=True)
+    assert [len(batch["id"]) for batch in batches] == [4, 4, 4]
+    assert len(batches) == 3
+
+
+def test_what_fits_is_read_once_and_what_does_not_in_groups():
+    rollouts = fake(5, 0, 7, 1)
+    reader = rollouts._reader
+    batches = rollouts.transitions(2, channels=["id"])
+    ids(batches), ids(batches)
+    assert sorted(reader.reads) == [0, 1, 2, 3]
+    reader.reads.clear()
+    batches = rollouts.transitions(2, channels=["id"], memory_bytes=60, shuffle=False)
+    stream = iter(batches)
+    next(stream)
+    assert reader.reads == [0, 1]  # 40 bytes; the next episode has 56
+    assert set(next(stream)) == {"id"}
+
+
+def test_only_some_episodes_may_be_used():
+    assert ids(fake(2, 3, 2).transitions(9, episodes=[2, 0], shuffle=False)) == [2000, 2001, 0, 1]
+    with pytest.raises(IndexError, match="numbered from 0 to 2, got"):
+        fake(2, 3, 2).transitions(9, episodes=[3])
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 20, 1])
+def test_windows_do_not_cross_the_end_of_an_episode_nor_a_gap(memory_bytes):
+    steps = [[0, 1, 2, 3], [0, 1], [], [4, 5, 6, 9, 10, 11, 12], [0, 2, 4]]
+    rollouts = Rollouts(FakeReader(steps))
+    batches = rollouts.windows(3, 2, shuffle=False, memory_bytes=memory_bytes)
+    windows = [window for batch in batches for window in batch["id"].tolist()]
+    assert [w[0] for w in windows] == [0, 1, 3000, 3003, 3004]
+    assert all(w == [w[0], w[0] + 1, w[0] + 2] for w in windows)
+    assert len(batches) == 3
+    assert next(iter(batches))["pair"].shape == (2, 3, 2)
+    assert sorted(ids(rollouts.windows(3, 2))) == sorted(i for w in windows for i in w)
+
+
+def test_windows_have_a_stride_and_know_the_rows_between_recorded_steps():
+    rollouts = Rollouts(FakeReader([[1, 3, 5, 7, 9, 11], [0, 4, 6]], every=2))
+    batches = rollouts.windows(2, 10, stride=2, shuffle=False)
+    assert [w[0] for batch in batches for w in batch["id"].tolist()] == [0, 2, 4, 1001]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda r: r.transitions(0), "batch_size must be at least 1, got 0"),
+        (lambda r: r.windows(0, 4), "length must be at least 1, got 0"),
+        (lambda r: r.windows(2, 4, stride=0), "stride must be at least 1, got 0"),
+        (lambda r: r.transitions(2, channels=["idd"]), "Unknown channel 'idd'. Did you mean 'id'"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(make, message):
+    with pytest.raises((ValueError, DataError), match=message):
+        make(fake(3))
+
+
+def test_no_rows_make_no_batches():
+    for rollouts in (fake(), fake(0, 0)):
+        batches = rollouts.transitions(3)
+        assert len(batches) == 0 == len(list(batches))
+        assert list(rollouts.windows(2, 3)) == []
+        assert len(rollouts.dataset()) == 0
+
+
+def test_batches_from_files_hold_true_transitions(tmp_path):
+    world = World(steps=60, special=False)
+    path = write(world, tmp_path / "run")
+    logged = {
+        (float(row.values["state"][0]), float(row.values["state"][1])): row for row in world.rows
+    }
+    with open_rollouts(path) as rollouts:
+        channels = ["state", "obs/actor", "action", "next_obs/actor", "step"]
+        for batch in rollouts.transitions(16, channels, memory_bytes=2000):
+            for i, state in enumerate(batch["state"].tolist()):
+                row = logged.pop(tuple(state))
+                assert batch["step"][i] == row.step
+                for name in ("obs/actor", "action", "next_obs/actor"):
+                    assert same(batch[name][i].numpy(), row.values[name])
+    assert not logged
+
+
+# -- data sets -------------------------------------------------------------------------------------
+
+
+def test_a_data_set_gives_rows_or_windows_by_number():
+    rollouts = fake(5, 0, 7, 1)
+    rows = rollouts.dataset()
+    assert [int(rows[i]["id"]) for i in range(len(rows))] == ALL
+    assert int(rows[-1]["id"]) == ALL[-1]
+    with pytest.raises(IndexError, match="no item 13: there are 13"):
+        rows[13]
+    windows = rollouts.dataset(3, ["id"], stride=2)
+    assert [windows[i]["id"].tolist() for i in range(len(windows))] == [
+        [first, first + 1, first + 2] for first in (0, 2, 2000, 2002, 2004)
+    ]
+
+
+def test_items_of_a_data_set_are_tensors_of_their_own():
+    rows = fake(3).dataset()
+    rows[0]["pair"].fill_(99)
+    assert rows[0]["pair"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run", "run.parquet"])
+def test_a_data_set_passes_to_another_process_without_its_open_files(name, tmp_path):
+    path = write(World(steps=20), tmp_path / name)
+    with open_rollouts(path) as rollouts:
+        rows = rollouts.dataset(channels=["state"])
+        copy = pickle.loads(pickle.dumps(rows))
+        assert all(same(copy[i]["state"].numpy(), rows[i]["state"].numpy()) for i in (0, 5, 59))
+
+
+def test_a_forked_process_opens_the_recording_for_itself(tmp_path, monkeypatch):
+    with open_rollouts(write(World(steps=20), tmp_path / "run")) as rollouts:
+        rows = rollouts.dataset(channels=["state"])
+        assert rows._rollouts() is rollouts
+        monkeypatch.setattr("os.getpid", lambda: -5)
+        other = rows._rollouts()
+        assert other is not rollouts
+        assert rows._rollouts() is other
+
+
+def test_a_data_set_in_memory_cannot_be_passed_on():
+    with pytest.raises(DataError, match="in memory cannot be passed to another process"):
+        pickle.dumps(fake(3).dataset())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_loader_sees_every_row_once(workers, tmp_path):
+    world = World(steps=30)
+    with open_rollouts(write(world, tmp_path / "run")) as rollouts:
+        loader = DataLoader(
+            rollouts.dataset(channels=["state"]),
+            batch_size=8,
+            shuffle=True,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+        )
+        seen = [tuple(state) for batch in loader for state in batch["state"].numpy()]
+        logged = [tuple(row.values["state"]) for row in world.rows]
+        assert np.array_equal(sorted(map(str, seen)), sorted(map(str, logged)))
+
+
+def test_opening_nothing_imports_nothing_heavy():
+    code = (
+        "import sys, mjlab_rec.data.rollouts, mjlab_rec.data.episodes\n"
+        "print({'h5py', 'polars', 'torch', 'mujoco'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"

@@ -1,0 +1,390 @@
+"""What goes wrong around a recording ends in a clear error or as documented, never silently."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rollout_log import StepLog, compare
+from worlds import actions, cart_cfg
+
+from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
+from mjlab_rec.data.rollouts import open_rollouts
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.recorders import (
+    Channel,
+    CsvRecorderCfg,
+    Hdf5RecorderCfg,
+    MemoryRecorder,
+    MemoryRecorderCfg,
+    NpzRecorderCfg,
+    ParquetRecorderCfg,
+)
+
+CHANNELS = ["obs/actor", "next_obs/actor", "action", "reward", "terminated"]
+ASKED = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
+ROOT = Path(__file__).parent
+
+
+def make(recorder, **overrides):
+    return ManagerBasedRlEnv(cart_cfg(4, recorders={"log": recorder}, **overrides))
+
+
+class Gate:
+    """A disk that writes only as many blocks as it is allowed to."""
+
+    def __init__(self) -> None:
+        self.allowed = threading.Semaphore(0)
+        self.writers: list[MemoryWriter] = []
+
+    def recorder(self):
+        gate = self
+
+        class Slow(MemoryWriter):
+            def write(self, block):
+                gate.allowed.acquire()
+                super().write(block)
+
+        class Recorder(MemoryRecorder):
+            def writer(self):
+                def build(info, options):
+                    gate.writers.append(Slow(info, options))
+                    return gate.writers[-1]
+
+                return build
+
+        return Recorder
+
+    def open(self) -> None:
+        """Let everything through."""
+        self.allowed.release(10_000)
+
+    def read(self):
+        from mjlab_rec.data.rollouts import Rollouts
+
+        return Rollouts(MemoryReader(self.writers[-1]))
+
+
+def test_a_slow_disk_is_waited_for_and_the_wait_is_reported():
+    gate = Gate()
+    cfg = MemoryRecorderCfg(func=gate.recorder(), channels=ASKED, block_steps=2, num_blocks=2)
+    with make(cfg) as env:
+        term = env.recorder_manager.get_term("log")
+        opener = threading.Timer(0.3, gate.open)
+        opener.start()
+        log = StepLog(env, state=False)
+        log.reset()
+        for action in actions(20):
+            log.step(action)
+        assert term.stalled_s > 0
+        assert term.dropped_rows == 0
+    opener.join()
+    compare(gate.read(), log.finished(), CHANNELS)
+
+
+def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
+    gate = Gate()
+    cfg = MemoryRecorderCfg(
+        func=gate.recorder(), channels=ASKED, block_steps=3, num_blocks=2, overflow="drop"
+    )
+    with make(cfg) as env:
+        term = env.recorder_manager.get_term("log")
+        log = StepLog(env, state=False)
+        log.reset()
+        for k, action in enumerate(actions(31)):
+            if k == 13:
+                gate.open()
+                while term._staging._free.empty():
+                    pass
+            log.step(action)
+        assert term.stalled_s == 0
+        dropped = term.dropped_rows
+    assert dropped == 3 * 3  # One block is stuck, the other is filled again and again.
+    rollouts = gate.read()
+    assert rollouts.gaps == dropped
+    seen = set()
+    for i, row in enumerate(rollouts.episodes.iter_rows(named=True)):
+        arrays = rollouts[i]
+        episode = log.episodes[row["env"]][row["number"]]
+        for k, step in enumerate(arrays["step"].tolist()):
+            seen.add((row["env"], episode.start + step))
+            for name in CHANNELS:
+                np.testing.assert_array_equal(arrays[name][k], episode.rows[step][name])
+    assert {k for _, k in seen} == set(range(31)) - set(range(3, 12))
+    assert len(seen) == 4 * (31 - dropped)
+
+
+def test_overflow_can_be_an_error():
+    gate = Gate()
+    cfg = MemoryRecorderCfg(
+        func=gate.recorder(), channels=ASKED, block_steps=2, num_blocks=2, overflow="error"
+    )
+    env = make(cfg)
+    env.reset()
+    with pytest.raises(DataError, match="the disk is too slow: no block is free"):
+        for action in actions(20):
+            env.step(action)
+    gate.open()
+    env.close()
+    assert gate.read().rows >= 4 * 4
+
+
+def failing(after: int):
+    class Failing(MemoryWriter):
+        def write(self, block):
+            if len(self.blocks) == after:
+                raise OSError(28, "No space left on device")
+            super().write(block)
+
+    class Recorder(MemoryRecorder):
+        def writer(self):
+            return Failing
+
+    return Recorder
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop", "error"])
+def test_an_error_of_the_writer_comes_back_in_the_next_hook_and_in_close(overflow):
+    cfg = MemoryRecorderCfg(
+        func=failing(after=2), channels=ASKED, block_steps=2, num_blocks=3, overflow=overflow
+    )
+    env = make(cfg)
+    env.reset()
+    with pytest.raises(DataError) as caught:
+        for action in actions(500):
+            env.step(action)
+    assert "Recorder: writing failed: [Errno 28] No space left on device" in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__notes__ == ["in record_post_step of recorder 'log'"] or (
+        caught.value.__notes__ == ["in record_pre_reset of recorder 'log'"]
+    )
+    with pytest.raises(ExceptionGroup) as group:
+        env.close()
+    assert group.group_contains(DataError, match="No space left on device")
+    env.close()  # Nothing is left to do.
+
+
+def test_a_failing_recorder_can_be_left_behind(caplog):
+    cfg = MemoryRecorderCfg(
+        func=failing(after=1), channels=ASKED, block_steps=2, on_error="disable"
+    )
+    good = MemoryRecorderCfg(channels=ASKED, block_steps=2)
+    with ManagerBasedRlEnv(cart_cfg(4, recorders={"bad": cfg, "good": good})) as env:
+        log = StepLog(env, state=False)
+        log.reset()
+        for action in actions(60):
+            log.step(action)
+        compare(env.recorder_manager.get_term("good").rollouts, log.finished(), CHANNELS)
+    assert "Recorder 'bad' failed" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make_cfg", "name"),
+    [
+        (CsvRecorderCfg, "a.csv"),
+        (Hdf5RecorderCfg, "a.h5"),
+        (NpzRecorderCfg, "a.npz"),
+        (NpzRecorderCfg, "a"),
+        (ParquetRecorderCfg, "a.parquet"),
+    ],
+)
+def test_a_bad_path_is_refused_at_the_first_reset(make_cfg, name, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with make(make_cfg(path=str(blocked / name))) as env:
+        with pytest.raises(DataError, match="Cannot record to"):
+            env.reset()
+    with make(make_cfg(path="")) as env, pytest.raises(DataError, match="No path was given"):
+        env.reset()
+    path = tmp_path / name
+    with make(make_cfg(path=str(path))) as env:
+        env.reset()
+        env.step(actions(1)[0])
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    with make(make_cfg(path=str(path))) as env, pytest.raises(DataError, match="if_exists"):
+        env.reset()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_two_recorders_on_one_path(tmp_path):
+    path = str(tmp_path / "a.h5")
+    recorders = {"a": Hdf5RecorderCfg(path=path), "b": Hdf5RecorderCfg(path=path)}
+    for if_exists in ("error", "overwrite", "append"):
+        recorders["b"].if_exists = if_exists
+        env = ManagerBasedRlEnv(cart_cfg(4, recorders=recorders))
+        with pytest.raises(DataError, match="is being written by another recorder"):
+            env.reset()
+        env.close()
+        Path(path).unlink()
+
+
+def test_nan_and_infinity_are_recorded_as_they_are(tmp_path):
+    def odd(env):
+        value = torch.zeros(env.num_envs, 3)
+        value[:, 0], value[:, 1], value[:, 2] = torch.nan, torch.inf, -torch.inf
+        return value
+
+    channels = (Channel(name="odd", func=odd), "reward")
+    recorders = {
+        "csv": CsvRecorderCfg(path=str(tmp_path / "a.csv"), channels=channels),
+        "hdf5": Hdf5RecorderCfg(path=str(tmp_path / "a.h5"), channels=channels),
+        "npz": NpzRecorderCfg(path=str(tmp_path / "a.npz"), channels=channels),
+        "parquet": ParquetRecorderCfg(path=str(tmp_path / "a.parquet"), channels=channels),
+    }
+    with ManagerBasedRlEnv(cart_cfg(2, recorders=recorders)) as env:
+        env.reset()
+        for action in actions(5, 2):
+            env.step(action)
+    for path in ("a.csv", "a.h5", "a.npz", "a.parquet"):
+        with open_rollouts(tmp_path / path) as rollouts:
+            np.testing.assert_array_equal(
+                rollouts[0]["odd"], np.tile(np.float32([np.nan, np.inf, -np.inf]), (5, 1))
+            )
+
+
+def test_a_forked_child_neither_hangs_nor_touches_the_file(tmp_path):
+    path = tmp_path / "a.h5"
+    with make(Hdf5RecorderCfg(path=str(path), channels=ASKED, block_steps=2)) as env:
+        log = StepLog(env, state=False)
+        log.reset()
+        for action in actions(5):
+            log.step(action)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            said = "nothing"
+            try:
+                with contextlib.suppress(RuntimeError):
+                    env.step(actions(1)[0])  # Would wait for threads that are not there.
+                env.recorder_manager.record_post_step()
+            except DataError as error:
+                said = str(error)
+            finally:
+                env.close()
+                os.write(writer, said.encode())
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            said = pipe.read()
+        assert os.waitpid(child, 0)[1] == 0
+        assert "this process was forked" in said
+        for action in actions(5, seed=1):
+            log.step(action)
+    with open_rollouts(path) as rollouts:
+        compare(rollouts, log.finished(), CHANNELS)
+
+
+SCRIPT = """
+    import os, resource, signal, sys
+    sys.path.insert(0, {tests!r})
+    import torch
+    from worlds import actions, cart_cfg
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.recorders import *
+    out = {out!r}
+    asked = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
+    recorders = {{
+        "csv": CsvRecorderCfg(path=out + "/a.csv", channels=asked, block_steps=7),
+        "hdf5": Hdf5RecorderCfg(path=out + "/a.h5", channels=asked, block_steps=7),
+        "demos": Hdf5RecorderCfg(path=out + "/b.h5", channels=asked, layout="episodes"),
+        "npz": NpzRecorderCfg(path=out + "/a.npz", channels=asked),
+        "parquet": ParquetRecorderCfg(path=out + "/a.parquet", channels=asked),
+    }}
+    env = ManagerBasedRlEnv(cart_cfg(4, recorders=recorders))
+    env.reset()
+    rows = 0
+    for k, action in enumerate(actions(1000)):
+        if k == 100:
+            {end}
+        env.step(action)
+    raise SystemExit("nothing ended it")
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143),
+        ("os.kill(os.getpid(), signal.SIGINT)", -2),
+        ("raise RuntimeError('a bug of the user')", 1),
+        ("sys.exit(0)", 0),
+    ],
+)
+def test_nothing_is_lost_when_the_process_ends(end, code, tmp_path):
+    script = textwrap.dedent(SCRIPT.format(tests=str(ROOT), out=str(tmp_path), end=end))
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode in (code, 130 if code == -2 else code), ran.stderr
+    for path in ("a.csv", "a.h5", "b.h5", "a.npz", "a.parquet"):
+        with open_rollouts(tmp_path / path) as rollouts:
+            assert rollouts.rows == 100 * 4, path
+
+
+def test_a_users_own_handler_of_sigterm_stays():
+    script = f"""
+        import signal, sys
+        sys.path.insert(0, {str(ROOT)!r})
+        handler = lambda *args: print("mine")
+        signal.signal(signal.SIGTERM, handler)
+        from worlds import cart_cfg
+        from mjlab_rec.envs import ManagerBasedRlEnv
+        from mjlab_rec.recorders import MemoryRecorderCfg
+        env = ManagerBasedRlEnv(cart_cfg(2, recorders={{"log": MemoryRecorderCfg()}}))
+        env.reset()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.parquet"])
+def test_a_full_disk_is_a_clear_error_and_what_was_written_stays_readable(name, tmp_path):
+    """A limit on file sizes stands for a full disk."""
+    kind = {"a.h5": "Hdf5", "a.csv": "Csv", "a.parquet": "Parquet"}[name]
+    script = f"""
+        import resource, sys
+        sys.path.insert(0, {str(ROOT)!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        from worlds import actions, cart_cfg
+        from mjlab_rec.envs import ManagerBasedRlEnv
+        from mjlab_rec.recorders import *
+        log = {kind}RecorderCfg(
+            path={str(tmp_path / name)!r}, channels=("state", "reward"), block_steps=20
+        )
+        env = ManagerBasedRlEnv(cart_cfg(64, recorders={{"log": log}}))
+        env.reset()
+        try:
+            for action in actions(2000, 64):
+                env.step(action)
+            env.recorder_manager.get_term("log").flush()
+        except Exception as error:
+            print("step:", error)
+        try:
+            env.close()
+        except BaseException as error:
+            print("close:", error)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "writing failed" in ran.stdout, ran.stdout + ran.stderr
+    assert "File too large" in ran.stdout, ran.stdout
+    if name != "a.parquet":
+        with open_rollouts(tmp_path / name) as rollouts:
+            assert rollouts.rows > 20 * 64
+            assert np.isfinite(rollouts[0]["state"]).all()
