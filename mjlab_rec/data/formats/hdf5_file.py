@@ -82,7 +82,9 @@ def place(path: Path, content: bytes) -> h5py.File:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    return h5py.File(path, "r+", libver="earliest", locking=False)
+    # Without HDF5's cache of chunks: most values are written past it, and whoever reads the file in
+    # this process meanwhile would see those that were there before.
+    return h5py.File(path, "r+", libver="earliest", locking=False, rdcc_nbytes=0)
 
 
 def reason(error: Exception) -> str:
