@@ -65,7 +65,7 @@ def drive(log: StepLog, steps: int, auto_reset: bool, manual: bool = True) -> No
     log.reset()
     for k, action in enumerate(actions(steps, env.num_envs)):
         done = log.step(action)
-        ids = torch.tensor([], dtype=torch.long) if auto_reset else done.nonzero().flatten()
+        ids = torch.tensor([], dtype=torch.long) if auto_reset else done.nonzero().flatten().cpu()
         if manual and k % 5 == 3:
             chosen = torch.from_numpy(np.flatnonzero(chance.random(env.num_envs) < 0.3))
             ids = torch.cat([ids, chosen]).unique()
