@@ -174,6 +174,48 @@ def test_an_error_of_the_writer_comes_back_in_the_next_hook_and_in_close(overflo
     env.close()  # Nothing is left to do.
 
 
+def test_a_step_that_fails_leaves_no_trace_in_the_rows():
+    """It fails after episodes have ended in it and their last values were read."""
+
+    class Trap(MemoryRecorder):
+        def record_post_reset(self, env_ids):
+            super().record_post_reset(env_ids)
+            if self._env.common_step_counter in (4, 7):
+                raise RuntimeError("trap")
+
+    recorders = {
+        "log": MemoryRecorderCfg(channels=ASKED, block_steps=3),
+        "trap": MemoryRecorderCfg(func=Trap, channels=("reward",)),
+    }
+    with ManagerBasedRlEnv(cart_cfg(4, recorders=recorders)) as env:
+        env.reset()
+        failed, rows = [], {}
+        for k, action in enumerate(actions(20)):
+            obs = env.obs_buf["actor"].clone()
+            try:
+                _, reward, terminated, _, extras = env.step(action)
+            except RuntimeError:
+                failed.append(k)
+                continue
+            rows[k] = (obs, action, reward, terminated, extras["final_obs"]["actor"])
+        assert failed == [3, 6]
+        rollouts = env.recorder_manager.get_term("log").rollouts
+        seen = set()
+        for i, row in enumerate(rollouts.episodes.iter_rows(named=True)):
+            arrays = rollouts[i]
+            first = row["start"] - int(arrays["step"][0])
+            for at, step in enumerate(arrays["step"].tolist()):
+                obs, action, reward, terminated, following = rows[first + step]
+                lane = row["env"]
+                seen.add((lane, first + step))
+                np.testing.assert_array_equal(arrays["obs/actor"][at], obs[lane])
+                np.testing.assert_array_equal(arrays["next_obs/actor"][at], following[lane])
+                assert arrays["reward"][at] == reward[lane]
+                assert arrays["terminated"][at] == terminated[lane]
+    # The step after a failed one is left out too: what it started from was not read.
+    assert {k for _, k in seen} == set(range(20)) - {3, 4, 6, 7}
+
+
 def test_a_failing_recorder_can_be_left_behind(caplog):
     cfg = MemoryRecorderCfg(
         func=failing(after=1), channels=ASKED, block_steps=2, on_error="disable"

@@ -241,6 +241,11 @@ class Staging:
         self._thread.check()
 
     @property
+    def failed(self) -> bool:
+        """Whether the writer thread has given up."""
+        return self._thread.error is not None
+
+    @property
     def forked(self) -> bool:
         """Whether this is a child of the process that records."""
         return self._thread.forked

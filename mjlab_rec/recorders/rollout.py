@@ -53,7 +53,9 @@ class RolloutRecorder(RecorderTerm):
     """Whether ends of episodes carry the sum of each reward term."""
 
     # Episodes are counted also while no rows are recorded.
-    hooks_when_idle = ("record_pre_reset", "record_post_reset", "record_post_step")
+    hooks_when_idle = (
+        *("record_pre_reset", "record_post_reset", "record_post_step", "record_exception"),
+    )
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(_typed(cfg, self.cfg_type), env)
@@ -126,6 +128,12 @@ class RolloutRecorder(RecorderTerm):
             staging.commit(self._last_step)
             self.rows += 1
         self._look_ahead()
+
+    def record_exception(self, error: BaseException) -> None:
+        """A step failed: leave it out, and go on after the next one if there is one."""
+        if self._staging is not None and not self._staging.failed:
+            self._turn_block()  # Ends noted for a row that was not completed do not count.
+            self._on = self._due = self._mid_step = False
 
     def close(self) -> None:
         """Write what is left and finish the files."""
