@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -331,7 +330,7 @@ def test_a_forked_child_neither_hangs_nor_touches_the_file(tmp_path):
 SCRIPT = """
     import os, resource, signal, sys
     sys.path.insert(0, {tests!r})
-    import torch
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Some shells have it ignored.
     from worlds import actions, cart_cfg
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.recorders import *
@@ -390,7 +389,6 @@ def test_a_users_own_handler_of_sigterm_stays():
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.parquet"])
