@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -13,6 +15,7 @@ from mjlab_rec.data.schema import DataError
 Item = TypeVar("Item")
 
 _END = object()
+_NICENESS = 15
 
 
 class WriterThread(Generic[Item]):
@@ -77,6 +80,7 @@ class WriterThread(Generic[Item]):
         self._thread.join()
 
     def _run(self) -> None:
+        _step_back()
         while (item := self._items.get()) is not _END:
             if isinstance(item, threading.Event):
                 item.set()
@@ -88,3 +92,13 @@ class WriterThread(Generic[Item]):
                 self.error = error
             finally:
                 self._release(item)
+
+
+def _step_back() -> None:
+    """Let the simulation's threads go first, so that no step is slow because a block is written.
+
+    On Linux threads have a priority of their own; elsewhere the whole process would step back.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
