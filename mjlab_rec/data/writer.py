@@ -15,7 +15,7 @@ from mjlab_rec.data.schema import DataError
 Item = TypeVar("Item")
 
 _END = object()
-_NICENESS = 15
+_NICENESS = 5
 
 
 class WriterThread(Generic[Item]):
@@ -97,7 +97,8 @@ class WriterThread(Generic[Item]):
 def _step_back() -> None:
     """Let the simulation's threads go first, so that no step is slow because a block is written.
 
-    On Linux threads have a priority of their own; elsewhere the whole process would step back.
+    Only a little: until a block is written, a kill would lose it. On Linux threads have a priority
+    of their own; elsewhere the whole process would step back.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
