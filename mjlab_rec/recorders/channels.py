@@ -96,11 +96,6 @@ def resolve_channels(env: Any, names: Sequence[str | Channel]) -> list[Source]:
     return list(sources.values())
 
 
-def known_channels(env: Any) -> list[str]:
-    """The names of all channels that an environment has, but for those of its entities."""
-    return [source.name for source in _sources(env)]
-
-
 def _custom(env: Any, channel: Channel) -> Source:
     def read() -> torch.Tensor:
         value = channel.func(env)

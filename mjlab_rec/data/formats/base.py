@@ -6,16 +6,15 @@ import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from mjlab_rec.data.files import IfExists
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 if TYPE_CHECKING:
     import polars as pl
-
-IfExists = Literal["error", "overwrite", "append", "number"]
 
 
 @dataclass(kw_only=True)
