@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mjlab_rec.sim import Simulation, SimulationCfg, gl
-from mjlab_rec.sim.renderer import OffscreenRenderer
+from mjlab_rec.sim.gl_renderer import GlRenderer
 from mjlab_rec.viewer import ViewerConfig
 
 KINDS = ViewerConfig.OriginType
@@ -62,10 +62,10 @@ def draw(sim: Simulation) -> Iterator[Draw]:
     """Renders the scene once, as a config with these fields says."""
     renderers = []
 
-    def draw(env_idx: int | None = None, camera: str | None = None, **fields: Any) -> np.ndarray:
+    def draw(env_idx: int | None = None, **fields: Any) -> np.ndarray:
         options: dict[str, Any] = dict(width=64, height=48, max_extra_envs=0, elevation=-30.0)
-        renderers.append(OffscreenRenderer(sim, ViewerConfig(**(options | fields)), scene(sim)))
-        return renderers[-1].render(env_idx=env_idx, camera=camera)
+        renderers.append(GlRenderer(sim, ViewerConfig(**(options | fields)), scene(sim)))
+        return renderers[-1].render(env_idx)
 
     yield draw
     for renderer in renderers:
@@ -185,8 +185,8 @@ def test_rendering_leaves_the_simulation_alone(sim, draw):
 
 
 def test_two_renderers_do_not_disturb_each_other(sim):
-    small = OffscreenRenderer(sim, ViewerConfig(width=32, height=24), scene(sim))
-    large = OffscreenRenderer(sim, ViewerConfig(width=64, height=48), scene(sim))
+    small = GlRenderer(sim, ViewerConfig(width=32, height=24), scene(sim))
+    large = GlRenderer(sim, ViewerConfig(width=64, height=48), scene(sim))
     first = small.render()
     assert large.render().shape == (48, 64, 3)
     np.testing.assert_array_equal(small.render(), first)
@@ -235,7 +235,7 @@ def test_what_draws_is_chosen_by_variables_and_what_works(monkeypatch, variables
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(gl, "_why_not", only(*working))
-    assert gl._working_backend() == chosen
+    assert gl.find_backend() == chosen
 
 
 def test_without_opengl_the_error_names_the_packages(monkeypatch):

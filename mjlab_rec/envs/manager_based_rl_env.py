@@ -340,9 +340,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            from mjlab_rec.sim.renderer import OffscreenRenderer
+            from mjlab_rec.sim.renderer import make_renderer
 
-            self._renderer = OffscreenRenderer(self.sim, self.cfg.viewer, self.scene)
+            self._renderer = make_renderer(self.sim, self.cfg.viewer, self.scene)
         return self._renderer.render()
 
     def close(self, **kwargs: Any) -> None:

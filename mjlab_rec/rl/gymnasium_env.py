@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from mjlab_rec.envs import ManagerBasedRlEnv
-from mjlab_rec.sim.renderer import OffscreenRenderer
+from mjlab_rec.sim.renderer import Renderer, make_renderer
 
 NumpyStep = tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -39,7 +39,7 @@ class NumpyVectorEnv(VectorWrapper):
             env.cfg.final_obs = True
         self._returns = np.zeros(env.num_envs)
         self._lengths = np.zeros(env.num_envs, dtype=np.int64)
-        self._renderer: OffscreenRenderer | None = None
+        self._renderer: Renderer | None = None
 
     @property
     def render_mode(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,8 +90,9 @@ class NumpyVectorEnv(VectorWrapper):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            self._renderer = OffscreenRenderer(self.env.sim, self.env.cfg.viewer, self.env.scene)
-        return tuple(self._renderer.render(env_idx=i) for i in range(self.num_envs))
+            self._renderer = make_renderer(self.env.sim, self.env.cfg.viewer, self.env.scene)
+        renderer = self._renderer
+        return tuple(renderer.draw(renderer.capture(range(self.num_envs))))
 
     def close(self, **kwargs: Any) -> None:
         """Close the environment, and free the renderer."""

@@ -38,8 +38,10 @@ class GlContext:
     the display is used if there is one, else EGL, else OSMesa: the first that works.
     """
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        self.backend = _working_backend()
+    def __init__(
+        self, model: mujoco.MjModel, width: int, height: int, backend: str | None = None
+    ) -> None:
+        self.backend = find_backend() if backend is None else backend
         self._gl: Any = importlib.import_module(_module(self.backend)).GLContext(width, height)
         self._gl.make_current()
         self.mjr = mujoco.MjrContext(model, _FONT)
@@ -66,7 +68,7 @@ def _close_if_alive(reference: weakref.ref[GlContext]) -> None:
         context.close()
 
 
-def _working_backend() -> str:
+def find_backend() -> str:
     """The first backend that works, or an error that says what was tried and what to install."""
     failures = []
     for backend in _candidates():

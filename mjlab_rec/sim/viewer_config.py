@@ -22,6 +22,10 @@ class ViewerConfig:
         ASSET_BODY = enum.auto()
         """The body ``body_name`` of the entity ``entity_name``."""
 
+    camera: str | int | None = None
+    """Name or number of a camera of the model to look through, such as "robot/front". None takes a
+    free camera, which the other fields describe."""
+
     origin_type: OriginType = OriginType.AUTO
     """What the camera looks at, and follows if it is a body."""
 

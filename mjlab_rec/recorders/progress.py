@@ -1,0 +1,50 @@
+"""How far a recorder has got, for progress bars and record buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a recorder has written so far; 0 or nothing where it does not say."""
+
+    state: str
+    """recording, paused or stopped."""
+
+    rows: int
+    """Rows, or frames, recorded."""
+
+    nbytes: int
+    """Bytes written."""
+
+    dropped: int
+    """Rows lost because writing could not keep up."""
+
+    files: tuple[Path, ...]
+    """Files written, also those of recordings that were stopped."""
+
+
+def progress(recorder: Any) -> Progress:
+    """Ask a recorder how far it has got.
+
+    Every recorder may answer by the attributes rows, nbytes, dropped_rows and files, and need not.
+    """
+
+    def number(name: str) -> int:
+        value = getattr(recorder, name, 0)
+        return value if isinstance(value, int) else 0
+
+    files = getattr(recorder, "files", ())
+    if not isinstance(files, Sequence) or isinstance(files, str):
+        files = ()
+    return Progress(
+        state=recorder.state,
+        rows=number("rows"),
+        nbytes=number("nbytes"),
+        dropped=number("dropped_rows"),
+        files=tuple(file for file in files if isinstance(file, Path)),
+    )

@@ -1,0 +1,206 @@
+"""Pictures of a simulation, drawn by MuJoCo with OpenGL and without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mujoco
+import numpy as np
+
+from mjlab_rec.sim.gl import GlContext, find_backend
+from mjlab_rec.sim.simulation import Simulation
+from mjlab_rec.sim.snapshot import Puppet, Snapshot, SnapshotReader
+from mjlab_rec.sim.viewer_config import ViewerConfig
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.scene import Scene
+
+_MAX_GEOMS = 10_000
+
+
+@dataclass(frozen=True)
+class _Shot:
+    snapshot: Snapshot
+    pictures: list[list[int]]
+    """For each picture the rows of the snapshot in it, the one in the middle first."""
+
+
+class GlRenderer:
+    """Draws one environment, and its nearest neighbours around it, as the config says.
+
+    See ``Renderer`` for what its methods promise.
+    """
+
+    def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
+        check_cfg(cfg, sim)
+        self.backend = find_backend()
+        self._sim = sim
+        self._cfg = cfg
+        self._followed = followed_body(cfg, sim.mj_model, scene)
+        # Nearest by the first origins: were the neighbours to change, they would flicker.
+        self._origins = scene.env_origins.cpu().numpy().copy()
+        self._readers: dict[tuple[int, ...], tuple[SnapshotReader, list[list[int]]]] = {}
+
+        # The puppet's model is a copy, so that what only the picture needs does not reach the
+        # physics.
+        self._puppet = Puppet(sim.mj_model)
+        model = self._puppet.model
+        model.vis.global_.offwidth = cfg.width
+        model.vis.global_.offheight = cfg.height
+        if cfg.fovy is not None:
+            model.vis.global_.fovy = cfg.fovy
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._camera)
+        if cfg.camera is None:
+            self._camera.lookat[:] = cfg.lookat
+            self._camera.distance = cfg.distance
+            self._camera.elevation = cfg.elevation
+            self._camera.azimuth = cfg.azimuth
+        else:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = camera_id(cfg.camera, model)
+
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = cfg.geom_group
+        self._options.sitegroup[:] = cfg.site_group
+        self._perturbation = mujoco.MjvPerturb()
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = cfg.enable_shadows
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = cfg.enable_reflections
+        self._frame = mujoco.MjrRect(0, 0, cfg.width, cfg.height)
+        self._gl: GlContext | None = None  # Made in the thread that draws.
+
+    def capture(self, env_ids: Sequence[int]) -> _Shot:
+        """Remember what these environments look like now."""
+        key = tuple(env_ids)
+        if key not in self._readers:
+            self._readers[key] = self._reader(key)
+        reader, pictures = self._readers[key]
+        return _Shot(reader.read(), pictures)
+
+    def draw(self, shot: _Shot) -> np.ndarray:
+        """Draw a picture of each environment: new uint8 array (environments, height, width, 3)."""
+        if self._gl is None:
+            self._gl = GlContext(
+                self._puppet.model, self._cfg.width, self._cfg.height, self.backend
+            )
+        self._gl.make_current()
+        shape = len(shot.pictures), self._cfg.height, self._cfg.width, 3
+        images = np.empty(shape, dtype=np.uint8)
+        shot.snapshot.wait()
+        for image, rows in zip(images, shot.pictures, strict=True):
+            self._draw(shot.snapshot, rows, self._gl, image)
+        return images[:, ::-1]  # OpenGL counts rows from the bottom.
+
+    def render(self, env_idx: int | None = None) -> np.ndarray:
+        """Draw an environment now, in one go: (height, width, 3)."""
+        env_idx = self._cfg.env_idx if env_idx is None else env_idx
+        return self.draw(self.capture([env_idx]))[0].copy()
+
+    def close(self) -> None:
+        """Free the graphics memory. Idempotent."""
+        if self._gl is not None:
+            self._gl.close()
+
+    def _reader(self, env_ids: tuple[int, ...]) -> tuple[SnapshotReader, list[list[int]]]:
+        check_env_ids(env_ids, self._sim.num_envs)
+        pictures = [[env_idx, *self._neighbours(env_idx)] for env_idx in env_ids]
+        needed = list(dict.fromkeys(env for picture in pictures for env in picture))
+        rows = [[needed.index(env) for env in picture] for picture in pictures]
+        return SnapshotReader(self._sim, needed), rows
+
+    def _draw(self, snapshot: Snapshot, rows: list[int], gl: GlContext, image: np.ndarray) -> None:
+        everything, dynamic = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
+        model = self._puppet.model
+        data = self._puppet.pose(snapshot, rows[0])
+        if self._followed is not None:
+            self._camera.lookat[:] = data.xpos[self._followed]
+        mujoco.mjv_updateScene(
+            model,
+            data,
+            self._options,
+            self._perturbation,
+            self._camera,
+            int(everything),
+            self._scene,
+        )
+        for neighbour in rows[1:]:
+            data = self._puppet.pose(snapshot, neighbour)
+            mujoco.mjv_addGeoms(
+                model, data, self._options, self._perturbation, int(dynamic), self._scene
+            )
+        mujoco.mjr_render(self._frame, self._scene, gl.mjr)
+        mujoco.mjr_readPixels(image, None, self._frame, gl.mjr)
+
+    def _neighbours(self, env_idx: int) -> list[int]:
+        distance = np.linalg.norm(self._origins - self._origins[env_idx], axis=1)
+        distance[env_idx] = np.inf
+        count = min(self._cfg.max_extra_envs, len(distance) - 1)
+        return np.argsort(distance, kind="stable")[:count].tolist()
+
+
+def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
+    """The number of a camera of the model, given by name or number."""
+    names = [model.camera(i).name for i in range(model.ncam)]
+    if isinstance(camera, int):
+        if not 0 <= camera < model.ncam:
+            raise ValueError(f"There is no camera {camera}: the model has {model.ncam}: {names}.")
+        return camera
+    if camera not in names:
+        raise ValueError(f"There is no camera {camera!r}. {nearest(camera, names)}")
+    return names.index(camera)
+
+
+def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
+    """Complain about environments that do not exist."""
+    for env_idx in env_ids:
+        if not 0 <= env_idx < num_envs:
+            raise ValueError(
+                f"env_idx is {env_idx}, but there are {num_envs} environments: choose 0"
+                f" to {num_envs - 1}."
+            )
+
+
+def followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> int | None:
+    """The body that the camera looks at; None for a fixed point."""
+    kinds = ViewerConfig.OriginType
+    if cfg.origin_type is kinds.WORLD:
+        return None
+    if cfg.origin_type is kinds.AUTO:
+        moves = model.body_weldid != 0
+        placed = model.body_mocapid[model.body_rootid] >= 0
+        movable = np.flatnonzero(moves | placed)
+        return int(movable[0]) if len(movable) else None
+
+    names = list(scene.entities)
+    name = cfg.entity_name
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in scene.entities:
+        given = "is not set" if name is None else f"is {name!r}"
+        raise ValueError(
+            f"ViewerConfig.entity_name {given}, but origin_type {cfg.origin_type.name} follows an"
+            f" entity. {nearest(name or '', names)}"
+        )
+    entity = scene.entities[name]
+    if cfg.origin_type is kinds.ASSET_ROOT:
+        return entity.indexing.root_body_id
+    if cfg.body_name not in entity.body_names:
+        raise ValueError(
+            f"ViewerConfig.body_name is {cfg.body_name!r}, which is no body of {name!r}."
+            f" {nearest(cfg.body_name or '', entity.body_names)}"
+        )
+    return int(entity.indexing.body_ids[entity.body_names.index(cfg.body_name)])
+
+
+def check_cfg(cfg: ViewerConfig, sim: Simulation) -> None:
+    """Complain about values that no renderer can draw."""
+    if cfg.width < 1 or cfg.height < 1:
+        raise ValueError(
+            f"ViewerConfig.width and height are {cfg.width} x {cfg.height}; both must be positive."
+        )
+    if cfg.max_extra_envs < 0:
+        raise ValueError(f"ViewerConfig.max_extra_envs is {cfg.max_extra_envs}; the least is 0.")

@@ -1,0 +1,29 @@
+"""Optional packages: imported where they are used, and named with their extra if missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class MissingExtraError(ImportError):
+    """A feature was asked for whose optional package is not installed."""
+
+
+def require(module: str, extra: str, user: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        module: What to import, such as "imageio_ffmpeg".
+        extra: The extra of this package that brings it, such as "video".
+        user: What needs it, for the message: "VideoRecorder".
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise  # The package is there, but something that it needs is not.
+        raise MissingExtraError(
+            f"{user} needs the package {top!r}: pip install 'mjlab_rec[{extra}]'"
+        ) from None
