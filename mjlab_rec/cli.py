@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 _ENV_PREFIX = "--env."
 _RECORD_PREFIX = "--record."
+# Options that are short for a recorder.
+_SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
+# What is looked at with other programs.
+_PLAIN_FILES = {".jsonl", ".mp4", ".rrd", ".png"}
+# Flags have no --no-... twins.
+_FLAGS = (tyro.conf.FlagCreatePairsOff,)
 
 
 @dataclass(kw_only=True)
@@ -57,6 +63,12 @@ class RecordArgs(TaskArgs):
     """Record the rollout: name of a preset in configs/recorders (csv, hdf5, ...), a TOML file, or
     package.module:Class. May be repeated. --record.FIELD VALUE sets a field of the one before it.
     Without --record.path the file is rollouts/TASK/PRESET, with a number if that exists."""
+    video: bool = False
+    """The same as --record video: record mp4 clips."""
+    rerun: bool = False
+    """The same as --record rerun: record poses, rewards and actions for the Rerun viewer."""
+    plot: bool = False
+    """The same as --record live_plot: plot rewards and actions while they come."""
 
 
 Args = TypeVar("Args", bound=TaskArgs)
@@ -74,6 +86,7 @@ def parse(
     options, overrides = _split(list(sys.argv[1:] if argv is None else argv), _ENV_PREFIX)
     settings: list[Setting] = []
     if issubclass(args_type, RecordArgs):
+        options = _without_shortcuts(options)
         options, settings = _split(options, _RECORD_PREFIX)
     wants_help = not {"-h", "--help"}.isdisjoint(options)
     if wants_help:
@@ -81,7 +94,7 @@ def parse(
         _print_options(args_type, description)
         if not any(word.partition("=")[0] == "--task" for word in options):
             raise SystemExit(0)
-    args = tyro.cli(args_type, args=options, description=description)
+    args = tyro.cli(args_type, args=options, description=description, config=_FLAGS)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
     )
@@ -140,8 +153,10 @@ def explained(args: TaskArgs) -> Iterator[None]:
         yield
     except Exception as error:
         from mjlab_rec.data.schema import DataError
+        from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
-        if args.verbose or not isinstance(error, (ValueError, DataError)):
+        explained = ValueError, DataError, MissingExtraError, UnavailableError
+        if args.verbose or not isinstance(error, explained):
             raise
         fail(f"{error} (--verbose shows where this comes from.)")
 
@@ -190,6 +205,14 @@ def _split(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
     return options, settings
 
 
+def _without_shortcuts(options: list[str]) -> list[str]:
+    """The options with those that are short for a recorder written out."""
+    written = []
+    for word in options:
+        written += ["--record", _SHORTCUTS[word]] if word in _SHORTCUTS else [word]
+    return written
+
+
 def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
     """The cfgs of the recorders asked for, by names that are not taken."""
     if not args.record:
@@ -223,18 +246,22 @@ def print_recordings(recorders: dict[str, Any]) -> None:
         recorders: Recorders by name, after their environment was closed.
     """
     from mjlab_rec.data.files import parts
+    from mjlab_rec.recorders.progress import progress
 
     console = Console(highlight=False, soft_wrap=True)
     for name, recorder in recorders.items():
-        files = list(getattr(recorder, "files", ()))
+        files = list(progress(recorder).files)
         if not files:
             console.print(f"\nRecorder {name} wrote no files.", markup=False)
+        plain = [file for file in files if file.suffix in _PLAIN_FILES]
+        if plain:
+            console.print(f"\nRecorder {name} wrote {', '.join(map(str, plain))}", markup=False)
+        files = [file for file in files if file not in plain]
         while files:
             # Parts of one run are opened together.
             run = [file for file in files if file in {files[0], *parts(files[0])}]
             console.print(f"\nRecorder {name} wrote {', '.join(map(str, run))}", markup=False)
-            if run[0].suffix != ".jsonl":  # Lines of text, for which people need no summary.
-                console.print(_contents(run[0]), markup=False)
+            console.print(_contents(run[0]), markup=False)
             files = [file for file in files if file not in run]
 
 
@@ -288,7 +315,7 @@ def _literal(word: str) -> Any:
 
 def _print_options(args_type: type[TaskArgs], description: str) -> None:
     with contextlib.suppress(SystemExit):
-        tyro.cli(args_type, args=["--help"], description=description)
+        tyro.cli(args_type, args=["--help"], description=description, config=_FLAGS)
     Console().print("Any field of the task's cfg: --env.PATH VALUE. With --task, they follow here.")
     if issubclass(args_type, RecordArgs):
         Console().print("Any field of a recorder: --record.FIELD VALUE. With --record they follow.")

@@ -1,106 +1,155 @@
-"""Run a task with a zero or random agent, record it, and print the returns and the speed."""
+"""Run a task with an agent, watch it, record it, and print the returns and the speed."""
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from mjlab_rec import cli
 
 if TYPE_CHECKING:
-    import torch
+    from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+    from mjlab_rec.envs.manager_based_rl_env import StepReturn
+    from mjlab_rec.rl.policies import Policy
+    from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.viewer.playback import Viewer
 
-    from mjlab_rec.envs import ManagerBasedRlEnv
+_STEPS = 1000
 
 
 @dataclass(kw_only=True)
 class PlayArgs(cli.RecordArgs):
     """Options of this script."""
 
-    agent: Literal["zero", "random"] = "zero"
-    """zero always answers 0; random draws each action uniformly from [-1, 1]."""
-    steps: int = 1000
-    """Number of control steps to run, in every environment."""
-
-
-class Returns:
-    """Adds up rewards into the returns of episodes."""
-
-    def __init__(self, num_envs: int, device: str) -> None:
-        import torch
-
-        self.finished: list[float] = []
-        self.lengths: list[int] = []
-        self.running = torch.zeros(num_envs, device=device)
-        self._steps = torch.zeros(num_envs, dtype=torch.long, device=device)
-
-    def add(self, reward: torch.Tensor, done: torch.Tensor) -> None:
-        """Count one step of every environment, given reward and done, both (num_envs,)."""
-        self.running += reward
-        self._steps += 1
-        ended = done.nonzero().squeeze(-1)
-        if len(ended):
-            self.finished += self.running[ended].tolist()
-            self.lengths += self._steps[ended].tolist()
-            self.running[ended] = 0.0
-            self._steps[ended] = 0
+    agent: str = "zero"
+    """zero always answers 0; random draws each action uniformly from [-1, 1]; a function of your
+    own that takes the environment and returns a policy is named as package.module:function."""
+    steps: int | None = None
+    """Stop after this many control steps of every environment. Without --steps, --episodes and
+    --seconds it is 1000, or until the viewer is closed."""
+    episodes: int | None = None
+    """Stop when this many episodes have ended, counted over all environments."""
+    seconds: float | None = None
+    """Stop after this much simulated time."""
+    viewer: Literal["auto", "native", "web", "none"] = "none"
+    """Watch it: in a window (native), in a browser (web), or auto: a window if there is a display,
+    else the browser. It runs in real time then; the viewer can change that."""
+    camera: str | None = None
+    """Name or number of a camera of the model, for videos and viewers."""
+    real_time: bool = False
+    """Run no faster than the robot's own time."""
+    no_terminations: bool = False
+    """Let no episode end, whatever happens."""
 
 
 def main() -> None:
     """Parse the command line, run the task and print the summary."""
     started = time.perf_counter()
     args, env_cfg = cli.parse(PlayArgs, __doc__ or "", play=True)
-    if args.steps < 1:
-        cli.fail(f"--steps: {args.steps} is too few. Choose at least 1.")
+    check(args)
+    apply(args, env_cfg)
 
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.rl.policies import policy_maker
 
-    with cli.explained(args), ManagerBasedRlEnv(env_cfg, device=args.device) as env:
-        finished = run(env, args, started)
+    with cli.explained(args):
+        maker = policy_maker(args.agent)
+        with ManagerBasedRlEnv(env_cfg, device=args.device) as env:
+            finished = run(env, maker(env), args, started)
     manager = env.recorder_manager
     cli.print_recordings({name: manager.get_term(name) for name in manager.active_terms})
     if not finished:
         raise SystemExit(130)
 
 
-def run(env: ManagerBasedRlEnv, args: PlayArgs, started: float) -> bool:
+def check(args: PlayArgs) -> None:
+    """Refuse options that make no sense."""
+    limits = {"--steps": args.steps, "--episodes": args.episodes, "--seconds": args.seconds}
+    given = [name for name, limit in limits.items() if limit is not None]
+    if len(given) > 1:
+        cli.fail(f"{' and '.join(given)} exclude each other: give one of them.")
+    for name, limit in limits.items():
+        if limit is not None and limit <= 0:
+            cli.fail(f"{name}: {limit} is too few. Choose more than 0.")
+
+
+def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
+    """Bring options that stand for fields of the cfg there."""
+    if args.no_terminations:
+        cfg.terminations = {}
+    if args.camera is not None:
+        cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
+
+
+def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:
     """Step the environment and print what came of it; False if Ctrl-C ended it early."""
-    import torch
+    from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.viewer import make_viewer
+    from mjlab_rec.viewer.playback import Playback
+    from mjlab_rec.viewer.terminal import TerminalProgress
 
     console = Console()
-    returns = Returns(env.num_envs, env.device)
-    generator = torch.Generator(env.device).manual_seed(env.cfg.seed or 0)
-    shape = env.action_manager.action.shape
-    action = torch.zeros(shape, device=env.device)
+    viewer = make_viewer(args.viewer, env)
     console.print(
         f"{args.task}: {env.num_envs} environments, engine {env.sim.engine_name} on {env.device}, "
         f"seed {env.cfg.seed}, {args.agent} agent",
         highlight=False,
         soft_wrap=True,
     )
-    ready, steps = started, 0
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("steps", total=args.steps)
+    returns = Returns(env)
+    steps = step_limit(args, env.step_dt, endless=viewer is not None)
+    unit = "steps" if args.episodes is None else "episodes"
+    progress = TerminalProgress(env, args.episodes or steps, unit, console)
+
+    def on_step(result: StepReturn) -> None:
+        returns.add_step()
+        progress.step(progress.steps + 1 if args.episodes is None else len(returns.finished))
+
+    def done() -> bool:
+        if args.episodes is not None:
+            return len(returns.finished) >= args.episodes
+        return progress.steps == steps
+
+    speed = 1.0 if viewer is not None or args.real_time else None
+    playback = Playback(env, policy, viewers=[viewer] if viewer else [], speed=speed)
+    completed, ready = True, started
+    with playback, progress:
         try:
             env.reset()
+            for page in pages(env, viewer):
+                console.print(f"Watch it at {page}", highlight=False, soft_wrap=True)
             ready = time.perf_counter()
-            while steps < args.steps:
-                if args.agent == "random":
-                    action = torch.rand(shape, generator=generator, device=env.device) * 2.0 - 1.0
-                _, reward, terminated, truncated, _ = env.step(action)
-                returns.add(reward, terminated | truncated)
-                steps += 1
-                progress.update(bar, completed=steps)
+            playback.run(done, on_step)
         except KeyboardInterrupt:
-            console.print(f"Stopped by Ctrl-C after {steps} of {args.steps} steps.")
+            console.print(f"Stopped by Ctrl-C after {progress.steps} steps.")
+            completed = False
     seconds = time.perf_counter() - ready
-    console.print(summary(returns, steps * env.num_envs, seconds, ready - started))
-    return steps == args.steps
+    console.print(summary(returns, progress.steps * env.num_envs, seconds, ready - started))
+    return completed
+
+
+def pages(env: ManagerBasedRlEnv, viewer: Viewer | None) -> list[str]:
+    """Addresses of the web pages that the viewer and the recorders have opened."""
+    from mjlab_rec.recorders.progress import progress
+
+    manager = env.recorder_manager
+    found = [progress(manager.get_term(name)).page for name in manager.active_terms]
+    # The viewer and the live plots share a page.
+    return [page for page in dict.fromkeys([getattr(viewer, "url", ""), *found]) if page]
+
+
+def step_limit(args: PlayArgs, step_dt: float, endless: bool) -> int | None:
+    """Steps to run; None if something else says when to stop."""
+    if args.seconds is not None:
+        return math.ceil(round(args.seconds / step_dt, 6))
+    if args.steps is None and args.episodes is None and not endless:
+        return _STEPS
+    return args.steps
 
 
 def summary(returns: Returns, env_steps: int, seconds: float, start_up: float) -> Table:

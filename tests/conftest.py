@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from browser import browser as browser
+from browser import screenshot as screenshot
+from browser import visit as visit
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)

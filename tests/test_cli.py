@@ -202,6 +202,13 @@ def test_fields_before_the_only_recorder_are_taken_too():
     assert parse_recorded("--record.path a.csv --record csv")["csv"].path == "a.csv"
 
 
+def test_shortcuts_stand_for_recorders():
+    recorders = parse_recorded("--video --record.length 20 --rerun --plot --record csv")
+    assert list(recorders) == ["video", "rerun", "live_plot", "csv"]
+    assert recorders["video"].length == 20
+    assert recorders["rerun"].path == "rollouts/task/rerun.rrd"
+
+
 def test_recorders_of_the_task_and_of_one_name_are_kept_apart(monkeypatch):
     monkeypatch.setattr(registry, "_tasks", {})
     registry.register_task("task", env_cfg=lambda: Cfg(recorders={"csv": None}))
@@ -287,6 +294,83 @@ def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
     assert "Stopped by Ctrl-C after" in out and "Recorder hdf5 wrote" in out
     with open_rollouts(tmp_path / "rollouts/cartpole-balance/hdf5.h5") as rollouts:
         assert rollouts.info.every == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"), [("--steps 7", 14), ("--episodes 3", 20), ("--seconds 0.3", 12)]
+)
+def test_play_stops_after_steps_episodes_or_seconds(words, steps, tmp_path):
+    words = f"--task cartpole-balance --num-envs 2 --env.episode-length-s 0.25 --record csv {words}"
+    ran = run_script("play.py", *words.split(), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    with open_rollouts(tmp_path / "rollouts/cartpole-balance/csv.csv") as rollouts:
+        assert rollouts.rows == steps
+
+
+def test_play_without_terminations_lets_no_episode_end():
+    words = "--task cartpole-balance --steps 12 --env.episode-length-s 0.25 --no-terminations"
+    ran = run_script("play.py", *words.split())
+    assert ran.returncode == 0, ran.stderr
+    assert "Episodes finished" in ran.stdout and "Return so far" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps 5 --episodes 2", "--steps and --episodes exclude each other"),
+        ("--seconds -1", "--seconds: -1.0 is too few."),
+        ("--agent rondom", "Unknown agent 'rondom'. Did you mean 'random'?"),
+        ("--video --camera 7", "There is no camera 7"),
+    ],
+)
+def test_play_refuses_what_cannot_be_done_before_it_runs(words, message):
+    ran = run_script("play.py", "--task", "cartpole-balance", *words.split())
+    assert ran.returncode == 2 and message in ran.stderr
+    assert "Traceback" not in ran.stderr and "Until the first step" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        ("--video", "imageio_ffmpeg", "video"),
+        ("--rerun", "rerun", "rerun"),
+        ("--plot --record.backend page", "viser", "web"),
+        ("--viewer web", "viser", "web"),
+    ],
+)
+def test_play_names_the_extra_that_is_missing_before_it_runs(words, package, extra, tmp_path):
+    # As if the package were not installed, in the process that the script runs in.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    argv = [str(ROOT / "scripts" / "play.py"), "--task", "cartpole-balance", *words.split()]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    ran = subprocess.run(
+        [sys.executable, *argv],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert ran.returncode == 2, ran.stderr
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1 and f"pip install 'mjlab_rec[{extra}]'" in errors[0]
+    assert "Until the first step" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--viewer native", "there is no display"),
+        ("--video --record.renderer gl", "OpenGL does not work"),
+    ],
+)
+def test_play_says_what_the_machine_lacks_before_it_runs(words, message, monkeypatch, tmp_path):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "glfw")  # Which cannot work without a display.
+    ran = run_script("play.py", "--task", "cartpole-balance", *words.split(), cwd=tmp_path)
+    assert ran.returncode == 2, ran.stderr
+    assert message.lower() in ran.stderr.lower() and "Traceback" not in ran.stderr
+    assert "Until the first step" not in ran.stdout
 
 
 def test_play_refuses_an_unknown_task_with_the_nearest():

@@ -1,105 +1,69 @@
-"""What the offscreen renderer draws, where OpenGL works; and what it says where not."""
+"""What both renderers draw, and the choice between them; and what is said where none works."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
 import torch
+from render_worlds import BLUE, GREEN, RED, ball_scene, ball_sim, middle, need_gl, place
+from worlds import cart_cfg
 
-from mjlab_rec.sim import Simulation, SimulationCfg, gl
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.rl.gymnasium_env import NumpyVectorEnv
+from mjlab_rec.sim import Simulation, gl
 from mjlab_rec.sim.gl_renderer import GlRenderer
+from mjlab_rec.sim.renderer import Renderer, make_renderer
+from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer import ViewerConfig
 
 KINDS = ViewerConfig.OriginType
 
-# A red ball that can move, on a black floor that cannot.
-BALL = """
-<mujoco>
-  <visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual>
-  <worldbody>
-    <geom type="plane" size="50 50 1" rgba="0 0 0 1"/>
-    <camera name="above" pos="0 0 4"/>
-    <body name="robot/base">
-      <freejoint/>
-      <geom name="ball" size="0.3" rgba="1 0 0 1"/>
-      <geom name="hidden" size="1" rgba="0 0 1 1" group="3"/>
-      <body name="robot/arm" pos="0 0 0.7">
-        <joint type="hinge"/>
-        <geom size="0.2" rgba="0 1 0 1"/>
-      </body>
-    </body>
-  </worldbody>
-</mujoco>
-"""
-
 Draw = Callable[..., np.ndarray]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def working_gl() -> None:
-    try:
-        gl.GlContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+@pytest.fixture(scope="module", params=["gl", "warp"])
+def name(request: pytest.FixtureRequest) -> str:
+    """Both renderers."""
+    if request.param == "gl":
+        need_gl()
+    return request.param
 
 
 @pytest.fixture
 def sim() -> Simulation:
-    model = mujoco.MjModel.from_xml_string(BALL)
-    sim = Simulation(num_envs=3, cfg=SimulationCfg(engine="mjbatch"), model=model)
-    for env in range(3):
-        place(sim, env, 0.0, 0.0)
-    return sim
+    return ball_sim()
+
+
+Make = Callable[..., Renderer]
 
 
 @pytest.fixture
-def draw(sim: Simulation) -> Iterator[Draw]:
-    """Renders the scene once, as a config with these fields says."""
+def make(sim: Simulation, name: str) -> Iterator[Make]:
+    """Makes a renderer of a config with these fields."""
     renderers = []
 
-    def draw(env_idx: int | None = None, **fields: Any) -> np.ndarray:
+    def make(**fields: Any) -> Renderer:
         options: dict[str, Any] = dict(width=64, height=48, max_extra_envs=0, elevation=-30.0)
-        renderers.append(GlRenderer(sim, ViewerConfig(**(options | fields)), scene(sim)))
-        return renderers[-1].render(env_idx)
+        cfg = ViewerConfig(renderer=name, **(options | fields))  # type: ignore[arg-type]
+        renderers.append(make_renderer(sim, cfg, ball_scene(sim)))
+        return renderers[-1]
 
-    yield draw
+    yield make
     for renderer in renderers:
         renderer.close()
 
 
-def scene(sim: Simulation) -> Any:
-    """As much of a scene as the renderer looks at."""
-    model = sim.mj_model
-    robot = SimpleNamespace(
-        body_names=("base", "arm"),
-        indexing=SimpleNamespace(
-            root_body_id=model.body("robot/base").id,
-            body_ids=torch.tensor([model.body(f"robot/{n}").id for n in ("base", "arm")]),
-        ),
-    )
-    return SimpleNamespace(env_origins=torch.zeros(sim.num_envs, 3), entities={"robot": robot})
-
-
-def place(sim: Simulation, env: int, x: float, y: float) -> None:
-    sim.data.qpos[env, :7] = torch.tensor([x, y, 1.0, 1.0, 0.0, 0.0, 0.0])
-
-
-def middle(image: np.ndarray, channel: int) -> tuple[float, float] | None:
-    """Mean row and column of what shows this colour, relative to the image's centre; or None."""
-    others = [c for c in range(3) if c != channel]
-    rows, columns = np.nonzero((image[..., channel] > 100) & (image[..., others] < 60).all(axis=-1))
-    if not len(rows):
-        return None
-    height, width = image.shape[:2]
-    return rows.mean() / (height - 1) - 0.5, columns.mean() / (width - 1) - 0.5
-
-
-RED, GREEN, BLUE = range(3)
+@pytest.fixture
+def draw(make: Make) -> Draw:
+    """Renders the scene once, as a config with these fields says."""
+    return lambda env_idx=None, **fields: make(**fields).render(env_idx)
 
 
 def test_image_has_the_configured_size(draw):
@@ -143,14 +107,96 @@ def test_each_env_is_drawn_by_its_index(sim, draw):
     assert middle(draw(env_idx=0, camera="above"), GREEN) is not None
 
 
-def test_neighbours_are_drawn_too(sim, draw):
+def test_neighbours_are_drawn_too_by_opengl(sim, name, draw):
     place(sim, 1, 1.0, 0.0)
     place(sim, 2, -1.0, 0.0)
     reds = [
         (draw(origin_type=KINDS.WORLD, max_extra_envs=count)[..., 0] > 100).sum()
         for count in (0, 1, 2, 5)
     ]
-    assert reds[0] < reds[1] < reds[2] == reds[3]
+    if name == "gl":
+        assert reds[0] < reds[1] < reds[2] == reds[3]
+    else:
+        assert len(set(reds)) == 1
+
+
+def test_camera_can_be_one_of_the_model(sim, draw):
+    place(sim, 0, 0.5, 0.0)
+    by_name, by_number = draw(camera="above"), draw(camera=0)
+    np.testing.assert_array_equal(by_name, by_number)
+    _, column = middle(by_name, RED) or (0, 9)
+    assert column > 0.05, "it does not follow the ball"
+    sim.data.mocap_pos[0, 0] = torch.tensor([0.5, 0.0, 0.3])
+    _, column = middle(draw(camera="robot/eye"), GREEN) or (0, 9)
+    assert abs(column) < 0.02, "it moves with the body that carries it"
+
+
+def test_bodies_placed_by_hand_are_drawn_where_they_are(sim, draw):
+    assert middle(draw(), BLUE) is None
+    sim.data.mocap_pos[0, 0] = torch.tensor([0.0, 1.0, 1.0])
+    _, column = middle(draw(), BLUE) or (0, -9)
+    assert abs(column) < 0.05
+    sim.data.mocap_pos[0, 0] = torch.tensor([1.0, 0.0, 1.0])
+    _, column = middle(draw(), BLUE) or (0, -9)
+    assert column > 0.1
+
+
+def test_one_shot_holds_pictures_of_several_environments(sim, make):
+    place(sim, 2, 0.8, 0.0)
+    renderer = make(origin_type=KINDS.WORLD)
+    images = renderer.draw(renderer.capture([2, 0]))
+    assert images.shape == (2, 48, 64, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images[0], renderer.render(2))
+    np.testing.assert_array_equal(images[1], renderer.render(0))
+    assert (images[0] != images[1]).any()
+
+
+def test_shot_stays_valid_while_the_simulation_goes_on(sim, make):
+    renderer = make(origin_type=KINDS.WORLD)
+    sim.expand_model_fields(["geom_rgba"])
+    expected = [renderer.render()]
+    shots = [renderer.capture([0])]
+    place(sim, 0, 0.5, 0.0)
+    sim.model.geom_rgba[0, 1] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    shots.append(renderer.capture([0]))
+    expected.append(renderer.render())
+    sim.step(5)
+    shots.append(renderer.capture([0]))
+    sim.reset()
+    assert middle(expected[1], BLUE) is not None
+    first, second, _ = (renderer.draw(shot)[0] for shot in shots)
+    np.testing.assert_array_equal(first, expected[0])
+    np.testing.assert_array_equal(second, expected[1])
+    np.testing.assert_array_equal(renderer.draw(shots[0])[0], expected[0])
+
+
+def test_another_thread_can_draw(sim, make):
+    here, there = make(), make()
+    with ThreadPoolExecutor(1) as thread:
+        for x in (0.0, 0.3):
+            place(sim, 0, x, 0.0)
+            shot = there.capture([0])
+            image = thread.submit(there.draw, shot).result(timeout=60)[0]
+            np.testing.assert_array_equal(image, here.render())
+        thread.submit(there.close).result(timeout=60)
+
+
+def test_images_of_a_shot_are_new_arrays(make):
+    renderer = make()
+    shot = renderer.capture([0])
+    first = renderer.draw(shot)
+    kept = first.copy()
+    first[:] = 7
+    np.testing.assert_array_equal(renderer.draw(shot), kept)
+
+
+def test_what_is_fully_transparent_is_not_drawn(draw):
+    assert middle(draw(), RED) is not None
+    assert (draw() < 250).all(axis=-1).sum() > 0.9 * 64 * 48
+
+
+def test_nothing_to_draw_gives_a_black_picture(draw):
+    assert draw(geom_group=(0, 0, 0, 0, 0, 0)).max() == 0
 
 
 def test_per_world_model_fields_show(sim, draw):
@@ -184,9 +230,8 @@ def test_rendering_leaves_the_simulation_alone(sim, draw):
     assert sim.mj_model.vis.global_.offwidth == offset
 
 
-def test_two_renderers_do_not_disturb_each_other(sim):
-    small = GlRenderer(sim, ViewerConfig(width=32, height=24), scene(sim))
-    large = GlRenderer(sim, ViewerConfig(width=64, height=48), scene(sim))
+def test_two_renderers_do_not_disturb_each_other(make):
+    small, large = make(width=32, height=24), make()
     first = small.render()
     assert large.render().shape == (48, 64, 3)
     np.testing.assert_array_equal(small.render(), first)
@@ -223,8 +268,9 @@ def only(*backends: str) -> Callable[[str], str | None]:
     [
         ({}, ["glfw", "egl", "osmesa"], "egl"),
         ({}, ["glfw", "osmesa"], "osmesa"),
-        ({"DISPLAY": ":0"}, ["glfw", "egl"], "glfw"),
-        ({"DISPLAY": ":0"}, ["egl"], "egl"),
+        ({"DISPLAY": ":0"}, ["glfw", "egl"], "egl"),
+        ({"DISPLAY": ":0"}, ["glfw", "osmesa"], "osmesa"),
+        ({"DISPLAY": ":0"}, ["glfw"], "glfw"),
         ({"MUJOCO_GL": "osmesa"}, ["egl", "osmesa"], "osmesa"),
         ({"MUJOCO_GL": "GLFW"}, ["egl", "glfw"], "glfw"),
     ],
@@ -247,6 +293,7 @@ def test_without_opengl_the_error_names_the_packages(monkeypatch):
 
 
 def test_a_backend_that_fails_says_why_and_harms_nothing(monkeypatch):
+    need_gl()
     gl._why_not.cache_clear()
     monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
     reason = gl._why_not("egl")
@@ -254,3 +301,100 @@ def test_a_backend_that_fails_says_why_and_harms_nothing(monkeypatch):
     assert reason is not None and "PYOPENGL_PLATFORM" in reason
     monkeypatch.undo()
     gl.GlContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()
+
+
+def test_both_renderers_show_the_same(sim):
+    need_gl()
+    place(sim, 0, 0.4, -0.3)
+    fields: dict[str, Any] = dict(max_extra_envs=0, origin_type=KINDS.WORLD, elevation=-25.0)
+    for more in ({}, {"azimuth": 40.0, "fovy": 30.0, "lookat": (0.3, 0.0, 1.0)}, {"camera": 0}):
+        cfg = ViewerConfig(width=160, height=120, **(fields | more))
+        images = []
+        for name in ("gl", "warp"):
+            renderer = make_renderer(sim, cfg, ball_scene(sim), name)
+            images.append(renderer.render())
+            renderer.close()
+        for color in (RED, GREEN):
+            at = [middle(image, color) or (9, 9) for image in images]
+            np.testing.assert_allclose(at[0], at[1], atol=0.005)
+            areas = [(image[..., color] > 100).sum() for image in images]
+            assert areas[0] == pytest.approx(areas[1], rel=0.05)
+
+
+@pytest.fixture
+def chosen(sim: Simulation) -> Callable[..., Renderer]:
+    """The renderer that a choice leads to."""
+    cfg = ViewerConfig(width=16, height=16)
+    return lambda *name: make_renderer(sim, cfg, ball_scene(sim), *name)
+
+
+def test_auto_takes_opengl_where_it_works(monkeypatch, chosen):
+    monkeypatch.setattr(gl, "_why_not", only("egl", "osmesa", "glfw", ""))
+    assert isinstance(chosen(), GlRenderer)
+    assert isinstance(chosen("auto"), GlRenderer)
+
+
+def test_auto_falls_back_to_warp_and_says_why(monkeypatch, chosen, caplog):
+    monkeypatch.setattr(gl, "_why_not", only())
+    with caplog.at_level(logging.WARNING, "mjlab_rec"):
+        renderer = chosen()
+    assert type(renderer).__name__ == "WarpRenderer"
+    assert renderer.render().shape == (16, 16, 3)
+    (record,) = caplog.records
+    assert "renderer 'warp'" in record.getMessage() and "no such library" in record.getMessage()
+
+
+def test_opengl_that_was_asked_for_is_not_replaced(monkeypatch, chosen):
+    monkeypatch.setattr(gl, "_why_not", only())
+    with pytest.raises(RuntimeError, match="no such library"):
+        chosen("gl")
+
+
+def test_where_no_renderer_works_the_error_names_both_cures(monkeypatch, chosen):
+    monkeypatch.setattr(gl, "_why_not", only())
+    monkeypatch.setitem(sys.modules, "mjlab_rec.sim.warp_renderer", None)
+    with pytest.raises(RuntimeError, match="neither works.*libegl1.*--upgrade 'mujoco-warp"):
+        chosen()
+    with pytest.raises(UnavailableError, match="'warp' needs MuJoCo-Warp.*--upgrade 'mujoco-warp"):
+        chosen("warp")
+
+
+def test_wrong_camera_is_explained_where_opengl_does_not_work(monkeypatch, sim):
+    monkeypatch.setattr(gl, "_why_not", only())
+    with pytest.raises(ValueError, match="Did you mean 'above'"):
+        make_renderer(sim, ViewerConfig(camera="abvoe"), ball_scene(sim))
+
+
+def test_unknown_renderer_is_explained(sim, chosen):
+    with pytest.raises(ValueError, match="Unknown renderer 'wrap'.*Did you mean 'warp'"):
+        chosen("wrap")
+    cfg = ViewerConfig(renderer="opengl")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Unknown renderer 'opengl'.*Known: auto, gl, warp"):
+        make_renderer(sim, cfg, ball_scene(sim))
+
+
+def test_environments_draw_with_the_renderer_of_their_config(name):
+    cfg = cart_cfg()
+    cfg.viewer = ViewerConfig(width=32, height=24, max_extra_envs=0, env_idx=1, renderer=name)  # type: ignore[arg-type]
+    cfg.sim.engine = "mjbatch"
+    env = ManagerBasedRlEnv(cfg, render_mode="rgb_array")
+    env.reset(seed=0)
+    image = env.render()
+    assert image is not None and image.shape == (24, 32, 3) and image.any()
+    wrapped = NumpyVectorEnv(env)
+    images = wrapped.render()
+    assert images is not None and len(images) == 4
+    np.testing.assert_array_equal(images[1], image)
+    assert any((images[0] != other).any() for other in images[1:])
+    assert type(env._renderer).__name__.lower() == f"{name}renderer"
+    wrapped.close()
+    env.close()
+
+
+@pytest.mark.parametrize(("size", "shadows"), [((84, 60), 512), ((640, 480), 4096)])
+def test_map_of_shadows_fits_the_picture(sim, size, shadows):
+    need_gl()
+    cfg = ViewerConfig(width=size[0], height=size[1])
+    renderer = GlRenderer(sim, cfg, ball_scene(sim))
+    assert renderer._puppet.model.vis.quality.shadowsize == shadows
+    assert sim.mj_model.vis.quality.shadowsize == 4096

@@ -45,6 +45,10 @@ class CommandTerm(ManagerTermBase):
     write what they want to log into the tensors of ``metrics`` in ``_update_metrics``.
     """
 
+    # On the class, for subclasses that make their tensors before they call __init__.
+    _held: torch.Tensor | None = None
+    _held_command: torch.Tensor
+
     def __init__(self, cfg: CommandTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
@@ -56,6 +60,47 @@ class CommandTerm(ManagerTermBase):
     @abc.abstractmethod
     def command(self) -> torch.Tensor:
         """The commands in force. Shape (num_envs, command_dim)."""
+
+    @property
+    def held(self) -> torch.Tensor:
+        """Where the command was set by hand. Shape (num_envs,), bool."""
+        if self._held is None:
+            return torch.zeros_like(self.time_left, dtype=torch.bool)
+        return self._held
+
+    def hold(self, command: torch.Tensor, env_ids: torch.Tensor) -> None:
+        """Set the commands of these environments and keep them until ``release``.
+
+        Time passes and commands are drawn as ever meanwhile, so that other environments and later
+        random numbers do not notice.
+
+        Args:
+            command: Their commands, (len(env_ids), command_dim).
+            env_ids: The environments.
+        """
+        if self._held is None:
+            self._held, self._held_command = self.held, self.command.clone()
+        self._held[env_ids] = True
+        self._held_command[env_ids] = command.to(self._held_command.dtype)
+        self.apply_held()
+        if not torch.equal(self.command[env_ids], self._held_command[env_ids]):
+            self.release(env_ids)
+            raise NotImplementedError(
+                f"The command of {type(self).__name__} cannot be set by hand: its property"
+                " `command` returns a new tensor each time. Let it return the tensor that holds"
+                " the commands."
+            )
+
+    def release(self, env_ids: torch.Tensor | None = None) -> None:
+        """Let the task change the commands of these environments (None: all) again."""
+        if self._held is not None:
+            self._held[slice(None) if env_ids is None else env_ids] = False
+
+    def apply_held(self) -> None:
+        """Put back the commands that were set by hand; called when commands have been updated."""
+        if self._held is not None:
+            command = self.command
+            command.copy_(torch.where(self._held[:, None], self._held_command, command))
 
     def debug_vis(self, visualizer: Any) -> None:
         """Draw the command, if the config asks for it."""
@@ -183,6 +228,7 @@ class CommandManager(ManagerBase):
         """Let ``dt`` pass for these environments (None: all)."""
         for term in self._terms.values():
             term.compute(dt, env_ids)
+            term.apply_held()
 
     def advance(self, dt: float, frozen: torch.Tensor) -> list[torch.Tensor]:
         """Let ``dt`` pass where not frozen; returns where each term's command has run out."""
@@ -196,6 +242,7 @@ class CommandManager(ManagerBase):
         dt, frozen = self._dt
         for term in self._in_one:
             term.compute(dt * (~frozen) if env_ids is None else dt, env_ids)
+        self._apply_held()
 
     def begin(self, env_ids: torch.Tensor) -> None:
         """Bring the first commands of new episodes up to date, without time passing."""
@@ -204,6 +251,7 @@ class CommandManager(ManagerBase):
             term.update(nobody, env_ids)
         for term in self._in_one:
             term.compute(0.0, env_ids)
+        self._apply_held()
 
     def debug_vis(self, visualizer: Any) -> None:
         """Let the terms draw their commands."""
@@ -213,6 +261,10 @@ class CommandManager(ManagerBase):
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
         """Each command of one environment."""
         return [(name, term.command[env_idx].tolist()) for name, term in self._terms.items()]
+
+    def _apply_held(self) -> None:
+        for term in self._terms.values():
+            term.apply_held()
 
     def _prepare_terms(self) -> None:
         self._terms: dict[str, CommandTerm] = {}

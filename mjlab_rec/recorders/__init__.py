@@ -17,6 +17,13 @@ from mjlab_rec.recorders.formats import NpzRecorder as NpzRecorder
 from mjlab_rec.recorders.formats import NpzRecorderCfg as NpzRecorderCfg
 from mjlab_rec.recorders.formats import ParquetRecorder as ParquetRecorder
 from mjlab_rec.recorders.formats import ParquetRecorderCfg as ParquetRecorderCfg
+from mjlab_rec.recorders.live_plot import ImageCfg as ImageCfg
+from mjlab_rec.recorders.live_plot import LinesCfg as LinesCfg
+from mjlab_rec.recorders.live_plot import LivePlotRecorder as LivePlotRecorder
+from mjlab_rec.recorders.live_plot import LivePlotRecorderCfg as LivePlotRecorderCfg
+from mjlab_rec.recorders.live_plot import VectorsCfg as VectorsCfg
+from mjlab_rec.recorders.rerun import RerunRecorder as RerunRecorder
+from mjlab_rec.recorders.rerun import RerunRecorderCfg as RerunRecorderCfg
 from mjlab_rec.recorders.rollout import RolloutRecorder as RolloutRecorder
 from mjlab_rec.recorders.triggers import Trigger as Trigger
 from mjlab_rec.recorders.triggers import at_episodes as at_episodes
@@ -26,3 +33,5 @@ from mjlab_rec.recorders.triggers import every_n_episodes as every_n_episodes
 from mjlab_rec.recorders.triggers import every_n_steps as every_n_steps
 from mjlab_rec.recorders.triggers import manual as manual
 from mjlab_rec.recorders.triggers import when as when
+from mjlab_rec.recorders.video import VideoRecorder as VideoRecorder
+from mjlab_rec.recorders.video import VideoRecorderCfg as VideoRecorderCfg

@@ -27,6 +27,9 @@ KINDS: dict[str, tuple[str, str | None]] = {
     "parquet": ("mjlab_rec.recorders:ParquetRecorderCfg", ""),
     "memory": ("mjlab_rec.recorders:MemoryRecorderCfg", None),
     "episode_log": ("mjlab_rec.recorders:EpisodeLogRecorderCfg", ".jsonl"),
+    "video": ("mjlab_rec.recorders.video:VideoRecorderCfg", ""),
+    "rerun": ("mjlab_rec.recorders.rerun:RerunRecorderCfg", ".rrd"),
+    "live_plot": ("mjlab_rec.recorders.live_plot:LivePlotRecorderCfg", None),
     "flight": ("mjlab_rec.recorders.flight:FlightRecorderCfg", ""),
 }
 

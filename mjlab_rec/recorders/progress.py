@@ -27,17 +27,22 @@ class Progress:
     files: tuple[Path, ...]
     """Files written, also those of recordings that were stopped."""
 
+    page: str
+    """Address of a web page that shows it."""
+
 
 def progress(recorder: Any) -> Progress:
     """Ask a recorder how far it has got.
 
-    Every recorder may answer by the attributes rows, nbytes, dropped_rows and files, and need not.
+    Every recorder may answer by the attributes rows, nbytes, dropped_rows, files and page, and need
+    not.
     """
 
     def number(name: str) -> int:
         value = getattr(recorder, name, 0)
         return value if isinstance(value, int) else 0
 
+    page = getattr(recorder, "page", "")
     files = getattr(recorder, "files", ())
     if not isinstance(files, Sequence) or isinstance(files, str):
         files = ()
@@ -47,4 +52,5 @@ def progress(recorder: Any) -> Progress:
         nbytes=number("nbytes"),
         dropped=number("dropped_rows"),
         files=tuple(file for file in files if isinstance(file, Path)),
+        page=page if isinstance(page, str) else "",
     )

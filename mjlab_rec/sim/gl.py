@@ -14,6 +14,8 @@ from typing import Any
 
 import mujoco
 
+from mjlab_rec.utils.extras import UnavailableError
+
 _OFFSCREEN = int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN)
 _FONT = int(mujoco.mjtFontScale.mjFONTSCALE_100)
 
@@ -35,7 +37,7 @@ class GlContext:
     """A place for MuJoCo to draw images of a fixed size.
 
     The environment variable MUJOCO_GL (egl, osmesa, glfw) chooses what to draw with. Without it,
-    the display is used if there is one, else EGL, else OSMesa: the first that works.
+    EGL is used, else OSMesa, else the display if there is one: the first that works.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ def find_backend() -> str:
         failures.append(f"{backend or 'default'}: {failure}")
     chosen = os.environ.get("MUJOCO_GL")
     choice = f" MUJOCO_GL={chosen} allows nothing else: unset it." if chosen else ""
-    raise RuntimeError(
+    raise UnavailableError(
         f"Cannot render, because OpenGL does not work ({'; '.join(failures)}).{choice} On Debian or"
         " Ubuntu, `apt install libegl1 libegl-mesa0 libgl1-mesa-dri` (EGL) or"
         " `apt install libosmesa6` (OSMesa) provides it; neither needs a display."
@@ -91,7 +93,9 @@ def _candidates() -> list[str]:
     if chosen or platform.system() != "Linux":
         return [chosen]
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return ["glfw", "egl", "osmesa"] if has_display else ["egl", "osmesa"]
+    # The display comes last: its library wants to be used in a program's main thread, but pictures
+    # are drawn in any.
+    return ["egl", "osmesa", "glfw"] if has_display else ["egl", "osmesa"]
 
 
 def _module(backend: str) -> str:

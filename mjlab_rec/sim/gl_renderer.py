@@ -12,13 +12,20 @@ import numpy as np
 from mjlab_rec.sim.gl import GlContext, find_backend
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import Puppet, Snapshot, SnapshotReader
-from mjlab_rec.sim.viewer_config import ViewerConfig
-from mjlab_rec.utils.string import nearest
+from mjlab_rec.sim.viewer_config import (
+    ViewerConfig,
+    camera_id,
+    check_cfg,
+    check_env_ids,
+    followed_body,
+)
 
 if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
 _MAX_GEOMS = 10_000
+_MAX_READERS = 256  # for different environments in a shot
+_SHADOW_PIXELS = 4  # for a pixel of the picture
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class GlRenderer:
     """
 
     def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
-        check_cfg(cfg, sim)
+        check_cfg(cfg)
         self.backend = find_backend()
         self._sim = sim
         self._cfg = cfg
@@ -50,6 +57,9 @@ class GlRenderer:
         model = self._puppet.model
         model.vis.global_.offwidth = cfg.width
         model.vis.global_.offheight = cfg.height
+        # Software draws a map of shadows in no time only if it is small.
+        quality = model.vis.quality
+        quality.shadowsize = min(quality.shadowsize, _shadow_size(cfg))
         if cfg.fovy is not None:
             model.vis.global_.fovy = cfg.fovy
         self._camera = mujoco.MjvCamera()
@@ -77,6 +87,8 @@ class GlRenderer:
         """Remember what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
+            if len(self._readers) == _MAX_READERS:
+                self._readers.clear()
             self._readers[key] = self._reader(key)
         reader, pictures = self._readers[key]
         return _Shot(reader.read(), pictures)
@@ -142,65 +154,6 @@ class GlRenderer:
         return np.argsort(distance, kind="stable")[:count].tolist()
 
 
-def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
-    """The number of a camera of the model, given by name or number."""
-    names = [model.camera(i).name for i in range(model.ncam)]
-    if isinstance(camera, int):
-        if not 0 <= camera < model.ncam:
-            raise ValueError(f"There is no camera {camera}: the model has {model.ncam}: {names}.")
-        return camera
-    if camera not in names:
-        raise ValueError(f"There is no camera {camera!r}. {nearest(camera, names)}")
-    return names.index(camera)
-
-
-def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
-    """Complain about environments that do not exist."""
-    for env_idx in env_ids:
-        if not 0 <= env_idx < num_envs:
-            raise ValueError(
-                f"env_idx is {env_idx}, but there are {num_envs} environments: choose 0"
-                f" to {num_envs - 1}."
-            )
-
-
-def followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> int | None:
-    """The body that the camera looks at; None for a fixed point."""
-    kinds = ViewerConfig.OriginType
-    if cfg.origin_type is kinds.WORLD:
-        return None
-    if cfg.origin_type is kinds.AUTO:
-        moves = model.body_weldid != 0
-        placed = model.body_mocapid[model.body_rootid] >= 0
-        movable = np.flatnonzero(moves | placed)
-        return int(movable[0]) if len(movable) else None
-
-    names = list(scene.entities)
-    name = cfg.entity_name
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name not in scene.entities:
-        given = "is not set" if name is None else f"is {name!r}"
-        raise ValueError(
-            f"ViewerConfig.entity_name {given}, but origin_type {cfg.origin_type.name} follows an"
-            f" entity. {nearest(name or '', names)}"
-        )
-    entity = scene.entities[name]
-    if cfg.origin_type is kinds.ASSET_ROOT:
-        return entity.indexing.root_body_id
-    if cfg.body_name not in entity.body_names:
-        raise ValueError(
-            f"ViewerConfig.body_name is {cfg.body_name!r}, which is no body of {name!r}."
-            f" {nearest(cfg.body_name or '', entity.body_names)}"
-        )
-    return int(entity.indexing.body_ids[entity.body_names.index(cfg.body_name)])
-
-
-def check_cfg(cfg: ViewerConfig, sim: Simulation) -> None:
-    """Complain about values that no renderer can draw."""
-    if cfg.width < 1 or cfg.height < 1:
-        raise ValueError(
-            f"ViewerConfig.width and height are {cfg.width} x {cfg.height}; both must be positive."
-        )
-    if cfg.max_extra_envs < 0:
-        raise ValueError(f"ViewerConfig.max_extra_envs is {cfg.max_extra_envs}; the least is 0.")
+def _shadow_size(cfg: ViewerConfig) -> int:
+    """Side of the map of shadows, in pixels, that is fine enough for the picture."""
+    return 1 << (_SHADOW_PIXELS * max(cfg.width, cfg.height) - 1).bit_length()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from mjlab_rec.sim.viewer_config import ViewerConfig
+from mjlab_rec.sim.gl import find_backend
+from mjlab_rec.sim.gl_renderer import GlRenderer
+from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
+from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
     from mjlab_rec.sim.simulation import Simulation
 
-RendererName = Literal["auto", "gl", "warp"]
+_log = logging.getLogger(__name__)
 
 
 class Renderer(Protocol):
@@ -49,7 +54,7 @@ class Renderer(Protocol):
 
 
 def make_renderer(
-    sim: Simulation, cfg: ViewerConfig, scene: Scene, name: RendererName = "auto"
+    sim: Simulation, cfg: ViewerConfig, scene: Scene, name: RendererName | None = None
 ) -> Renderer:
     """Make what draws pictures; what is missing for that is said here, before anything is drawn.
 
@@ -58,8 +63,42 @@ def make_renderer(
         cfg: Size, camera, and what is shown.
         scene: The simulation's scene.
         name: "gl" draws with MuJoCo and OpenGL, "warp" with MuJoCo-Warp's ray tracer, which needs
-            no OpenGL. "auto" takes OpenGL if it works.
+            no OpenGL. "auto" takes OpenGL if it works, else the ray tracer. None means
+            ``cfg.renderer``.
     """
-    from mjlab_rec.sim.gl_renderer import GlRenderer
-
+    name = cfg.renderer if name is None else name
+    known = get_args(RendererName)
+    if name not in known:
+        raise ValueError(f"Unknown renderer {name!r} in ViewerConfig. {nearest(name, known)}")
+    if name == "warp":
+        return _warp_renderer(sim, cfg, scene)
+    try:
+        find_backend()
+    except UnavailableError as error:
+        if name == "gl":
+            raise
+        return _fall_back(error, sim, cfg, scene)
     return GlRenderer(sim, cfg, scene)
+
+
+def _fall_back(gl_error: Exception, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:
+    """Trace rays, since OpenGL does not work."""
+    try:
+        renderer = _warp_renderer(sim, cfg, scene)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"There are two renderers, and neither works. 'gl': {gl_error} 'warp': {error}"
+        ) from error
+    _log.warning("Drawing with the renderer 'warp', which shows less than 'gl'. %s", gl_error)
+    return renderer
+
+
+def _warp_renderer(sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:
+    try:
+        from mjlab_rec.sim.warp_renderer import WarpRenderer
+    except ImportError as error:
+        raise UnavailableError(
+            f"The renderer 'warp' needs MuJoCo-Warp ({error}):"
+            " pip install --upgrade 'mujoco-warp>=3.14'."
+        ) from error
+    return WarpRenderer(sim, cfg, scene)

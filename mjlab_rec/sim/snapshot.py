@@ -11,10 +11,12 @@ import mujoco
 import numpy as np
 import torch
 
-# Per-world model fields that change where things are or how they look. The others, masses and gains
-# for example, are not copied.
+# Per-world model fields that change where things are or how they look. The others, gains and
+# friction for example, are not copied.
+_MASSES = ("body_mass", "body_subtreemass", "body_ipos")
 DRAWN_FIELDS = (
-    *("qpos0", "body_pos", "body_quat", "body_ipos", "body_iquat", "jnt_pos", "jnt_axis"),
+    *_MASSES,  # These matter only to cameras and lights that follow a centre of mass.
+    *("qpos0", "body_pos", "body_quat", "jnt_pos", "jnt_axis"),
     *("geom_pos", "geom_quat", "geom_size", "geom_rgba", "geom_matid"),
     *("site_pos", "site_quat", "site_size", "site_rgba", "site_matid"),
     *("cam_pos", "cam_quat", "cam_fovy", "cam_intrinsic", "cam_pos0", "cam_poscom0", "cam_mat0"),
@@ -73,14 +75,17 @@ class SnapshotReader:
         self._state = ["qpos"]
         if sim.mj_model.nmocap:
             self._state += ["mocap_pos", "mocap_quat"]
+        self._fields = DRAWN_FIELDS if _tracks_mass(sim.mj_model) else DRAWN_FIELDS[len(_MASSES) :]
         self._layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
 
-    def read(self) -> Snapshot:
-        """Copy what can be seen of the worlds now."""
+    def gather(self) -> Snapshot:
+        """Copy what can be seen of the worlds now; the numbers stay on the simulation's device."""
         sim = self._sim
         values = {name: getattr(sim.data, name) for name in self._state}
-        for name in DRAWN_FIELDS:
-            if name in sim.expanded_fields:
+        # Unlike expanded_fields, this also has the constants that were recomputed.
+        per_world = sim._engine.per_world
+        for name in self._fields:
+            if name in per_world:
                 values[name] = getattr(sim.model, name)
         if list(values) != list(self._layout):
             self._layout = _layout(values)
@@ -91,13 +96,13 @@ class SnapshotReader:
             ],
             dim=1,
         )
-        if rows.device.type == "cpu":
-            return Snapshot(self.env_ids, rows, self._layout)
-        host = torch.empty(rows.shape, pin_memory=True)
-        host.copy_(rows, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(rows.device))
-        return Snapshot(self.env_ids, host, self._layout, event)
+        return Snapshot(self.env_ids, rows, self._layout)
+
+    def read(self) -> Snapshot:
+        """Copy what can be seen of the worlds now to the host."""
+        snapshot = self.gather()
+        host, event = to_host(snapshot.values)
+        return Snapshot(self.env_ids, host, snapshot.layout, event)
 
 
 class Puppet:
@@ -108,15 +113,7 @@ class Puppet:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        self.model: mujoco.MjModel = copy.copy(model)
-        # MuJoCo skips local offsets that were zero when the model was compiled; in a randomized
-        # environment they need not be.
-        for shortcut in (
-            self.model.body_sameframe,
-            self.model.geom_sameframe,
-            self.model.site_sameframe,
-        ):
-            shortcut[:] = 0
+        self.model = copy_for_drawing(model)
         self.data = mujoco.MjData(self.model)
 
     def pose(self, snapshot: Snapshot, row: int) -> mujoco.MjData:
@@ -135,6 +132,37 @@ class Puppet:
         mujoco.mj_flex(model, data)
         mujoco.mj_tendon(model, data)
         return data
+
+
+def _tracks_mass(model: mujoco.MjModel) -> bool:
+    """Whether a camera or a light follows a centre of mass."""
+    kinds = mujoco.mjtCamLight
+    following = (int(kinds.mjCAMLIGHT_TRACKCOM), int(kinds.mjCAMLIGHT_TARGETBODYCOM))
+    return bool(np.isin([*model.cam_mode, *model.light_mode], following).any())
+
+
+def copy_for_drawing(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of a model that takes the fields of any world."""
+    model = copy.copy(model)
+    # MuJoCo skips local offsets that were zero when the model was compiled; in a randomized
+    # environment they need not be.
+    for shortcut in (model.body_sameframe, model.geom_sameframe, model.site_sameframe):
+        shortcut[:] = 0
+    return model
+
+
+def to_host(values: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Values on the host, and the event to wait for before they are looked at.
+
+    From a CPU nothing is copied, and there is no event. From a GPU the copy is only begun.
+    """
+    if values.device.type == "cpu":
+        return values, None
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(values.device))
+    return host, event
 
 
 def _layout(values: dict[str, torch.Tensor]) -> dict[str, tuple[slice, tuple[int, ...]]]:

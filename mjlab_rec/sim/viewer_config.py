@@ -1,9 +1,22 @@
-"""Configuration of the camera and of the image it takes."""
+"""Configuration of the camera and of the image it takes, and what it means for a model."""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from mjlab_rec.scene import Scene
+
+RendererName = Literal["auto", "gl", "warp"]
 
 
 @dataclass(kw_only=True)
@@ -22,6 +35,10 @@ class ViewerConfig:
         ASSET_BODY = enum.auto()
         """The body ``body_name`` of the entity ``entity_name``."""
 
+    renderer: RendererName = "auto"
+    """What draws: "gl" is MuJoCo with OpenGL, "warp" MuJoCo-Warp's ray tracer, which needs no
+    OpenGL and no display. "auto" takes OpenGL where it works, else the ray tracer."""
+
     camera: str | int | None = None
     """Name or number of a camera of the model to look through, such as "robot/front". None takes a
     free camera, which the other fields describe."""
@@ -36,7 +53,7 @@ class ViewerConfig:
     """Image width in pixels."""
 
     enable_reflections: bool = True
-    """Draw reflections of materials that reflect."""
+    """Draw reflections of materials that reflect (OpenGL only)."""
 
     enable_shadows: bool = True
     """Draw shadows. Without them, software rendering is several times faster."""
@@ -45,13 +62,13 @@ class ViewerConfig:
     """Which of MuJoCo's six geom groups are drawn."""
 
     site_group: tuple[int, int, int, int, int, int] = (1, 1, 1, 0, 0, 0)
-    """Which of MuJoCo's six site groups are drawn."""
+    """Which of MuJoCo's six site groups are drawn (OpenGL only)."""
 
     env_idx: int = 0
     """The environment in the picture."""
 
     max_extra_envs: int = 2
-    """How many of the nearest other environments are drawn too."""
+    """How many of the nearest other environments are drawn too (OpenGL only)."""
 
     distance: float = 5.0
     """Distance of the camera from what it looks at, in metres."""
@@ -73,3 +90,67 @@ class ViewerConfig:
 
     body_name: str | None = None
     """The body to follow, for ``ASSET_BODY``."""
+
+
+def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
+    """The number of a camera of the model, given by name or number."""
+    names = [model.camera(i).name for i in range(model.ncam)]
+    if isinstance(camera, int):
+        if not 0 <= camera < model.ncam:
+            raise ValueError(f"There is no camera {camera}: the model has {model.ncam}: {names}.")
+        return camera
+    if camera not in names:
+        raise ValueError(f"There is no camera {camera!r}. {nearest(camera, names)}")
+    return names.index(camera)
+
+
+def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
+    """Complain about environments that do not exist."""
+    for env_idx in env_ids:
+        if not 0 <= env_idx < num_envs:
+            raise ValueError(
+                f"env_idx is {env_idx}, but there are {num_envs} environments: choose 0"
+                f" to {num_envs - 1}."
+            )
+
+
+def followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> int | None:
+    """The body that the camera looks at; None for a fixed point."""
+    kinds = ViewerConfig.OriginType
+    if cfg.origin_type is kinds.WORLD:
+        return None
+    if cfg.origin_type is kinds.AUTO:
+        moves = model.body_weldid != 0
+        placed = model.body_mocapid[model.body_rootid] >= 0
+        movable = np.flatnonzero(moves | placed)
+        return int(movable[0]) if len(movable) else None
+
+    names = list(scene.entities)
+    name = cfg.entity_name
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in scene.entities:
+        given = "is not set" if name is None else f"is {name!r}"
+        raise ValueError(
+            f"ViewerConfig.entity_name {given}, but origin_type {cfg.origin_type.name} follows an"
+            f" entity. {nearest(name or '', names)}"
+        )
+    entity = scene.entities[name]
+    if cfg.origin_type is kinds.ASSET_ROOT:
+        return entity.indexing.root_body_id
+    if cfg.body_name not in entity.body_names:
+        raise ValueError(
+            f"ViewerConfig.body_name is {cfg.body_name!r}, which is no body of {name!r}."
+            f" {nearest(cfg.body_name or '', entity.body_names)}"
+        )
+    return int(entity.indexing.body_ids[entity.body_names.index(cfg.body_name)])
+
+
+def check_cfg(cfg: ViewerConfig) -> None:
+    """Complain about values that no renderer can draw."""
+    if cfg.width < 1 or cfg.height < 1:
+        raise ValueError(
+            f"ViewerConfig.width and height are {cfg.width} x {cfg.height}; both must be positive."
+        )
+    if cfg.max_extra_envs < 0:
+        raise ValueError(f"ViewerConfig.max_extra_envs is {cfg.max_extra_envs}; the least is 0.")

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with their extra if missing."""
+"""Optional packages, imported where they are used, and what is said where something is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 class MissingExtraError(ImportError):
     """A feature was asked for whose optional package is not installed."""
+
+
+class UnavailableError(RuntimeError):
+    """This machine lacks what a feature needs, such as OpenGL or a display."""
 
 
 def require(module: str, extra: str, user: str) -> Any:

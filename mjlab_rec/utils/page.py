@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from mjlab_rec.utils.extras import require
@@ -13,18 +12,18 @@ from mjlab_rec.utils.extras import require
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
-_open: dict[tuple[str, int], Page] = {}
+_users: dict[tuple[str, int], int] = {}
+_servers: dict[tuple[str, int], Any] = {}
 
 
-@dataclass
 class Page:
-    """A web page served by viser, for as long as somebody uses it."""
+    """One user's part in a web page, which is served as long as it has users."""
 
-    server: Any
-    """The ``viser.ViserServer``."""
-
-    _key: tuple[str, int]
-    _users: int = 0
+    def __init__(self, server: Any, key: tuple[str, int]) -> None:
+        self.server: Any = server
+        """The ``viser.ViserServer``."""
+        self._key = key
+        self._closed = False
 
     @property
     def url(self) -> str:
@@ -32,12 +31,20 @@ class Page:
         host = self.server.get_host()
         return f"http://{'localhost' if host == _LOOPBACK else host}:{self.server.get_port()}"
 
+    @property
+    def shared(self) -> bool:
+        """Whether somebody else uses it too."""
+        return _users[self._key] > 1
+
     def close(self) -> None:
-        """Say that one user is done with it; the last one stops the server."""
-        self._users -= 1
-        if self._users == 0:
-            _open.pop(self._key, None)
-            with contextlib.redirect_stdout(io.StringIO()):
+        """Say that this user is done with it; the last one stops the server. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        _users[self._key] -= 1
+        if _users[self._key] == 0:
+            del _users[self._key], _servers[self._key]
+            with _rich_is_quiet():
                 self.server.stop()
 
 
@@ -52,10 +59,32 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
     """
     viser = require("viser", "web", user)
     key = host, port
-    if key not in _open:
-        server = viser.ViserServer(host=host, port=port, label="mjlab_rec", verbose=False)
-        _open[key] = Page(server, key)
-        logger.info("Web page: %s", _open[key].url)
-    page = _open[key]
-    page._users += 1
-    return page
+    if key not in _servers:
+        import rich
+
+        # viser prints a banner whatever `verbose` says. Captured is what this thread prints by
+        # rich's console, and nothing else.
+        with rich.get_console().capture():
+            server = viser.ViserServer(host=host, port=port, label="mjlab_rec", verbose=False)
+        # The share button would make the page public by way of somebody else's server.
+        server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
+        _servers[key], _users[key] = server, 0
+        logger.info("Web page: http://%s:%s", server.get_host(), server.get_port())
+    _users[key] += 1
+    return Page(_servers[key], key)
+
+
+@contextlib.contextmanager
+def _rich_is_quiet() -> Iterator[None]:
+    """Keep viser from saying that it stops, which it does by rich's console in a thread of its own.
+
+    Other consoles, such as those of progress bars, and sys.stdout are left alone.
+    """
+    import rich
+
+    console = rich.get_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before

@@ -1,0 +1,112 @@
+"""Live plots as a picture that is replaced as a whole, or as a video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mjlab_rec.data.files import Claim, IfExists
+from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg, frame_rate
+from mjlab_rec.recorders.live_plot.panels import Frame, Panel
+from mjlab_rec.recorders.live_plot.window import FigureProcess
+
+
+class PngBackend:
+    """Draws a PNG. Whoever looks at the file finds a whole picture at every moment.
+
+    Args:
+        panels: What a frame consists of.
+        title: What the figure is of.
+        size: Width and height in pixels.
+        path: The file.
+        if_exists: What to do if it exists.
+    """
+
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        title: str,
+        size: tuple[int, int],
+        path: Path,
+        if_exists: IfExists,
+    ) -> None:
+        self.files: list[Path] = []
+        self.nbytes = 0
+        self._claim = Claim(path, if_exists)
+        try:
+            self._process = FigureProcess(panels, title, size, window=False)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def draw(self, frame: Frame, final: bool) -> None:
+        """Replace the file."""
+        path = self._claim.path
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._process.draw(frame, str(part.absolute()))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        self.files, self.nbytes = [path], path.stat().st_size
+
+    def close(self) -> None:
+        """End the drawing process."""
+        try:
+            self._process.close()
+        finally:
+            self._claim.release()
+
+
+class Mp4Backend:
+    """Draws a video, whose time is that of the simulation.
+
+    Args:
+        panels: What a frame consists of.
+        title: What the figure is of.
+        size: Width and height in pixels.
+        path: The file.
+        if_exists: What to do if it exists.
+        fps: Frames per second.
+    """
+
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        title: str,
+        size: tuple[int, int],
+        path: Path,
+        if_exists: IfExists,
+        fps: float,
+    ) -> None:
+        width, height = size
+        ffmpeg = find_ffmpeg("LivePlotRecorder")
+        self._writer = Mp4Writer(
+            path, width, height, frame_rate(1 / fps), ffmpeg, if_exists=if_exists
+        )
+        self.files = [self._writer.path]
+        try:
+            self._process = FigureProcess(panels, title, size, window=False)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file so far."""
+        return self._writer.nbytes
+
+    def draw(self, frame: Frame, final: bool) -> None:
+        """Append a frame, as many times as it lasts."""
+        if frame.copies:
+            _, pixels = self._process.draw(frame)
+            for _ in range(frame.copies):
+                self._writer.write(pixels)
+
+    def close(self) -> None:
+        """Finish the file and end the drawing process."""
+        try:
+            self._process.close()
+        finally:
+            self._writer.close()

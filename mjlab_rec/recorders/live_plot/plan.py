@@ -1,0 +1,261 @@
+"""What a live plot draws of an environment: its panels, and the channels that they need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.recorders.channels import Channel, Source, provide_final_obs, resolve_channels
+from mjlab_rec.recorders.live_plot.cfg import (
+    ImageCfg,
+    LinesCfg,
+    Plot,
+    Quantity,
+    Reduce,
+    VectorsCfg,
+)
+from mjlab_rec.recorders.live_plot.panels import Panel
+
+_AXES = "xyz"
+
+
+@dataclass
+class Group:
+    """Channels that are read of the same environments."""
+
+    env_ids: tuple[int, ...]
+    reduce: Reduce | None
+    """How to make one value of theirs; None if it is one environment."""
+    latest: bool
+    """Whether only the newest sample is drawn."""
+    rows: int = 1
+    """Samples to keep."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    """The channels by name."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A panel, and where its values come from."""
+
+    plot: Plot
+    panel: Panel
+    group: Group
+    names: tuple[str, ...]
+    """Channels of the group."""
+
+
+class Plan:
+    """Binds plots to an environment.
+
+    Args:
+        env: The environment.
+        plots: Plots by title and subtitle.
+        default_env: The environment to draw where a plot names none.
+        every: Steps from one sample to the next.
+        x: Whether lines are drawn over "seconds" or "steps".
+        early: Whether the environment was never reset. Then functions of the user's are not called,
+            and what only their values tell is not checked.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        plots: Mapping[tuple[str, str], Plot],
+        default_env: int,
+        every: int,
+        x: str,
+        early: bool,
+    ) -> None:
+        self._env, self._default_env, self._every = env, default_env, every
+        self._unit = "simulated time (s)" if x == "seconds" else "control step"
+        self._early = early
+        self._groups: dict[Any, Group] = {}
+        self._names: dict[Any, str] = {}  # Names of the user's functions.
+        self.uses: list[Use] = []
+        """The panels, in order."""
+        for (title, subtitle), plot in plots.items():
+            where = f"plots[{title!r}]" + (f"[{subtitle!r}]" if subtitle else "")
+            try:
+                use = self._use(plot, title, subtitle)
+            except (ValueError, TypeError) as error:
+                error.add_note(f"in {where} of a live plot")
+                raise
+            self.uses += [use] if use is not None else []
+        if not self.uses:
+            raise ValueError("There is nothing to draw: this task has none of the channels.")
+
+    @property
+    def groups(self) -> list[Group]:
+        """What is to be read."""
+        return list(self._groups.values())
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether functions of the user's are called."""
+        return bool(self._names)
+
+    def _use(self, plot: Plot, title: str, subtitle: str) -> Use | None:
+        """Bind a plot to the environment; None if the task has nothing of what it draws."""
+        head: dict[str, Any] = {"title": title, "subtitle": subtitle}
+        if isinstance(plot, ImageCfg):
+            (source,) = self._single(plot.channel)
+            shape = self._shape(source)
+            if shape is not None and not (
+                len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+            ):
+                raise ValueError(
+                    f"The channel '{source.name}' is no image: it has the shape {shape} per"
+                    " environment, expected (h, w), (h, w, 1) or (h, w, 3)."
+                )
+            group = self._group(plot.env, latest=True)
+            return Use(plot, Panel(kind="image", **head), group, (self._add(group, source),))
+        if isinstance(plot, VectorsCfg):
+            return self._vectors(plot, head)
+        sources = [s for item in plot.channels for s in self._sources(item)]
+        if not sources:
+            return None
+        labels = self._labels(plot, sources)
+        group = self._group(plot.env, plot.envs, plot.reduce)
+        group.rows = max(group.rows, rows_of(plot, self._every))
+        names = tuple(self._add(group, source) for source in sources)
+        panel = Panel(
+            kind="lines",
+            **head,
+            labels=labels,
+            x_label=plot.x_label or self._unit,
+            y_label=plot.y_label or _common_unit(sources),
+            log=plot.log,
+        )
+        return Use(plot, panel, group, names)
+
+    def _vectors(self, plot: VectorsCfg, head: dict[str, Any]) -> Use:
+        pair = [*self._single(plot.positions), *self._single(plot.vectors)]
+        shapes = [self._shape(source) for source in pair]
+        for source, shape in zip(pair, shapes, strict=True):
+            if shape is not None and (not shape or shape[-1] not in (2, 3)):
+                raise ValueError(
+                    f"The channel '{source.name}' has no vectors: it has the shape {shape} per"
+                    " environment, expected (..., 2) or (..., 3)."
+                )
+        known = [shape for shape in shapes if shape is not None]
+        if len(set(known)) > 1:
+            raise ValueError(
+                f"Positions '{pair[0].name}' and vectors '{pair[1].name}' differ in shape:"
+                f" {shapes[0]} and {shapes[1]} per environment."
+            )
+        size = known[0][-1] if known else 3
+        if len(plot.axes) != 2 or not all(0 <= axis < size for axis in plot.axes):
+            raise ValueError(
+                f"axes is {plot.axes}: it must be two coordinates from 0 to {size - 1}."
+            )
+        labels = [plot.x_label or _AXES[plot.axes[0]], plot.y_label or _AXES[plot.axes[1]]]
+        panel = Panel(kind="vectors", **head, x_label=labels[0], y_label=labels[1])
+        group = self._group(plot.env, latest=True)
+        return Use(plot, panel, group, tuple(self._add(group, source) for source in pair))
+
+    def _group(
+        self,
+        env: int | None,
+        envs: int | tuple[int, ...] | None = None,
+        reduce: Reduce | None = None,
+        latest: bool = False,
+    ) -> Group:
+        """The group of these environments, made if it is not there."""
+        count = self._env.num_envs
+        if reduce is None:
+            one = self._default_env if env is None else env
+            ids = (one,)
+        elif envs is None:
+            ids = tuple(range(count))
+        else:
+            ids = tuple(range(envs)) if isinstance(envs, int) else tuple(envs)
+        wrong = [i for i in ids if not 0 <= i < count]
+        if not ids or wrong or len(set(ids)) < len(ids):
+            asked = ids[0] if reduce is None else envs
+            raise ValueError(
+                f"There is no such environment to draw: {asked}. They are numbered from 0 to"
+                f" {count - 1}."
+            )
+        key = ids, reduce, latest
+        if key not in self._groups:
+            self._groups[key] = Group(ids, reduce, latest)
+        return self._groups[key]
+
+    def _add(self, group: Group, source: Source) -> str:
+        """Have a group read a source; returns its name there."""
+        group.sources.setdefault(source.name, source)
+        return source.name
+
+    def _sources(self, item: Quantity) -> list[Source]:
+        if not isinstance(item, (str, Channel)):
+            name = getattr(item, "__name__", type(item).__name__).replace("<lambda>", "value")
+            item = Channel(name=name, func=item, when="after")
+        sources = resolve_channels(self._env, [item])
+        if any(source.when == "next" for source in sources):
+            provide_final_obs(self._env)
+        if isinstance(item, str):
+            return sources
+        # Two functions may have the same name, such as lambda.
+        key, taken = (item.func, item.name, item.when), self._names.values()
+        if key not in self._names:
+            number, name = 1, item.name
+            while name in taken:
+                number += 1
+                name = f"{item.name} {number}"
+            self._names[key] = name
+        return [dataclasses.replace(sources[0], name=self._names[key])]
+
+    def _single(self, item: Quantity) -> list[Source]:
+        sources = self._sources(item)
+        if len(sources) != 1:
+            listed = ", ".join(source.name for source in sources) or "no channel"
+            raise ValueError(f"{item!r} must be a single channel here, but it stands for {listed}.")
+        return sources
+
+    def _shape(self, source: Source) -> tuple[int, ...] | None:
+        """Shape per environment; None if it is not known yet."""
+        if self._early and (source.of_obs is not None or source.name in self._names.values()):
+            return None
+        return tuple(source.read().shape[1:])
+
+    def _labels(self, plot: LinesCfg, sources: list[Source]) -> tuple[str, ...]:
+        labels: list[str] = []
+        for source in sources:
+            shape = self._shape(source)
+            if shape is None and not source.elements:
+                return plot.labels
+            size = int(np.prod(shape, dtype=int)) if shape is not None else len(source.elements)
+            if source.elements and size != len(source.elements):
+                raise ValueError(
+                    f"Channel '{source.name}' has {size} elements, but {len(source.elements)}"
+                    f" element names: {', '.join(source.elements)}."
+                )
+            short = source.name.partition("/")[2] or source.name
+            if size == 1:
+                labels.append(short)
+            elif source.elements:
+                prefix = f"{short} " if len(sources) > 1 else ""
+                labels += [prefix + element for element in source.elements]
+            else:
+                labels += [f"{short}.{i}" for i in range(size)]
+        if plot.labels and len(plot.labels) != len(labels):
+            raise ValueError(
+                f"labels has {len(plot.labels)} entries, but there are {len(labels)} lines:"
+                f" {', '.join(labels)}."
+            )
+        return tuple(plot.labels) or tuple(labels)
+
+
+def rows_of(plot: LinesCfg, every: int) -> int:
+    """How many samples lines show."""
+    return max(2, -(-plot.steps // every))
+
+
+def _common_unit(sources: Sequence[Source]) -> str:
+    units = {source.units for source in sources}
+    return units.pop() if len(units) == 1 else ""

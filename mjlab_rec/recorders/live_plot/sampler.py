@@ -1,0 +1,186 @@
+"""Samples for live plots: the last values of what is drawn, kept on the environment's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from mjlab_rec.recorders.channels import Source
+from mjlab_rec.recorders.live_plot.cfg import ImageCfg, Plot, VectorsCfg
+from mjlab_rec.recorders.live_plot.panels import Contents, Panel, image, lines, vectors
+from mjlab_rec.recorders.live_plot.plan import Group, Plan, Use, rows_of
+from mjlab_rec.recorders.rows import Lanes, Parts, RowReader
+
+_TAKEN = "(steps taken)"  # Steps since the episode began; where they do not go on, a line breaks.
+_REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin, "max": torch.amax}
+
+
+class _Rings:
+    """A ring for each channel of a group."""
+
+    def __init__(self, env: Any, group: Group) -> None:
+        self._reduce = group.reduce
+        lanes = Lanes(group.env_ids, env.num_envs, str(env.device))
+        sources = list(group.sources.values())
+        if group.reduce is None and not group.latest:
+            read = lambda: env.episode_length_buf  # noqa: E731
+            sources.append(Source(name=_TAKEN, read=read, when="before"))
+        self._reader = RowReader(env, sources, lanes, chain=False, dtype=None)
+        device = env.device
+        # One more than are kept: what the next step starts from is read ahead.
+        self._slots = group.rows + 1
+        read_rows = self._slots if self._reduce is None else 1
+        self._parts: Parts = {}
+        for source in sources:
+            value = source.read()
+            shape = (read_rows, lanes.count, *value.shape[1:])
+            self._parts["/" + source.name] = torch.zeros(shape, dtype=value.dtype, device=device)
+        self.rings: Parts = {
+            name: part[:, 0]
+            if self._reduce is None
+            else torch.zeros((self._slots, *part.shape[2:]), device=device)
+            for name, part in self._parts.items()
+        }
+
+    def before(self, row: int) -> None:
+        self._reader.before(self._parts, self._row(row))
+
+    def after(self, row: int) -> None:
+        self._reader.after(self._parts, self._row(row))
+
+    def complete(self, row: int, was_reset: bool) -> None:
+        self._reader.complete(self._parts, self._row(row), was_reset)
+        if self._reduce is None:
+            return
+        reduce = _REDUCE[self._reduce]
+        for name, ring in self.rings.items():
+            # Not out=: the ring is float32, whatever the channel is.
+            ring[row % self._slots].copy_(reduce(self._parts[name][0].float(), dim=0))
+
+    def _row(self, row: int) -> int:
+        return row % self._slots if self._reduce is None else 0
+
+
+class Snapshot:
+    """A copy of the rings on the host, which on a GPU is still arriving.
+
+    Args:
+        rings: Rings by group and the name of their channel.
+        rows: How many samples were taken until then.
+        steps: Their control steps, a ring too.
+    """
+
+    def __init__(self, rings: Mapping[int, Parts], rows: int, steps: np.ndarray) -> None:
+        self.rows, self.steps = rows, steps.copy()
+        self._event: Any = None
+        self.rings = {
+            key: {name: self._copy(ring) for name, ring in parts.items()}
+            for key, parts in rings.items()
+        }
+        if any(ring.is_cuda for parts in rings.values() for ring in parts.values()):
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def wait(self) -> None:
+        """Wait until the copy has arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    @staticmethod
+    def _copy(ring: torch.Tensor) -> torch.Tensor:
+        if not ring.is_cuda:
+            return ring.clone()
+        place = torch.empty(ring.shape, dtype=ring.dtype, pin_memory=True)
+        return place.copy_(ring, non_blocking=True)
+
+
+class Sampler:
+    """Knows what the plots draw, takes samples of it, and makes of them what panels show.
+
+    Args:
+        env: The environment.
+        plots: Plots by title and subtitle.
+        default_env: The environment to draw where a plot names none.
+        every: Steps from one sample to the next.
+        x: Whether lines are drawn over "seconds" or "steps".
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        plots: Mapping[tuple[str, str], Plot],
+        default_env: int,
+        every: int,
+        x: str,
+    ) -> None:
+        self._env, self._every, self._x = env, every, x
+        self._plan: Callable[[bool], Plan] = partial(Plan, env, plots, default_env, every, x)
+        # What can be known before the first reset is checked here, so that mistakes are seen early.
+        self.has_functions = self._plan(True).has_functions
+        """Whether functions of the user's are called."""
+        self.rows = 0
+        """Samples taken."""
+
+    def prepare(self) -> list[Panel]:
+        """Forget all samples and allocate the rings, once all values can be read."""
+        self.rows = 0
+        plan = self._plan(False)
+        self._uses = plan.uses
+        self._groups = {id(group): _Rings(self._env, group) for group in plan.groups}
+        self._rings = {key: group.rings for key, group in self._groups.items()}
+        self._steps = np.zeros(max(group.rows for group in plan.groups), np.int64)
+        return [use.panel for use in self._uses]
+
+    # -- in the stepping thread --------------------------------------------------------------------
+
+    def before(self) -> None:
+        """Read what the next step starts from."""
+        for group in self._groups.values():
+            group.before(self.rows)
+
+    def after(self) -> None:
+        """Read what came of the step, before a reset wipes it out."""
+        for group in self._groups.values():
+            group.after(self.rows)
+
+    def complete(self, step: int, was_reset: bool) -> None:
+        """The step is over: its sample is taken."""
+        for group in self._groups.values():
+            group.complete(self.rows, was_reset)
+        self._steps[self.rows % len(self._steps)] = step
+        self.rows += 1
+
+    def snapshot(self) -> Snapshot:
+        """A copy of all samples; on a GPU it is awaited by whoever uses it."""
+        return Snapshot(self._rings, self.rows, self._steps)
+
+    # -- in the drawing thread ---------------------------------------------------------------------
+
+    def contents(self, snapshot: Snapshot) -> list[Contents]:
+        """What each panel shows of a snapshot."""
+        snapshot.wait()
+        return [self._content(use, snapshot) for use in self._uses]
+
+    def _content(self, use: Use, snapshot: Snapshot) -> Contents:
+        rings, plot = snapshot.rings[id(use.group)], use.plot
+        values = [rings["/" + name].numpy() for name in use.names]
+        newest = snapshot.rows - 1
+        if isinstance(plot, ImageCfg):
+            return image(values[0][newest % 2], plot.value_range)
+        if isinstance(plot, VectorsCfg):
+            return vectors(values[0][newest % 2], values[1][newest % 2], plot.axes)
+        count = min(rows_of(plot, self._every), snapshot.rows)
+        index = np.arange(snapshot.rows - count, snapshot.rows)
+        y = [value[index % len(value)].reshape(count, -1) for value in values]
+        steps = snapshot.steps[index % len(snapshot.steps)]
+        goes_on = np.diff(steps) == self._every
+        taken = rings.get("/" + _TAKEN)
+        if taken is not None:
+            goes_on &= np.diff(taken.numpy()[index % len(taken)]) == self._every
+        x = steps * self._env.step_dt if self._x == "seconds" else steps.astype(np.float64)
+        all_y = np.concatenate(y, axis=1).T.astype(np.float64)
+        return lines(x, all_y, np.flatnonzero(~goes_on) + 1, plot.log)

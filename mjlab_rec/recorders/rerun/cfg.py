@@ -1,0 +1,156 @@
+"""What a Rerun recorder can be told: what to show, where, and when."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from mjlab_rec.data.staging import Overflow
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.channels import Channel
+from mjlab_rec.recorders.triggers import Trigger
+
+_FILE_CHUNK = 128
+_LIVE_CHUNK = 16
+
+
+def _rerun_recorder() -> type:
+    from mjlab_rec.recorders.rerun.recorder import RerunRecorder
+
+    return RerunRecorder
+
+
+@dataclass(kw_only=True)
+class RerunRecorderCfg(RecorderTermCfg):
+    """Configuration of ``RerunRecorder``."""
+
+    func: Any = field(default_factory=_rerun_recorder)
+
+    path: str = ""
+    """File to write, such as "run.rrd". Empty: none, if the recording goes elsewhere."""
+
+    connect: str | None = None
+    """Send it also to a viewer that runs: its URL, such as
+    "rerun+http://127.0.0.1:9876/proxy"."""
+
+    serve: bool = False
+    """Serve it as a web page to browsers on this machine, as long as the environment is open."""
+
+    web_port: int = 9090
+    """Port of that page; if it is taken, the next free one is used."""
+
+    spawn: bool = False
+    """Open Rerun's window and send it there; the window stays open afterwards."""
+
+    recording_stream: Any = None
+    """A ``rerun.RecordingStream`` of your own to log to, instead of all the above. It is flushed at
+    the end and stays open."""
+
+    channels: tuple[str | Channel, ...] = ("reward", "reward_terms", "action")
+    """What to plot, by the names that other recorders have for it; a line per environment."""
+
+    envs: int | tuple[int, ...] | None = None
+    """Which environments: the first so many, as far as there are, or these. None means all."""
+
+    spacing_m: float | None = None
+    """Set the environments apart in a grid, this far from one to the next, in metres. None shows
+    them where they are, which may be all in one place."""
+
+    geom_groups: tuple[int, ...] = (0, 1, 2)
+    """Which groups of geoms are shown."""
+
+    contacts: bool = False
+    """Show the points of contact. They are computed anew from the recorded positions."""
+
+    cameras: bool = True
+    """Show the model's cameras, those of the first environment recorded."""
+
+    blueprint: Any = None
+    """A ``rerun.blueprint.Blueprint`` that says how the viewer arranges it all. None shows the
+    scene, and plots of the channels beside it."""
+
+    every: int = 1
+    """Record every so many steps."""
+
+    hz: float | None = None
+    """Frames per second of simulated time, instead of ``every``; rounded to whole steps."""
+
+    trigger: Trigger | str | None = None
+    """When to record; None means always. A trigger of episodes picks whole episodes of each
+    environment, one of steps begins a stretch of ``length`` steps. Others are not shown
+    meanwhile."""
+
+    length: int | None = None
+    """Steps to record from when the trigger fires. None means until the episode ends."""
+
+    max_steps: int | None = None
+    """Stop after this many recorded steps."""
+
+    max_bytes: int | None = None
+    """Stop once the file has this size."""
+
+    if_exists: Literal["error", "overwrite", "number"] = "error"
+    """What to do if the file exists: "error", "overwrite", or add a "number" to the name."""
+
+    overflow: Overflow = "block"
+    """What to do when writing cannot keep up: "block" the simulation, "drop" frames (counted), or
+    raise an "error"."""
+
+    chunk_steps: int | None = None
+    """Steps that are written at once, the most that a kill can lose and a viewer lags behind. None
+    means 128, or 16 if it goes to a viewer."""
+
+    autostart: bool = True
+    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RerunRecorderCfg:
+        """A copy; a stream leads to the same place for all copies, which share it."""
+        shared = ("recording_stream", "blueprint")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        copies = {n: v if n in shared else copy.deepcopy(v, memo) for n, v in values.items()}
+        return type(self)(**copies)
+
+    def check(self) -> None:
+        """Say what is wrong with the values, if anything is."""
+        name = type(self).__name__
+        elsewhere = self.live or self.recording_stream is not None
+        if not self.path and not elsewhere:
+            raise ValueError(
+                f"{name} says nowhere to write to. Give a path, connect to a viewer, serve a page,"
+                " spawn a window or give a recording_stream."
+            )
+        if self.recording_stream is not None and (self.path or self.live):
+            raise ValueError(
+                f"{name}: a recording_stream goes where its owner sends it, so path, connect, serve"
+                " and spawn must not be set."
+            )
+        if self.if_exists not in ("error", "overwrite", "number"):
+            raise ValueError(
+                f"{name}.if_exists is {self.if_exists!r}. Possible: 'error', 'overwrite', 'number'."
+            )
+        if self.spacing_m is not None and self.spacing_m < 0.0:
+            raise ValueError(f"{name}.spacing_m must not be negative, got {self.spacing_m}.")
+        if self.chunk_steps is not None and self.chunk_steps < 1:
+            raise ValueError(f"{name}.chunk_steps must be at least 1, got {self.chunk_steps}.")
+        if isinstance(self.channels, str):
+            raise ValueError(f"{name}.channels is a text; write ({self.channels!r},) for one.")
+
+    @property
+    def live(self) -> bool:
+        """Whether a viewer shows it while it is recorded."""
+        return self.connect is not None or self.serve or self.spawn
+
+    def as_rollout(self, num_envs: int) -> RolloutRecorderCfg:
+        """What the rollout recorder has to know of it."""
+        same = ("on_error", "path", "envs", "every", "hz", "trigger", "length", "max_steps")
+        same += ("max_bytes", "if_exists", "overflow", "autostart")
+        values = {name: getattr(self, name) for name in same}
+        if isinstance(self.envs, int):
+            values["envs"] = min(self.envs, num_envs)
+        default = _LIVE_CHUNK if self.live else _FILE_CHUNK
+        return RolloutRecorderCfg(
+            **values,
+            block_steps=self.chunk_steps or default,
+        )

@@ -1,0 +1,84 @@
+"""Columns of values at their times, as Rerun takes them: all frames of a block in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.data.schema import ChannelSpec
+from mjlab_rec.recorders.rerun import scene as scene
+
+
+@dataclass
+class Frames:
+    """Some rows of a block, with the times at which they show what they led to."""
+
+    rows: np.ndarray
+    steps: np.ndarray  # control steps after each row
+    timelines: list[tuple[str, np.ndarray]] = field(default_factory=list)  # more of them: steps
+
+    def earlier(self, steps: int) -> Frames:
+        """The same rows at times so many steps before."""
+        timelines = [(name, at - steps) for name, at in self.timelines]
+        return Frames(self.rows, self.steps - steps, timelines)
+
+    def chosen(self, which: np.ndarray) -> Frames:
+        """Some of the rows."""
+        timelines = [(name, at[which]) for name, at in self.timelines]
+        return Frames(self.rows[which], self.steps[which], timelines)
+
+
+class Columns:
+    """Sends columns to a recording.
+
+    Args:
+        stream: The ``rerun.RecordingStream``.
+        step_dt: Seconds of simulated time that a control step takes.
+    """
+
+    def __init__(self, stream: Any, step_dt: float) -> None:
+        import rerun
+
+        self._rr = rerun
+        self._stream = stream
+        self._step_dt = step_dt
+
+    def send(
+        self, path: str, frames: Frames, columns: Any, lengths: int | np.ndarray | None
+    ) -> None:
+        """Send a column; `lengths` says how many values each frame has, None a single one."""
+        times = self._times("step", "time", frames.steps)
+        for name, steps in frames.timelines:
+            times += self._times(f"{name}_step", f"{name}_time", steps)
+        if isinstance(lengths, int):
+            lengths = np.full(len(frames.steps), lengths)
+        if lengths is not None:
+            columns = columns.partition(lengths)
+        self._stream.send_columns(path, indexes=times, columns=list(columns), strict=True)
+
+    def _times(self, step_name: str, time_name: str, steps: np.ndarray) -> list[Any]:
+        """Control steps, and the seconds of simulated time that they took."""
+        nanoseconds = np.round(steps * (self._step_dt * 1e9)).astype("timedelta64[ns]")
+        return [
+            self._rr.TimeColumn(step_name, sequence=steps),
+            self._rr.TimeColumn(time_name, duration=nanoseconds),
+        ]
+
+
+def series(spec: ChannelSpec) -> list[tuple[str, str]]:
+    """Entity and label of each element of a channel."""
+    names = spec.elements or [",".join(map(str, index)) for index in np.ndindex(*spec.shape)]
+    if not spec.shape:
+        return [(scene.entity_path(spec.name), spec.name.rpartition("/")[2])]
+    return [(scene.entity_path(spec.name, name), name) for name in names]
+
+
+def origin(geom: scene.Geom, place: np.ndarray, turn: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Where Rerun has a geom's origin: where MuJoCo has it, but capsules begin at theirs."""
+    if geom.kind != "Capsules3D":
+        return place
+    x, y, z, w = (turn[..., i] for i in range(4))
+    axis = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=-1)
+    return place - axis * size[..., 1:2]

@@ -1,0 +1,214 @@
+"""What Rerun is told once about a model: the shape and colour of each geom, and where cameras are.
+
+Nothing here knows time. What moves is written by ``rerun_writer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+WORLD = "/world"
+"""The entity below which everything lies that stands in the 3D scene."""
+
+_GEOM = mujoco.mjtGeom
+_MESHES = (int(_GEOM.mjGEOM_MESH), int(_GEOM.mjGEOM_SDF))
+_GREY = (0.5, 0.5, 0.5, 1.0)  # what MuJoCo gives to geoms whose colour nobody chose
+_HORIZON = 10.0  # half the side of an infinite plane, in extents of the model
+
+# What may differ from world to world, and makes a geom of an unmoved body differ with it.
+_PLACING = ("body_pos", "body_quat", "geom_pos", "geom_quat")
+_SHAPING = ("geom_size", "geom_rgba", "geom_matid", "mat_rgba")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles with a normal at each corner."""
+
+    vertices: np.ndarray  # (vertices, 3) float32
+    normals: np.ndarray  # (vertices, 3) float32
+    triangles: np.ndarray  # (triangles, 3) uint32
+
+
+@dataclass(frozen=True)
+class Geom:
+    """A geom that is drawn."""
+
+    index: int
+    path: str
+    """Its entity."""
+    kind: str
+    """Name of Rerun's archetype."""
+    moves: bool
+    """Whether its place may change, or differ from world to world."""
+    varies: bool
+    """Whether its size or colour may."""
+
+
+def drawn_geoms(
+    model: mujoco.MjModel, groups: Sequence[int], per_world: Sequence[str]
+) -> list[Geom]:
+    """The geoms of some groups, given the model fields that differ from world to world."""
+    placed_per_world = bool(set(_PLACING) & set(per_world))
+    shaped_per_world = bool(set(_SHAPING) & set(per_world))
+    taken: set[str] = set()
+    geoms = []
+    for index in range(model.ngeom):
+        if model.geom_group[index] not in groups:
+            continue
+        body = int(model.geom_bodyid[index])
+        root = int(model.body_rootid[body])
+        fixed = model.body_weldid[body] == 0 and model.body_mocapid[root] < 0
+        path = _path(model, index, body)
+        path = f"{path}_{index}" if path in taken else path
+        taken.add(path)
+        kind = _kind(int(model.geom_type[index]))
+        geoms.append(
+            Geom(
+                index=index,
+                path=path,
+                kind=kind,
+                moves=not fixed or placed_per_world,
+                # All instances of a mesh look alike.
+                varies=shaped_per_world and kind != "Mesh3D",
+            )
+        )
+    return geoms
+
+
+def sizes_of(kind: str, geom_type: int, size: np.ndarray) -> dict[str, np.ndarray]:
+    """A primitive's size as the components of its archetype, for MuJoCo sizes (n, 3)."""
+    if kind in ("Capsules3D", "Cylinders3D"):
+        return {"lengths": 2.0 * size[:, 1], "radii": size[:, 0]}
+    if geom_type == _GEOM.mjGEOM_SPHERE:
+        return {"half_sizes": np.repeat(size[:, :1], 3, axis=1)}
+    return {"half_sizes": size}
+
+
+def colors_of(
+    rgba: np.ndarray, matid: np.ndarray, mat_rgba: np.ndarray, textures: np.ndarray
+) -> np.ndarray:
+    """Colours (n, 4) uint8 as MuJoCo would choose them for geoms of n worlds.
+
+    Args:
+        rgba: The geom's own colour (n, 4).
+        matid: Its material (n,), -1 for none.
+        mat_rgba: Colours of all materials (n, nmat, 4).
+        textures: Mean colour of each material's texture (nmat, 3).
+    """
+    color = np.array(rgba, np.float32)
+    own = (color != _GREY).any(axis=1) | (matid < 0)
+    if len(textures):
+        material = mat_rgba[np.arange(len(matid)), matid]
+        color = np.where(own[:, None], color, material)
+        color[:, :3] *= np.where(matid[:, None] < 0, 1.0, textures[matid])
+    return (color.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def texture_means(model: mujoco.MjModel) -> np.ndarray:
+    """Mean colour of each material's texture (nmat, 3), 1 where it has none."""
+    means = np.ones((model.nmat, 3), np.float32)
+    for material in range(model.nmat):
+        texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+        if texture < 0:
+            continue
+        channels = int(model.tex_nchannel[texture])
+        count = int(model.tex_height[texture]) * int(model.tex_width[texture]) * channels
+        start = int(model.tex_adr[texture])
+        pixels = model.tex_data[start : start + count].reshape(-1, channels)
+        means[material] = pixels[:, :3].mean(axis=0) / 255.0
+    return means
+
+
+def mesh_of(model: mujoco.MjModel, index: int) -> Mesh:
+    """The triangles of a geom that is none of the primitives."""
+    geom_type, data = int(model.geom_type[index]), int(model.geom_dataid[index])
+    if geom_type in _MESHES:
+        return _mesh(model, data)
+    if geom_type == _GEOM.mjGEOM_HFIELD:
+        return _height_field(model, data)
+    return _plane(model, index)
+
+
+def camera_lens(model: mujoco.MjModel, camera: int) -> dict[str, Any]:
+    """Arguments of ``rerun.Pinhole`` for a camera."""
+    said = model.cam_resolution[camera].tolist()
+    width, height = said if min(said) > 1 else _LENS
+    lens: dict[str, Any] = {"width": width, "height": height}
+    sensor = model.cam_sensorsize[camera]
+    if (sensor > 0.0).all():
+        pixels = np.array([width, height]) / sensor
+        fx, fy, cx, cy = model.cam_intrinsic[camera]
+        lens["focal_length"] = [fx * pixels[0], fy * pixels[1]]
+        lens["principal_point"] = [width / 2 + cx * pixels[0], height / 2 + cy * pixels[1]]
+    else:
+        half_angle = np.radians(model.cam_fovy[camera]) / 2
+        lens["focal_length"] = float(0.5 * height / np.tan(half_angle))
+    return lens
+
+
+_LENS = (640, 480)  # pixels of a camera that does not say how many it has
+
+
+def entity_path(*parts: str) -> str:
+    """An entity's path from names; slashes in them make levels, other signs are escaped."""
+    import rerun
+
+    names = [name for part in parts for name in part.split("/") if name]
+    return "/" + "/".join(rerun.escape_entity_path_part(name) for name in names)
+
+
+def _path(model: mujoco.MjModel, index: int, body: int) -> str:
+    name = model.geom(index).name.rpartition("/")[2] or f"geom_{index}"
+    return entity_path(WORLD, (model.body(body).name or f"body_{body}") if body else "", name)
+
+
+def _kind(geom_type: int) -> str:
+    return {
+        _GEOM.mjGEOM_SPHERE: "Ellipsoids3D",
+        _GEOM.mjGEOM_ELLIPSOID: "Ellipsoids3D",
+        _GEOM.mjGEOM_CAPSULE: "Capsules3D",
+        _GEOM.mjGEOM_CYLINDER: "Cylinders3D",
+        _GEOM.mjGEOM_BOX: "Boxes3D",
+    }.get(_GEOM(geom_type), "Mesh3D")
+
+
+def _mesh(model: mujoco.MjModel, mesh: int) -> Mesh:
+    first, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
+    corner = model.mesh_face[first : first + count].reshape(-1)
+    normal = model.mesh_facenormal[first : first + count].reshape(-1)
+    # A corner at an edge has a normal for each side: a vertex for each that is in use.
+    pairs, at = np.unique(np.stack([corner, normal], axis=1), axis=0, return_inverse=True)
+    return Mesh(
+        vertices=model.mesh_vert[int(model.mesh_vertadr[mesh]) + pairs[:, 0]],
+        normals=model.mesh_normal[int(model.mesh_normaladr[mesh]) + pairs[:, 1]],
+        triangles=at.reshape(-1, 3).astype(np.uint32),
+    )
+
+
+def _height_field(model: mujoco.MjModel, field: int) -> Mesh:
+    rows, columns = int(model.hfield_nrow[field]), int(model.hfield_ncol[field])
+    start = int(model.hfield_adr[field])
+    half_x, half_y, top, _ = model.hfield_size[field]
+    height = model.hfield_data[start : start + rows * columns].reshape(rows, columns) * top
+    x, y = np.linspace(-half_x, half_x, columns), np.linspace(-half_y, half_y, rows)
+    grid = np.stack([*np.meshgrid(x, y), height], axis=-1).astype(np.float32)
+    slope_y, slope_x = np.gradient(height, y, x)
+    normals = np.stack([-slope_x, -slope_y, np.ones_like(height)], axis=-1)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    corner = np.arange(rows * columns, dtype=np.uint32).reshape(rows, columns)
+    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]
+    triangles = np.stack([a, b, d, a, d, c], axis=-1).reshape(-1, 3)
+    return Mesh(grid.reshape(-1, 3), normals.reshape(-1, 3).astype(np.float32), triangles)
+
+
+def _plane(model: mujoco.MjModel, index: int) -> Mesh:
+    far = _HORIZON * max(float(model.stat.extent), 1.0)
+    x, y = (float(side) if side > 0.0 else far for side in model.geom_size[index, :2])
+    vertices = np.array([[-x, -y, 0], [x, -y, 0], [x, y, 0], [-x, y, 0]], np.float32)
+    normals = np.tile(np.array([0, 0, 1], np.float32), (4, 1))
+    return Mesh(vertices, normals, np.array([[0, 1, 2], [0, 2, 3]], np.uint32))

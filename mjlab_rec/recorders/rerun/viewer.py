@@ -1,0 +1,122 @@
+"""A Rerun viewer in a process of its own, which nobody but this machine can reach.
+
+Rerun's own functions for this listen at all addresses of the machine; its program can be told
+otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.utils.extras import require
+
+LOOPBACK = "127.0.0.1"
+
+# A shell that waits for the end of its input, which comes when this process ends, however it ends.
+_GUARD = "{program} & child=$!; read _; kill $child 2>/dev/null; wait $child"
+_PATIENCE_S = 20.0
+
+
+class RerunViewer:
+    """Starts Rerun's program and waits until it listens.
+
+    Args:
+        kind: A "web" page, which ends with ``close()`` or with this process; or a "native" window,
+            which stays.
+        web_port: Where to serve the page; if that is taken, the next free port is used.
+    """
+
+    def __init__(self, kind: Literal["web", "native"], web_port: int = 9090) -> None:
+        self.port = _free_port(9876)
+        self.page = ""
+        """Address of the page; empty for a window."""
+        options = ["--bind", LOOPBACK, "--port", str(self.port)]
+        if kind == "web":
+            web_port = _free_port(web_port, but=self.port)
+            options += ["--serve-web", "--web-viewer-port", str(web_port)]
+            self.page = f"http://{LOOPBACK}:{web_port}/?url={quote(self.url, safe='')}"
+        command = [program(), *options]
+        if kind == "web":
+            command = ["sh", "-c", _GUARD.format(program=shlex.join(command))]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if kind == "web" else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # A Ctrl-C in the terminal is for the simulation, which closes what it has opened.
+            start_new_session=True,
+        )
+        self._stays = kind == "native"
+        try:
+            for port in [self.port, web_port] if kind == "web" else [self.port]:
+                self._wait_for(port)
+        except BaseException:
+            self._stays = False
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where recordings are sent to."""
+        return f"rerun+http://{LOOPBACK}:{self.port}/proxy"
+
+    def close(self) -> None:
+        """End it, unless it is a window. May be called twice."""
+        if self._stays:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        else:
+            self._process.terminate()
+        self._process.wait()
+
+    def _wait_for(self, port: int) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not listens(LOOPBACK, port):
+            code = self._process.poll()
+            if code is not None:
+                raise DataError(
+                    f"The Rerun viewer ended at once, with code {code}. A window needs a display;"
+                    " without one, use serve=True for a web page."
+                )
+            if time.monotonic() > deadline:
+                raise DataError(f"The Rerun viewer did not start within {_PATIENCE_S:.0f} s.")
+            time.sleep(0.02)
+
+
+def program() -> str:
+    """Path of Rerun's program; its launcher would not hand on that it should end."""
+    folder = Path(str(require("rerun_cli", "rerun", "RerunViewer").__file__)).parent
+    for name in ("rerun", "Rerun.app/Contents/MacOS/Rerun"):
+        if (folder / name).exists():
+            return str(folder / name)
+    raise DataError(f"Rerun's program is not in {folder}. Install rerun-sdk again.")
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(wanted: int, but: int | None = None) -> int:
+    """This port, or the next one that nobody listens at."""
+    for port in range(wanted, min(wanted + 1000, 1 << 16)):
+        if port == but or listens(LOOPBACK, port):
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((LOOPBACK, port))
+            return port
+    raise DataError(f"No port is free from {wanted} on.")

@@ -1,0 +1,345 @@
+"""Writing blocks of rows to Rerun: a column per entity and block, never a call per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mjlab_rec.data.files import Claim
+from mjlab_rec.data.formats.base import Writer, WriterOptions
+from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
+from mjlab_rec.recorders.rerun import scene as scene
+from mjlab_rec.recorders.rerun.blueprint import default_blueprint
+from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin, series
+from mjlab_rec.recorders.rerun.poses import PREFIX, Poser, Poses, joined, unmoved
+
+ACTIVE = "active"
+"""Name of the channel that tells which environments a trigger wants."""
+
+_FLUSH_S = 60.0
+_CANNOT = "Rerun cannot write the recording: {error}"
+
+
+@dataclass(kw_only=True)
+class RerunTarget:
+    """Where a recording goes to, and what it shows."""
+
+    stream: Any = None
+    """A ``rerun.RecordingStream`` of the user's; None makes one."""
+
+    urls: Sequence[str] = ()
+    """Viewers to send to."""
+
+    model: mujoco.MjModel
+    per_world: Sequence[str] = ()
+    """The model's fields that differ from world to world."""
+
+    origins: np.ndarray
+    """Where environments are put beside the place that they have (lanes, 3)."""
+
+    groups: Sequence[int] = (0, 1, 2)
+    contacts: bool = False
+    cameras: bool = True
+    blueprint: Any = None
+    by_episode: bool = False
+    """Whether each episode has timelines of its own."""
+
+
+class RerunWriter(Writer):
+    """Sends blocks to Rerun, and waits for each to arrive."""
+
+    def __init__(self, info: RunInfo, options: WriterOptions, *, target: RerunTarget) -> None:
+        super().__init__(info, options)
+        import rerun
+
+        self._rr = rerun
+        self._target = target
+        self._lanes = len(info.envs)
+        self._stream: Any = None
+        self._claim = Claim(options.path, options.if_exists) if options.path else None
+        try:
+            model = target.model
+            self._geoms = scene.drawn_geoms(model, target.groups, target.per_world)
+            self._poser = Poser(model, target.contacts)
+            self._textures = scene.texture_means(model)
+            self._looks: dict[int, np.ndarray] = {}  # size and colour that a geom was given last
+            self._stream = target.stream
+            if target.stream is None:
+                self._stream = self._rr.RecordingStream(info.about.get("task", "mjlab_rec"))
+                self._stream.set_sinks(*self._sinks())
+            self._columns = Columns(self._stream, info.step_dt)
+            self._write_scene()
+            self._flush()
+        except RuntimeError as error:
+            self.close()
+            raise DataError(_CANNOT.format(error=error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, if there is one."""
+        return [] if self._claim is None else [self._claim.path]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file; 0 without one."""
+        if self._claim is None or not self._claim.path.exists():
+            return 0
+        return self._claim.path.stat().st_size
+
+    def write(self, block: Block) -> None:
+        """Send a block's rows, and what ended in it."""
+        wanted = block.arrays.get(ACTIVE)
+        if wanted is None:
+            wanted = np.ones((block.rows, block.lanes), bool)
+        poses = self._poser.poses(block, wanted)
+        for frames in self._frames(block, wanted):
+            self._write_poses(block, frames, poses, wanted)
+            for spec in self.info.channels:
+                if spec.name != ACTIVE and not spec.name.startswith(PREFIX):
+                    self._write_channel(block, frames, spec, wanted)
+        self._write_ends(block)
+        self._flush()
+
+    def write_episode(self, episode: Episode) -> None:
+        """Not used: environments share their entities, so blocks are written."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finish the file; a stream that was given stays open."""
+        try:
+            if self._target.stream is None and self._stream is not None:
+                self._stream.disconnect()  # This also writes the file's footer.
+        finally:
+            if self._claim is not None:
+                self._claim.release()
+
+    # -- once --------------------------------------------------------------------------------------
+
+    def _sinks(self) -> list[Any]:
+        sinks: list[Any] = [self._rr.GrpcSink(url) for url in self._target.urls]
+        if self._claim is not None:
+            sinks.append(self._rr.FileSink(str(self._claim.path)))
+        return sinks
+
+    def _write_scene(self) -> None:
+        rr, model, target = self._rr, self._target.model, self._target
+        self._log(scene.WORLD, rr.ViewCoordinates.RIGHT_HAND_Z_UP)
+        known = {key: self.info.about.get(key) for key in ("task", "seed", "engine")}
+        self._log("/about", rr.AnyValues(**known, step_dt=self.info.step_dt))
+        places, turns = unmoved(model)
+        for geom in self._geoms:
+            self._write_shape(geom)
+            if not geom.moves:
+                place, turn = self._repeated(geom, places[geom.index], turns[geom.index])
+                self._log(geom.path, rr.InstancePoses3D(translations=place, quaternions=turn))
+        if target.cameras:
+            for camera in range(model.ncam):
+                lens = rr.Pinhole(
+                    **scene.camera_lens(model, camera),
+                    camera_xyz=rr.ViewCoordinates.RUB,  # MuJoCo's cameras look along -z
+                    image_plane_distance=0.05 * float(model.stat.extent),
+                )
+                self._log(self._camera_path(camera), lens)
+        for spec in self.info.channels:
+            if spec.name != ACTIVE and not spec.name.startswith(PREFIX):
+                for path, label in series(spec):
+                    names = [f"{label} {env}" for env in self.info.envs]
+                    self._log(path, rr.SeriesLines(names=names))
+        if target.contacts:
+            radius = 0.01 * float(model.stat.extent)
+            dots = rr.Points3D.from_fields(radii=[radius], colors=[(255, 120, 0)])
+            self._log(f"{scene.WORLD}/contacts", dots)
+        names = [spec.name for spec in self.info.channels if not spec.name.startswith(PREFIX)]
+        apart = float(np.ptp(target.origins, axis=0).max())
+        blueprint = target.blueprint or default_blueprint(
+            model, [name for name in names if name != ACTIVE], apart
+        )
+        self._stream.send_blueprint(blueprint, make_active=target.stream is None)
+
+    def _write_shape(self, geom: scene.Geom) -> None:
+        """What a geom looks like; of one that varies only what all its looks have in common."""
+        rr, model, index = self._rr, self._target.model, geom.index
+        solid = rr.components.FillMode.Solid
+        archetype = getattr(rr, geom.kind)
+        if geom.varies:
+            self._log(geom.path, archetype.from_fields(fill_mode=solid))
+            return
+        # Rerun draws an instance of some shapes for each size given, so each is given its own.
+        count = self._lanes if geom.moves else len(self._copies(geom))
+        matid = model.geom_matid[index : index + 1]
+        color = scene.colors_of(
+            model.geom_rgba[index][None], matid, model.mat_rgba[None], self._textures
+        )
+        if geom.kind == "Mesh3D":
+            mesh = scene.mesh_of(model, index)
+            shape = archetype(
+                vertex_positions=mesh.vertices,
+                vertex_normals=mesh.normals,
+                triangle_indices=mesh.triangles,
+                albedo_factor=color[0],
+            )
+        else:
+            size = np.repeat(model.geom_size[index][None].astype(np.float32), count, axis=0)
+            parts = scene.sizes_of(geom.kind, int(model.geom_type[index]), size)
+            shape = archetype(**parts, colors=np.repeat(color, count, axis=0), fill_mode=solid)
+        self._log(geom.path, shape)
+
+    def _copies(self, geom: scene.Geom) -> np.ndarray:
+        """Where an unmoved geom stands: once, unless the environments are set apart."""
+        origins = self._target.origins
+        is_ground = geom.kind == "Mesh3D" and self._target.model.geom_bodyid[geom.index] == 0
+        return origins if origins.any() and not is_ground else origins[:1] * 0.0
+
+    def _repeated(
+        self, geom: scene.Geom, place: np.ndarray, turn: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        copies = self._copies(geom)
+        turns = np.repeat(turn[None], len(copies), axis=0)
+        size = self._target.model.geom_size[geom.index].astype(np.float32)
+        return origin(geom, place + copies, turns, size), turns
+
+    # -- block by block ----------------------------------------------------------------------------
+
+    def _frames(self, block: Block, wanted: np.ndarray) -> Iterator[Frames]:
+        """The rows that somebody wants; with timelines per episode, one episode after another."""
+        rows = np.flatnonzero(wanted.any(axis=1))
+        if not len(rows):
+            return
+        if not self._target.by_episode:
+            yield Frames(rows, block.step[rows] + 1)
+            return
+        episode, taken = (values[rows, 0] for values in block.numbering())
+        for number in np.unique(episode).tolist():
+            here = episode == number
+            yield Frames(
+                rows[here],
+                block.step[rows[here]] + 1,
+                [(f"episode_{number}", taken[here].astype(np.int64) + 1)],
+            )
+
+    def _write_poses(self, block: Block, frames: Frames, poses: Poses, wanted: np.ndarray) -> None:
+        rr, target, rows = self._rr, self._target, frames.rows
+        wanted = wanted[rows]
+        # An environment that is not wanted has no size; every instance keeps its number so.
+        scales = None if wanted.all() else np.repeat(wanted.reshape(-1, 1), 3, 1).astype(np.float32)
+        moving = [geom for geom in self._geoms if geom.moves]
+        for geom in moving:
+            place = poses.geom_pos[rows, :, geom.index] + target.origins
+            turn = poses.geom_quat[rows, :, geom.index]
+            place = origin(geom, place, turn, self._sizes(block, geom)[rows])
+            columns = rr.InstancePoses3D.columns(
+                translations=place.reshape(-1, 3), quaternions=turn.reshape(-1, 4), scales=scales
+            )
+            self._columns.send(geom.path, frames, columns, self._lanes)
+        for geom in self._geoms:
+            if geom.varies:
+                self._write_looks(block, frames, geom)
+        if target.cameras:
+            for camera in range(target.model.ncam):
+                columns = rr.Transform3D.columns(
+                    translation=poses.camera_pos[rows, camera] + target.origins[0],
+                    quaternion=poses.camera_quat[rows, camera],
+                )
+                self._columns.send(self._camera_path(camera), frames, columns, None)
+        if target.contacts:
+            found = [
+                [points + target.origins[lane] for lane, points in poses.contacts[row]]
+                for row in rows
+            ]
+            points, lengths = joined(found)
+            columns = rr.Points3D.columns(positions=points)
+            self._columns.send(f"{scene.WORLD}/contacts", frames, columns, lengths)
+
+    def _sizes(self, block: Block, geom: scene.Geom) -> np.ndarray:
+        """A geom's size in each row and lane (rows, lanes, 3)."""
+        recorded = block.arrays.get(PREFIX + "geom_size")
+        if recorded is not None:
+            return recorded[:, :, geom.index]
+        size = self._target.model.geom_size[geom.index].astype(np.float32)
+        return np.broadcast_to(size, (block.rows, block.lanes, 3))
+
+    def _write_looks(self, block: Block, frames: Frames, geom: scene.Geom) -> None:
+        """Size and colour of a geom, at the frames where they change."""
+        rr, model, index = self._rr, self._target.model, geom.index
+        shape = block.rows, block.lanes
+
+        def values(name: str) -> np.ndarray:
+            recorded = block.arrays.get(PREFIX + name)
+            whole = getattr(model, name)
+            if recorded is None:
+                recorded = np.broadcast_to(whole, (*shape, *whole.shape))
+            return recorded[frames.rows]
+
+        size = values("geom_size")[:, :, index].astype(np.float32)
+        count = len(frames.rows) * block.lanes
+        color = scene.colors_of(
+            values("geom_rgba")[:, :, index].reshape(count, 4),
+            values("geom_matid")[:, :, index].reshape(count).astype(int),
+            values("mat_rgba").reshape(count, model.nmat, 4),
+            self._textures,
+        ).reshape(len(frames.rows), block.lanes, 4)
+        look = np.concatenate([size, color], axis=2)
+        before = self._looks.get(index)
+        first = np.full_like(look[:1], np.nan) if before is None else before[None]
+        new = (look != np.concatenate([first, look[:-1]])).any(axis=(1, 2))
+        self._looks[index] = look[-1].copy()
+        if not new.any():
+            return
+        geom_type = int(model.geom_type[index])
+        parts = scene.sizes_of(geom.kind, geom_type, size[new].reshape(-1, 3))
+        columns = getattr(rr, geom.kind).columns(**parts, colors=color[new].reshape(-1, 4))
+        self._columns.send(geom.path, frames.chosen(new), columns, self._lanes)
+
+    def _write_channel(
+        self, block: Block, frames: Frames, spec: ChannelSpec, wanted: np.ndarray
+    ) -> None:
+        """A line per environment for each element, at the time at which it was so."""
+        values = block.dense(spec.name)[frames.rows].astype(np.float64)
+        values = values.reshape(len(frames.rows), block.lanes, -1)
+        values[~wanted[frames.rows]] = np.nan
+        early = int(spec.when == "before")  # What the policy saw, it saw a step earlier.
+        times = frames.earlier(early)
+        for element, (path, _) in enumerate(series(spec)):
+            columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
+            self._columns.send(path, times, columns, self._lanes)
+
+    def _write_ends(self, block: Block) -> None:
+        """A line of text for each episode that ended."""
+        ends = block.ends
+        if not len(ends):
+            return
+        envs = np.asarray(self.info.envs)[ends.lane]
+        texts = []
+        for i in range(len(ends)):
+            how = "terminated" if ends.terminated[i] else "cut"
+            how = "truncated" if ends.truncated[i] and not ends.terminated[i] else how
+            texts.append(
+                f"env {envs[i]}: episode {ends.episode[i]} {how} after {ends.length[i]} steps,"
+                f" return {ends.total[i]:.6g}"
+            )
+        frames = Frames(ends.row, ends.at)
+        self._columns.send("/episodes", frames, self._rr.TextLog.columns(text=texts), None)
+
+    # -- to Rerun ----------------------------------------------------------------------------------
+
+    def _camera_path(self, camera: int) -> str:
+        name = self._target.model.camera(camera).name or f"camera_{camera}"
+        return scene.entity_path(scene.WORLD, "cameras", name)
+
+    def _log(self, path: str, archetype: Any) -> None:
+        self._stream.log(path, archetype, static=True, strict=True)
+
+    def _flush(self) -> None:
+        """Wait until everything is written, so that a kill cannot lose it; say if it cannot be."""
+        try:
+            self._stream.flush(timeout_sec=_FLUSH_S)
+        except (RuntimeError, ValueError) as error:
+            raise DataError(_CANNOT.format(error=error)) from error

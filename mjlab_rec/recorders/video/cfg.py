@@ -1,0 +1,206 @@
+"""What a video recorder can be told: what to show, when, and how."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from mjlab_rec.data.mp4 import frame_rate
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
+
+logger = logging.getLogger(__name__)
+
+
+def _video_recorder() -> type:
+    from mjlab_rec.recorders.video import VideoRecorder
+
+    return VideoRecorder
+
+
+@dataclass(kw_only=True)
+class VideoRecorderCfg(RecorderTermCfg):
+    """Configuration of ``VideoRecorder``."""
+
+    func: Any = field(default_factory=_video_recorder)
+
+    path: str = "videos"
+    """Folder for the clips."""
+
+    name: str = ""
+    """Beginning of their names. Empty takes the task's id."""
+
+    if_exists: Literal["error", "overwrite", "number"] = "number"
+    """What to do if a clip of that name exists: "error", "overwrite", or add a "number"."""
+
+    envs: int | tuple[int, ...] = 1
+    """Environments to show: the first so many, or these."""
+
+    layout: Literal["separate", "grid"] = "separate"
+    """A file for each environment, or all side by side in one picture. A grid begins and ends with
+    the episodes of the first of its environments."""
+
+    columns: int | None = None
+    """Environments side by side in a grid. None makes it about as high as wide."""
+
+    trigger: Trigger | Mapping[str, Any] | str | None = None
+    """When to begin a clip, such as every_n_steps(1000) or every_n_episodes(10). None begins one
+    when recording begins. A trigger that fires during a clip begins another one beside it."""
+
+    length: int | None = None
+    """Steps in a clip. It goes on over ends of episodes."""
+
+    length_s: float | None = None
+    """The same in simulated seconds."""
+
+    episodes: int | None = None
+    """Whole episodes in a clip, which begins with the next episode. Without this and a length, a
+    clip goes to the end of the episode; without a trigger as well it goes on until ``stop()``."""
+
+    last_clip: tuple[str, ...] = ()
+    """Instead of a trigger: keep the last steps of each episode in memory, ``length`` of them or
+    all, and make a clip of them if a termination of one of these names ends it. "end" stands for
+    every end, and "close" for the last episode before recording stops."""
+
+    max_clips: int | None = None
+    """Clips at most, whatever happens."""
+
+    fps: float | None = None
+    """Pictures per second of the video. None shows every step, and is 1 / step_dt if ``speed`` is
+    1. Otherwise a picture is taken every so many steps; the video keeps the right speed."""
+
+    speed: float = 1.0
+    """Times as fast as in the simulation: 0.5 is slow motion."""
+
+    width: int | None = None
+    """Width of an environment's picture in pixels. None takes the viewer's."""
+
+    height: int | None = None
+    """Height of an environment's picture in pixels. None takes the viewer's."""
+
+    camera: str | int | None = None
+    """Name or number of a camera of the model. None takes the viewer's."""
+
+    follow: str | None = None
+    """Let a free camera follow an entity, such as "robot", or a body of it: "robot/torso"."""
+
+    viewer: ViewerConfig | None = None
+    """The camera and what is shown. None takes the environment's ``cfg.viewer``."""
+
+    renderer: RendererName | None = None
+    """What draws: "gl" with OpenGL, "warp" without, "auto" with OpenGL if it works. None takes the
+    viewer's."""
+
+    overlay: bool | tuple[str, ...] = False
+    """Numbers to write into the pictures: of env, episode, step, time, return, reward, command.
+    True shows step, time, return and command."""
+
+    crf: int = 23
+    """Quality from 0 (lossless, large) to 51 (worst, small)."""
+
+    max_pending: int = 256
+    """Pictures that may wait to be drawn, as a few numbers each. If there are more, the simulation
+    waits; those that wait are what a kill loses."""
+
+    autostart: bool = True
+    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
+
+    def check(self) -> None:
+        """Say what is wrong with the values, if anything is."""
+        kind = type(self).__name__
+        for name in ("length", "episodes", "max_clips", "columns", "width", "height"):
+            self._at_least(name, 1)
+        self._at_least("max_pending", 1)
+        for name in ("length_s", "fps", "speed"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{kind}.{name} must be more than 0, got {value}.")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"{kind}.crf must be from 0 to 51, got {self.crf}.")
+        choices = {
+            "if_exists": ("error", "overwrite", "number"),
+            "layout": ("separate", "grid"),
+            "renderer": (None, *get_args(RendererName)),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                value, listed = getattr(self, name), ", ".join(repr(k) for k in known)
+                raise ValueError(f"{kind}.{name} is {value!r}. Possible: {listed}.")
+        for name in ("last_clip", "overlay"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"{kind}.{name} is a text; write ({value!r},) for one.")
+        if not self.path:
+            raise ValueError(f"{kind}.path is empty; it is the folder for the clips.")
+        self._at_most_one("length", "length_s", "episodes")
+        self._at_most_one("camera", "follow")
+        if self.columns is not None and self.layout != "grid":
+            raise ValueError(f'{kind}.columns is for layout="grid".')
+        if self.last_clip and (self.trigger is not None or self.episodes not in (None, 1)):
+            raise ValueError(
+                f"{kind}.last_clip takes no trigger and at most one episode; a length may be given."
+            )
+
+    def env_ids(self, num_envs: int) -> tuple[int, ...]:
+        """The environments to show, of this many."""
+        ids = tuple(range(self.envs)) if isinstance(self.envs, int) else tuple(self.envs)
+        wrong = [i for i in ids if not 0 <= i < num_envs]
+        if not ids or wrong or len(set(ids)) < len(ids):
+            raise ValueError(
+                f"{type(self).__name__}.envs is {self.envs!r}: it must name different environments"
+                f" from 0 to {num_envs - 1}, or be a count from 1 to {num_envs}."
+            )
+        return ids
+
+    def steps(self, step_dt: float) -> int | None:
+        """Steps in a clip; None if they are not what it is counted in."""
+        if self.length_s is None:
+            return self.length
+        return max(1, round(self.length_s / step_dt))
+
+    def stride(self, step_dt: float) -> tuple[int, Fraction]:
+        """Steps from one picture to the next, and pictures per second of the video."""
+        every = 1
+        if self.fps is not None:
+            every = max(1, round(self.speed / (self.fps * step_dt)))
+        rate = frame_rate(every * step_dt, self.speed)
+        if self.fps is not None and abs(float(rate) / self.fps - 1.0) > 1e-4:
+            logger.warning(
+                "%s: %g pictures per second at speed %g are not a whole number of steps of %g s;"
+                " there is one every %d steps, and the video has %g per second.",
+                *(type(self).__name__, self.fps, self.speed, step_dt, every, float(rate)),
+            )
+        return every, rate
+
+    def view(self, viewer: ViewerConfig) -> ViewerConfig:
+        """The camera and what is shown, given what the environment says."""
+        view = copy.copy(viewer if self.viewer is None else self.viewer)
+        if self.layout == "grid" and self.viewer is None:
+            view.max_extra_envs = 0  # The neighbours have pictures of their own.
+        for name in ("width", "height", "camera"):
+            if getattr(self, name) is not None:
+                setattr(view, name, getattr(self, name))
+        if self.follow is not None:
+            kinds = ViewerConfig.OriginType
+            entity, _, body = self.follow.partition("/")
+            view.camera = None
+            view.entity_name, view.body_name = entity, body or None
+            view.origin_type = kinds.ASSET_BODY if body else kinds.ASSET_ROOT
+        return view
+
+    def _at_least(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value is not None and value < least:
+            raise ValueError(f"{type(self).__name__}.{name} must be at least {least}, got {value}.")
+
+    def _at_most_one(self, *names: str) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: {' and '.join(given)} exclude each other; give one."
+            )

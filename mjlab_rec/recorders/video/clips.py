@@ -1,0 +1,161 @@
+"""When a video begins and ends, and which steps it shows; knows no pictures and no files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Shown = TypeVar("Shown")
+
+
+@dataclass(kw_only=True, eq=False)
+class Clip:
+    """A video being recorded."""
+
+    name: str
+    """Name of its file, without the suffix."""
+
+    again: bool = False
+    """Whether an earlier clip had this name."""
+
+    env_ids: tuple[int, ...]
+    """The environments in its picture."""
+
+    every: int = 1
+    """Steps from one picture to the next."""
+
+    length: int | None = None
+    """Steps to record."""
+
+    episodes: int | None = None
+    """Ends of episodes to record, if ``length`` is None. Without both it goes on."""
+
+    done: bool = False
+    """Whether it has all that it should have."""
+
+    _steps: int = field(default=0, init=False)
+    _since: int = field(default=0, init=False)
+
+    def step(self, ended: bool) -> bool:
+        """Count a step; tell whether it gets a picture.
+
+        The last step always does: that of the clip, or of each episode if it is recorded by those.
+
+        Args:
+            ended: Whether an episode ended with the step.
+        """
+        self._steps += 1
+        self._since += 1
+        if self.length is None:
+            last = ended
+            if ended:
+                self.end_episode()
+        else:
+            last = self.done = self._steps == self.length
+        due = last or self._since == self.every
+        if due:
+            self._since = 0
+        return due
+
+    def end_episode(self) -> None:
+        """An episode is over, which ends the clip if it was the last one wanted."""
+        if self.length is None and self.episodes is not None:
+            self.episodes -= 1
+            self.done = self.episodes == 0
+
+
+class Episodes:
+    """Number and length of the running episodes of some environments, counted on the host.
+
+    Args:
+        env_ids: The environments.
+    """
+
+    def __init__(self, env_ids: Sequence[int]) -> None:
+        self.number = dict.fromkeys(env_ids, 0)
+        """Which episode each environment is in, from 0."""
+        self._begun = dict.fromkeys(env_ids, 0)
+
+    def length(self, env_id: int, step: int) -> int:
+        """Steps taken in the running episode, given the environment's step counter."""
+        return step - self._begun[env_id]
+
+    def begin(self, env_id: int, step: int) -> None:
+        """An episode begins; one without a step does not count."""
+        self.number[env_id] += self.length(env_id, step) > 0
+        self._begun[env_id] = step
+
+
+class View:
+    """The environments of one picture, and the clips that show it.
+
+    Where episodes matter, it is those of the first environment, the leader.
+
+    Args:
+        env_ids: The environments.
+    """
+
+    def __init__(self, env_ids: Sequence[int]) -> None:
+        self.env_ids = tuple(env_ids)
+        self.leader = self.env_ids[0]
+        self.clips: list[Clip] = []
+        """Clips that are being recorded. There may be several: each moment gets the whole clip that
+        it asked for, whatever was being recorded already."""
+        self.waiting = False
+        """Whether a clip shall begin with the leader's next episode."""
+        self.over = False
+        """Whether the leader's episode is over, and the next one has not begun."""
+        self.asked = -1
+        """The leader's last episode for which it was decided whether to record it."""
+        self.filmed = -1
+        """The leader's last episode with which a clip began."""
+
+    def step(self, ended: bool) -> list[Clip]:
+        """Count a recorded step; the clips that get a picture of it."""
+        self.over |= ended
+        return [clip for clip in self.clips if clip.step(ended)]
+
+    def end_episode(self) -> None:
+        """The leader's episode ended without a step of it that is recorded."""
+        if not self.over:
+            self.over = True
+            for clip in self.clips:
+                clip.end_episode()
+
+    def take_done(self, everything: bool = False) -> list[Clip]:
+        """Clips that are finished; they no longer belong to the view."""
+        done = [clip for clip in self.clips if clip.done or everything]
+        if done:
+            self.clips = [clip for clip in self.clips if clip not in done]
+        return done
+
+
+class Tail(Generic[Shown]):
+    """The last steps of an episode, kept in case somebody wants to see them.
+
+    Args:
+        length: Steps to keep; None keeps the episode.
+        every: Steps from one picture to the next.
+    """
+
+    def __init__(self, length: int | None, every: int) -> None:
+        self._kept: deque[Shown] = deque(maxlen=length)
+        self._every = every
+        self._ended = False
+        self.episode = 0
+        """The episode that the steps are of."""
+
+    def append(self, shown: Shown, episode: int, ended: bool) -> None:
+        """Keep a step. The first of another episode drives out those of the one before."""
+        if self._ended or episode != self.episode:
+            self._kept.clear()
+        self._kept.append(shown)
+        self.episode, self._ended = episode, ended
+
+    def take(self) -> list[Shown]:
+        """What is kept, the last step and every so many before it; it is forgotten then."""
+        shown = list(self._kept)[:: -self._every][::-1]
+        self._kept.clear()
+        return shown

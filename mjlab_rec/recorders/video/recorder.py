@@ -1,0 +1,405 @@
+"""The video recorder: clips of some environments, made beside the simulation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.managers.recorder_manager import RecorderTerm
+from mjlab_rec.recorders.shutdown import close_at_exit, closed
+from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
+from mjlab_rec.recorders.video.cfg import VideoRecorderCfg as VideoRecorderCfg
+from mjlab_rec.recorders.video.clips import Clip, Episodes, Tail, View
+from mjlab_rec.recorders.video.overlay import Overlay
+from mjlab_rec.recorders.video.studio import Job, Studio, Take
+from mjlab_rec.sim.renderer import Renderer, make_renderer
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+
+class VideoRecorder(RecorderTerm):
+    """Films environments: a picture per control step, of what the step led to.
+
+    A clip of so many steps has exactly as many pictures, and the last picture of an episode is its
+    true last state, from before the reset. A step only copies the few numbers that a picture is
+    drawn from, and nothing at all while no clip is being recorded.
+    """
+
+    cfg: VideoRecorderCfg
+
+    # Episodes are counted also while nothing is recorded.
+    hooks_when_idle = (
+        *("record_pre_reset", "record_post_reset", "record_post_step", "record_exception"),
+    )
+
+    def __init__(self, cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> None:
+        super().__init__(cfg, env)
+        cfg.check()
+        self.rows = 0
+        """Pictures captured for files."""
+        self.dropped_rows = 0
+        """Pictures lost: none ever is."""
+        self._ffmpeg = find_ffmpeg(type(self).__name__)
+        self._env_ids = cfg.env_ids(env.num_envs)
+        self._length = cfg.steps(env.step_dt)
+        self._every, self._rate = cfg.stride(env.step_dt)
+        self._overlay = Overlay(env, self._env_ids, cfg.overlay)
+        self._runner = _runner(cfg, env)
+        self.draws_random_numbers = (
+            self._runner is not None and self._runner.trigger.predicate is not None
+        )
+        groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
+        self._views = [View(group) for group in groups]
+        self._tails = [Tail[Take](self._length, self._every) for _ in groups * bool(cfg.last_clip)]
+        self._reasons = _reasons(cfg, env)
+        self._episodes = Episodes(self._env_ids)
+        task = cfg.name or getattr(env.cfg, "task", None) or "video"
+        self._name = re.sub(r"[^\w.-]+", "-", task)
+        self._clips = 0  # Clips begun.
+        self._names: set[str] = set()  # Their names.
+        self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
+        self._mid_step = False  # Whether this step has had its pre-reset.
+        self._studio: Studio | None = None
+        self._past: tuple[list[Path], int, float] = [], 0, 0.0  # What closed studios have made.
+        # Made now, so that what is missing for it is said before anything happens.
+        self._renderer: Renderer | None = self._make_renderer()
+        if not cfg.autostart:
+            super().stop()
+
+    # -- what the environment calls ----------------------------------------------------------------
+
+    def record_pre_step(self) -> None:
+        """A step begins: note the command that it follows."""
+        if self._busy:
+            self._overlay.before()
+
+    def record_pre_reset(self, env_ids: torch.Tensor) -> None:
+        """The last step of some episodes: film it before the reset."""
+        self._after(env_ids.tolist())
+        self._mid_step = True
+
+    def record_post_reset(self, env_ids: torch.Tensor) -> None:
+        """New episodes begin, after a step that ended some or because the user says so."""
+        chosen = set(env_ids.tolist()).intersection(self._env_ids)
+        if not self._mid_step:
+            self._cut(chosen)
+        step = self._env.common_step_counter
+        for env_id in chosen:
+            self._episodes.begin(env_id, step)
+        self._overlay.restart(sorted(chosen))
+        for view in self._views:
+            if view.leader in chosen:
+                view.over = False
+                self._ask_episode(view)
+        if not self._mid_step:
+            self._look_ahead()
+
+    def record_post_step(self) -> None:
+        """A step is done: film it, unless that was done before its resets."""
+        was_reset, self._mid_step = self._mid_step, False
+        if not was_reset:
+            self._after(self._ended_quietly())
+        self._look_ahead()
+
+    def record_exception(self, error: BaseException) -> None:
+        """A step failed: go on with the next one if there is one."""
+        self._mid_step = False
+
+    def close(self) -> None:
+        """Finish all clips, cut as they are, and wait for them."""
+        closed(self)
+        studio = self._studio
+        if studio is None:
+            if self._renderer is not None:
+                self._renderer.close()
+                self._renderer = None
+            return
+        if studio.forked:
+            return
+        try:
+            self._wrap_up(studio)
+        finally:
+            try:
+                studio.close()
+            finally:
+                files, nbytes, stalled_s = self._past
+                self._past = (
+                    *(files + studio.files, nbytes + studio.nbytes, stalled_s + studio.stalled_s),
+                )
+                self._studio = self._renderer = None  # The studio has closed it.
+
+    # -- what the user may call --------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Record from the next step on: go on after ``pause()``, or begin anew after ``stop()``."""
+        super().start()
+        if self._mid_step or not self._env.obs_buf:
+            return  # The running step, or the first reset, will see to it.
+        step = self._env.common_step_counter
+        for view in self._views:
+            if self._episodes.length(view.leader, step) == 0:
+                self._ask_episode(view)
+        self._look_ahead()
+
+    def stop(self) -> None:
+        """Finish all clips, cut as they are, and wait for them. ``start()`` begins new ones."""
+        super().stop()
+        self._fresh = True
+        for view in self._views:
+            view.asked, view.filmed, view.waiting = -1, -1, False
+        if self._studio is not None:
+            self._wrap_up(self._studio)
+            self._studio.wait()
+
+    def fire(self) -> None:
+        """Begin a clip with the next step, if the trigger is ``manual()``."""
+        if self._runner is None:
+            raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
+        self._runner.fire()
+        if not self._mid_step and self._env.obs_buf:
+            self._look_ahead()
+
+    def flush(self) -> None:
+        """Wait until all pictures are drawn, and all finished clips are finished files."""
+        if self._studio is not None:
+            self._studio.wait()
+
+    @property
+    def files(self) -> list[Path]:
+        """The clips so far, also those that are being written."""
+        return self._past[0] + ([] if self._studio is None else self._studio.files)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+        return self._past[1] + (0 if self._studio is None else self._studio.nbytes)
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds for which the simulation waited for pictures to be drawn."""
+        return self._past[2] + (0.0 if self._studio is None else self._studio.stalled_s)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something is being recorded, or would be but for a pause."""
+        return bool(self._tails) or any(view.clips for view in self._views)
+
+    # -- pictures ----------------------------------------------------------------------------------
+
+    def _after(self, ended: Collection[int]) -> None:
+        """A step has been taken: capture it where it is to be seen."""
+        if self._studio is not None:
+            self._studio.check()
+        self._overlay.after()
+        if not self._busy:
+            return
+        job = Job()
+        if self.state != "recording":
+            for view in self._views:
+                if view.leader in ended:
+                    view.end_episode()
+                job.done += view.take_done()
+        elif self._tails:
+            self._extend_tails(ended)
+        else:
+            due = [(view, view.step(view.leader in ended)) for view in self._views]
+            due = [(view, clips) for view, clips in due if clips]
+            if len(due) == len(self._views):
+                job.frames.append((self._take(self._env_ids), [c for _, cs in due for c in cs]))
+            else:
+                job.frames += [(self._take(view.env_ids), clips) for view, clips in due]
+            self.rows += sum(len(clips) for _, clips in due)
+            job.done += [clip for view in self._views for clip in view.take_done()]
+        if job.frames or job.done:
+            self._open_studio().submit(job)
+
+    def _take(self, env_ids: tuple[int, ...]) -> Take:
+        """Capture what some environments look like now."""
+        self._open_studio()
+        assert self._renderer is not None
+        note = None
+        if self._overlay:
+            step, episodes = self._env.common_step_counter, self._episodes
+            note = self._overlay.note(
+                [(i, episodes.number[i], episodes.length(i, step)) for i in env_ids]
+            )
+        return Take(env_ids, self._renderer.capture(env_ids), note)
+
+    def _ended_quietly(self) -> Collection[int]:
+        """Environments whose episode ended in a step that resets nobody."""
+        if self._env.cfg.auto_reset or not self._busy:
+            return ()
+        return self._env.reset_buf.nonzero().flatten().tolist()
+
+    def _cut(self, env_ids: Collection[int]) -> None:
+        """Episodes end because the user resets."""
+        done, step = [], self._env.common_step_counter
+        for view in self._views:
+            if view.leader in env_ids and self._episodes.length(view.leader, step):
+                view.end_episode()
+                done += view.take_done()
+        if done:
+            self._open_studio().submit(Job(done=done))
+
+    def _extend_tails(self, ended: Collection[int]) -> None:
+        for view, tail in zip(self._views, self._tails, strict=True):
+            over = view.leader in ended
+            tail.append(self._take(view.env_ids), self._episodes.number[view.leader], over)
+            if over and any(reason(view.leader) for reason in self._reasons):
+                self._keep_tail(view, tail)
+
+    def _keep_tail(self, view: View, tail: Tail[Take]) -> None:
+        """Make a clip of the last steps."""
+        takes = tail.take()
+        if takes and not self._full:
+            clip = self._new_clip(view, f"episode-{tail.episode}", by_episode=True)
+            self.rows += len(takes)
+            self._open_studio().submit(Job([(take, [clip]) for take in takes], [clip]))
+
+    def _wrap_up(self, studio: Studio) -> None:
+        """Finish all clips."""
+        if "close" in self.cfg.last_clip:
+            for view, tail in zip(self._views, self._tails, strict=True):
+                self._keep_tail(view, tail)
+        done = [clip for view in self._views for clip in view.take_done(everything=True)]
+        studio.submit(Job(done=done))
+
+    # -- clips -------------------------------------------------------------------------------------
+
+    def _ask_episode(self, view: View) -> None:
+        """The leader's episode begins: see whether a clip does."""
+        episode = self._episodes.number[view.leader]
+        if self.state != "recording" or view.asked == episode:
+            return
+        view.asked = episode
+        fired, view.waiting = view.waiting, False
+        if self._runner is not None and self._runner.scope == "episode":
+            fired = bool(self._runner.episodes(torch.tensor([episode]))[0])
+        if fired:
+            self._begin_clip(view)
+
+    def _look_ahead(self) -> None:
+        """See whether clips begin with the next step."""
+        if self.state != "recording" or self._tails:
+            return
+        step = self._env.common_step_counter
+        fired: Any = False
+        if self._runner is None:
+            fired, self._fresh = self._fresh, False
+        elif self._runner.scope == "step":
+            fired = self._runner.step(step)
+        if isinstance(fired, torch.Tensor):
+            which = fired.tolist()
+            views = [v for v in self._views if any(which[i] for i in v.env_ids)]
+        else:
+            views = self._views if fired else []
+        for view in views:
+            if self.cfg.episodes is None or self._episodes.length(view.leader, step) == 0:
+                self._begin_clip(view)
+            else:
+                view.waiting = True
+
+    def _begin_clip(self, view: View) -> None:
+        if self._full:
+            return
+        by_episode = self.cfg.episodes is not None or (
+            self._runner is not None and self._runner.scope == "episode"
+        )
+        if by_episode:
+            episode = self._episodes.number[view.leader]
+            if view.filmed == episode:
+                return  # Asked for twice, once before it began.
+            view.filmed = episode
+            name = f"episode-{episode}"
+        else:
+            name = f"step-{self._env.common_step_counter}"
+        view.clips.append(self._new_clip(view, name, by_episode))
+
+    def _new_clip(self, view: View, name: str, by_episode: bool) -> Clip:
+        if self.cfg.layout == "separate" and (by_episode or len(self._views) > 1):
+            name += f"-env-{view.leader}"
+        name = f"{self._name}-{name}"
+        again, path = name in self._names, self._path(name)
+        if self.cfg.if_exists == "error" and path.exists() and not again:
+            raise DataError(
+                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
+                f" (replace it) or 'number' (take the next free name, such as {name}_1.mp4)."
+            )
+        self._clips += 1
+        self._names.add(name)
+        to_the_end = 1 if self._runner is not None else None
+        return Clip(
+            name=name,
+            again=again,
+            env_ids=view.env_ids,
+            every=self._every,
+            length=self._length,
+            episodes=self.cfg.episodes or to_the_end,
+        )
+
+    @property
+    def _full(self) -> bool:
+        return self.cfg.max_clips is not None and self._clips >= self.cfg.max_clips
+
+    # -- the studio --------------------------------------------------------------------------------
+
+    def _make_renderer(self) -> Renderer:
+        view = self.cfg.view(self._env.cfg.viewer)
+        return make_renderer(self._env.sim, view, self._env.scene, self.cfg.renderer)
+
+    def _open_studio(self) -> Studio:
+        if self._studio is None:
+            self._renderer = self._renderer or self._make_renderer()
+            self._studio = Studio(
+                self._renderer,
+                self._overlay,
+                self._open_file,
+                self.cfg.columns,
+                self.cfg.max_pending,
+                type(self).__name__,
+            )
+            close_at_exit(self)
+        return self._studio
+
+    def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
+        if_exists = "number" if clip.again else self.cfg.if_exists
+        path, crf = self._path(clip.name), self.cfg.crf
+        return Mp4Writer(path, width, height, self._rate, self._ffmpeg, crf, if_exists)
+
+    def _path(self, name: str) -> Path:
+        return Path(self.cfg.path) / f"{name}.mp4"
+
+
+def _runner(cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> TriggerRunner | None:
+    if cfg.trigger is None:
+        return None
+    trigger = trigger_from(cfg.trigger)
+    # Episodes are counted on the host, where it is decided what to film.
+    host: Any = SimpleNamespace(device="cpu")
+    return trigger.build(host if trigger.scope == "episode" else env)
+
+
+def _reasons(cfg: VideoRecorderCfg, env: Any) -> list[Any]:
+    """Tests of whether an episode ended such that its last clip is kept."""
+    manager = env.termination_manager
+    known = ["end", "close", *manager.active_terms]
+    for name in cfg.last_clip:
+        if name not in known:
+            raise ValueError(
+                f"{type(cfg).__name__}.last_clip: there is no termination {name!r}."
+                f" {nearest(name, known)}"
+            )
+    if "end" in cfg.last_clip:
+        return [lambda env_id: True]
+    names = [name for name in cfg.last_clip if name != "close"]
+    return [lambda env_id, name=name: bool(manager.get_term(name)[env_id]) for name in names]

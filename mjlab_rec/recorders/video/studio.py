@@ -1,0 +1,191 @@
+"""Where videos are made of what a recorder has captured: in a thread of its own."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.data.mp4 import Mp4Writer
+from mjlab_rec.data.writer import WriterThread
+from mjlab_rec.recorders.video.clips import Clip
+from mjlab_rec.recorders.video.overlay import Note, Overlay
+from mjlab_rec.sim.renderer import Renderer
+from mjlab_rec.utils.bitmap_text import draw_text
+
+OpenFile = Callable[[Clip, int, int], Mp4Writer]
+"""Opens the file of a clip, given the width and height of its pictures."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """What some environments looked like at a moment."""
+
+    env_ids: tuple[int, ...]
+    shot: Any
+    """For the renderer's ``draw``."""
+    note: Note | None
+    """For the overlay."""
+
+
+@dataclass
+class Job:
+    """Pictures to draw and to append to clips, and clips that are complete with them."""
+
+    frames: list[tuple[Take, list[Clip]]] = field(default_factory=list)
+    done: list[Clip] = field(default_factory=list)
+    end: bool = False
+    """Whether nothing comes after it."""
+
+
+class Studio:
+    """Draws, writes into pictures, arranges and encodes them beside the simulation.
+
+    No picture is left out: if too many wait to be drawn, whoever brings more has to wait.
+
+    Args:
+        renderer: Draws; it belongs to the studio from now on.
+        overlay: Writes into the pictures.
+        open_file: Opens files.
+        columns: Pictures side by side in a grid. None makes it about as high as wide.
+        max_pending: Pictures that may wait to be drawn.
+        name: Whose studio it is, for messages.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        overlay: Overlay,
+        open_file: OpenFile,
+        columns: int | None,
+        max_pending: int,
+        name: str,
+    ) -> None:
+        self.files: list[Path] = []
+        """The files so far, also those that are being written."""
+        self.stalled_s = 0.0
+        """Seconds that the simulation waited."""
+        self._renderer = renderer
+        self._overlay = overlay
+        self._open_file = open_file
+        self._columns = columns
+        self._max_pending = max_pending
+        self._pending = 0
+        self._room = threading.Condition()
+        self._writers: dict[Clip, Mp4Writer] = {}
+        self._finished_bytes = 0
+        self._thread = WriterThread(name, self._work, self._release)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that the studio works in."""
+        return self._thread.forked
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+        return self._finished_bytes + sum(w.nbytes for w in list(self._writers.values()))
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        self._thread.check()
+
+    def submit(self, job: Job) -> None:
+        """Hand over what was captured; waits if too much is waiting already."""
+        self._thread.check()
+        with self._room:
+            if self._pending >= self._max_pending:
+                began = time.perf_counter()
+                self._room.wait_for(lambda: self._pending < self._max_pending)
+                self.stalled_s += time.perf_counter() - began
+            self._pending += len(job.frames)
+        self._thread.submit(job)
+
+    def wait(self) -> None:
+        """Wait until everything handed over is drawn, and complete clips are complete files."""
+        self._thread.wait()
+
+    def close(self) -> None:
+        """Finish all clips, and raise what went wrong. Idempotent."""
+        if self._thread.forked:
+            return
+        if self._thread.error is None:
+            self._thread.submit(Job(end=True))
+        self._thread.finish()
+        self._thread.check()
+
+    # -- in the studio's thread --------------------------------------------------------------------
+
+    def _work(self, job: Job) -> None:
+        try:
+            while job.frames:
+                self._draw(*job.frames[0])
+                self._count_off(job, 1)
+            for clip in job.done:
+                self._finish(clip)
+        except BaseException:
+            # Nothing more is done after an error, but what there is shall be whole.
+            self._end(quietly=True)
+            raise
+        if job.end:
+            self._end(quietly=False)
+
+    def _release(self, job: Job) -> None:
+        self._count_off(job, len(job.frames))
+
+    def _count_off(self, job: Job, count: int) -> None:
+        del job.frames[:count]
+        with self._room:
+            self._pending -= count
+            self._room.notify_all()
+
+    def _draw(self, take: Take, clips: list[Clip]) -> None:
+        images = self._renderer.draw(take.shot)
+        if take.note is not None:
+            images = np.ascontiguousarray(images)
+            for image, lines in zip(images, self._overlay.lines(take.note), strict=True):
+                draw_text(image, lines)
+        for clip in clips:
+            rows = [take.env_ids.index(env_id) for env_id in clip.env_ids]
+            image = arrange([images[row] for row in rows], self._columns)
+            if clip not in self._writers:
+                height, width = image.shape[:2]
+                self._writers[clip] = writer = self._open_file(clip, width, height)
+                self.files.append(writer.path)
+            self._writers[clip].write(image)
+
+    def _finish(self, clip: Clip) -> None:
+        writer = self._writers.get(clip)
+        if writer is not None:  # A clip that was ended before its first picture has no file.
+            writer.close()
+            self._finished_bytes += writer.nbytes
+            del self._writers[clip]
+
+    def _end(self, quietly: bool) -> None:
+        errors = []
+        for close in [*(lambda c=c: self._finish(c) for c in self._writers), self._renderer.close]:
+            try:
+                close()
+            except Exception as error:
+                errors.append(error)
+        if errors and not quietly:
+            raise errors[0]
+
+
+def arrange(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
+    """Put pictures of one size side by side, row after row; what stays free is black."""
+    if len(images) == 1:
+        return images[0]
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    height, width = images[0].shape[:2]
+    whole = np.zeros((-(-len(images) // columns) * height, columns * width, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        whole[top : top + height, left : left + width] = image
+    return whole

@@ -1,0 +1,66 @@
+"""Policies by name: what answers an observation with an action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mjlab_rec.utils.lookup import look_up
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+Policy = Callable[[dict[str, Any]], torch.Tensor]
+"""Takes the observation groups, returns the action of every environment."""
+
+
+def zero_policy(env: ManagerBasedRlEnv) -> Policy:
+    """Always answers 0."""
+    action = torch.zeros_like(env.action_manager.action)
+    return lambda obs: action
+
+
+def random_policy(env: ManagerBasedRlEnv) -> Policy:
+    """Draws each action uniformly from [-1, 1], from random numbers of its own."""
+    like = env.action_manager.action
+    generator = torch.Generator(like.device).manual_seed(env.cfg.seed or 0)
+
+    def policy(obs: dict[str, Any]) -> torch.Tensor:
+        drawn = torch.rand(like.shape, generator=generator, dtype=torch.float32, device=like.device)
+        return drawn * 2.0 - 1.0
+
+    return policy
+
+
+_POLICIES: dict[str, Callable[[ManagerBasedRlEnv], Policy]] = {
+    "zero": zero_policy,
+    "random": random_policy,
+}
+
+
+def policy_maker(name: str) -> Callable[[ManagerBasedRlEnv], Policy]:
+    """What makes a policy for an environment.
+
+    Args:
+        name: "zero", "random", or "package.module:function" for a function of your own that takes
+            the environment and returns the policy.
+    """
+    if name in _POLICIES:
+        return _POLICIES[name]
+    if ":" in name:
+        maker = look_up(name)
+        if callable(maker):
+            return maker  # type: ignore[return-value]
+        raise ValueError(f"{name!r} is no function that takes an environment.")
+    if "/" in name or name.endswith((".pt", ".pth", ".onnx")):
+        raise ValueError(
+            f"{name!r}: checkpoints cannot be played yet, because there is no training yet. Load it"
+            " in a function of your own, and name that as 'package.module:function'."
+        )
+    raise ValueError(
+        f"Unknown agent {name!r}. {nearest(name, list(_POLICIES))} Or name a function that takes"
+        " the environment and returns a policy, as 'package.module:function'."
+    )

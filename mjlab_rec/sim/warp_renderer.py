@@ -1,0 +1,297 @@
+"""Pictures of a simulation, traced by MuJoCo-Warp: without OpenGL, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+
+from mjlab_rec.sim.simulation import Simulation
+from mjlab_rec.sim.snapshot import (
+    DRAWN_FIELDS,
+    Snapshot,
+    SnapshotReader,
+    copy_for_drawing,
+    to_host,
+)
+from mjlab_rec.sim.viewer_config import (
+    ViewerConfig,
+    camera_id,
+    check_cfg,
+    check_env_ids,
+    followed_body,
+)
+from mjlab_rec.sim.warp_engine import _say_if_compiling, _start_warp, _to_torch
+from mjlab_rec.utils.extras import UnavailableError
+
+if TYPE_CHECKING:
+    from mjlab_rec.scene import Scene
+
+# Warp keeps its current device and its kernels in global variables.
+_one_at_a_time = threading.Lock()
+_NO_GROUP = -1
+_MAX_READERS = 256  # for different environments in a shot
+_MAX_STAGES = 4  # for different numbers of them
+
+
+@dataclass(frozen=True)
+class _Shot:
+    snapshot: Snapshot | None
+    """What is still to be drawn, or None if it was."""
+
+    pixels: torch.Tensor | None = None
+    """What was drawn: (worlds, height * width) pixels, on the host once ``event`` happened."""
+
+    event: Any = None
+
+
+class WarpRenderer:
+    """Draws environments with MuJoCo-Warp's ray tracer; see ``Renderer`` for its methods.
+
+    It shows geoms, height fields and flexes with their materials, textures, lights and shadows,
+    and the sky. It does not show neighbour environments, reflections, transparency, sites, tendons
+    and skins.
+
+    With the engine ``mjbatch``, ``draw`` does the work, in whatever thread it is called. With the
+    engine ``warp``, ``capture`` does: only the thread that steps may give work to warp. On a GPU
+    that takes no time, as the GPU draws in order with the simulation; on the CPU it takes the time
+    of the drawing.
+    """
+
+    def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
+        check_cfg(cfg)
+        self._sim = sim
+        self._cfg = cfg
+        self._camera = None if cfg.camera is None else camera_id(cfg.camera, sim.mj_model)
+        self._followed = followed_body(cfg, sim.mj_model, scene)
+        self._draws_at_once = sim.engine_name == "warp"
+        self._readers: dict[tuple[int, ...], SnapshotReader] = {}
+        self._stages: dict[tuple[int, tuple[str, ...]], _Stage] = {}
+        self._model = _drawn_model(sim.mj_model)
+        self._is_empty = not (
+            np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
+        )
+        _start_warp()
+        self._device = wp.device_from_torch(torch.device(sim.device))
+        with self._warp():
+            self._check_model()
+
+    def capture(self, env_ids: Sequence[int]) -> _Shot:
+        """Remember what these environments look like now."""
+        key = tuple(env_ids)
+        if key not in self._readers:
+            check_env_ids(key, self._sim.num_envs)
+            if len(self._readers) == _MAX_READERS:
+                self._readers.clear()
+            self._readers[key] = SnapshotReader(self._sim, key)
+        snapshot = self._readers[key].gather()
+        if not self._draws_at_once:
+            return _Shot(snapshot)
+        pixels = self._draw(snapshot)
+        if pixels.device.type == "cpu":
+            return _Shot(None, pixels.clone())
+        return _Shot(None, *to_host(pixels))
+
+    def draw(self, shot: _Shot) -> np.ndarray:
+        """A picture of each environment: new uint8 array (environments, height, width, 3)."""
+        pixels = shot.pixels
+        if shot.snapshot is not None:
+            pixels = self._draw(shot.snapshot)
+        assert pixels is not None
+        if shot.event is not None:
+            shot.event.synchronize()
+        colors = pixels.numpy().view(np.uint8)
+        colors = colors.reshape(len(pixels), self._cfg.height, self._cfg.width, 4)
+        return np.ascontiguousarray(colors[..., 2::-1])  # A pixel is blue, green, red, alpha.
+
+    def render(self, env_idx: int | None = None) -> np.ndarray:
+        """Draw an environment now, in one go: (height, width, 3)."""
+        env_idx = self._cfg.env_idx if env_idx is None else env_idx
+        return self.draw(self.capture([env_idx]))[0]
+
+    def close(self) -> None:
+        """Free the memory of the pictures. Idempotent."""
+        with _one_at_a_time:
+            self._stages.clear()
+
+    def _draw(self, snapshot: Snapshot) -> torch.Tensor:
+        """Pixels (worlds, height * width), which the next call overwrites."""
+        if self._is_empty:  # MuJoCo-Warp would crash.
+            size = self._cfg.height * self._cfg.width
+            return torch.zeros((len(snapshot.env_ids), size), dtype=torch.int32)
+        key = len(snapshot.env_ids), tuple(snapshot.model_fields)
+        with self._warp():
+            stage = self._stages.get(key)
+            if stage is None:
+                if len(self._stages) == _MAX_STAGES:
+                    self._stages.clear()
+                with _say_if_compiling():
+                    stage = _Stage(self._model, self._cfg, self._camera, self._followed, snapshot)
+                    pixels = stage.draw(snapshot)
+                self._stages[key] = stage
+                return pixels
+            return stage.draw(snapshot)
+
+    def _check_model(self) -> None:
+        try:
+            mjw.put_model(self._model)
+        except (NotImplementedError, ValueError) as error:
+            raise UnavailableError(
+                f"The renderer 'warp' cannot draw this model: {error} ViewerConfig(renderer='gl')"
+                " draws any."
+            ) from error
+
+    @contextmanager
+    def _warp(self) -> Iterator[None]:
+        """Let warp work on the simulation's device, on torch's current stream."""
+        with _one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
+            if self._device.is_cpu:
+                yield
+                return
+            stream = wp.stream_from_torch(torch.cuda.current_stream(self._sim.device))
+            with wp.ScopedStream(stream):
+                yield
+
+
+class _Stage:
+    """Some worlds on the device, as far as they can be seen, and their picture."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        cfg: ViewerConfig,
+        camera: int | None,
+        followed: int | None,
+        like: Snapshot,
+    ) -> None:
+        count = len(like.env_ids)
+        batched = {
+            field.name
+            for field in fields(mjw.Model)
+            if isinstance(field.type, wp.array) and field.type.shape[:1] == ("*",)
+        }
+        names = [name for name in like.model_fields if name in batched]
+        self._model: Any = mjw.put_model(model, dict.fromkeys(names, count))
+        self._data: Any = mjw.make_data(model, nworld=count, nconmax=1, njmax=1)
+        self._context: Any = mjw.create_render_context(
+            model,
+            nworld=count,
+            cam_res=(cfg.width, cfg.height),
+            cam_active=[] if camera is None else [camera],
+            render_rgb=True,
+            render_depth=False,
+            render_seg=False,
+            use_shadows=cfg.enable_shadows,
+            shadow_light_fraction=0.0,
+            enabled_geom_groups=_shown_groups(cfg),
+            render_skybox=True,
+            use_precomputed_rays=False,  # The field of view may differ between worlds.
+        )
+        self._follow: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        if camera is None:
+            self._add_free_camera(model, cfg, count, followed)
+        self._targets = {name: _to_torch(getattr(self._model, name)) for name in names}
+        for name in like.layout:
+            if name not in DRAWN_FIELDS:
+                self._targets[name] = _to_torch(getattr(self._data, name))
+        self._pixels = wp.to_torch(self._context.rgb_data.view(wp.int32))
+
+    def draw(self, snapshot: Snapshot) -> torch.Tensor:
+        """Take the poses of a snapshot and draw them."""
+        rows = len(snapshot.env_ids)
+        for name, target in self._targets.items():
+            columns, _ = snapshot.layout[name]
+            target.copy_(snapshot.values[:, columns].reshape(rows, *target.shape[1:]))
+        model, data = self._model, self._data
+        mjw.kinematics(model, data)
+        mjw.com_pos(model, data)
+        mjw.camlight(model, data)
+        mjw.flex(model, data)
+        if self._follow is not None:
+            position, body, offset = self._follow
+            torch.add(body, offset, out=position)
+        mjw.refit_bvh(model, data, self._context)
+        mjw.render(model, data, self._context)
+        return self._pixels
+
+    def _add_free_camera(
+        self, model: mujoco.MjModel, cfg: ViewerConfig, count: int, followed: int | None
+    ) -> None:
+        """Put a camera behind the model's own, which nothing but this class moves."""
+        warp_model, data, context = self._model, self._data, self._context
+        fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
+        projection = int(model.vis.global_.orthographic)
+        warp_model.cam_projection = wp.array([*model.cam_projection, projection], dtype=int)
+        warp_model.cam_sensorsize = wp.array([*model.cam_sensorsize, [0.0, 0.0]], dtype=wp.vec2)
+        warp_model.cam_fovy = wp.array([[*model.cam_fovy, fovy]], dtype=float)
+        warp_model.cam_intrinsic = wp.array([[*model.cam_intrinsic, [0.0] * 4]], dtype=wp.vec4)
+        data.cam_xpos = wp.zeros((count, model.ncam + 1), dtype=wp.vec3)
+        data.cam_xmat = wp.zeros((count, model.ncam + 1), dtype=wp.mat33)
+
+        size = cfg.width * cfg.height
+        context.nrender = 1
+        context.cam_id_map = wp.array([model.ncam], dtype=int)
+        context.cam_res = wp.array([[cfg.width, cfg.height]], dtype=wp.vec2i)
+        context.total_rays = size
+        context.rgb_data = wp.zeros((count, size), dtype=wp.uint32)
+        context.rgb_adr = wp.zeros(1, dtype=int)
+        context.render_rgb = wp.array([True], dtype=bool)
+        context.depth_adr = context.seg_adr = wp.array([-1], dtype=int)
+        context.render_depth = context.render_seg = wp.array([False], dtype=bool)
+        context.has_orthographic_camera = bool(projection)
+
+        axes, offset = _free_view(cfg)
+        place = _to_torch(data.cam_xpos)[:, -1]
+        _to_torch(data.cam_xmat)[:, -1] = axes.to(place.device)
+        if followed is None:
+            place.copy_(torch.tensor(cfg.lookat) + offset)
+        else:
+            body = _to_torch(data.xpos)[:, followed]
+            self._follow = place, body, offset.to(place.device)
+
+
+def _shown_groups(cfg: ViewerConfig) -> list[int]:
+    return [group for group, shown in enumerate(cfg.geom_group) if shown]
+
+
+def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Axes of the free camera (3, 3), one a column, and its place seen from what it looks at."""
+    azimuth, elevation = math.radians(cfg.azimuth), math.radians(cfg.elevation)
+    level = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
+    up = np.array([0.0, 0.0, 1.0])
+    forward = math.cos(elevation) * level + math.sin(elevation) * up
+    above = math.cos(elevation) * up - math.sin(elevation) * level
+    # A camera looks along its own -z, with +x to the right and +y up.
+    axes = np.stack([np.cross(forward, above), above, -forward], axis=1)
+    return torch.from_numpy(axes).float(), torch.from_numpy(-cfg.distance * forward).float()
+
+
+def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of a model for pictures only: without physics that MuJoCo-Warp could lack."""
+    model = copy_for_drawing(model)
+    option = model.opt
+    option.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    option.jacobian = mujoco.mjtJacobian.mjJAC_AUTO
+    option.noslip_iterations = 0
+    option.enableflags = 0
+    option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
+    model.geom_contype[:] = model.geom_conaffinity[:] = 0
+    # The ray tracer knows no transparency: what cannot be seen at all is left out.
+    has_material = model.geom_matid >= 0
+    own = (model.geom_rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=1)
+    alpha = model.geom_rgba[:, 3].copy()
+    from_material = has_material & ~own
+    alpha[from_material] = model.mat_rgba[model.geom_matid[from_material], 3]
+    model.geom_group[alpha == 0.0] = _NO_GROUP
+    return model

@@ -1,0 +1,187 @@
+"""The viewer in a window of its own: MuJoCo's, with plots, record keys and other environments."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+
+from mjlab_rec.sim.snapshot import Puppet
+from mjlab_rec.sim.viewer_config import camera_id, followed_body
+from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.viewer.display import why_no_window
+from mjlab_rec.viewer.frame import Frame, FrameReader, spread
+from mjlab_rec.viewer.latest import LatestWorker
+from mjlab_rec.viewer.native_figures import NativeFigures, status_texts
+from mjlab_rec.viewer.native_keys import NativeKeys
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer.playback import Playback
+
+_CLOSES_WITHIN_S = 5.0
+_EVERYTHING_THAT_MOVES = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """All that the window is to show."""
+
+    frame: Frame
+    speed: float | None
+    help: list[tuple[str, str]]
+
+
+class NativeViewer:
+    """Shows an environment in MuJoCo's window, which draws in a thread of its own.
+
+    The step's thread only copies poses and numbers, a few times a second; another one hands them to
+    the window, and waits for it where it is slow. What the window shows is a copy, so nothing that
+    is done in it, such as pulling at a body, reaches the simulation. ``NativeKeys`` says what the
+    keys do; the window lists them.
+
+    Args:
+        env: The environment.
+        rate_hz: How often the window gets new poses, at most.
+        max_envs: How many environments are shown at once, at most.
+    """
+
+    def __init__(self, env: ManagerBasedRlEnv, rate_hz: float = 60.0, max_envs: int = 64) -> None:
+        if (reason := why_no_window()) is not None:
+            raise UnavailableError(
+                f"No window can be opened. {reason} On a machine without a screen, choose the"
+                ' viewer "web", or "none".'
+            )
+        self._env = env
+        self._period = 1.0 / rate_hz
+        self._max_envs = max_envs
+        self._next = 0.0
+        self._window: Any = None
+        self._worker: LatestWorker[_Picture] | None = None
+        self._closed = False
+
+    @property
+    def closed_by_user(self) -> bool:
+        """Whether the window was closed."""
+        return self._window is not None and not self._closed and not self._window.is_running()
+
+    def open(self, playback: Playback) -> None:
+        """Open the window."""
+        import mujoco.viewer
+
+        env, cfg = self._env, self._env.cfg.viewer
+        self._playback = playback
+        self._reader = FrameReader(playback, self._max_envs)
+        self.figures = NativeFigures()
+        self.keys = NativeKeys(playback, self.figures)
+        self._puppet = Puppet(env.sim.mj_model)
+        self._extra = Puppet(env.sim.mj_model)  # The window's own must stay at the one shown.
+        self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._options.geomgroup[:] = cfg.geom_group
+        self._options.sitegroup[:] = cfg.site_group
+        self._followed = followed_body(cfg, env.sim.mj_model, env.scene)
+        self._spread: tuple[Any, np.ndarray] = (None, np.zeros((1, 3)))
+        frame = self._reader.read()
+        self._puppet.pose(frame.snapshot.wait(), frame.row)
+        before = set(threading.enumerate())
+        self._window = mujoco.viewer.launch_passive(
+            self._puppet.model,
+            self._puppet.data,
+            key_callback=self.keys.press,
+            show_left_ui=False,
+            show_right_ui=False,
+        )
+        self._threads = set(threading.enumerate()) - before
+        with self._window.lock():
+            self._window.opt.geomgroup[:] = cfg.geom_group
+            self._window.opt.sitegroup[:] = cfg.site_group
+            self._place_camera()
+        self._worker = LatestWorker("native viewer", self._draw)
+        self._worker.offer(self._picture(frame))
+
+    def update(self) -> None:
+        """Show what there is, if it is time."""
+        now, worker = self._playback.clock(), self._worker
+        if now >= self._next and worker is not None and not worker.busy:
+            self._next = now + self._period
+            worker.offer(self._picture(self._reader.read()))
+
+    def close(self) -> None:
+        """Close the window. Idempotent."""
+        if self._window is not None and not self._closed:
+            self._closed = True
+            if self._worker is not None:
+                self._worker.close()
+            self._window.close()
+            # Else the process may end, and the display be gone, while the window still draws.
+            for thread in self._threads:
+                thread.join(_CLOSES_WITHIN_S)
+
+    def _place_camera(self) -> None:
+        camera, cfg = self._window.cam, self._env.cfg.viewer
+        camera.distance, camera.azimuth, camera.elevation = cfg.distance, cfg.azimuth, cfg.elevation
+        camera.lookat[:] = cfg.lookat
+        if cfg.camera is not None:
+            camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            camera.fixedcamid = camera_id(cfg.camera, self._puppet.model)
+        elif self._followed is not None:
+            camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+            camera.trackbodyid = self._followed
+
+    def _picture(self, frame: Frame) -> _Picture:
+        return _Picture(frame, self._playback.speed, self.keys.help())
+
+    def _draw(self, picture: _Picture) -> None:
+        """Hand a picture to the window. Called by the worker's thread."""
+        frame = picture.frame
+        self.figures.add(frame)
+        snapshot = frame.snapshot.wait()
+        with self._window.lock():
+            self._puppet.pose(snapshot, frame.row)
+            self._draw_others(frame)
+        self._window.sync()
+        viewport = self._window.viewport
+        if viewport is not None:
+            self._window.set_figures(self.figures.placed(viewport.width, viewport.height))
+        status = status_texts(frame, picture.speed)
+        self._window.set_texts([*status, _two_columns(picture.help)])
+
+    def _draw_others(self, frame: Frame) -> None:
+        """The robots of other environments, as shapes that only the picture knows."""
+        scene, env_ids = self._window.user_scn, frame.snapshot.env_ids
+        scene.ngeom = 0
+        if len(env_ids) == 1:
+            return
+        body = self._followed or 0
+        if self._spread[0] != env_ids:
+            places = np.array(
+                [
+                    self._extra.pose(frame.snapshot, row).xpos[body].copy()
+                    for row in range(len(env_ids))
+                ]
+            )
+            self._spread = env_ids, spread(self._env, env_ids, places)
+        aside = self._spread[1] - self._spread[1][frame.row]
+        for row in range(len(env_ids)):
+            if row == frame.row:
+                continue
+            first = scene.ngeom
+            mujoco.mjv_addGeoms(
+                *(self._extra.model, self._extra.pose(frame.snapshot, row)),
+                *(self._options, self._perturbation, _EVERYTHING_THAT_MOVES, scene),
+            )
+            for index in range(first, scene.ngeom) if aside[row].any() else ():
+                scene.geoms[index].pos += aside[row]
+
+
+def _two_columns(lines: list[tuple[str, str]]) -> tuple[Any, ...]:
+    names, texts = zip(*lines, strict=True)
+    return (
+        mujoco.mjtFontScale.mjFONTSCALE_50,
+        mujoco.mjtGridPos.mjGRID_TOPRIGHT,
+        "\n".join(names),
+        "\n".join(texts),
+    )

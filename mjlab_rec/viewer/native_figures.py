@@ -1,0 +1,113 @@
+"""Plots and text in the native window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mjlab_rec.viewer.frame import Frame
+from mjlab_rec.viewer.history import History, numbered
+from mjlab_rec.viewer.recording import describe
+
+_MOST_LINES = 8
+_MARGIN = 8
+
+
+class NativeFigures:
+    """A figure of the reward terms and one of an observation term, in the window's lower corners.
+
+    Made and used by the thread that steps the environment.
+    """
+
+    def __init__(self) -> None:
+        self._plots = (_Figure("Reward"), _Figure("Observation"))
+        self._shown: int | None = None
+        self._term = 0
+        self.visible = True
+
+    def next_term(self) -> None:
+        """Plot another observation term."""
+        self._term += 1
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame's values."""
+        if frame.shown != self._shown:
+            self._shown = frame.shown
+            for plot in self._plots:
+                plot.history.clear()
+        if frame.steps:  # Before the first step rewards mean nothing.
+            self._plots[0].add(frame.steps, dict(list(frame.rewards.items())[:_MOST_LINES]))
+        if frame.observations:
+            name = list(frame.observations)[self._term % len(frame.observations)]
+            self._plots[1].add(frame.steps, numbered(frame.observations[name], _MOST_LINES), name)
+
+    def placed(self, width: int, height: int) -> list[tuple[Any, Any]]:
+        """The figures and where they go in a window of this size."""
+        if not self.visible:
+            return []
+        w, h = width // 3, height // 4
+        lefts = (_MARGIN, width - w - _MARGIN)
+        return [
+            (mujoco.MjrRect(left, _MARGIN, w, h), plot.figure())
+            for left, plot in zip(lefts, self._plots, strict=True)
+        ]
+
+
+class _Figure:
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.history = History(mujoco.mjMAXLINEPNT)
+
+    def add(self, step: int, values: dict[str, float], title: str | None = None) -> None:
+        if title is not None and title != self.title:
+            self.title = title
+            self.history.clear()
+        self.history.add(step, values)
+
+    def figure(self) -> mujoco.MjvFigure:
+        """Everything remembered, as MuJoCo draws it."""
+        figure = mujoco.MjvFigure()
+        mujoco.mjv_defaultFigure(figure)
+        figure.title = self.title[:99]
+        figure.xlabel = "step"
+        figure.flg_extend = 1
+        figure.flg_legend = 1
+        figure.flg_ticklabel[:] = 1
+        figure.gridsize[:] = 4, 4
+        figure.figurergba[:] = 0.1, 0.1, 0.1, 0.6
+        steps, *lines = self.history.columns()
+        for number, (name, line) in enumerate(zip(self.history.names, lines, strict=True)):
+            count = len(steps)
+            # MuJoCo wants x and y in turn, as 32-bit floats, and neither NaN nor infinity.
+            figure.linedata[number, : 2 * count : 2] = steps
+            figure.linedata[number, 1 : 2 * count : 2] = np.nan_to_num(line.astype(np.float32))
+            figure.linepnt[number] = count
+            figure.linename[number] = name[:99].encode()
+        return figure
+
+
+def status_texts(frame: Frame, speed: float | None) -> list[tuple[Any, ...]]:
+    """What the window says: state of the run, and of the recorders."""
+    wanted = "as fast as possible" if speed is None else f"{speed:g}x"
+    lines = {
+        "Step": f"{frame.steps:,}" + (" (paused)" if frame.paused else ""),
+        "Time": f"{frame.seconds:,.2f} s",
+        "Speed": f"{frame.measured_speed:.2f}x (wanted: {wanted})",
+        "Environment": f"{frame.shown}, step {frame.episode_step:,} of its episode",
+    }
+    for name, command in frame.commands.items():
+        values = " ".join(f"{value:.2f}" for value in command.values)
+        lines[f"Command {name}"] = values + (" (set by hand)" if command.held else "")
+    for name, progress in frame.recorders.items():
+        # MuJoCo's font has no middle dot.
+        lines[f"Recorder {name}"] = describe(progress).replace(" · ", ", ")
+    return [
+        (
+            mujoco.mjtFontScale.mjFONTSCALE_100,
+            mujoco.mjtGridPos.mjGRID_TOPLEFT,
+            "\n".join(lines),
+            "\n".join(lines.values()),
+        )
+    ]

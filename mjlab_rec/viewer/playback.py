@@ -1,0 +1,262 @@
+"""The loop that plays a policy: steps, pauses, keeps to a speed, and does what viewers ask for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.envs.manager_based_rl_env import StepReturn
+
+# Being late by less is caught up by faster steps; by more, the schedule starts anew.
+_MOST_CAUGHT_UP_S = 0.2
+_IDLE_S = 0.03
+
+
+class Viewer(Protocol):
+    """Shows an environment while it is played. Its methods are called by the thread of ``run``.
+
+    What its user wants it passes on to the ``Playback``, from whatever thread it learns of it.
+    """
+
+    @property
+    def closed_by_user(self) -> bool:
+        """Whether its user has had enough, which ends the run."""
+        ...
+
+    def open(self, playback: Playback) -> None:
+        """Called once, before the first step."""
+
+    def update(self) -> None:
+        """Called after every step, and every few milliseconds in pauses. Mostly does nothing."""
+
+    def close(self) -> None:
+        """Close the window or page. Idempotent."""
+
+
+class Playback:
+    """Steps an environment with a policy, in the pace and with the viewers that are asked for.
+
+    Only the thread that calls ``run`` touches the environment. All other methods may be called
+    from any thread; what they ask for happens between two steps.
+
+    Args:
+        env: The environment. It is reset first if it never was.
+        policy: Called with the observations, returns the action (num_envs, action_dim).
+        viewers: What shows it. ``close`` closes them.
+        speed: Simulated seconds per second, 1.0 for real time; None for as fast as possible.
+        clock: Tells the time in seconds.
+        wait: Waits so many seconds, or less. None waits until then or until something is asked for.
+    """
+
+    def __init__(
+        self,
+        env: ManagerBasedRlEnv,
+        policy: Callable[[Any], torch.Tensor],
+        *,
+        viewers: Sequence[Viewer] = (),
+        speed: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        wait: Callable[[float], None] | None = None,
+    ) -> None:
+        self.env = env
+        self.policy = policy
+        self.viewers = tuple(viewers)
+        self.steps = 0
+        """Control steps taken."""
+        self.clock = clock
+        self._requests: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._wait = self._wait_for_request if wait is None else wait
+        self._paused = False
+        self._singles = 0
+        self._shown = 0
+        self._shows_all = False
+        self._due: float | None = None
+        self._period: float | None = None
+        self._opened = False
+        self.speed = speed
+
+    def __enter__(self) -> Playback:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits for ``resume`` or ``single_step``."""
+        return self._paused
+
+    @property
+    def speed(self) -> float | None:
+        """Simulated seconds per second; None for as fast as possible."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: float | None) -> None:
+        if speed is not None and not 0.0 < speed < float("inf"):
+            raise ValueError(
+                f"The speed is {speed}; it must be positive, or None for as fast as possible."
+            )
+        self._speed = speed
+        self._wake.set()
+
+    @property
+    def shown(self) -> int:
+        """The environment that viewers show, or have in their middle."""
+        return self._shown
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether viewers show the other environments too."""
+        return self._shows_all
+
+    @property
+    def seconds(self) -> float:
+        """Simulated time so far."""
+        return self.steps * self.env.step_dt
+
+    def pause(self) -> None:
+        """Take no more steps."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._paused = False
+        self._wake.set()
+
+    def single_step(self) -> None:
+        """Take one step at once, and be paused after it."""
+        self.request(self._add_single)
+
+    def reset(self, env_ids: Sequence[int] | None = None) -> None:
+        """Start new episodes in these environments; None: in all."""
+        self.request(lambda: self._reset(env_ids))
+
+    def show(self, env_idx: int) -> None:
+        """Let viewers show this environment."""
+        if not 0 <= env_idx < self.env.num_envs:
+            raise IndexError(
+                f"There is no environment {env_idx}: there are {self.env.num_envs}, from 0."
+            )
+        self._shown = env_idx
+        self._wake.set()
+
+    def show_all(self, on: bool = True) -> None:
+        """Let viewers show all environments, or only the one chosen."""
+        self._shows_all = on
+        self._wake.set()
+
+    def request(self, func: Callable[[], None]) -> None:
+        """Let the thread of ``run`` call this before its next step. What it raises ends the run."""
+        self._requests.append(func)
+        self._wake.set()
+
+    def run(
+        self,
+        done: Callable[[], bool] | None = None,
+        on_step: Callable[[StepReturn], None] | None = None,
+    ) -> Literal["done", "closed"]:
+        """Step until it is done or until the user of a viewer closes it; returns which of the two.
+
+        Args:
+            done: Asked before every step, and every few milliseconds in pauses.
+            on_step: Called after every step with what it returned.
+        """
+        self._due = None
+        self._serve()  # A reset may be among it; then there is no need for another one.
+        self._obs = self.env.get_observations() if self.env.obs_buf else self.env.reset()[0]
+        self._open_viewers()
+        while True:
+            if self._requests:
+                self._serve()
+            if any(viewer.closed_by_user for viewer in self.viewers):
+                return "closed"
+            if done is not None and done():
+                return "done"
+            if self._singles:
+                self._singles -= 1
+            elif self._paused:
+                self._due = None
+                self._rest(_IDLE_S)
+                continue
+            elif self._speed is not None and not self._is_due(self._speed):
+                continue
+            self._step(on_step)
+
+    def close(self) -> None:
+        """Close the viewers, all of them even if one fails."""
+        errors = []
+        for viewer in self.viewers:
+            try:
+                viewer.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("Some viewers failed to close.", errors)
+
+    def _step(self, on_step: Callable[[StepReturn], None] | None) -> None:
+        env = self.env
+        with torch.no_grad():
+            action = self.policy(self._obs)
+        result = env.step(action)
+        self._obs = result[0]
+        self.steps += 1
+        if on_step is not None:
+            on_step(result)
+        if not env.cfg.auto_reset and len(over := (result[2] | result[3]).nonzero().flatten()):
+            self._obs = env.reset(env_ids=over)[0]
+        for viewer in self.viewers:
+            viewer.update()
+
+    def _is_due(self, speed: float) -> bool:
+        """Whether it is time for the next step; if not, wait for it, or for a request."""
+        now, period = self.clock(), self.env.step_dt / speed
+        late = self._due is not None and now - self._due > _MOST_CAUGHT_UP_S
+        if self._due is None or period != self._period or late:
+            self._due, self._period = now, period
+        if now < self._due:
+            self._rest(self._due - now)
+            return False
+        # Counted from when it should have been, so that small delays do not add up.
+        self._due += period
+        return True
+
+    def _rest(self, seconds: float) -> None:
+        if self.viewers:
+            # Something may have been asked for that can be seen, such as another environment.
+            for viewer in self.viewers:
+                viewer.update()
+            seconds = min(seconds, _IDLE_S)
+        self._wait(seconds)
+
+    def _wait_for_request(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _serve(self) -> None:
+        for _ in range(len(self._requests)):
+            self._requests.popleft()()
+
+    def _add_single(self) -> None:
+        self._paused = True
+        self._singles += 1
+
+    def _reset(self, env_ids: Sequence[int] | None) -> None:
+        ids = None
+        if env_ids is not None:
+            ids = torch.tensor(list(env_ids), dtype=torch.long, device=self.env.device)
+        self._obs = self.env.reset(env_ids=ids)[0]
+
+    def _open_viewers(self) -> None:
+        if not self._opened:
+            self._opened = True
+            for viewer in self.viewers:
+                viewer.open(self)

@@ -1,0 +1,40 @@
+"""Starting and stopping recorders from a viewer, and saying how far they have got."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from mjlab_rec.recorders.progress import Progress
+from mjlab_rec.viewer.terminal import size
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+logger = logging.getLogger(__name__)
+
+
+def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
+    """Stop a recorder that records, start one that does not; returns what went wrong, if anything.
+
+    A button that fails is no reason to end the run: the recorder's own hooks raise what concerns
+    the recording.
+    """
+    manager = env.recorder_manager
+    try:
+        if manager.get_term(name).state == "recording":
+            manager.stop(name)
+        else:
+            manager.start(name)
+    except Exception as error:
+        logger.exception("Recorder '%s' could not be started or stopped.", name)
+        return str(error)
+    return None
+
+
+def describe(progress: Progress) -> str:
+    """A recorder's progress in one line."""
+    parts = [f"{progress.rows:,} rows", size(progress.nbytes)]
+    if progress.dropped:
+        parts.append(f"{progress.dropped:,} rows dropped")
+    return f"{progress.state} · " + " · ".join(parts)

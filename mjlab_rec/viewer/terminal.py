@@ -1,0 +1,100 @@
+"""Progress on the terminal: how far a run is, how fast, and what the recorders have written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mjlab_rec.recorders.progress import progress
+
+_REFRESH_S = 0.1
+
+
+class TerminalProgress:
+    """A line that is redrawn while a run goes on; nothing where the output is no terminal.
+
+    Args:
+        env: The environment that is stepped.
+        total: How much there is to do, if that is known.
+        unit: What is counted, such as "steps".
+        console: Where to print.
+        clock: Time in seconds.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        total: int | None,
+        unit: str,
+        console: Console,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.steps = 0
+        """Control steps so far."""
+        self._env = env
+        self._clock = clock
+        self._bar = Progress(
+            TextColumn(unit),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}{task.fields[recorders]}", markup=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("", total=total, speed="", recorders="")
+        self._drawn_at = self._clock()
+        self._drawn_steps = 0
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()
+
+    def step(self, done: int) -> None:
+        """Count a step, and say how much is done; redraws ten times a second."""
+        self.steps += 1
+        now = self._clock()
+        passed = now - self._drawn_at
+        if passed < _REFRESH_S:
+            return
+        speed = (self.steps - self._drawn_steps) * self._env.num_envs / passed
+        self._drawn_at, self._drawn_steps = now, self.steps
+        self._bar.update(
+            self._task,
+            completed=done,
+            speed=f"{speed:,.0f} env-steps/s",
+            recorders=recorders_line(self._env.recorder_manager),
+        )
+        self._bar.refresh()
+
+
+def recorders_line(manager: Any) -> str:
+    """What each recorder has written, in a few words: `` | hdf5 12,000 rows 3.1 MB``."""
+    parts = []
+    for name in manager.active_terms:
+        said = progress(manager.get_term(name))
+        words = [name, f"{said.rows:,} rows", size(said.nbytes)]
+        if said.dropped:
+            words.append(f"{said.dropped:,} dropped!")
+        if said.state != "recording":
+            words.append(said.state)
+        parts.append(" | " + " ".join(words))
+    return "".join(parts)
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes as people write it."""
+    amount, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

@@ -1,0 +1,127 @@
+"""The viewer in a browser: robots, controls, plots and record buttons on a web page."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mjlab_rec.utils.extras import require
+from mjlab_rec.utils.page import open_page
+from mjlab_rec.viewer.frame import Frame, FrameReader
+from mjlab_rec.viewer.latest import LatestWorker
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer.playback import Playback
+
+logger = logging.getLogger(__name__)
+
+_USER = "The web viewer"
+
+
+class WebViewer:
+    """Shows an environment on a web page, which also works on machines without a display.
+
+    As long as no browser looks at it, it does nothing. Otherwise it copies poses and numbers a few
+    times a second between two steps; everything else happens in a thread of its own, which leaves
+    out what it has no time for.
+
+    Args:
+        env: The environment.
+        port: Where the page is served; if that is taken, the next free port is used.
+        host: Address to listen at. By default the page is reached from this machine only.
+        rate_hz: How often the page is brought up to date, at most.
+        max_envs: How many environments are shown at once, at most.
+    """
+
+    def __init__(
+        self,
+        env: ManagerBasedRlEnv,
+        port: int = 8080,
+        host: str = "127.0.0.1",
+        rate_hz: float = 30.0,
+        max_envs: int = 256,
+    ) -> None:
+        require("viser", "web", _USER)
+        require("mjviser", "web", _USER)
+        self._env = env
+        self._page = open_page(_USER, port, host)
+        self._period = 1.0 / rate_hz
+        self._max_envs = max_envs
+        self._next = 0.0
+        self._clients = 0
+        self._parts: list[Any] = []
+        self._worker: LatestWorker[Frame] | None = None
+        self._ended = self._closed = False
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        return self._page.url
+
+    @property
+    def closed_by_user(self) -> bool:
+        """Whether somebody pressed "End the run"."""
+        return self._ended
+
+    def open(self, playback: Playback) -> None:
+        """Put everything on the page."""
+        from mjlab_rec.viewer.web_commands import CommandControls
+        from mjlab_rec.viewer.web_controls import RecordControls, RunControls, ShowControls
+        from mjlab_rec.viewer.web_plots import WebPlots
+        from mjlab_rec.viewer.web_scene import WebScene
+
+        server = self._page.server
+        self._clock = playback.clock
+        self._reader = FrameReader(playback, self._max_envs)
+        first = self._reader.read()
+        scene = WebScene(server, playback, first, _USER)
+        self._parts = [
+            scene,
+            RunControls(server.gui, playback, end=self._end),
+            ShowControls(server.gui, playback, scene, self._max_envs),
+            RecordControls(server.gui, playback),
+            CommandControls(server.gui, playback, list(first.commands)),
+        ]
+        self._plots = WebPlots(server.gui)
+        self._parts.append(self._plots)
+        self._draw(first)
+        self._worker = LatestWorker("web viewer", self._draw)
+        server.on_client_connect(self._count_clients)
+        server.on_client_disconnect(self._count_clients)
+        logger.info("The viewer is at %s", self.url)
+
+    def update(self) -> None:
+        """Show what there is, if somebody looks and it is time."""
+        if self._clients and self._worker is not None and (now := self._clock()) >= self._next:
+            self._next = now + self._period
+            if not self._worker.busy:
+                self._worker.offer(self._reader.read())
+
+    def close(self) -> None:
+        """Take everything off the page; the last user of the page closes it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._worker is not None:
+                self._worker.close()
+            if self._page.shared:
+                for part in self._parts:
+                    part.close()
+        finally:
+            self._page.close()
+
+    def _draw(self, frame: Frame) -> None:
+        server = self._page.server
+        with server.atomic():
+            for part in self._parts:
+                part.draw(frame)
+
+    def _count_clients(self, client: Any) -> None:
+        before, self._clients = self._clients, len(self._page.server.get_clients())
+        if not before:
+            self._plots.begin_anew()  # Nobody looked for a while: no line leads across the gap.
+
+    def _end(self) -> None:
+        self._ended = True

@@ -1,0 +1,93 @@
+"""Sliders on the web page that set commands by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from mjlab_rec.viewer.commands import command_axes, hold_command, release_command
+from mjlab_rec.viewer.frame import Frame
+
+if TYPE_CHECKING:
+    from mjlab_rec.viewer.playback import Playback
+
+
+class CommandControls:
+    """Sliders that set the command of the environment shown."""
+
+    def __init__(self, gui: Any, playback: Playback, names: list[str]) -> None:
+        self._playback = playback
+        self._folder: Any = None
+        self._held: dict[str, Any] = {}
+        self._sliders: dict[str, list[Any]] = {}
+        self._errors: dict[str, Any] = {}
+        # What the user did last to each term, until a frame shows it: frames read before that would
+        # put the sliders back under the user's hand.
+        self._wanted: dict[str, bool] = {}
+        if not names:
+            return
+        self._folder = gui.add_folder("Commands")
+        with self._folder:
+            for name in names:
+                with gui.add_folder(name):
+                    self._add(gui, name)
+
+    def draw(self, frame: Frame) -> None:
+        """Let the sliders go along with the command where it is not set by hand."""
+        for name, state in frame.commands.items():
+            if self._wanted.get(name, state.held) != state.held:
+                continue
+            self._wanted.pop(name, None)
+            if self._held[name].value != state.held:
+                self._held[name].value = state.held
+            if not state.held:
+                for slider, value in zip(self._sliders[name], state.values, strict=True):
+                    value = min(max(value, slider.min), slider.max)
+                    if abs(value - slider.value) >= slider.step:
+                        slider.value = value
+
+    def close(self) -> None:
+        """Take it off the page."""
+        if self._folder is not None:
+            self._folder.remove()
+
+    def _add(self, gui: Any, name: str) -> None:
+        term = self._playback.env.command_manager.get_term(name)
+        held = gui.add_checkbox("Set by hand", initial_value=False)
+        held.on_update(_at_once(lambda: self._ask(name, hold=held.value)))
+        self._held[name] = held
+        self._sliders[name] = []
+        for axis in command_axes(term):
+            slider = gui.add_slider(
+                *(axis.label, axis.low, axis.high),
+                step=(axis.high - axis.low) / 200,
+                initial_value=min(max(0.0, axis.low), axis.high),
+            )
+            slider.on_update(_at_once(lambda: self._ask(name, hold=True)))
+            self._sliders[name].append(slider)
+        self._errors[name] = gui.add_markdown("", visible=False)
+
+    def _ask(self, name: str, hold: bool) -> None:
+        env, shown = self._playback.env, self._playback.shown
+        self._wanted[name] = hold
+        values = [float(slider.value) for slider in self._sliders[name]]
+
+        def set_command() -> None:
+            if not hold:
+                release_command(env, name, shown)
+            elif (error := hold_command(env, name, shown, values)) is not None:
+                self._wanted.pop(name, None)
+                self._errors[name].content = error
+                self._errors[name].visible = True
+
+        self._playback.request(set_command)
+
+
+def _at_once(func: Callable[[], None]) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """A callback for what a user does, called before anything else can set the slider again."""
+
+    async def callback(event: Any) -> None:
+        if event.client_id is not None:
+            func()
+
+    return callback

@@ -1,0 +1,156 @@
+"""The robots on the web page: MuJoCo's bodies as meshes that move."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mjlab_rec.sim.snapshot import Puppet
+from mjlab_rec.sim.viewer_config import camera_id, followed_body
+from mjlab_rec.utils.extras import require
+from mjlab_rec.viewer.frame import Frame, spread
+
+if TYPE_CHECKING:
+    from mjlab_rec.viewer.playback import Playback
+
+# Distance of a camera from the middle of several environments, as a multiple of how far they reach.
+_ROOM = 2.5
+
+
+class WebScene:
+    """Draws frames on a viser page.
+
+    Meshes are made once, from the model as it was compiled: bodies move as they do in each world,
+    but sizes and colours that differ between worlds look alike.
+
+    Args:
+        server: The ``viser.ViserServer``.
+        playback: What is shown.
+        first: What it looks like at first.
+        user: Who needs mjviser, for the message if it is missing.
+    """
+
+    def __init__(self, server: Any, playback: Playback, first: Frame, user: str) -> None:
+        mjviser = require("mjviser", "web", user)
+        self._server = server
+        self._playback = playback
+        env, cfg = playback.env, playback.env.cfg.viewer
+        model = env.sim.mj_model
+        self._puppet = Puppet(model)
+        # A copy, because mjviser writes colours and scales into it. It is told of one world: it
+        # draws as many as it gets positions for.
+        self._scene = mjviser.ViserMujocoScene(server, copy.copy(model), num_envs=1)
+        self._scene.geom_groups_visible = [bool(on) for on in cfg.geom_group]
+        self._scene.site_groups_visible = [bool(on) for on in cfg.site_group]
+        self._scene.rebuild_visual_handles()
+        self._followed = followed_body(cfg, model, env.scene)
+        self._scene._tracked_body_id = self._followed
+        self._scene.camera_tracking_enabled = self.can_follow and cfg.camera is None
+        self._spread: tuple[Any, np.ndarray] = (None, np.zeros((1, 3)))
+        self._focus = np.zeros(3)  # Where the followed body is.
+        self._in_picture = 1
+        self._cameras: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        look_at = np.zeros(3) if self.follows else np.array(cfg.lookat)
+        position = look_at + _backward(cfg.azimuth, cfg.elevation) * cfg.distance
+        if cfg.camera is not None:
+            number = camera_id(cfg.camera, model)
+            data = self._puppet.pose(first.snapshot.wait(), first.row)
+            position = data.cam_xpos[number].copy()
+            look_at = position - data.cam_xmat[number].reshape(3, 3)[:, 2] * cfg.distance
+        server.initial_camera.position = tuple(position)
+        server.initial_camera.look_at = tuple(look_at)
+
+    @property
+    def can_follow(self) -> bool:
+        """Whether there is a body to follow."""
+        return self._followed is not None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the camera goes along with the body that it looks at."""
+        return self._scene.camera_tracking_enabled
+
+    def follow(self, on: bool) -> None:
+        """Let the cameras go along, or stay where they are; the picture does not jump."""
+        if on == self.follows:
+            return
+        # Following means to move the scene so that the body is at the origin.
+        shift = -self._focus if on else self._focus
+        self._scene.camera_tracking_enabled = on
+        for client in self._server.get_clients().values():
+            camera = client.camera
+            position, look_at = camera.position + shift, camera.look_at + shift
+            with client.atomic():
+                camera.position, camera.look_at = position, look_at
+
+    def draw(self, frame: Frame) -> None:
+        """Bring the page up to date. Called by one thread."""
+        snapshot, model = frame.snapshot.wait(), self._puppet.model
+        count = len(snapshot.env_ids)
+        body_pos = np.empty((count, model.nbody, 3))
+        body_mat = np.empty((count, model.nbody, 3, 3))
+        mocap_pos = np.empty((count, model.nmocap, 3))
+        mocap_quat = np.empty((count, model.nmocap, 4))
+        for row in range(count):
+            data = self._puppet.pose(snapshot, row)
+            body_pos[row] = data.xpos
+            body_mat[row] = data.xmat.reshape(-1, 3, 3)
+            mocap_pos[row] = data.mocap_pos
+            mocap_quat[row] = data.mocap_quat
+        aside = self._aside(frame, body_pos[:, self._followed or 0])
+        if self._followed is not None:
+            self._focus = body_pos[frame.row, self._followed].copy()
+        self._scene.update_from_arrays(
+            body_pos + aside,
+            body_mat,
+            mocap_pos + aside,
+            mocap_quat,
+            env_idx=frame.row,
+        )
+        if (count > 1) != (self._in_picture > 1):
+            self._take_in(body_pos[:, self._followed or 0] + aside[:, 0], frame.row)
+        self._in_picture = count
+
+    def close(self) -> None:
+        """Take everything off the page."""
+        for name in ("/bodies", "/fixed_bodies", "/hull", "/decor"):
+            self._server.scene.remove_by_name(name)
+
+    def _take_in(self, places: np.ndarray, middle: int) -> None:
+        """Move the cameras back until they see all places; back again when only one is left."""
+        for number, client in self._server.get_clients().items():
+            camera = client.camera
+            if len(places) > 1:
+                self._cameras[number] = camera.position, camera.look_at
+                away = camera.position - camera.look_at
+                look_at = places.mean(axis=0) - (places[middle] if self.follows else 0.0)
+                radius = np.linalg.norm(places - places.mean(axis=0), axis=1).max()
+                scale = max(1.0, _ROOM * radius / np.linalg.norm(away))
+                position = look_at + away * scale
+            elif number in self._cameras:
+                position, look_at = self._cameras.pop(number)
+            else:
+                continue
+            with client.atomic():
+                camera.position, camera.look_at = position, look_at
+
+    def _aside(self, frame: Frame, places: np.ndarray) -> np.ndarray:
+        """How far to draw each environment from where it is, the one shown not at all."""
+        if self._spread[0] != frame.snapshot.env_ids:
+            env_ids = frame.snapshot.env_ids
+            self._spread = env_ids, spread(self._playback.env, env_ids, places)
+        return (self._spread[1] - self._spread[1][frame.row])[:, None]
+
+
+def _backward(azimuth: float, elevation: float) -> np.ndarray:
+    """Unit vector from what a camera looks at to the camera; angles in degrees, as in MuJoCo."""
+    azimuth, elevation = np.deg2rad(azimuth), np.deg2rad(elevation)
+    return -np.array(
+        [
+            np.cos(elevation) * np.cos(azimuth),
+            np.cos(elevation) * np.sin(azimuth),
+            np.sin(elevation),
+        ]
+    )

@@ -1,0 +1,103 @@
+"""Take a picture of Rerun's viewer on a machine without a display.
+
+The viewer needs no X server for it, but a Vulkan driver. Debian's package mesa-vulkan-drivers has
+one that needs no GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import tyro
+
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.recorders.rerun import RerunRecorderCfg
+from mjlab_rec.recorders.rerun.viewer import program
+from mjlab_rec.registry import load_env_cfg
+
+_VULKAN = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
+
+
+def main(
+    path: Path = Path("rerun.png"),
+    recording: Path | None = None,
+    task: str = "cartpole-balance",
+    num_envs: int = 16,
+    steps: int = 200,
+    width: int = 1280,
+    height: int = 800,
+    limit_s: float = 120.0,
+) -> None:
+    """Take a picture of a recording, or of a task that is recorded for it.
+
+    Args:
+        path: The picture, a PNG file.
+        recording: The .rrd file to show. None records the task with random actions.
+        task: What to record.
+        num_envs: How many environments.
+        steps: How many steps.
+        width: Width of the window in points; the picture may have more pixels than that.
+        height: Height of the window.
+        limit_s: Give up after so many seconds.
+    """
+    if lacking := missing():
+        sys.exit(f"A picture of Rerun needs {lacking}.")
+    with tempfile.TemporaryDirectory() as folder:
+        if recording is None:
+            recording = Path(folder) / f"{task}.rrd"
+            record(recording, task, num_envs, steps)
+        take(recording, path, (width, height), limit_s)
+    print(path)
+
+
+def missing() -> str:
+    """What is missing for a picture, in words; empty if nothing is."""
+    drivers = [file for folder in _VULKAN for file in Path(folder).glob("*.json")]
+    if not drivers and "VK_DRIVER_FILES" not in os.environ:
+        return "a Vulkan driver (Debian's package mesa-vulkan-drivers)"
+    return ""
+
+
+def record(path: Path, task: str, num_envs: int, steps: int) -> None:
+    """Record a task with random actions, its environments side by side."""
+    cfg = load_env_cfg(task)
+    cfg.scene.num_envs = num_envs
+    cfg.seed = 0
+    cfg.recorders = {"rerun": RerunRecorderCfg(path=str(path), spacing_m=3.0)}
+    generator = torch.Generator().manual_seed(0)
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        shape = env.action_manager.action.shape
+        for _ in range(steps):
+            env.step(torch.rand(shape, generator=generator).to(env.device) * 2.0 - 1.0)
+
+
+def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> None:
+    """Show a recording in the viewer and save what its window shows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [
+                *(program(), str(recording), "--headless", "--screenshot-to", str(path)),
+                *("--window-size", f"{size[0]}x{size[1]}", "--renderer", "vulkan"),
+                *("--bind", "127.0.0.1", "--port", "auto"),
+            ],
+            # With a home of its own: what somebody arranged in the viewer must not be seen here.
+            env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=limit_s,
+        )
+    if done.returncode != 0 or not path.exists():
+        sys.exit(f"Rerun took no picture:\n{done.stdout}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

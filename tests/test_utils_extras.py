@@ -1,0 +1,30 @@
+"""Optional packages are loaded where they are used, and named where they are missing."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from mjlab_rec.utils.extras import MissingExtraError, require
+
+
+def test_what_is_there_is_imported():
+    assert require("json.decoder", "video", "A test").JSONDecoder
+
+
+def test_what_is_missing_is_named_with_its_extra_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(MissingExtraError) as caught:
+        require("imageio_ffmpeg", "video", "VideoRecorder")
+    assert str(caught.value) == (
+        "VideoRecorder needs the package 'imageio_ffmpeg': pip install 'mjlab_rec[video]'"
+    )
+
+
+def test_a_package_that_lacks_one_of_its_own_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere") as caught:
+        require("broken_package", "video", "A test")
+    assert not isinstance(caught.value, MissingExtraError)

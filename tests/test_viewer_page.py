@@ -1,0 +1,100 @@
+"""The web page of a process: who shares it, when it ends, and who can reach it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from mjlab_rec.utils.page import Page, open_page
+
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def pages() -> Iterator[list[Page]]:
+    pytest.importorskip("viser", reason="needs viser")
+    opened: list[Page] = []
+    yield opened
+    for page in opened:
+        page.close()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def test_two_users_share_a_server_and_the_last_close_stops_it(pages, port):
+    first, second = open_page("a test", port), open_page("another", port)
+    pages += [first, second]
+    assert first.server is second.server
+    assert first.shared
+    assert answers(first.url)
+    first.close()
+    first.close()  # Must not count twice.
+    assert not second.shared
+    assert answers(second.url)
+    second.close()
+    assert not answers(second.url)
+
+
+def test_after_the_last_close_a_new_page_is_made(pages, port):
+    first = open_page("a test", port)
+    first.close()
+    second = open_page("a test", port)
+    pages.append(second)
+    assert second.server is not first.server
+    assert answers(second.url)
+
+
+def test_a_page_is_reached_from_this_machine_only(pages, port):
+    page = open_page("a test", port)
+    pages.append(page)
+    assert page.server.get_host() == "127.0.0.1"
+    assert page.url.startswith("http://localhost:")
+    # Linux answers at all of 127.0.0.0/8, so a server that listens everywhere would answer here.
+    with socket.socket() as other, pytest.raises(ConnectionRefusedError):
+        other.connect(("127.0.0.2", page.server.get_port()))
+
+
+def test_a_taken_port_is_left_for_the_next_free_one(pages, port):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        page = open_page("a test", port)
+        pages.append(page)
+        assert page.server.get_port() > port
+        assert answers(page.url)
+
+
+def test_nothing_is_printed_and_other_output_is_left_alone(port):
+    pytest.importorskip("viser", reason="needs viser")
+    code = (
+        "import sys, rich; from mjlab_rec.utils.page import open_page\n"
+        f"page = open_page('a test', {port}); rich.print('between'); page.close()\n"
+        "rich.print('after')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout.split() == ["between", "after"], run.stderr
+    assert run.stderr == ""
+
+
+def test_a_missing_viser_is_said_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(ImportError, match=r"The web viewer needs .*mjlab_rec\[web\]"):
+        open_page("The web viewer")
