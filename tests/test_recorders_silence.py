@@ -17,9 +17,12 @@ from mjlab_rec.recorders import (
     EpisodeLogRecorderCfg,
     FlightRecorderCfg,
     Hdf5RecorderCfg,
+    LivePlotRecorderCfg,
     MemoryRecorderCfg,
     NpzRecorderCfg,
     ParquetRecorderCfg,
+    RerunRecorderCfg,
+    VideoRecorderCfg,
 )
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 
@@ -57,6 +60,11 @@ def every_recorder(tmp_path):
         "triggered": MemoryRecorderCfg(channels=EVERYTHING, trigger="every_n_episodes(2)"),
         "episodes": EpisodeLogRecorderCfg(path=str(tmp_path / "e.jsonl")),
         "flight": FlightRecorderCfg(path=str(tmp_path / "f"), channels=EVERYTHING, steps=5),
+        "video": VideoRecorderCfg(
+            path=str(tmp_path / "g"), envs=3, layout="grid", overlay=True, width=64, height=48
+        ),
+        "rerun": RerunRecorderCfg(path=str(tmp_path / "h.rrd"), channels=EVERYTHING, contacts=True),
+        "plot": LivePlotRecorderCfg(path=str(tmp_path / "i.png"), max_hz=1000.0),
     }
 
 

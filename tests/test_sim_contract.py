@@ -512,3 +512,21 @@ def test_fields_that_would_stay_zero_are_errors(engine):
 def test_sleep_is_refused(engine):
     with pytest.raises(ValueError, match="'sleep'"):
         make(engine, mujoco=MujocoCfg(enableflags=("sleep",)))
+
+
+@pytest.mark.parametrize(
+    ("field", "seen"),
+    [("geom_pos", "geom_xpos"), ("site_pos", "site_xpos"), ("body_ipos", "xipos")],
+)
+def test_offsets_that_were_zero_when_compiled_can_be_changed(engine, field, seen):
+    """MuJoCo's compiler takes a shortcut for them, which would go on."""
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><body name="ball"><freejoint/><geom size="0.1"/><site name="s"/>'
+        "</body></worldbody></mujoco>"
+    )
+    sim = Simulation(num_envs=2, cfg=SimulationCfg(engine=engine), model=model)
+    sim.expand_model_fields([field])
+    getattr(sim.model, field)[1, -1] = torch.tensor([0.1, 0.2, 0.3])
+    sim.forward()
+    place = getattr(sim.data, seen)[:, -1]
+    assert torch.allclose(place, torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.3]]), atol=1e-6)

@@ -27,6 +27,9 @@ _WATCHED = slice(int(_WARNINGS.mjWARN_CONTACTFULL), int(_WARNINGS.mjNWARNING))
 _CONTACTS = int(_WARNINGS.mjWARN_CONTACTFULL) - _WATCHED.start
 _CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
 _DIVERGED = slice(int(_WARNINGS.mjWARN_BADQPOS) - _WATCHED.start, None)
+# Offsets within a body, and the shortcuts that MuJoCo's compiler takes where they are zero.
+_PLACES = {"body_ipos", "body_iquat", "geom_pos", "geom_quat", "site_pos", "site_quat"}
+_SHORTCUTS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 
 
 class MjbatchEngine:
@@ -143,6 +146,10 @@ class MjbatchEngine:
                     "recompute_constants. Expand it before the first call of that."
                 )
             self.per_world.add(name)
+        if not _PLACES.isdisjoint(fields):
+            # MuJoCo copies the body's frame where the compiled offset was zero; now it may differ.
+            for shortcut in _SHORTCUTS:
+                self._batch.expand(shortcut)[:] = 0
 
     def model_field(self, name: str) -> torch.Tensor:
         """The per-world array; a copy for derived constants, which MuJoCo keeps in float64."""
