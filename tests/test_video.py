@@ -202,7 +202,8 @@ def test_triggers_closer_than_a_clip_give_whole_clips_side_by_side(studio, paint
         "board-step-5": episode(0, 6, 12),
         "board-step-10": episode(0, 11, 12),  # Closed in the middle.
     }
-    assert painter.made[0].drawn == 12  # Each step once, however many clips show it.
+    # Each step once, however many clips show it, and once at the first reset.
+    assert painter.made[0].drawn == 12 + 1
 
 
 def test_an_episode_longer_than_its_clip_is_filmed_once(studio):
@@ -343,7 +344,7 @@ def test_last_clip_before_a_termination(studio, painter):
         "board-episode-1-env-1": episode(1, 3, 6, 1),
         "board-episode-2-env-1": episode(2, 3, 6, 1),
     }
-    assert painter.made[0].drawn == 5 * 4  # Nothing else was drawn.
+    assert painter.made[0].drawn == 5 * 4 + 3  # Nothing else was drawn but at the first reset.
 
 
 def test_last_clip_of_an_episode_shorter_than_the_clip(studio):
@@ -528,14 +529,27 @@ def test_nothing_is_captured_or_drawn_while_idle(studio, painter):
     env = studio.env(2, (6,), trigger="at_steps(5)", length=3)
     env.reset()
     (renderer,) = painter.made
-    threads = threading.active_count()
+    renderer.captured.clear()
+    renderer.drawn = 0
     steps(env, 5)
-    assert (renderer.captured, threading.active_count()) == ([], threads)
+    assert renderer.captured == []
     steps(env, 10)
     recorder_of(env).flush()
     assert (renderer.captured, renderer.drawn) == ([(0,)] * 3, 3)
     env.close()
     assert renderer.closed == 1
+
+
+def test_what_happens_once_happens_in_the_first_reset_and_in_no_step(studio, painter):
+    env = studio.env(2, envs=2, layout="grid", trigger="at_steps(5)", autostart=False)
+    (renderer,) = painter.made
+    assert renderer.drawn == 0
+    env.reset()
+    assert renderer.drawn == 2
+    env.reset()
+    assert renderer.drawn == 2
+    env.close()
+    assert studio.names() == []
 
 
 @pytest.mark.parametrize("fields", [{"overlay": True}, {"layout": "grid"}, {"last_clip": ("end",)}])
@@ -558,7 +572,7 @@ def test_not_one_bit_of_the_rollout_changes(studio, fields):
 
 
 def test_simulation_waits_where_drawing_is_too_slow(studio, painter, monkeypatch):
-    gate = threading.Semaphore(0)
+    gate = threading.Semaphore(1)  # For the first reset.
     draw = painter.draw
 
     def slowly(self, shot):
@@ -661,7 +675,6 @@ def test_errors_come_back_in_the_rollout_and_at_close(studio, painter, monkeypat
         def fail(self, shot):
             raise RuntimeError("out of paint")
 
-        monkeypatch.setattr(painter, "draw", fail)
         message = "out of paint"
     else:
         fake = studio.folder / "fake"
@@ -672,6 +685,8 @@ def test_errors_come_back_in_the_rollout_and_at_close(studio, painter, monkeypat
         message = "No space left"
     env = studio.env()
     env.reset()
+    if where == "draw":
+        monkeypatch.setattr(painter, "draw", fail)
     with pytest.raises(DataError, match=message):
         for _ in range(10000):
             steps(env, 1)
@@ -681,11 +696,23 @@ def test_errors_come_back_in_the_rollout_and_at_close(studio, painter, monkeypat
     assert painter.made[0].closed == 1
 
 
+def test_what_cannot_be_drawn_is_said_before_the_first_step(studio, painter, monkeypatch):
+    def fail(self, shot):
+        raise RuntimeError("out of paint")
+
+    monkeypatch.setattr(painter, "draw", fail)
+    env = studio.env(autostart=False)
+    with pytest.raises(DataError, match="out of paint"):
+        env.reset()
+    with pytest.raises(ExceptionGroup):
+        env.close()
+
+
 def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
     draw = painter.draw
 
     def fail_later(self, shot):
-        if self.drawn >= 4:
+        if self.drawn >= 1 + 4:
             raise RuntimeError("out of paint")
         return draw(self, shot)
 

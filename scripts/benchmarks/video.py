@@ -117,17 +117,14 @@ class Times:
 
 def time_steps(args: VideoArgs, folder: str | None) -> Times:
     """Time steps while clips are recorded, or the same steps without."""
-    trigger = f"every_n_steps({args.gap})"
-    env, recorder, clock = _make(
-        args, args.num_envs, folder, trigger=trigger, length=args.length, max_clips=args.clips + 1
-    )
+    begins = [_WARM_UP_STEPS + i * args.gap for i in range(args.clips)]
+    trigger = f"at_steps({', '.join(map(str, begins))})"
+    env, recorder, clock = _make(args, args.num_envs, folder, trigger=trigger, length=args.length)
     from benchmarks.side import random_action
 
     action = random_action(env)
-    for _ in range(args.gap):  # With a clip, in which libraries are loaded.
+    for _ in range(_WARM_UP_STEPS):  # The first clip comes later.
         env.step(action)
-    if recorder is not None:
-        recorder.flush()
     clock.clear()
     times = Times(steps=[])
     for _ in range(args.gap * args.clips):

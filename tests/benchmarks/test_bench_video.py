@@ -21,7 +21,7 @@ def test_video_tells_stalls_and_memory():
     )
     ran = run(*words.split())
     assert ran.returncode == 0, ran.stderr
-    assert line(ran.stdout, "pictures") == ["0", "9"]
+    assert line(ran.stdout, "pictures") == ["0", "6"]
     stall = line(ran.stdout, "stall: longest less median, in steps")
     assert all(float(value) >= 0 for value in stall)
     (growth,) = line(ran.stdout, "growth")

@@ -90,6 +90,8 @@ class VideoRecorder(RecorderTerm):
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
         """New episodes begin, after a step that ended some or because the user says so."""
         chosen = set(env_ids.tolist()).intersection(self._env_ids)
+        if self._studio is None:
+            self._warm_up()
         if not self._mid_step:
             self._cut(chosen)
         step = self._env.common_step_counter
@@ -370,6 +372,14 @@ class VideoRecorder(RecorderTerm):
             )
             close_at_exit(self)
         return self._studio
+
+    def _warm_up(self) -> None:
+        """Draw a picture for no clip: what is done at the first one would hold up a step."""
+        studio = self._open_studio()
+        assert self._renderer is not None
+        take = Take(self._env_ids, self._renderer.capture(self._env_ids), note=None)
+        studio.submit(Job([(take, [])]))
+        studio.wait()
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists
