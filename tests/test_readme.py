@@ -1,20 +1,30 @@
-"""The Python examples in README.md run as they stand."""
+"""The Python examples and the commands in README.md run as they stand."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mjlab_rec import registry
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Without those that open a viewer, which goes on until somebody closes it.
+COMMANDS = re.findall(
+    r"^    \.venv/bin/python (scripts/(?!.*--viewer)[^#\n]*)", README, re.MULTILINE
+)
+EXTRAS = {"--video": "imageio_ffmpeg", "--rerun": "rerun"}
 
 
 def test_readme_has_examples():
     assert EXAMPLES
+    assert COMMANDS
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
@@ -23,3 +33,21 @@ def test_example_runs(example, tmp_path, monkeypatch):
     registry.list_tasks()  # What an example registers is forgotten after it; the rest is kept.
     monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
     exec(compile(example, "<example>", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs(command, tmp_path):
+    script, *options = shlex.split(command)
+    for option in EXTRAS.keys() & set(options):
+        pytest.importorskip(EXTRAS[option])
+    if "play" in script and "--help" not in options:  # Not to the end, to save time.
+        options = shlex.split(re.sub(r"--episodes \d+", "", shlex.join(options)) + " --steps 3")
+    ran = subprocess.run(
+        [sys.executable, ROOT / script, *options],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -41,7 +41,7 @@ from mjlab_rec.recorders.video.clips import Clip
 from mjlab_rec.recorders.video.studio import arrange
 from mjlab_rec.sim import gl
 from mjlab_rec.sim.viewer_config import ViewerConfig
-from mjlab_rec.utils.extras import MissingExtraError
+from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
 ROOT = Path(__file__).parent.parent
 
@@ -594,6 +594,55 @@ def test_simulation_waits_where_drawing_is_too_slow(studio, painter, monkeypatch
     assert studio.seen("board-step-0") == episode(0, 1, 8)
 
 
+def test_a_clip_that_was_to_begin_begins_after_a_reset_by_hand(studio):
+    env = studio.env(trigger="at_steps(10)", lengths=(12,))
+    env.reset()
+    steps(env, 10)
+    env.reset()  # At the step at which the trigger fires.
+    steps(env, 30)
+    env.close()
+    assert studio.all_seen() == {"board-step-10": episode(1, 1, 12)}
+
+
+def test_a_reset_by_hand_is_an_end_for_last_clip(studio):
+    env = studio.env(last_clip=("end",), length=3)
+    env.reset()
+    steps(env, 5)
+    recorder_of(env).pause()
+    env.reset()
+    recorder_of(env).start()
+    steps(env, 4)
+    env.reset()
+    env.reset()
+    steps(env, 5)
+    env.close()
+    assert studio.all_seen() == {"board-episode-1-env-0": episode(1, 2, 4)}
+
+
+def test_last_clip_after_a_stop_begins_anew(studio):
+    env = studio.env(last_clip=("end",), length=8, lengths=(20,))
+    env.reset()
+    steps(env, 5)
+    recorder_of(env).stop()
+    steps(env, 10)
+    recorder_of(env).start()
+    steps(env, 5)
+    env.close()
+    assert studio.all_seen() == {"board-episode-0-env-0": episode(0, 16, 20)}
+
+
+def test_last_clips_are_kept_only_as_long_as_some_may_come(studio, painter):
+    env = studio.env(last_clip=("end",), length=3, max_clips=1, lengths=(4,))
+    env.reset()
+    steps(env, 4)
+    (renderer,) = painter.made
+    captured = len(renderer.captured)
+    steps(env, 20)
+    env.close()
+    assert len(renderer.captured) == captured
+    assert studio.names() == ["board-episode-0-env-0"]
+
+
 # -- the overlay -----------------------------------------------------------------------------------
 
 
@@ -696,6 +745,13 @@ def test_errors_come_back_in_the_rollout_and_at_close(studio, painter, monkeypat
     assert painter.made[0].closed == 1
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_the_first_step(studio):
+    (studio.folder / "file").write_text("")
+    env = studio.env(path=str(studio.folder / "file" / "clips"), trigger="at_steps(500)")
+    with pytest.raises(DataError, match="Cannot make the folder .*: Not a directory"):
+        env.reset()
+
+
 def test_what_cannot_be_drawn_is_said_before_the_first_step(studio, painter, monkeypatch):
     def fail(self, shot):
         raise RuntimeError("out of paint")
@@ -727,7 +783,7 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"length": 0}, "length must be a whole number from 1 on, got 0"),
         ({"length": 3, "length_s": 1.0}, "length and length_s exclude each other"),
         ({"length_s": 1.0, "episodes": 1}, "length_s and episodes exclude each other"),
         ({"fps": 0.0}, "fps must be more than 0"),
@@ -742,6 +798,10 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
         ({"last_clip": ("end",), "trigger": "at_steps(1)"}, "last_clip takes no trigger"),
         ({"last_clip": "end"}, r"write \('end',\)"),
         ({"crf": 52}, "crf must be from 0 to 51"),
+        ({"length": 2.5}, "length must be a whole number from 1 on, got 2.5"),
+        ({"length": "5"}, "length must be a whole number from 1 on, got '5'"),
+        ({"length_s": float("inf")}, "length_s must be more than 0, got inf"),
+        ({"envs": 1.0}, "from 1 to 2"),
         ({"path": ""}, "path is empty"),
         ({"trigger": "every_n_step(3)"}, "Did you mean 'every_n_steps'"),
     ],
@@ -804,18 +864,22 @@ def test_real_pictures_show_the_true_last_state(tmp_path, ffmpeg, renderer):
     }
 
 
-def run(code: str) -> subprocess.CompletedProcess:
-    """Run a script in which boards are painted."""
+def run(code: str, graphics: str | None = None) -> subprocess.CompletedProcess:
+    """Run a script in which boards are painted, or drawn by a kind of OpenGL."""
     prelude = """
         import os, signal, sys, time
         from colour_world import *
         from mjlab_rec.recorders.video import recorder as video_module
-        video_module.make_renderer = Painter
+        if "MUJOCO_GL" not in os.environ:
+            video_module.make_renderer = Painter
     """
+    chosen = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    if graphics is not None:
+        chosen["MUJOCO_GL"] = graphics
     places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": places},
+        env={**chosen, "PYTHONPATH": places},
         capture_output=True,
         text=True,
         timeout=120,
@@ -841,15 +905,33 @@ def test_a_kill_leaves_nearly_all_pictures(tmp_path, ffmpeg):
     assert seen == episode(0, 1, len(seen))
 
 
-@pytest.mark.parametrize("end", ["sys.exit(0)", "os.kill(os.getpid(), signal.SIGTERM)", "1 / 0"])
-def test_every_other_end_of_the_process_loses_nothing(tmp_path, ffmpeg, end):
-    run(f"""
+@pytest.mark.parametrize("graphics", [None, "egl", "osmesa"])
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("pass", 0), ("os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM), ("1 / 0", 1)],
+)
+def test_every_other_end_of_the_process_loses_nothing(
+    tmp_path, ffmpeg, monkeypatch, end, code, graphics
+):
+    if graphics is not None:
+        monkeypatch.setenv("MUJOCO_GL", graphics)
+        monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)  # Set where EGL is in use.
+        try:
+            gl.find_backend()
+        except UnavailableError as error:
+            pytest.skip(str(error))
+    ran = run(
+        f"""
         cfg = VideoRecorderCfg(path={str(tmp_path)!r})
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 50)
         {end}
-    """)
+        """,
+        graphics,
+    )
+    assert ran.returncode == code, ran.stderr
+    assert ran.stderr.count("Traceback") == (end == "1 / 0"), ran.stderr
     assert decode(tmp_path / "board-step-0.mp4", ffmpeg).seen() == episode(0, 1, 50)
 
 

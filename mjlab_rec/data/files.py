@@ -39,6 +39,17 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a folder for recordings if there is none; say so if no file can be written there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"Cannot make the folder '{path}': {reason}.") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise DataError(f"Cannot write to the folder '{path}'.")
+
+
 class Claim:
     """The right to write a run at a path, from construction until ``release``.
 

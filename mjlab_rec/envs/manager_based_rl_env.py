@@ -337,6 +337,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         None if the environment was made without ``render_mode="rgb_array"``.
         """
+        self._check_open()
         if self.render_mode is None:
             return None
         if self._renderer is None:

@@ -21,19 +21,20 @@ class Closable(Protocol):
 
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
-_installed = False
 
 
 def close_at_exit(term: Closable) -> None:
     """Close this when the process ends, if it has not been closed by then.
 
+    To be called when everything that closing needs has been loaded, graphics for instance: what
+    registered with ``atexit`` before this call still works then.
+
     Also makes SIGTERM end the process by way of Python's own exit, unless somebody handles it
     already. Nothing can be done about SIGKILL.
     """
-    global _installed
-    if not _installed:
-        _installed = True
-        atexit.register(_close_all)
+    # Registered last it is called first.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
 _MAX_GEOMS = 10_000
-_MAX_READERS = 256  # for different environments in a shot
+_MAX_READERS = 4096  # for different environments in a shot
 _SHADOW_PIXELS = 4  # for a pixel of the picture
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Warp keeps its current device and its kernels in global variables.
 _one_at_a_time = threading.Lock()
 _NO_GROUP = -1
-_MAX_READERS = 256  # for different environments in a shot
+_MAX_READERS = 4096  # for different environments in a shot
 _MAX_STAGES = 4  # for different numbers of them
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from mjlab_rec.data.mp4 import frame_rate
@@ -65,7 +67,8 @@ class VideoRecorderCfg(RecorderTermCfg):
     last_clip: tuple[str, ...] = ()
     """Instead of a trigger: keep the last steps of each episode in memory, ``length`` of them or
     all, and make a clip of them if a termination of one of these names ends it. "end" stands for
-    every end, and "close" for the last episode before recording stops."""
+    every end, and "close" for the last episode before recording stops. Of a step a few numbers are
+    kept; where both the engine and the renderer are "warp", whole pictures."""
 
     max_clips: int | None = None
     """Clips at most, whatever happens."""
@@ -90,7 +93,8 @@ class VideoRecorderCfg(RecorderTermCfg):
     """Let a free camera follow an entity, such as "robot", or a body of it: "robot/torso"."""
 
     viewer: ViewerConfig | None = None
-    """The camera and what is shown. None takes the environment's ``cfg.viewer``."""
+    """The camera and what is shown. None takes the environment's ``cfg.viewer``. Its ``env_idx`` is
+    not used: ``envs`` says whom to show."""
 
     renderer: RendererName | None = None
     """What draws: "gl" with OpenGL, "warp" without, "auto" with OpenGL if it works. None takes the
@@ -118,7 +122,7 @@ class VideoRecorderCfg(RecorderTermCfg):
         self._at_least("max_pending", 1)
         for name in ("length_s", "fps", "speed"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{kind}.{name} must be more than 0, got {value}.")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"{kind}.crf must be from 0 to 51, got {self.crf}.")
@@ -143,13 +147,17 @@ class VideoRecorderCfg(RecorderTermCfg):
             raise ValueError(f'{kind}.columns is for layout="grid".')
         if self.last_clip and (self.trigger is not None or self.episodes not in (None, 1)):
             raise ValueError(
-                f"{kind}.last_clip takes no trigger and at most one episode; a length may be given."
+                f"{kind}.last_clip takes no trigger (leave it out, or set it to None) and at most"
+                " one episode; a length may be given."
             )
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """The environments to show, of this many."""
-        ids = tuple(range(self.envs)) if isinstance(self.envs, int) else tuple(self.envs)
-        wrong = [i for i in ids if not 0 <= i < num_envs]
+        if isinstance(self.envs, int):
+            ids = tuple(range(self.envs))
+        else:
+            ids = tuple(self.envs) if isinstance(self.envs, Iterable) else ()
+        wrong = [i for i in ids if not isinstance(i, Integral) or not 0 <= i < num_envs]
         if not ids or wrong or len(set(ids)) < len(ids):
             raise ValueError(
                 f"{type(self).__name__}.envs is {self.envs!r}: it must name different environments"
@@ -195,8 +203,11 @@ class VideoRecorderCfg(RecorderTermCfg):
 
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if value is not None and value < least:
-            raise ValueError(f"{type(self).__name__}.{name} must be at least {least}, got {value}.")
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            raise ValueError(
+                f"{type(self).__name__}.{name} must be a whole number from {least} on, got"
+                f" {value!r}."
+            )
 
     def _at_most_one(self, *names: str) -> None:
         given = [name for name in names if getattr(self, name) is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Shown = TypeVar("Shown")
 
@@ -16,6 +16,9 @@ class Clip:
 
     name: str
     """Name of its file, without the suffix."""
+
+    begun: int = 0
+    """The environment's step counter when it began."""
 
     again: bool = False
     """Whether an earlier clip had this name."""
@@ -95,10 +98,12 @@ class View:
 
     Args:
         env_ids: The environments.
+        tail: The last steps of the leader's episode, if they are kept.
     """
 
-    def __init__(self, env_ids: Sequence[int]) -> None:
+    def __init__(self, env_ids: Sequence[int], tail: Tail[Any] | None = None) -> None:
         self.env_ids = tuple(env_ids)
+        self.tail = tail
         self.leader = self.env_ids[0]
         self.clips: list[Clip] = []
         """Clips that are being recorded. There may be several: each moment gets the whole clip that
@@ -117,12 +122,16 @@ class View:
         self.over |= ended
         return [clip for clip in self.clips if clip.step(ended)]
 
-    def end_episode(self) -> None:
-        """The leader's episode ended without a step of it that is recorded."""
+    def end_episode(self, step: int) -> None:
+        """The leader's episode ended without a step of it that is recorded.
+
+        A clip that began at this very step, given by the environment's counter, is not concerned.
+        """
         if not self.over:
             self.over = True
             for clip in self.clips:
-                clip.end_episode()
+                if clip.begun < step:
+                    clip.end_episode()
 
     def take_done(self, everything: bool = False) -> list[Clip]:
         """Clips that are finished; they no longer belong to the view."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mjlab_rec.data.files import make_folder
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm
@@ -58,8 +59,10 @@ class VideoRecorder(RecorderTerm):
             self._runner is not None and self._runner.trigger.predicate is not None
         )
         groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
-        self._views = [View(group) for group in groups]
-        self._tails = [Tail[Take](self._length, self._every) for _ in groups * bool(cfg.last_clip)]
+        self._views = [
+            View(group, Tail[Take](self._length, self._every) if cfg.last_clip else None)
+            for group in groups
+        ]
         self._reasons = _reasons(cfg, env)
         self._episodes = Episodes(self._env_ids)
         task = cfg.name or getattr(env.cfg, "task", None) or "video"
@@ -194,7 +197,8 @@ class VideoRecorder(RecorderTerm):
     @property
     def _busy(self) -> bool:
         """Whether something is being recorded, or would be but for a pause."""
-        return bool(self._tails) or any(view.clips for view in self._views)
+        keeps = bool(self.cfg.last_clip) and not self._full
+        return keeps or any(view.clips for view in self._views)
 
     # -- pictures ----------------------------------------------------------------------------------
 
@@ -209,9 +213,9 @@ class VideoRecorder(RecorderTerm):
         if self.state != "recording":
             for view in self._views:
                 if view.leader in ended:
-                    view.end_episode()
+                    view.end_episode(self._env.common_step_counter)
                 job.done += view.take_done()
-        elif self._tails:
+        elif self.cfg.last_clip:
             self._extend_tails(ended)
         else:
             due = [(view, view.step(view.leader in ended)) for view in self._views]
@@ -246,22 +250,32 @@ class VideoRecorder(RecorderTerm):
     def _cut(self, env_ids: Collection[int]) -> None:
         """Episodes end because the user resets."""
         done, step = [], self._env.common_step_counter
-        for view in self._views:
-            if view.leader in env_ids and self._episodes.length(view.leader, step):
-                view.end_episode()
-                done += view.take_done()
+        cut = [
+            view
+            for view in self._views
+            if view.leader in env_ids and self._episodes.length(view.leader, step)
+        ]
+        for view in cut:
+            view.end_episode(step)
+            done += view.take_done()
         if done:
             self._open_studio().submit(Job(done=done))
+        if self.state == "recording" and "end" in self.cfg.last_clip:
+            for view in cut:
+                self._keep_tail(view)
 
     def _extend_tails(self, ended: Collection[int]) -> None:
-        for view, tail in zip(self._views, self._tails, strict=True):
+        for view in self._views:
+            assert view.tail is not None
             over = view.leader in ended
-            tail.append(self._take(view.env_ids), self._episodes.number[view.leader], over)
+            view.tail.append(self._take(view.env_ids), self._episodes.number[view.leader], over)
             if over and any(reason(view.leader) for reason in self._reasons):
-                self._keep_tail(view, tail)
+                self._keep_tail(view)
 
-    def _keep_tail(self, view: View, tail: Tail[Take]) -> None:
+    def _keep_tail(self, view: View) -> None:
         """Make a clip of the last steps."""
+        tail = view.tail
+        assert tail is not None
         takes = tail.take()
         if takes and not self._full:
             clip = self._new_clip(view, f"episode-{tail.episode}", by_episode=True)
@@ -270,9 +284,11 @@ class VideoRecorder(RecorderTerm):
 
     def _wrap_up(self, studio: Studio) -> None:
         """Finish all clips."""
-        if "close" in self.cfg.last_clip:
-            for view, tail in zip(self._views, self._tails, strict=True):
-                self._keep_tail(view, tail)
+        for view in self._views:
+            if "close" in self.cfg.last_clip:
+                self._keep_tail(view)
+            elif view.tail is not None:
+                view.tail.take()
         done = [clip for view in self._views for clip in view.take_done(everything=True)]
         studio.submit(Job(done=done))
 
@@ -292,7 +308,7 @@ class VideoRecorder(RecorderTerm):
 
     def _look_ahead(self) -> None:
         """See whether clips begin with the next step."""
-        if self.state != "recording" or self._tails:
+        if self.state != "recording" or self.cfg.last_clip:
             return
         step = self._env.common_step_counter
         fired: Any = False
@@ -342,6 +358,7 @@ class VideoRecorder(RecorderTerm):
         to_the_end = 1 if self._runner is not None else None
         return Clip(
             name=name,
+            begun=self._env.common_step_counter,
             again=again,
             env_ids=view.env_ids,
             every=self._every,
@@ -374,12 +391,14 @@ class VideoRecorder(RecorderTerm):
         return self._studio
 
     def _warm_up(self) -> None:
-        """Draw a picture for no clip: what is done at the first one would hold up a step."""
+        """Draw a picture for no clip, or the first one would hold up a step; say what fails."""
+        make_folder(self.cfg.path)
         studio = self._open_studio()
         assert self._renderer is not None
         take = Take(self._env_ids, self._renderer.capture(self._env_ids), note=None)
         studio.submit(Job([(take, [])]))
         studio.wait()
+        close_at_exit(self)  # Anew: before OpenGL ends, which has only been loaded now.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists
