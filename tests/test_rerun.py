@@ -28,6 +28,7 @@ from mjlab_rec.managers import EventTermCfg, SceneEntityCfg
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.progress import progress
 from mjlab_rec.recorders.rerun import RerunRecorder, RerunRecorderCfg, scene
+from mjlab_rec.recorders.rerun import viewer as viewer_module
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
@@ -62,9 +63,9 @@ ZOO = CART.replace(
 MOVED = ("ball", "egg", "can", "rod", "chip", "foot", "cart", "pole")
 
 
-def zoo_cfg(num_envs=4, **overrides):
+def zoo_cfg(num_envs=4, xml=ZOO, **overrides):
     robot = EntityCfg(
-        spec_fn=lambda: mujoco.MjSpec.from_string(ZOO),
+        spec_fn=lambda: mujoco.MjSpec.from_string(xml),
         articulation=EntityArticulationInfoCfg(
             actuators=(XmlActuatorCfg(target_names_expr=("slider",)),)
         ),
@@ -271,7 +272,6 @@ def test_sizes_and_colours_of_worlds_are_written_when_they_change(tmp_path):
             ("size", mdp.dr.geom_size, {0: (0.1, 0.3)}),
             ("color", mdp.dr.geom_rgba, (0.1, 1.0)),
         )
-        if hasattr(mdp.dr, func.__name__)
     }
     seen = []
 
@@ -445,6 +445,22 @@ def test_contacts_are_where_the_foot_stands(tmp_path):
         assert np.abs(np.array(found)[:, 2]).max() < 0.01
 
 
+def test_contacts_of_worlds_whose_geoms_have_grown(tmp_path):
+    """The foot hangs in the air as compiled; randomized it reaches the ground."""
+    high = ZOO.replace("0 0 -0.985", "0 0 -0.7")
+    size = {
+        "ranges": dict.fromkeys(range(3), (0.5, 0.5)),
+        "operation": "abs",
+        "asset_cfg": SceneEntityCfg("robot", geom_names=("foot",)),
+    }
+    cfg = zoo_cfg(
+        events={"size": EventTermCfg(func=mdp.dr.geom_size, mode="reset", params=size)}, xml=high
+    )
+    file, *_ = recorded(tmp_path, cfg=cfg, contacts=True, channels=(), steps=6)
+    points, *_ = file["/world/contacts"].column("Points3D:positions")
+    assert [len(found) for found in points] == [16] * 6
+
+
 def test_cameras_look_from_where_they_are(tmp_path):
     file, truth, model = recorded(tmp_path, envs=(2, 0))
     camera = file["/world/cameras/robot/eye"]
@@ -533,6 +549,12 @@ def test_a_trigger_of_episodes_shows_only_the_environments_that_it_picks(tmp_pat
     values, steps, _ = file["/reward"].column("Scalars:scalars")
     for step, value in zip(steps, values, strict=True):
         assert [v == v for v in value] == [step in wanted[i] for i in range(4)]
+    places, steps, _ = file["/world/cameras/robot/eye"].column("Transform3D:translation")
+    assert steps == list(wanted[0])
+    np.testing.assert_allclose(np.array(places)[:, 0, 1:], [[-2.0, 1.5]] * len(steps), atol=1e-5)
+    texts, steps, _ = file["/episodes"].column("TextLog:text")
+    shown = [(s, text[0][:16]) for s, text in zip(steps, texts, strict=True)]
+    assert sorted(shown) == sorted((own[-1], f"env {i}: episode 1") for i, own in wanted.items())
 
 
 def test_episodes_of_a_single_environment_have_timelines_of_their_own(tmp_path):
@@ -733,6 +755,26 @@ def test_a_page_does_not_outlive_a_killed_process():
         assert time.monotonic() < deadline
 
 
+def test_recording_goes_on_if_somebody_closes_the_viewer(tmp_path, caplog):
+    def close(k, env, term):
+        if k == 15:
+            term._viewers[0].close()
+
+    file, *_ = recorded(tmp_path, steps=40, serve=True, web_port=19490, then=close, chunk_steps=2)
+    _, _, steps, _ = poses_of(file[geom_path("ball")])
+    assert steps == list(range(1, 41))
+    assert [r.getMessage()[:26] for r in caplog.records if r.levelname == "WARNING"] == [
+        "A Rerun viewer has ended; "
+    ]
+
+
+def test_a_viewer_that_ends_at_once_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(viewer_module, "program", lambda: "/bin/false")
+    for kind in ("web", "native"):
+        with pytest.raises(DataError, match="ended at once, with code 1"):
+            RerunViewer(kind, 19390)
+
+
 def test_a_taken_port_is_passed_over():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -762,7 +804,13 @@ def test_a_viewer_that_is_not_there_is_said_before_the_run():
         ({"chunk_steps": 0}, "chunk_steps must be at least 1"),
         ({"spacing_m": -1.0}, "spacing_m must not be negative"),
         ({"channels": "reward"}, "is a text"),
-        ({"every": 0}, "every must be at least 1"),
+        ({"every": 0}, "RerunRecorderCfg.every must be at least 1"),
+        ({"envs": (5,)}, r"RerunRecorderCfg.envs is \(5,\)"),
+        ({"recording_stream": "run.rrd", "path": ""}, "must be a rerun.RecordingStream"),
+        ({"blueprint": "x"}, "must be a blueprint"),
+        ({"web_port": -1}, "web_port must be from 1 to 65535"),
+        ({"geom_groups": (9,)}, "groups are from 0 to 5"),
+        ({"connect": "rerun+http://127.0.0.1:abc/proxy"}, "is no viewer's URL"),
         ({"length": 3}, "give one too"),
         ({"channels": ("rewrd",)}, "Did you mean 'reward'"),
     ],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from mjlab_rec.data.files import IfExists
 from mjlab_rec.data.pipeline import Keep
@@ -13,6 +13,9 @@ from mjlab_rec.data.staging import Overflow
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.channels import DEFAULT_CHANNELS, Channel
 from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.utils.string import nearest
+
+Cfg = TypeVar("Cfg", bound=RecorderTermCfg)
 
 logger = logging.getLogger(__name__)
 
@@ -171,3 +174,14 @@ class RolloutRecorderCfg(RecorderTermCfg):
                 f" from 0 to {num_envs - 1}, or be a count from 1 to {num_envs}."
             )
         return ids
+
+
+def typed(cfg: RecorderTermCfg, cfg_type: type[Cfg]) -> Cfg:
+    """A cfg of the recorder's own type; ``params`` of a plain RecorderTermCfg are its fields."""
+    if isinstance(cfg, cfg_type):
+        return cfg
+    known = [field.name for field in fields(cfg_type)]
+    for name in cfg.params:
+        if name not in known:
+            raise ValueError(f"{cfg_type.__name__} has no field '{name}'. {nearest(name, known)}")
+    return cfg_type(**{"func": cfg.func, "on_error": cfg.on_error, **cfg.params})

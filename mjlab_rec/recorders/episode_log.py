@@ -15,7 +15,7 @@ from mjlab_rec.data.files import Claim, IfExists
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.schema import Block, Episode, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.cfg import RolloutRecorderCfg, typed
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.recorders.rollout import RolloutRecorder
 
@@ -121,8 +121,7 @@ class EpisodeLogRecorder(RolloutRecorder):
     sums_reward_terms = True
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
-        if not isinstance(cfg, EpisodeLogRecorderCfg):
-            cfg = EpisodeLogRecorderCfg(**{"on_error": cfg.on_error, **cfg.params})
+        cfg = typed(cfg, EpisodeLogRecorderCfg)
         names = [f.name for f in fields(cfg)]
         super().__init__(RolloutRecorderCfg(**{name: getattr(cfg, name) for name in names}), env)
 

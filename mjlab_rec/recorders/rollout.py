@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +17,7 @@ from mjlab_rec.data.schema import RunInfo
 from mjlab_rec.data.staging import Shape, Staging, rows_for
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.about import about
-from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.cfg import RolloutRecorderCfg, typed
 from mjlab_rec.recorders.channels import (
     Channel,
     model_fields_in_flux,
@@ -30,7 +29,6 @@ from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.rows import Lanes, RowReader, gather
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.stretches import Stretches
-from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -58,7 +56,7 @@ class RolloutRecorder(RecorderTerm):
     )
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
-        super().__init__(_typed(cfg, self.cfg_type), env)
+        super().__init__(typed(cfg, self.cfg_type), env)
         self.cfg.check()
         self.rows = 0
         """Recorded steps, each of all environments."""
@@ -384,17 +382,6 @@ class RolloutRecorder(RecorderTerm):
         self._model_is_known = False
         self._stretches.begin(self._everyone, self._counters.episode)
         self._look_ahead()
-
-
-def _typed(cfg: RecorderTermCfg, cfg_type: type[RolloutRecorderCfg]) -> RolloutRecorderCfg:
-    """A cfg of the recorder's own type; ``params`` of a plain RecorderTermCfg are its fields."""
-    if isinstance(cfg, cfg_type):
-        return cfg
-    known = [field.name for field in dataclasses.fields(cfg_type)]
-    for name in cfg.params:
-        if name not in known:
-            raise ValueError(f"{cfg_type.__name__} has no field '{name}'. {nearest(name, known)}")
-    return cfg_type(**{"func": cfg.func, "on_error": cfg.on_error, **cfg.params})
 
 
 def _success_of(

@@ -26,6 +26,9 @@ DRAWN_FIELDS = (
 )
 
 
+_STATE = ("qpos", "mocap_pos", "mocap_quat")
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Poses and appearance of some worlds at one moment, on the host."""
@@ -55,7 +58,7 @@ class Snapshot:
     @property
     def model_fields(self) -> list[str]:
         """Names of the model fields in it; the other fields are the state's."""
-        return [name for name in self.layout if name in DRAWN_FIELDS]
+        return [name for name in self.layout if name not in _STATE]
 
 
 class SnapshotReader:

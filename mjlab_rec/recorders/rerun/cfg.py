@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+import mujoco
 
 from mjlab_rec.data.staging import Overflow
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
@@ -42,7 +45,8 @@ class RerunRecorderCfg(RecorderTermCfg):
     """Port of that page; if it is taken, the next free one is used."""
 
     spawn: bool = False
-    """Open Rerun's window and send it there; the window stays open afterwards."""
+    """Open Rerun's window and send it there; the window stays open afterwards. If somebody closes
+    it, or the page's server ends, recording goes on."""
 
     recording_stream: Any = None
     """A ``rerun.RecordingStream`` of your own to log to, instead of all the above. It is flushed at
@@ -77,7 +81,7 @@ class RerunRecorderCfg(RecorderTermCfg):
     hz: float | None = None
     """Frames per second of simulated time, instead of ``every``; rounded to whole steps."""
 
-    trigger: Trigger | str | None = None
+    trigger: Trigger | Mapping[str, Any] | str | None = None
     """When to record; None means always. A trigger of episodes picks whole episodes of each
     environment, one of steps begins a stretch of ``length`` steps. Others are not shown
     meanwhile."""
@@ -134,6 +138,24 @@ class RerunRecorderCfg(RecorderTermCfg):
             raise ValueError(f"{name}.spacing_m must not be negative, got {self.spacing_m}.")
         if self.chunk_steps is not None and self.chunk_steps < 1:
             raise ValueError(f"{name}.chunk_steps must be at least 1, got {self.chunk_steps}.")
+        streams = self.recording_stream is None or hasattr(self.recording_stream, "send_columns")
+        if not streams:
+            raise ValueError(
+                f"{name}.recording_stream is {self.recording_stream!r}; it must be a"
+                " rerun.RecordingStream. A file's name is path."
+            )
+        if self.blueprint is not None and not hasattr(self.blueprint, "to_blueprint"):
+            raise ValueError(
+                f"{name}.blueprint is {self.blueprint!r}; it must be a blueprint, container or view"
+                " of rerun.blueprint."
+            )
+        if not 0 < self.web_port < 1 << 16:
+            raise ValueError(f"{name}.web_port must be from 1 to 65535, got {self.web_port}.")
+        if not set(self.geom_groups) <= set(range(mujoco.mjNGROUP)):
+            raise ValueError(
+                f"{name}.geom_groups is {self.geom_groups}; groups are from 0 to"
+                f" {mujoco.mjNGROUP - 1}."
+            )
         if isinstance(self.channels, str):
             raise ValueError(f"{name}.channels is a text; write ({self.channels!r},) for one.")
 
@@ -150,7 +172,14 @@ class RerunRecorderCfg(RecorderTermCfg):
         if isinstance(self.envs, int):
             values["envs"] = min(self.envs, num_envs)
         default = _LIVE_CHUNK if self.live else _FILE_CHUNK
-        return RolloutRecorderCfg(
+        return _Rows(
             **values,
             block_steps=self.chunk_steps or default,
         )
+
+
+class _Rows(RolloutRecorderCfg):
+    """What the rollout recorder is told; messages call it what the user has written."""
+
+
+_Rows.__name__ = RerunRecorderCfg.__name__

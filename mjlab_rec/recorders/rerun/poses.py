@@ -21,9 +21,17 @@ PREFIX = "pose/"
 # Of what can be seen, that which places or shapes geoms, cameras and contacts.
 _NEEDED = ("qpos0", "body_", "jnt_", "geom_", "cam_", "mat_rgba")
 
+# What MuJoCo looks at before it looks for the contacts of two geoms.
+_CONTACT_FIELDS = ("geom_rbound", "geom_aabb", "geom_margin", "geom_gap")
 
-def pose_sources(env: Any) -> list[Source]:
-    """What must be recorded of every step, so that poses can be computed from it later."""
+
+def pose_sources(env: Any, contacts: bool) -> list[Source]:
+    """What must be recorded of every step, so that poses can be computed from it later.
+
+    Args:
+        env: The environment.
+        contacts: Whether contacts are as well.
+    """
     sim = env.sim
     readers: dict[str, Any] = {}
     if sim.mj_model.nq:
@@ -31,18 +39,19 @@ def pose_sources(env: Any) -> list[Source]:
     if sim.mj_model.nmocap:
         readers["mocap_pos"] = lambda: sim.data.mocap_pos
         readers["mocap_quat"] = lambda: sim.data.mocap_quat
-    for field in model_fields(env):
+    for field in model_fields(env, contacts):
         readers[field] = lambda field=field: getattr(sim.model, field)
     # Read as a step's result: at an episode's last step that is before the reset.
     return [Source(name=PREFIX + name, read=read, exact=True) for name, read in readers.items()]
 
 
-def model_fields(env: Any) -> list[str]:
-    """The fields of the model that differ from world to world and can be seen."""
+def model_fields(env: Any, contacts: bool) -> list[str]:
+    """The fields of the model that differ from world to world and place what can be seen."""
+    needed = [field for field in DRAWN_FIELDS if field.startswith(_NEEDED)]
     return [
         field
-        for field in DRAWN_FIELDS
-        if field in env.sim.expanded_fields and field.startswith(_NEEDED)
+        for field in (*needed, *(_CONTACT_FIELDS if contacts else ()))
+        if field in env.sim.expanded_fields
     ]
 
 
@@ -67,6 +76,8 @@ class Poser:
 
     def __init__(self, model: mujoco.MjModel, contacts: bool) -> None:
         self._puppet = Puppet(model)
+        # It would look at the boxes around bodies, which were computed for the compiled sizes.
+        self._puppet.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
         self._contacts = contacts
 
     def poses(self, block: Block, wanted: np.ndarray) -> Poses:

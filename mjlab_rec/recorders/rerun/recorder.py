@@ -13,6 +13,7 @@ import torch
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.cfg import typed
 from mjlab_rec.recorders.channels import Channel, Source
 from mjlab_rec.recorders.rerun.cfg import RerunRecorderCfg
 from mjlab_rec.recorders.rerun.poses import model_fields, pose_sources
@@ -50,8 +51,7 @@ class RerunRecorder(RolloutRecorder):
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         require("rerun", "rerun", "RerunRecorder")
-        if not isinstance(cfg, RerunRecorderCfg):
-            cfg = RerunRecorderCfg(**{"on_error": cfg.on_error, **cfg.params})
+        cfg = typed(cfg, RerunRecorderCfg)
         cfg.check()
         self.rerun_cfg = cfg
         """What this recorder was told."""
@@ -93,13 +93,14 @@ class RerunRecorder(RolloutRecorder):
             stream=cfg.recording_stream,
             urls=urls if cfg.connect is None else [*urls, cfg.connect],
             model=sim.mj_model,
-            per_world=model_fields(self._env),
+            per_world=model_fields(self._env, cfg.contacts),
             origins=origins,
             groups=cfg.geom_groups,
             contacts=cfg.contacts,
             cameras=cfg.cameras,
             blueprint=cfg.blueprint,
             by_episode=self._by_episode,
+            viewers_may_go=bool(cfg.path) or cfg.connect is None,
         )
         return partial(RerunWriter, target=target)
 
@@ -124,7 +125,7 @@ class RerunRecorder(RolloutRecorder):
             self._close_viewers()
 
     def _prepare(self) -> None:
-        more = pose_sources(self._env)
+        more = pose_sources(self._env, self.rerun_cfg.contacts)
         if self._together:
             more.append(Source(name=ACTIVE, read=self._active, when="before"))
         self._sources = [*self._asked, *more]
@@ -161,11 +162,14 @@ class _Together:
 def _check_url(url: str) -> None:
     """Say at once if no viewer is there; Rerun would only say it after a while."""
     address = urlsplit(url)
-    if address.scheme not in ("rerun", "rerun+http", "rerun+https") or not address.hostname:
+    try:
+        port = address.port or _PORTS[address.scheme]
+    except (KeyError, ValueError):  # What urlsplit says of a port that is no number.
+        port = None
+    if port is None or not address.hostname:
         raise ValueError(
             f"{url!r} is no viewer's URL. It looks like 'rerun+http://127.0.0.1:9876/proxy'."
         )
-    port = address.port or _PORTS[address.scheme]
     if not listens(address.hostname, port):
         raise DataError(
             f"No Rerun viewer listens at {address.hostname}:{port}. Start one with the command"

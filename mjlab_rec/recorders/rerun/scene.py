@@ -1,6 +1,6 @@
 """What Rerun is told once about a model: the shape and colour of each geom, and where cameras are.
 
-Nothing here knows time. What moves is written by ``rerun_writer``.
+Nothing here knows time. What moves is written by ``writer``.
 """
 
 from __future__ import annotations

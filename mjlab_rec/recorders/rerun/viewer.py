@@ -7,7 +7,6 @@ otherwise.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import socket
 import subprocess
 import time
@@ -21,7 +20,7 @@ from mjlab_rec.utils.extras import require
 LOOPBACK = "127.0.0.1"
 
 # A shell that waits for the end of its input, which comes when this process ends, however it ends.
-_GUARD = "{program} & child=$!; read _; kill $child 2>/dev/null; wait $child"
+_GUARD = "read _; kill {pid} 2>/dev/null"
 _PATIENCE_S = 20.0
 
 
@@ -43,19 +42,13 @@ class RerunViewer:
             web_port = _free_port(web_port, but=self.port)
             options += ["--serve-web", "--web-viewer-port", str(web_port)]
             self.page = f"http://{LOOPBACK}:{web_port}/?url={quote(self.url, safe='')}"
-        command = [program(), *options]
-        if kind == "web":
-            command = ["sh", "-c", _GUARD.format(program=shlex.join(command))]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if kind == "web" else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # A Ctrl-C in the terminal is for the simulation, which closes what it has opened.
-            start_new_session=True,
-        )
+        self._guard: subprocess.Popen[bytes] | None = None
         self._stays = kind == "native"
+        self._process = _started([program(), *options], subprocess.DEVNULL)
         try:
+            if kind == "web":
+                guard = ["sh", "-c", _GUARD.format(pid=self._process.pid)]
+                self._guard = _started(guard, subprocess.PIPE)
             for port in [self.port, web_port] if kind == "web" else [self.port]:
                 self._wait_for(port)
         except BaseException:
@@ -72,11 +65,11 @@ class RerunViewer:
         """End it, unless it is a window. May be called twice."""
         if self._stays:
             return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        else:
-            self._process.terminate()
+        self._process.terminate()
         self._process.wait()
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()
+            self._guard.wait()
 
     def _wait_for(self, port: int) -> None:
         deadline = time.monotonic() + _PATIENCE_S
@@ -90,6 +83,17 @@ class RerunViewer:
             if time.monotonic() > deadline:
                 raise DataError(f"The Rerun viewer did not start within {_PATIENCE_S:.0f} s.")
             time.sleep(0.02)
+
+
+def _started(command: list[str], stdin: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A Ctrl-C in the terminal is for the simulation, which closes what it has opened.
+        start_new_session=True,
+    )
 
 
 def program() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from mjlab_rec.recorders.rerun.poses import PREFIX, Poser, Poses, joined, unmove
 
 ACTIVE = "active"
 """Name of the channel that tells which environments a trigger wants."""
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_S = 60.0
 _CANNOT = "Rerun cannot write the recording: {error}"
@@ -49,6 +52,9 @@ class RerunTarget:
     by_episode: bool = False
     """Whether each episode has timelines of its own."""
 
+    viewers_may_go: bool = True
+    """Whether it goes on if a viewer ends, which somebody may just have closed."""
+
 
 class RerunWriter(Writer):
     """Sends blocks to Rerun, and waits for each to arrive."""
@@ -61,6 +67,7 @@ class RerunWriter(Writer):
         self._target = target
         self._lanes = len(info.envs)
         self._stream: Any = None
+        self._viewer_is_gone = False
         self._claim = Claim(options.path, options.if_exists) if options.path else None
         try:
             model = target.model
@@ -105,8 +112,8 @@ class RerunWriter(Writer):
             for spec in self.info.channels:
                 if spec.name != ACTIVE and not spec.name.startswith(PREFIX):
                     self._write_channel(block, frames, spec, wanted)
-        self._write_ends(block)
-        self._flush()
+        self._write_ends(block, wanted)
+        self._flush(self._target.viewers_may_go)
 
     def write_episode(self, episode: Episode) -> None:
         """Not used: environments share their entities, so blocks are written."""
@@ -242,13 +249,14 @@ class RerunWriter(Writer):
         for geom in self._geoms:
             if geom.varies:
                 self._write_looks(block, frames, geom)
-        if target.cameras:
+        first = frames.chosen(wanted[:, 0])  # Cameras are those of the first environment.
+        if target.cameras and len(first.rows):
             for camera in range(target.model.ncam):
                 columns = rr.Transform3D.columns(
-                    translation=poses.camera_pos[rows, camera] + target.origins[0],
-                    quaternion=poses.camera_quat[rows, camera],
+                    translation=poses.camera_pos[first.rows, camera] + target.origins[0],
+                    quaternion=poses.camera_quat[first.rows, camera],
                 )
-                self._columns.send(self._camera_path(camera), frames, columns, None)
+                self._columns.send(self._camera_path(camera), first, columns, None)
         if target.contacts:
             found = [
                 [points + target.origins[lane] for lane, points in poses.contacts[row]]
@@ -311,21 +319,25 @@ class RerunWriter(Writer):
             columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
             self._columns.send(path, times, columns, self._lanes)
 
-    def _write_ends(self, block: Block) -> None:
-        """A line of text for each episode that ended."""
+    def _write_ends(self, block: Block, wanted: np.ndarray) -> None:
+        """A line of text for each episode that ended and is shown."""
         ends = block.ends
-        if not len(ends):
+        here = ends.row >= 0
+        is_shown = ~here  # Of what ended before the block it is not known here.
+        is_shown[here] = wanted[ends.row[here], ends.lane[here]]
+        shown = np.flatnonzero(is_shown)
+        if not len(shown):
             return
         envs = np.asarray(self.info.envs)[ends.lane]
         texts = []
-        for i in range(len(ends)):
+        for i in shown:
             how = "terminated" if ends.terminated[i] else "cut"
             how = "truncated" if ends.truncated[i] and not ends.terminated[i] else how
             texts.append(
                 f"env {envs[i]}: episode {ends.episode[i]} {how} after {ends.length[i]} steps,"
                 f" return {ends.total[i]:.6g}"
             )
-        frames = Frames(ends.row, ends.at)
+        frames = Frames(ends.row[shown], ends.at[shown])
         self._columns.send("/episodes", frames, self._rr.TextLog.columns(text=texts), None)
 
     # -- to Rerun ----------------------------------------------------------------------------------
@@ -337,9 +349,13 @@ class RerunWriter(Writer):
     def _log(self, path: str, archetype: Any) -> None:
         self._stream.log(path, archetype, static=True, strict=True)
 
-    def _flush(self) -> None:
+    def _flush(self, viewers_may_go: bool = False) -> None:
         """Wait until everything is written, so that a kill cannot lose it; say if it cannot be."""
         try:
             self._stream.flush(timeout_sec=_FLUSH_S)
         except (RuntimeError, ValueError) as error:
-            raise DataError(_CANNOT.format(error=error)) from error
+            if not (viewers_may_go and self._target.urls and "gRPC" in str(error)):
+                raise DataError(_CANNOT.format(error=error)) from error
+            if not self._viewer_is_gone:
+                logger.warning("A Rerun viewer has ended; recording goes on without it. %s", error)
+            self._viewer_is_gone = True
