@@ -156,9 +156,20 @@ def explained(args: TaskArgs) -> Iterator[None]:
         from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
         explained = ValueError, DataError, MissingExtraError, UnavailableError
-        if args.verbose or not isinstance(error, explained):
+        # Recorders that failed to close come together.
+        errors = list(_leaves(error))
+        if args.verbose or not all(isinstance(e, explained) for e in errors):
             raise
-        fail(f"{error} (--verbose shows where this comes from.)")
+        fail(f"{' '.join(map(str, errors))} (--verbose shows where this comes from.)")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """An error, or all those in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def run(main: Callable[[], None]) -> None:
@@ -250,8 +261,9 @@ def print_recordings(recorders: dict[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for name, recorder in recorders.items():
-        files = list(progress(recorder).files)
-        if not files:
+        said = progress(recorder)
+        files = list(said.files)
+        if not files and not said.page:
             console.print(f"\nRecorder {name} wrote no files.", markup=False)
         plain = [file for file in files if file.suffix in _PLAIN_FILES]
         if plain:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from mjlab_rec.utils.lookup import look_up
+from mjlab_rec.utils.lookup import import_here, look_up
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -118,9 +117,7 @@ def load_rl_cfg(task_id: str) -> Any:
 
 def import_task_module(name: str) -> None:
     """Import a module that registers tasks; the current folder is searched too."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    importlib.import_module(name)
+    import_here(name)
 
 
 def import_subpackages(package: str) -> None:

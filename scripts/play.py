@@ -31,7 +31,7 @@ class PlayArgs(cli.RecordArgs):
     own that takes the environment and returns a policy is named as package.module:function."""
     steps: int | None = None
     """Stop after this many control steps of every environment. Without --steps, --episodes and
-    --seconds it is 1000, or until the viewer is closed."""
+    --seconds it is 1000, or until the viewer is closed, or until Ctrl-C if there is a page."""
     episodes: int | None = None
     """Stop when this many episodes have ended, counted over all environments."""
     seconds: float | None = None
@@ -59,10 +59,13 @@ def main() -> None:
 
     with cli.explained(args):
         maker = policy_maker(args.agent)
-        with ManagerBasedRlEnv(env_cfg, device=args.device) as env:
-            finished = run(env, maker(env), args, started)
-    manager = env.recorder_manager
-    cli.print_recordings({name: manager.get_term(name) for name in manager.active_terms})
+        env = ManagerBasedRlEnv(env_cfg, device=args.device)
+        recorders = {n: env.recorder_manager.get_term(n) for n in env.recorder_manager.active_terms}
+        try:
+            with env:
+                finished = run(env, maker(env), args, started)
+        finally:
+            cli.print_recordings(recorders)
     if not finished:
         raise SystemExit(130)
 
@@ -74,8 +77,10 @@ def check(args: PlayArgs) -> None:
     if len(given) > 1:
         cli.fail(f"{' and '.join(given)} exclude each other: give one of them.")
     for name, limit in limits.items():
-        if limit is not None and limit <= 0:
-            cli.fail(f"{name}: {limit} is too few. Choose more than 0.")
+        if limit is not None and not 0 < limit < math.inf:
+            cli.fail(f"{name}: {limit} does not do. Choose more than 0, and not infinity.")
+    if args.episodes is not None and args.no_terminations:
+        cli.fail("--episodes would never be reached with --no-terminations. Give --steps instead.")
 
 
 def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
@@ -89,11 +94,14 @@ def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
 def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:
     """Step the environment and print what came of it; False if Ctrl-C ended it early."""
     from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.sim.viewer_config import camera_id
     from mjlab_rec.viewer import make_viewer
     from mjlab_rec.viewer.playback import Playback
     from mjlab_rec.viewer.terminal import TerminalProgress
 
     console = Console()
+    if env.cfg.viewer.camera is not None:
+        camera_id(env.cfg.viewer.camera, env.sim.mj_model)  # Complains if there is no such camera.
     viewer = make_viewer(args.viewer, env)
     console.print(
         f"{args.task}: {env.num_envs} environments, engine {env.sim.engine_name} on {env.device}, "
@@ -102,9 +110,8 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
         soft_wrap=True,
     )
     returns = Returns(env)
-    steps = step_limit(args, env.step_dt, endless=viewer is not None)
-    unit = "steps" if args.episodes is None else "episodes"
-    progress = TerminalProgress(env, args.episodes or steps, unit, console)
+    steps: int | None = None
+    progress = TerminalProgress(env, "steps" if args.episodes is None else "episodes", console)
 
     def on_step(result: StepReturn) -> None:
         returns.add_step()
@@ -121,8 +128,12 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
     with playback, progress:
         try:
             env.reset()
-            for page in pages(env, viewer):
-                console.print(f"Watch it at {page}", highlight=False, soft_wrap=True)
+            watched = pages(env, viewer)
+            steps = step_limit(args, env.step_dt, endless=viewer is not None or bool(watched))
+            progress.expect(args.episodes or steps)
+            until = "" if args.episodes or steps or viewer else ", until Ctrl-C"
+            for page in watched:
+                console.print(f"Watch it at {page}{until}", highlight=False, soft_wrap=True)
             ready = time.perf_counter()
             playback.run(done, on_step)
         except KeyboardInterrupt:

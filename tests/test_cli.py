@@ -278,6 +278,26 @@ def test_play_records_and_reads_back_what_it_recorded(tmp_path):
         assert rollouts.summary().splitlines()[-1] in ran.stdout
 
 
+FAULTY = """
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.managers import RecorderTerm
+
+class Faulty(RecorderTerm):
+    def close(self):
+        raise DataError("the disk is full")
+"""
+
+
+def test_play_shows_what_was_recorded_even_if_a_recorder_fails_to_close(tmp_path):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    # The module is in the current folder, which the script is not.
+    words = "--task cartpole-balance --steps 8 --record hdf5 --record faulty:Faulty"
+    ran = run_script("play.py", *words.split(), cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "Recorder hdf5 wrote rollouts/cartpole-balance/hdf5.h5" in ran.stdout
+    assert "Error: the disk is full" in ran.stderr and "Traceback" not in ran.stderr
+
+
 def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
     words = "--task cartpole-balance --num-envs 2 --steps 100000000 --record hdf5 --record.every 5"
     argv = [sys.executable, str(ROOT / "scripts" / "play.py"), *words.split()]
@@ -318,7 +338,10 @@ def test_play_without_terminations_lets_no_episode_end():
     ("words", "message"),
     [
         ("--steps 5 --episodes 2", "--steps and --episodes exclude each other"),
-        ("--seconds -1", "--seconds: -1.0 is too few."),
+        ("--seconds -1", "--seconds: -1.0 does not do."),
+        ("--seconds inf", "--seconds: inf does not do."),
+        ("--episodes 3 --no-terminations", "--episodes would never be reached"),
+        ("--camera nosuch --steps 3", "There is no camera 'nosuch'"),
         ("--agent rondom", "Unknown agent 'rondom'. Did you mean 'random'?"),
         ("--video --camera 7", "There is no camera 7"),
     ],
@@ -371,6 +394,25 @@ def test_play_says_what_the_machine_lacks_before_it_runs(words, message, monkeyp
     assert ran.returncode == 2, ran.stderr
     assert message.lower() in ran.stderr.lower() and "Traceback" not in ran.stderr
     assert "Until the first step" not in ran.stdout
+
+
+@pytest.mark.parametrize("words", ["--viewer native", "--plot --record.backend window"])
+def test_play_says_that_nobody_answers_at_the_display(words, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("DISPLAY", ":77")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    ran = run_script("play.py", "--task", "cartpole-balance", *words.split(), cwd=tmp_path)
+    assert ran.returncode == 2, ran.stderr
+    assert "Nobody answers at the display :77" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_a_plot_without_a_path_does_not_replace_another(tmp_path):
+    pytest.importorskip("matplotlib")
+    words = "--task cartpole-balance --steps 3 --plot --record.backend file"
+    for _ in range(2):
+        ran = run_script("play.py", *words.split(), cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+    assert len(list(tmp_path.rglob("live_plot*.png"))) == 2
 
 
 def test_play_refuses_an_unknown_task_with_the_nearest():

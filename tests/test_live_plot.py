@@ -36,6 +36,7 @@ from mjlab_rec.recorders.live_plot.panels import Arrays, Frame, Panel
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 from mjlab_rec.recorders.presets import PRESETS, load_preset
 from mjlab_rec.recorders.progress import progress
+from mjlab_rec.utils import display as display_module
 from mjlab_rec.utils.extras import MissingExtraError
 from mjlab_rec.utils.page import open_page
 from mjlab_rec.utils.plain_data import build
@@ -599,17 +600,22 @@ def test_auto_takes_the_first_that_is_possible(monkeypatch):
         with make(backend="auto", **fields) as env:
             return recorder(env).where
 
+    monkeypatch.setattr(display_module, "_responds", lambda name: name == ":0")
     monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert where() == "page"
     cfg = LivePlotRecorderCfg(func=Kept, path="a.png")
     with ManagerBasedRlEnv(cart_cfg(1, recorders={"plot": cfg})) as env:
         assert recorder(env).where == "png"
     monkeypatch.setitem(sys.modules, "viser", None)
     assert where() == "window"
-    monkeypatch.delenv("DISPLAY")
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":1")
     assert where() == "png"
-    with pytest.raises(ValueError, match="there is no display for backend="):
+    with pytest.raises(ValueError, match="cannot open one. Nobody answers at the display :1"):
+        make(backend="window")
+    monkeypatch.delenv("DISPLAY")
+    assert where() == "png"
+    with pytest.raises(ValueError, match="cannot open one. There is no display"):
         make(backend="window")
 
 
@@ -879,6 +885,7 @@ def test_closing_the_window_ends_the_drawing_and_not_the_rollout(monkeypatch):
         def close(self):
             asked.append("close")
 
+    monkeypatch.setattr(display_module, "_responds", lambda name: True)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(window, "FigureProcess", Process)
     with make(func=LivePlotRecorder, backend="window") as env:

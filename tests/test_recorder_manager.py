@@ -14,6 +14,7 @@ import torch
 from fakes import FakeEnv
 from worlds import actions, cart_cfg
 
+from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers import NullManager, RecorderManager, RecorderTerm, RecorderTermCfg
 
@@ -434,3 +435,22 @@ def test_a_recorder_written_as_mjlab_documents_runs_unchanged(tmp_path: Path):
     assert header == ["step", "obs", "action", "reward"]
     assert [int(row[0]) for row in rows] == [step for step in range(1, 7) for _ in range(4)]
     assert [float(row[3]) for row in rows] == pytest.approx(torch.cat(rewards).tolist())
+
+
+def test_a_recorder_that_cannot_start_stays_stopped_and_the_rollout_goes_on(tmp_path):
+    (tmp_path / "a.csv").write_text("mine")
+    from mjlab_rec.recorders import CsvRecorderCfg
+
+    recorder = CsvRecorderCfg(path=str(tmp_path / "a.csv"), autostart=False)
+    with ManagerBasedRlEnv(cart_cfg(2, recorders={"table": recorder})) as env:
+        env.reset()
+        env.step(actions(1, 2)[0])
+        for _ in range(2):
+            with pytest.raises(DataError, match="exists already"):
+                env.recorder_manager.start("table")
+            assert env.recorder_manager.get_term("table").state == "stopped"
+            env.step(actions(1, 2)[0])
+        (tmp_path / "a.csv").unlink()
+        env.recorder_manager.start("table")
+        env.step(actions(1, 2)[0])
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 2

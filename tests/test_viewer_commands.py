@@ -64,6 +64,17 @@ def test_other_environments_and_later_random_numbers_do_not_notice():
     assert torch.equal(plain[-1], held[-1])
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [([[1.0, 2.0]], r"shape \(1, 2\), but \(1, 1\) is needed"), ([[float("nan")]], "finite")],
+)
+def test_a_command_that_does_not_fit_is_refused_and_nothing_is_held(env, command, message):
+    term = env.command_manager.get_term("goal")
+    with pytest.raises(ValueError, match=message):
+        term.hold(torch.tensor(command), torch.tensor([1]))
+    assert not term.held.any() and term.command.isfinite().all()
+
+
 def test_a_released_command_moves_again(env):
     hold_command(env, "goal", 0, [5.0])
     env.step(actions(1)[0])

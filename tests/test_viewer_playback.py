@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +45,7 @@ class StubEnv:
     def __init__(self, log: list[Any], auto_reset: bool = True) -> None:
         self.log = log
         self.obs_buf: dict[str, torch.Tensor] = {}
-        self.cfg = SimpleNamespace(auto_reset=auto_reset)
+        self.cfg = SimpleNamespace(auto_reset=auto_reset, viewer=SimpleNamespace(env_idx=0))
         self.device = "cpu"
         self.over: list[int] = []
 
@@ -397,7 +398,8 @@ def test_an_unknown_viewer_is_refused_with_a_proposal():
 def test_without_a_display_auto_takes_the_web_page_and_without_viser_none(monkeypatch, caplog):
     import importlib.util
 
-    from mjlab_rec.viewer import choice, display
+    from mjlab_rec.utils import display
+    from mjlab_rec.viewer import choice
 
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -407,15 +409,20 @@ def test_without_a_display_auto_takes_the_web_page_and_without_viser_none(monkey
         importlib.util, "find_spec", lambda name: True if "viser" in name else there(name)
     )
     assert choice.best_viewer() == "web"
+    monkeypatch.setenv("DISPLAY", ":77")  # Where nobody answers.
+    assert choice.best_viewer() == "web"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choice.best_viewer() == "none"
     assert "mjlab_rec[web]" in caplog.text
 
 
 def test_with_a_display_auto_takes_the_window(monkeypatch):
-    from mjlab_rec.viewer import choice, display
+    from mjlab_rec.utils import display
+    from mjlab_rec.viewer import choice
 
     monkeypatch.setattr(display.sys, "platform", "linux")
+    monkeypatch.setattr(display, "_responds", lambda name: name == ":5")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":5")
     assert choice.best_viewer() == "native"
 
@@ -446,6 +453,18 @@ def test_the_latest_worker_leaves_out_what_it_has_no_time_for():
 
 
 def test_what_the_latest_worker_raises_comes_back():
+    def work(item: int) -> None:
+        raise OSError("page lost")
+
+    worker = LatestWorker("test", work)
+    deadline = time.monotonic() + TIMEOUT_S
+    with pytest.raises(OSError, match="page lost"):
+        while time.monotonic() < deadline:
+            worker.offer(1)
+    worker.close()
+
+
+def test_what_the_latest_worker_raised_last_is_logged(caplog):
     failed = threading.Event()
 
     def work(item: int) -> None:
@@ -456,5 +475,5 @@ def test_what_the_latest_worker_raises_comes_back():
     worker.offer(1)
     assert failed.wait(TIMEOUT_S)
     worker.close()
-    with pytest.raises(OSError, match="page lost"):
-        worker.offer(2)
+    (record,) = caplog.records
+    assert record.getMessage() == "test failed." and "page lost" in str(record.exc_info[1])

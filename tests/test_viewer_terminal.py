@@ -25,13 +25,14 @@ def recorder(**attributes: Any) -> Any:
     return SimpleNamespace(**{"state": "recording", **attributes})
 
 
-def drawn(manager: Any, steps: int = 3, terminal: bool = True) -> str:
+def drawn(manager: Any, steps: int = 3, terminal: bool = True, width: int = 200) -> str:
     """What a terminal shows after steps of 16 environments, 0.2 s each."""
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=200, color_system=None)
+    console = Console(file=out, force_terminal=terminal, width=width, color_system=None)
     env = SimpleNamespace(num_envs=16, recorder_manager=manager)
     times = iter(i * 0.2 for i in range(100))
-    with TerminalProgress(env, 10, "steps", console, clock=lambda: next(times)) as bar:
+    with TerminalProgress(env, "steps", console, clock=lambda: next(times)) as bar:
+        bar.expect(10)
         for done in range(1, steps + 1):
             bar.step(done)
         assert bar.steps == steps
@@ -46,14 +47,26 @@ def test_speed_is_that_of_all_environments():
 def test_recorders_show_what_they_wrote():
     text = drawn(
         Manager(
-            csv=recorder(rows=12_000, nbytes=3_140_000, dropped_rows=0),
+            csv=recorder(rows=12_000, rows_unit="steps", nbytes=3_140_000, dropped_rows=0),
             video=recorder(rows=5, state="stopped", dropped_rows=7),
             mine=recorder(rows=[1, 2]),
         )
     )
-    assert "csv 12,000 rows 3.1 MB" in text
+    assert "| csv 12,000 steps 3.1 MB | video" in text
     assert "video 5 rows 0 B 7 dropped! stopped" in text
     assert "mine 0 rows 0 B" in text
+
+
+def test_on_a_narrow_terminal_only_recorders_give_way():
+    manager = Manager(
+        csv=recorder(rows=12_000, rows_unit="steps", nbytes=3_140_000),
+        hdf5=recorder(rows=12_000, rows_unit="steps", nbytes=3_140_000),
+        video=recorder(rows=500, rows_unit="pictures", nbytes=1_140_000),
+    )
+    text = drawn(manager, width=80)
+    assert "3/10" in text and "80 env-steps/s" in text
+    for words in ("csv 12,000", "hdf5 12,000", "video 500", "pictures"):
+        assert words in " ".join(text.split())
 
 
 def test_nothing_is_written_where_there_is_no_terminal():
@@ -68,7 +81,7 @@ def test_it_is_redrawn_at_most_ten_times_a_second():
     env = SimpleNamespace(num_envs=1, recorder_manager=manager)
     times = iter(i * 0.01 for i in range(1000))
     console = Console(file=io.StringIO(), force_terminal=True)
-    with TerminalProgress(env, None, "steps", console, clock=lambda: next(times)) as bar:
+    with TerminalProgress(env, "steps", console, clock=lambda: next(times)) as bar:
         for done in range(101):
             bar.step(done)
     assert 9 <= len(asked) <= 11

@@ -18,11 +18,13 @@ from worlds import cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import CsvRecorderCfg
+from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer import make_viewer
 from mjlab_rec.viewer.frame import FrameReader, spread
 from mjlab_rec.viewer.history import History
 from mjlab_rec.viewer.playback import Playback
 from mjlab_rec.viewer.web import WebViewer
+from mjlab_rec.viewer.web_commands import CommandControls
 
 PATIENCE_S = 30.0
 EPISODE = 1000
@@ -61,6 +63,12 @@ class Stage:
         self.playback.close()
         self.env.close()
         assert not isinstance(self.end, BaseException), self.end
+
+
+class Nothing:
+    """A viewer that shows nothing."""
+
+    closed_by_user = False
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -182,7 +190,7 @@ def test_the_record_button_starts_and_stops_a_recorder(stage, visit, screenshot,
     button(page, "Stop table").wait_for()
     for _ in range(3):
         show.playback.single_step()
-    page.get_by_text("recording · 3 rows").wait_for()
+    page.get_by_text("recording · 3 steps").wait_for()
 
     button(page, "Stop table").click()
     button(page, "Start table").wait_for()
@@ -216,6 +224,93 @@ def test_a_recorder_that_fails_to_stop_is_reported_on_the_page(stage, visit, tmp
     page.get_by_text("the disk is full").wait_for()
     assert show.end is None
     del recorder.stop
+
+
+@pytest.fixture
+def drive() -> Iterator[Callable[..., Any]]:
+    """Makes a viewer whose frames are drawn when asked for, without a browser."""
+    pytest.importorskip("mjviser", reason="needs mjviser")
+    made: list[Playback] = []
+
+    def drive(num_envs: int) -> tuple[Playback, WebViewer, Callable[[], None]]:
+        env = ManagerBasedRlEnv(cart_cfg(num_envs))
+        viewer = WebViewer(env, port=18080)
+        made.append(Playback(env, lambda _: torch.zeros(num_envs, 1), viewers=[viewer]))
+        playback = made[-1]
+        playback.run(lambda: True)
+
+        def frame() -> None:
+            playback._serve()
+            viewer._draw(viewer._reader.read())
+
+        return playback, viewer, frame
+
+    yield drive
+    for playback in made:
+        playback.close()
+        playback.env.close()
+
+
+def test_sliders_show_the_command_of_the_environment_that_is_chosen(drive):
+    playback, viewer, frame = drive(3)
+    (controls,) = (part for part in viewer._parts if isinstance(part, CommandControls))
+    (slider,), box = controls._sliders["goal"], controls._held["goal"]
+    goal = playback.env.command_manager.get_command("goal")
+    frame()
+    slider.value = 0.9
+    controls._ask("goal", hold=True)
+    frame()
+    for shown, held in ((1, False), (0, True), (2, False), (0, True)):
+        playback.show(shown)
+        frame()
+        assert box.value == held
+        assert slider.value == pytest.approx(float(goal[shown, 0]), abs=slider.step)
+    # Held, but another environment is chosen before a frame tells of it.
+    playback.show(1)
+    frame()
+    controls._ask("goal", hold=True)
+    playback.show(2)
+    frame()
+    assert not box.value
+    goal[2] = -0.5
+    frame()
+    assert slider.value == pytest.approx(-0.5, abs=slider.step)
+
+
+def test_plots_are_of_the_environment_that_is_chosen_also_in_a_pause(drive):
+    playback, viewer, frame = drive(3)
+    playback.run(lambda: playback.steps == 5, lambda _: frame())
+    plot = viewer._plots._observations
+    assert len(plot._handle.data[0]) > 3
+    playback.show(2)
+    frame()
+    assert [len(column) for column in plot._handle.data[:2]] == [1, 1]
+
+
+def test_a_page_has_room_for_one_viewer(drive):
+    playback, viewer, _ = drive(1)
+    with pytest.raises(UnavailableError, match="another viewer on the page at port 18080"):
+        WebViewer(playback.env, port=18080)
+    assert viewer._page.server.get_port()  # It goes on.
+    playback.close()
+    again = WebViewer(playback.env, port=18080)
+    again.close()
+
+
+def test_the_viewer_begins_with_the_environment_and_the_view_of_the_config():
+    cfg = cart_cfg(4)
+    cfg.viewer.env_idx = 3
+    with ManagerBasedRlEnv(cfg) as env:
+        assert Playback(env, lambda _: torch.zeros(4, 1), viewers=[Nothing()]).shown == 3
+        env.cfg.viewer.env_idx = 4
+        with pytest.raises(ValueError, match="env_idx is 4, but there are 4"):
+            Playback(env, lambda _: torch.zeros(4, 1), viewers=[Nothing()])
+
+
+def test_the_page_shows_as_wide_an_angle_as_pictures_do(drive):
+    _, viewer, _ = drive(1)
+    fov = viewer._page.server.initial_camera.fov
+    assert fov == pytest.approx(np.deg2rad(viewer._env.sim.mj_model.vis.global_.fovy))
 
 
 def test_environments_are_chosen_shown_together_and_followed(stage, visit, screenshot, canvas):
@@ -325,7 +420,8 @@ def test_watching_changes_no_bit_of_the_rollout(visit):
         playback.run(lambda p=playback: p.steps == 1, keep)  # The page is there from now on.
         if viewer is not None:
             visit(viewer.url)
-            until(lambda v=viewer: v._clients == 1)
+            server = viewer._page.server
+            until(lambda s=server: len(s.get_clients()) == 1)
             playback.show_all()
         playback.run(lambda p=playback: p.steps == 60, keep)
         kept.append(torch.rand(3, generator=env.rng.actuation))

@@ -31,7 +31,7 @@ class CommandTermCfg(abc.ABC):
     """Range in seconds from which the time to the next command is drawn."""
 
     debug_vis: bool = False
-    """Let the term draw its command in the viewers."""
+    """Let the term draw its command when ``debug_vis`` is called. No viewer here does so yet."""
 
     @abc.abstractmethod
     def build(self, env: ManagerBasedRlEnv) -> CommandTerm:
@@ -78,6 +78,14 @@ class CommandTerm(ManagerTermBase):
             command: Their commands, (len(env_ids), command_dim).
             env_ids: The environments.
         """
+        shape = tuple(self.command[env_ids].shape)
+        if tuple(command.shape) != shape:
+            raise ValueError(
+                f"{type(self).__name__}.hold: the commands have shape {tuple(command.shape)}, but"
+                f" {shape} is needed."
+            )
+        if not command.isfinite().all():
+            raise ValueError(f"{type(self).__name__}.hold: the commands must be finite numbers.")
         if self._held is None:
             self._held, self._held_command = self.held, self.command.clone()
         self._held[env_ids] = True

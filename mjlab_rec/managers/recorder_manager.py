@@ -205,8 +205,15 @@ class RecorderManager(ManagerBase):
                 logger.exception("Recorder '%s' failed to record an error of step().", name)
 
     def start(self, name: str) -> None:
-        """Let a recorder record (again)."""
-        self.get_term(name).start()
+        """Let a recorder record (again); one that cannot start is left as it was."""
+        term = self.get_term(name)
+        before = term.state
+        try:
+            term.start()
+        except BaseException:
+            if not term._recorder_closed:
+                term._set_state(before)
+            raise
 
     def pause(self, name: str) -> None:
         """Let a recorder leave out what happens until it is started again."""

@@ -16,13 +16,16 @@ class Progress:
     """recording, paused or stopped."""
 
     rows: int
-    """Rows, or frames, recorded."""
+    """How much was recorded."""
+
+    unit: str
+    """What is counted: "rows", "steps" (each a row of every environment) or "pictures"."""
 
     nbytes: int
     """Bytes written."""
 
     dropped: int
-    """Rows lost because writing could not keep up."""
+    """How much was lost because writing could not keep up."""
 
     files: tuple[Path, ...]
     """Files written, also those of recordings that were stopped."""
@@ -34,8 +37,8 @@ class Progress:
 def progress(recorder: Any) -> Progress:
     """Ask a recorder how far it has got.
 
-    Every recorder may answer by the attributes rows, nbytes, dropped_rows, files and page, and need
-    not.
+    Every recorder may answer by the attributes rows, rows_unit, nbytes, dropped_rows, files and
+    page, and need not.
     """
 
     def number(name: str) -> int:
@@ -49,6 +52,7 @@ def progress(recorder: Any) -> Progress:
     return Progress(
         state=recorder.state,
         rows=number("rows"),
+        unit=str(getattr(recorder, "rows_unit", "rows")),
         nbytes=number("nbytes"),
         dropped=number("dropped_rows"),
         files=tuple(file for file in files if isinstance(file, Path)),

@@ -50,6 +50,8 @@ class RolloutRecorder(RecorderTerm):
     sums_reward_terms: ClassVar[bool] = False
     """Whether ends of episodes carry the sum of each reward term."""
 
+    rows_unit = "steps"
+
     # Episodes are counted also while no rows are recorded.
     hooks_when_idle = (
         *("record_pre_reset", "record_post_reset", "record_post_step", "record_exception"),

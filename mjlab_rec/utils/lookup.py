@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from types import ModuleType
 from typing import Any
 
 from mjlab_rec.utils.string import nearest
+
+
+def import_here(name: str) -> ModuleType:
+    """Import a module; the current folder is searched too, last."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return importlib.import_module(name)
 
 
 def look_up(target: str) -> Any:
@@ -14,7 +24,7 @@ def look_up(target: str) -> Any:
     if not (module_name and colon and name):
         raise ValueError(f"{target!r} does not name anything. Write 'package.module:name'.")
     try:
-        module = importlib.import_module(module_name)
+        module = import_here(module_name)
     except ModuleNotFoundError as error:
         # A module that exists but imports one that does not is the user's to debug.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):

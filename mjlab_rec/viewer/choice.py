@@ -6,9 +6,9 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any, get_args
 
+from mjlab_rec.utils.display import why_no_window
 from mjlab_rec.utils.string import nearest
 from mjlab_rec.viewer import ViewerName
-from mjlab_rec.viewer.display import why_no_window
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -42,12 +45,15 @@ class LatestWorker(Generic[Item]):
             self._changed.notify()
 
     def close(self) -> None:
-        """Finish the item in work, and end the thread. Idempotent."""
+        """Finish the item in work, and end the thread; log what went wrong. Idempotent."""
         with self._changed:
             self._ended = True
             self._item = []
             self._changed.notify()
         self._thread.join()
+        if self._error is not None:
+            error, self._error = self._error, None
+            logger.error("%s failed.", self._thread.name, exc_info=error)
 
     def _run(self) -> None:
         while True:

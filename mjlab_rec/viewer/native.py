@@ -11,8 +11,8 @@ import numpy as np
 
 from mjlab_rec.sim.snapshot import Puppet
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
+from mjlab_rec.utils.display import why_no_window
 from mjlab_rec.utils.extras import UnavailableError
-from mjlab_rec.viewer.display import why_no_window
 from mjlab_rec.viewer.frame import Frame, FrameReader, spread
 from mjlab_rec.viewer.latest import LatestWorker
 from mjlab_rec.viewer.native_figures import NativeFigures, status_texts
@@ -78,6 +78,8 @@ class NativeViewer:
         self.figures = NativeFigures()
         self.keys = NativeKeys(playback, self.figures)
         self._puppet = Puppet(env.sim.mj_model)
+        if cfg.fovy is not None:
+            self._puppet.model.vis.global_.fovy = cfg.fovy
         self._extra = Puppet(env.sim.mj_model)  # The window's own must stay at the one shown.
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._options.geomgroup[:] = cfg.geom_group

@@ -18,7 +18,7 @@ _MARGIN = 8
 class NativeFigures:
     """A figure of the reward terms and one of an observation term, in the window's lower corners.
 
-    Made and used by the thread that steps the environment.
+    Made by the thread that steps the environment, and used by the one that hands it to the window.
     """
 
     def __init__(self) -> None:

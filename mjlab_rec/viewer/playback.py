@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
+from mjlab_rec.sim.viewer_config import check_env_ids
+
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.envs.manager_based_rl_env import StepReturn
@@ -76,7 +78,8 @@ class Playback:
         self._wait = self._wait_for_request if wait is None else wait
         self._paused = False
         self._singles = 0
-        self._shown = 0
+        self._shown = env.cfg.viewer.env_idx if viewers else 0
+        check_env_ids([self._shown], env.num_envs)
         self._shows_all = False
         self._due: float | None = None
         self._period: float | None = None

@@ -17,8 +17,7 @@ logger = logging.getLogger(__name__)
 def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
     """Stop a recorder that records, start one that does not; returns what went wrong, if anything.
 
-    A button that fails is no reason to end the run: the recorder's own hooks raise what concerns
-    the recording.
+    A button that fails is no reason to end the run: a recorder that cannot start stays stopped.
     """
     manager = env.recorder_manager
     try:
@@ -34,7 +33,7 @@ def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
 
 def describe(progress: Progress) -> str:
     """A recorder's progress in one line."""
-    parts = [f"{progress.rows:,} rows", size(progress.nbytes)]
+    parts = [f"{progress.rows:,} {progress.unit}", size(progress.nbytes)]
     if progress.dropped:
-        parts.append(f"{progress.dropped:,} rows dropped")
+        parts.append(f"{progress.dropped:,} dropped")
     return f"{progress.state} · " + " · ".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 from mjlab_rec.recorders.progress import progress
 
@@ -19,7 +20,6 @@ class TerminalProgress:
 
     Args:
         env: The environment that is stepped.
-        total: How much there is to do, if that is known.
         unit: What is counted, such as "steps".
         console: Where to print.
         clock: Time in seconds.
@@ -28,7 +28,6 @@ class TerminalProgress:
     def __init__(
         self,
         env: Any,
-        total: int | None,
         unit: str,
         console: Console,
         clock: Callable[[], float] = time.perf_counter,
@@ -39,15 +38,17 @@ class TerminalProgress:
         self._clock = clock
         self._bar = Progress(
             TextColumn(unit),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}{task.fields[recorders]}", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
+            # Only this one gives way on a narrow terminal: to further lines.
+            TextColumn("{task.fields[recorders]}", markup=False, table_column=Column()),
             console=console,
             transient=True,
             disable=not console.is_terminal,
             auto_refresh=False,
         )
-        self._task = self._bar.add_task("", total=total, speed="", recorders="")
+        self._task = self._bar.add_task("", total=None, speed="", recorders="")
         self._drawn_at = self._clock()
         self._drawn_steps = 0
 
@@ -57,6 +58,10 @@ class TerminalProgress:
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.stop()
+
+    def expect(self, total: int | None) -> None:
+        """Say how much there is to do, if that is known."""
+        self._bar.update(self._task, total=total)
 
     def step(self, done: int) -> None:
         """Count a step, and say how much is done; redraws ten times a second."""
@@ -77,17 +82,17 @@ class TerminalProgress:
 
 
 def recorders_line(manager: Any) -> str:
-    """What each recorder has written, in a few words: `` | hdf5 12,000 rows 3.1 MB``."""
+    """What each recorder has written, in a few words: ``| hdf5 12,000 steps 3.1 MB``."""
     parts = []
     for name in manager.active_terms:
         said = progress(manager.get_term(name))
-        words = [name, f"{said.rows:,} rows", size(said.nbytes)]
+        words = [name, f"{said.rows:,} {said.unit}", size(said.nbytes)]
         if said.dropped:
             words.append(f"{said.dropped:,} dropped!")
         if said.state != "recording":
             words.append(said.state)
-        parts.append(" | " + " ".join(words))
-    return "".join(parts)
+        parts.append("| " + " ".join(words))
+    return " ".join(parts)
 
 
 def size(nbytes: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from mjlab_rec.utils.extras import require
+from mjlab_rec.utils.extras import UnavailableError, require
 from mjlab_rec.utils.page import open_page
 from mjlab_rec.viewer.frame import Frame, FrameReader
 from mjlab_rec.viewer.latest import LatestWorker
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _USER = "The web viewer"
+_in_use: weakref.WeakSet[Any] = weakref.WeakSet()  # Servers that show an environment.
 
 
 class WebViewer:
@@ -46,10 +48,16 @@ class WebViewer:
         require("mjviser", "web", _USER)
         self._env = env
         self._page = open_page(_USER, port, host)
+        if self._page.server in _in_use:
+            self._page.close()
+            raise UnavailableError(
+                f"There is another viewer on the page at port {port}. Give this one another port."
+            )
+        _in_use.add(self._page.server)
         self._period = 1.0 / rate_hz
         self._max_envs = max_envs
         self._next = 0.0
-        self._clients = 0
+        self._watched = False
         self._parts: list[Any] = []
         self._worker: LatestWorker[Frame] | None = None
         self._ended = self._closed = False
@@ -87,16 +95,18 @@ class WebViewer:
         self._parts.append(self._plots)
         self._draw(first)
         self._worker = LatestWorker("web viewer", self._draw)
-        server.on_client_connect(self._count_clients)
-        server.on_client_disconnect(self._count_clients)
         logger.info("The viewer is at %s", self.url)
 
     def update(self) -> None:
-        """Show what there is, if somebody looks and it is time."""
-        if self._clients and self._worker is not None and (now := self._clock()) >= self._next:
-            self._next = now + self._period
-            if not self._worker.busy:
-                self._worker.offer(self._reader.read())
+        """Show what there is, if it is time and somebody looks."""
+        if self._worker is None or (now := self._clock()) < self._next:
+            return
+        self._next = now + self._period
+        was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
+        if self._watched and not self._worker.busy:
+            if not was_watched:
+                self._plots.begin_anew()  # Nobody looked for a while: no line across the gap.
+            self._worker.offer(self._reader.read())
 
     def close(self) -> None:
         """Take everything off the page; the last user of the page closes it. Idempotent."""
@@ -110,6 +120,7 @@ class WebViewer:
                 for part in self._parts:
                     part.close()
         finally:
+            _in_use.discard(self._page.server)
             self._page.close()
 
     def _draw(self, frame: Frame) -> None:
@@ -117,11 +128,6 @@ class WebViewer:
         with server.atomic():
             for part in self._parts:
                 part.draw(frame)
-
-    def _count_clients(self, client: Any) -> None:
-        before, self._clients = self._clients, len(self._page.server.get_clients())
-        if not before:
-            self._plots.begin_anew()  # Nobody looked for a while: no line leads across the gap.
 
     def _end(self) -> None:
         self._ended = True

@@ -21,9 +21,10 @@ class CommandControls:
         self._held: dict[str, Any] = {}
         self._sliders: dict[str, list[Any]] = {}
         self._errors: dict[str, Any] = {}
-        # What the user did last to each term, until a frame shows it: frames read before that would
-        # put the sliders back under the user's hand.
-        self._wanted: dict[str, bool] = {}
+        self._shown: int | None = None
+        # What the user did last to each environment's term, until a frame shows it: frames read
+        # before that would put the sliders back under the user's hand.
+        self._wanted: dict[tuple[int, str], bool] = {}
         if not names:
             return
         self._folder = gui.add_folder("Commands")
@@ -34,13 +35,16 @@ class CommandControls:
 
     def draw(self, frame: Frame) -> None:
         """Let the sliders go along with the command where it is not set by hand."""
+        is_another = frame.shown != self._shown
+        self._shown = frame.shown
         for name, state in frame.commands.items():
-            if self._wanted.get(name, state.held) != state.held:
+            key = frame.shown, name
+            if self._wanted.get(key, state.held) != state.held:
                 continue
-            self._wanted.pop(name, None)
+            self._wanted.pop(key, None)
             if self._held[name].value != state.held:
                 self._held[name].value = state.held
-            if not state.held:
+            if is_another or not state.held:
                 for slider, value in zip(self._sliders[name], state.values, strict=True):
                     value = min(max(value, slider.min), slider.max)
                     if abs(value - slider.value) >= slider.step:
@@ -69,14 +73,14 @@ class CommandControls:
 
     def _ask(self, name: str, hold: bool) -> None:
         env, shown = self._playback.env, self._playback.shown
-        self._wanted[name] = hold
+        self._wanted[shown, name] = hold
         values = [float(slider.value) for slider in self._sliders[name]]
 
         def set_command() -> None:
             if not hold:
                 release_command(env, name, shown)
             elif (error := hold_command(env, name, shown, values)) is not None:
-                self._wanted.pop(name, None)
+                self._wanted.pop((shown, name), None)
                 self._errors[name].content = error
                 self._errors[name].visible = True
 

@@ -118,7 +118,8 @@ class RecordControls:
         self._errors: dict[str, str | None] = {}
         with self._folder:
             for name in playback.env.recorder_manager.active_terms:
-                path = getattr(playback.env.recorder_manager.get_term(name).cfg, "path", None)
+                cfg = getattr(playback.env.recorder_manager.get_term(name), "cfg", None)
+                path = getattr(cfg, "path", None)
                 hint = f"Writes to {path}" if path else None
                 self._buttons[name] = gui.add_button(f"Start {name}", hint=hint)
                 self._buttons[name].on_click(self._on_click(name))

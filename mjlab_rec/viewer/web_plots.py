@@ -78,7 +78,7 @@ class _Plot:
             self._handle = self._gui.add_uplot(
                 columns, self._series(), title=self._title, height=_HEIGHT, scales=_SCALES
             )
-        elif len(columns[0]) > 1:
+        else:
             self._handle.data = columns
 
     def clear(self) -> None:

@@ -54,11 +54,14 @@ class WebScene:
         self._cameras: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         look_at = np.zeros(3) if self.follows else np.array(cfg.lookat)
         position = look_at + _backward(cfg.azimuth, cfg.elevation) * cfg.distance
+        fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
         if cfg.camera is not None:
             number = camera_id(cfg.camera, model)
             data = self._puppet.pose(first.snapshot.wait(), first.row)
             position = data.cam_xpos[number].copy()
             look_at = position - data.cam_xmat[number].reshape(3, 3)[:, 2] * cfg.distance
+            fovy = model.cam_fovy[number]
+        server.initial_camera.fov = np.deg2rad(fovy)
         server.initial_camera.position = tuple(position)
         server.initial_camera.look_at = tuple(look_at)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,15 +14,17 @@ import torch
 from mjlab_rec.data.mp4 import find_ffmpeg
 from mjlab_rec.managers.recorder_manager import RecorderTerm
 from mjlab_rec.recorders.about import about
+from mjlab_rec.recorders.cfg import typed
+from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg
 from mjlab_rec.recorders.live_plot.drawer import Drawer
 from mjlab_rec.recorders.live_plot.panels import Backend, Frame, Panel
 from mjlab_rec.recorders.live_plot.sampler import Sampler, Snapshot
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
+from mjlab_rec.utils.display import why_no_display
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
-    from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg
 
 _LIVE_HZ = 10.0
 _QUEUE = 32  # Frames of a video that may wait to be drawn.
@@ -42,7 +42,10 @@ class LivePlotRecorder(RecorderTerm):
 
     cfg: LivePlotRecorderCfg
 
+    rows_unit = "steps"
+
     def __init__(self, cfg: LivePlotRecorderCfg, env: ManagerBasedRlEnv) -> None:
+        cfg = typed(cfg, LivePlotRecorderCfg)
         super().__init__(cfg, env)
         plots = cfg.check()
         self.rows = 0
@@ -54,6 +57,8 @@ class LivePlotRecorder(RecorderTerm):
         self.draws_random_numbers = self._sampler.has_functions
         self.where = _where(cfg)
         """Where it draws: page, window, png or mp4."""
+        self.page = ""
+        """Address of the web page that it draws on, or did before it was closed."""
         self._backend: Backend | None = None
         self._drawer: Drawer[tuple[Snapshot, int]] | None = None
         self._written: list[Path] = []
@@ -79,7 +84,7 @@ class LivePlotRecorder(RecorderTerm):
         from mjlab_rec.recorders.live_plot.file import Mp4Backend, PngBackend
 
         path = Path(cfg.path or "live_plot.png")
-        if_exists = "number" if self._written else cfg.if_exists
+        if_exists = "number" if self._written or not cfg.path else cfg.if_exists
         if self.where == "png":
             return PngBackend(panels, title, cfg.size, path, if_exists)
         return Mp4Backend(panels, title, cfg.size, path, if_exists, cfg.fps)
@@ -163,12 +168,6 @@ class LivePlotRecorder(RecorderTerm):
         return self._written + ([] if self._backend is None else list(self._backend.files))
 
     @property
-    def page(self) -> str:
-        """Address of the web page, if it draws on one."""
-        page = getattr(self._backend, "page", None)
-        return "" if page is None else page.url
-
-    @property
     def nbytes(self) -> int:
         """Bytes written to the present file."""
         return 0 if self._backend is None else self._backend.nbytes
@@ -216,6 +215,9 @@ class LivePlotRecorder(RecorderTerm):
         panels = self._sampler.prepare()
         self._frames = self._frames_due = 0
         backend = self._backend = self.make_backend(panels)
+        page = getattr(backend, "page", None)
+        if page is not None:
+            self.page = page.url
         self._live = self.where in ("page", "window") or self.cfg.max_hz is not None
 
         def draw(item: tuple[Snapshot, int], final: bool) -> None:
@@ -243,7 +245,7 @@ def _where(cfg: LivePlotRecorderCfg) -> str:
             kind = "file"
         elif importlib.util.find_spec("viser") is not None:
             kind = "page"
-        elif _has_display() and importlib.util.find_spec("matplotlib") is not None:
+        elif why_no_display() is None and importlib.util.find_spec("matplotlib") is not None:
             kind = "window"
         else:
             kind = "file"
@@ -252,19 +254,13 @@ def _where(cfg: LivePlotRecorderCfg) -> str:
         return "page"
     require("matplotlib", "plot", user)
     if kind == "window":
-        if not _has_display():
+        if (reason := why_no_display()) is not None:
             raise ValueError(
-                f'{user}: there is no display for backend="window" (neither DISPLAY nor'
-                ' WAYLAND_DISPLAY is set). Use "page", or "file" with a path.'
+                f'{user}: backend="window" cannot open one. {reason} Use "page", or "file" with a'
+                " path."
             )
         return "window"
     if not cfg.path.lower().endswith(".mp4"):
         return "png"
     find_ffmpeg(user)
     return "mp4"
-
-
-def _has_display() -> bool:
-    if sys.platform in ("darwin", "win32"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -42,6 +42,8 @@ class FigureProcess:
             [sys.executable, "-P", str(Path(figure.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # A Ctrl-C is for the simulation, which has something left to draw.
+            start_new_session=True,
         )
         with contextlib.suppress(OSError):  # The simulation goes first.
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICENESS)

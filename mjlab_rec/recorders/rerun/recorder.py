@@ -55,6 +55,8 @@ class RerunRecorder(RolloutRecorder):
         cfg.check()
         self.rerun_cfg = cfg
         """What this recorder was told."""
+        self.page = ""
+        """Address of the web page, if one is served; it ends with the environment."""
         self._viewers: list[RerunViewer] = []
         super().__init__(cfg.as_rollout(env.num_envs), env)
         self._asked = self._sources
@@ -71,6 +73,7 @@ class RerunRecorder(RolloutRecorder):
         try:
             if cfg.serve:
                 self._viewers.append(RerunViewer("web", cfg.web_port))
+                self.page = self._viewers[0].page
                 logger.info("Rerun's page: %s", self.page)
             if cfg.spawn:
                 self._viewers.append(RerunViewer("native"))
@@ -103,11 +106,6 @@ class RerunRecorder(RolloutRecorder):
             viewers_may_go=bool(cfg.path) or cfg.connect is None,
         )
         return partial(RerunWriter, target=target)
-
-    @property
-    def page(self) -> str:
-        """Address of the web page, if one is served."""
-        return next((viewer.page for viewer in self._viewers if viewer.page), "")
 
     def stop(self) -> None:
         """Finish the recording. A later ``start()`` begins another; a page stays."""

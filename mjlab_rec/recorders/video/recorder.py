@@ -14,6 +14,7 @@ from mjlab_rec.data.files import make_folder
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm
+from mjlab_rec.recorders.cfg import typed
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
 from mjlab_rec.recorders.video.cfg import VideoRecorderCfg as VideoRecorderCfg
@@ -37,12 +38,15 @@ class VideoRecorder(RecorderTerm):
 
     cfg: VideoRecorderCfg
 
+    rows_unit = "pictures"
+
     # Episodes are counted also while nothing is recorded.
     hooks_when_idle = (
         *("record_pre_reset", "record_post_reset", "record_post_step", "record_exception"),
     )
 
     def __init__(self, cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> None:
+        cfg = typed(cfg, VideoRecorderCfg)
         super().__init__(cfg, env)
         cfg.check()
         self.rows = 0
