@@ -391,7 +391,7 @@ def test_environments_draw_with_the_renderer_of_their_config(name):
     env.close()
 
 
-@pytest.mark.parametrize(("size", "shadows"), [((84, 60), 512), ((640, 480), 4096)])
+@pytest.mark.parametrize(("size", "shadows"), [((84, 60), 256), ((640, 480), 2048)])
 def test_map_of_shadows_fits_the_picture(sim, size, shadows):
     need_gl()
     cfg = ViewerConfig(width=size[0], height=size[1])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_GEOMS = 10_000
 _MAX_READERS = 4096  # for different environments in a shot
-_SHADOW_PIXELS = 4  # for a pixel of the picture
+_SHADOW_PIXELS = 3  # for a pixel of the picture
 
 
 @dataclass(frozen=True)
