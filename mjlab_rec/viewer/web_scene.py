@@ -15,8 +15,9 @@ from mjlab_rec.viewer.frame import Frame, spread
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
 
-# Distance of a camera from the middle of several environments, as a multiple of how far they reach.
-_ROOM = 2.5
+# Half the height of the picture, as a multiple of how far several environments reach: the panel
+# covers a part of it.
+_ROOM = 1.25
 
 
 class WebScene:
@@ -130,7 +131,9 @@ class WebScene:
                 away = camera.position - camera.look_at
                 look_at = places.mean(axis=0) - (places[middle] if self.follows else 0.0)
                 radius = np.linalg.norm(places - places.mean(axis=0), axis=1).max()
-                scale = max(1.0, _ROOM * radius / np.linalg.norm(away))
+                reach = radius + float(self._puppet.model.stat.extent) / 2
+                distance = _ROOM * reach / np.tan(camera.fov / 2)
+                scale = max(1.0, distance / np.linalg.norm(away))
                 position = look_at + away * scale
             elif number in self._cameras:
                 position, look_at = self._cameras.pop(number)
