@@ -435,8 +435,11 @@ def test_stop_finishes_the_file_and_start_begins_another(tmp_path):
                 term.stop()
                 with open_rollouts(path) as rollouts:
                     assert rollouts.rows == 6 * 4
+                first_nbytes = term.nbytes
+                assert first_nbytes == pytest.approx(path.stat().st_size, rel=0.5)
             log.step(action)
         files = term.files
+    assert term.nbytes > first_nbytes
     assert [f.name for f in [*files, *term.files[1:]]][0] == "a.h5"
     with open_rollouts(tmp_path / "a_1.h5") as rollouts:
         assert rollouts.rows == 7 * 4

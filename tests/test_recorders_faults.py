@@ -108,6 +108,7 @@ def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
             log.step(action)
         assert term.stalled_s == 0
         dropped = term.dropped_rows
+    assert term.dropped_rows == dropped  # Also of what is finished.
     assert dropped == 3 * 3  # One block is stuck, the other is filled again and again.
     rollouts = gate.read()
     assert rollouts.gaps == dropped

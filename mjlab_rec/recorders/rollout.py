@@ -62,6 +62,7 @@ class RolloutRecorder(RecorderTerm):
         self.cfg.check()
         self.rows = 0
         """Recorded steps, each of all environments."""
+        self._past = 0, 0, 0.0  # Bytes, drops and seconds of recordings that are finished.
         self._every = self.cfg.stride(env.step_dt)
         self._lanes = Lanes(self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device))
         self._sources = resolve_channels(env, self.channels())
@@ -149,6 +150,12 @@ class RolloutRecorder(RecorderTerm):
                 self._pipeline.close()
             finally:
                 self._written += self._pipeline.files
+                nbytes, dropped, stalled = self._past
+                self._past = (
+                    nbytes + self._pipeline.nbytes,
+                    dropped + staging.dropped_rows,
+                    stalled + staging.stalled_s,
+                )
 
     # -- what the user may call --------------------------------------------------------------------
 
@@ -190,18 +197,18 @@ class RolloutRecorder(RecorderTerm):
 
     @property
     def nbytes(self) -> int:
-        """Bytes written to the present recording."""
-        return 0 if self._staging is None else self._pipeline.nbytes
+        """Bytes written so far, also to recordings that were stopped."""
+        return self._past[0] + (0 if self._staging is None else self._pipeline.nbytes)
 
     @property
     def dropped_rows(self) -> int:
         """Recorded steps that were lost because the disk could not keep up."""
-        return 0 if self._staging is None else self._staging.dropped_rows
+        return self._past[1] + (0 if self._staging is None else self._staging.dropped_rows)
 
     @property
     def stalled_s(self) -> float:
         """Seconds for which the simulation waited for the disk."""
-        return 0.0 if self._staging is None else self._staging.stalled_s
+        return self._past[2] + (0.0 if self._staging is None else self._staging.stalled_s)
 
     # -- rows and episodes -------------------------------------------------------------------------
 

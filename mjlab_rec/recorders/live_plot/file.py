@@ -32,7 +32,6 @@ class PngBackend:
         if_exists: IfExists,
     ) -> None:
         self.files: list[Path] = []
-        self.nbytes = 0
         self._claim = Claim(path, if_exists)
         try:
             self._process = FigureProcess(panels, title, size, window=False)
@@ -49,7 +48,7 @@ class PngBackend:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        self.files, self.nbytes = [path], path.stat().st_size
+        self.files = [path]
 
     def close(self) -> None:
         """End the drawing process."""
@@ -91,11 +90,6 @@ class Mp4Backend:
         except BaseException:
             self._writer.close()
             raise
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the file so far."""
-        return self._writer.nbytes
 
     def draw(self, frame: Frame, final: bool) -> None:
         """Append a frame, as many times as it lasts."""

@@ -33,7 +33,6 @@ class PageBackend:
 
     def __init__(self, panels: Sequence[Panel], title: str, port: int, host: str) -> None:
         self.files: list[Path] = []
-        self.nbytes = 0
         self._panels, self._title = panels, title
         self.page = open_page("LivePlotRecorder", port, host)
         gui = self.page.server.gui

@@ -52,11 +52,6 @@ class Backend(Protocol):
     files: list[Path]
     """What was written so far."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes written so far."""
-        ...
-
     def draw(self, frame: Frame, final: bool) -> None:
         """Draw a frame. The final one, at a flush or at the end, has to be seen."""
 
@@ -71,7 +66,6 @@ class Arrays:
     panels: Sequence[Panel]
     frames: list[Frame] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-    nbytes: int = 0
 
     def draw(self, frame: Frame, final: bool) -> None:
         """Keep a frame."""

@@ -169,8 +169,8 @@ class LivePlotRecorder(RecorderTerm):
 
     @property
     def nbytes(self) -> int:
-        """Bytes written to the present file."""
-        return 0 if self._backend is None else self._backend.nbytes
+        """Size of all that was written so far."""
+        return sum(file.stat().st_size for file in self.files if file.exists())
 
     # -- samples -----------------------------------------------------------------------------------
 

@@ -112,7 +112,6 @@ class WindowBackend:
 
     def __init__(self, panels: Sequence[Panel], title: str, size: tuple[int, int]) -> None:
         self.files: list[Path] = []
-        self.nbytes = 0
         self._process = FigureProcess(panels, title, size, window=True)
         self._open = True
 
