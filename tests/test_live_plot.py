@@ -21,6 +21,7 @@ from worlds import actions, cart_cfg, shaky
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import Channel
+from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.recorders.live_plot import panels as panels_of
 from mjlab_rec.recorders.live_plot.cfg import (
     DEFAULT_PLOTS,
@@ -30,7 +31,6 @@ from mjlab_rec.recorders.live_plot.cfg import (
     VectorsCfg,
     flat_plots,
 )
-from mjlab_rec.recorders.live_plot.drawer import Drawer
 from mjlab_rec.recorders.live_plot.figure import PlotFigure
 from mjlab_rec.recorders.live_plot.panels import Arrays, Frame, Panel
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,6 @@ from worlds import actions, cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.viewer import make_viewer
-from mjlab_rec.viewer.latest import LatestWorker
 from mjlab_rec.viewer.playback import Playback
 
 TIMEOUT_S = 20.0
@@ -425,55 +423,3 @@ def test_with_a_display_auto_takes_the_window(monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":5")
     assert choice.best_viewer() == "native"
-
-
-def test_the_latest_worker_leaves_out_what_it_has_no_time_for():
-    begun, go_on = threading.Event(), threading.Event()
-    done: list[int] = []
-
-    def work(item: int) -> None:
-        begun.set()
-        go_on.wait(TIMEOUT_S)
-        done.append(item)
-        if item == 4:
-            finished.set()
-
-    finished = threading.Event()
-    worker = LatestWorker("test", work)
-    worker.offer(1)
-    assert begun.wait(TIMEOUT_S)
-    for item in (2, 3, 4):
-        worker.offer(item)
-    assert worker.busy
-    go_on.set()
-    assert finished.wait(TIMEOUT_S)
-    worker.close()
-    worker.close()
-    assert done == [1, 4]
-
-
-def test_what_the_latest_worker_raises_comes_back():
-    def work(item: int) -> None:
-        raise OSError("page lost")
-
-    worker = LatestWorker("test", work)
-    deadline = time.monotonic() + TIMEOUT_S
-    with pytest.raises(OSError, match="page lost"):
-        while time.monotonic() < deadline:
-            worker.offer(1)
-    worker.close()
-
-
-def test_what_the_latest_worker_raised_last_is_logged(caplog):
-    failed = threading.Event()
-
-    def work(item: int) -> None:
-        failed.set()
-        raise OSError("page lost")
-
-    worker = LatestWorker("test", work)
-    worker.offer(1)
-    assert failed.wait(TIMEOUT_S)
-    worker.close()
-    (record,) = caplog.records
-    assert record.getMessage() == "test failed." and "page lost" in str(record.exc_info[1])

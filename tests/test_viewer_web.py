@@ -16,6 +16,7 @@ import pytest
 import torch
 from worlds import cart_cfg
 
+from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import CsvRecorderCfg
 from mjlab_rec.utils.extras import UnavailableError
@@ -295,6 +296,24 @@ def test_a_page_has_room_for_one_viewer(drive):
     playback.close()
     again = WebViewer(playback.env, port=18080)
     again.close()
+
+
+def test_what_fails_while_drawing_ends_the_run_with_its_reason(drive, monkeypatch):
+    playback, viewer, _ = drive(1)
+    failed = threading.Event()
+
+    def fail(*_: Any) -> None:
+        failed.set()
+        raise OSError("page lost")
+
+    monkeypatch.setattr(viewer._plots, "draw", fail)
+    monkeypatch.setattr(viewer._page.server, "get_clients", lambda: {0: None})
+    viewer._next = 0.0
+    with pytest.raises(DataError, match="WebViewer: drawing failed: page lost"):
+        playback.run(lambda: failed.is_set() and playback.steps > 100_000)
+    with pytest.raises(ExceptionGroup, match="viewers failed to close"):
+        playback.close()
+    assert viewer._page._closed
 
 
 def test_the_viewer_begins_with_the_environment_and_the_view_of_the_config():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.sim.snapshot import Puppet
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.display import why_no_window
 from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer.frame import Frame, FrameReader, spread
-from mjlab_rec.viewer.latest import LatestWorker
 from mjlab_rec.viewer.native_figures import NativeFigures, status_texts
 from mjlab_rec.viewer.native_keys import NativeKeys
 
@@ -60,7 +60,7 @@ class NativeViewer:
         self._max_envs = max_envs
         self._next = 0.0
         self._window: Any = None
-        self._worker: LatestWorker[_Picture] | None = None
+        self._drawer: Drawer[_Picture] | None = None
         self._closed = False
 
     @property
@@ -101,26 +101,32 @@ class NativeViewer:
             self._window.opt.geomgroup[:] = cfg.geom_group
             self._window.opt.sitegroup[:] = cfg.site_group
             self._place_camera()
-        self._worker = LatestWorker("native viewer", self._draw)
-        self._worker.offer(self._picture(frame))
+        self._drawer = Drawer("NativeViewer", self._draw, lambda: None)
+        if self._drawer.ready():
+            self._drawer.submit(self._picture(frame))
 
     def update(self) -> None:
         """Show what there is, if it is time."""
-        now, worker = self._playback.clock(), self._worker
-        if now >= self._next and worker is not None and not worker.busy:
+        now, drawer = self._playback.clock(), self._drawer
+        if now < self._next or drawer is None:
+            return
+        drawer.check()
+        if drawer.ready():
             self._next = now + self._period
-            worker.offer(self._picture(self._reader.read()))
+            drawer.submit(self._picture(self._reader.read()))
 
     def close(self) -> None:
         """Close the window. Idempotent."""
         if self._window is not None and not self._closed:
             self._closed = True
-            if self._worker is not None:
-                self._worker.close()
+            if self._drawer is not None:
+                self._drawer.finish()
             self._window.close()
             # Else the process may end, and the display be gone, while the window still draws.
             for thread in self._threads:
                 thread.join(_CLOSES_WITHIN_S)
+            if self._drawer is not None:
+                self._drawer.check()
 
     def _place_camera(self) -> None:
         camera, cfg = self._window.cam, self._env.cfg.viewer
@@ -136,8 +142,8 @@ class NativeViewer:
     def _picture(self, frame: Frame) -> _Picture:
         return _Picture(frame, self._playback.speed, self.keys.help())
 
-    def _draw(self, picture: _Picture) -> None:
-        """Hand a picture to the window. Called by the worker's thread."""
+    def _draw(self, picture: _Picture, _: bool = False) -> None:
+        """Hand a picture to the window. Called by one thread."""
         frame = picture.frame
         self.figures.add(frame)
         snapshot = frame.snapshot.wait()

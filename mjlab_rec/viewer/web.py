@@ -6,10 +6,10 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.utils.extras import UnavailableError, require
 from mjlab_rec.utils.page import open_page
 from mjlab_rec.viewer.frame import Frame, FrameReader
-from mjlab_rec.viewer.latest import LatestWorker
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -59,7 +59,7 @@ class WebViewer:
         self._next = 0.0
         self._watched = False
         self._parts: list[Any] = []
-        self._worker: LatestWorker[Frame] | None = None
+        self._drawer: Drawer[Frame] | None = None
         self._ended = self._closed = False
 
     @property
@@ -94,19 +94,20 @@ class WebViewer:
         self._plots = WebPlots(server.gui)
         self._parts.append(self._plots)
         self._draw(first)
-        self._worker = LatestWorker("web viewer", self._draw)
+        self._drawer = Drawer("WebViewer", self._draw, lambda: None)
         logger.info("The viewer is at %s", self.url)
 
     def update(self) -> None:
         """Show what there is, if it is time and somebody looks."""
-        if self._worker is None or (now := self._clock()) < self._next:
+        if self._drawer is None or (now := self._clock()) < self._next:
             return
         self._next = now + self._period
         was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
-        if self._watched and not self._worker.busy:
+        self._drawer.check()
+        if self._watched and self._drawer.ready():
             if not was_watched:
                 self._plots.begin_anew()  # Nobody looked for a while: no line across the gap.
-            self._worker.offer(self._reader.read())
+            self._drawer.submit(self._reader.read())
 
     def close(self) -> None:
         """Take everything off the page; the last user of the page closes it. Idempotent."""
@@ -114,16 +115,18 @@ class WebViewer:
             return
         self._closed = True
         try:
-            if self._worker is not None:
-                self._worker.close()
+            if self._drawer is not None:
+                self._drawer.finish()
             if self._page.shared:
                 for part in self._parts:
                     part.close()
         finally:
             _in_use.discard(self._page.server)
             self._page.close()
+        if self._drawer is not None:
+            self._drawer.check()
 
-    def _draw(self, frame: Frame) -> None:
+    def _draw(self, frame: Frame, _: bool = False) -> None:
         server = self._page.server
         with server.atomic():
             for part in self._parts:

@@ -15,8 +15,8 @@ from mjlab_rec.data.mp4 import find_ffmpeg
 from mjlab_rec.managers.recorder_manager import RecorderTerm
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg import typed
+from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg
-from mjlab_rec.recorders.live_plot.drawer import Drawer
 from mjlab_rec.recorders.live_plot.panels import Backend, Frame, Panel
 from mjlab_rec.recorders.live_plot.sampler import Sampler, Snapshot
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
