@@ -103,10 +103,10 @@ class WebViewer:
             return
         self._next = now + self._period
         was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
+        if self._watched and not was_watched:
+            self._plots.begin_anew()  # Nobody looked for a while: no line leads across the gap.
         self._drawer.check()
         if self._watched and self._drawer.ready():
-            if not was_watched:
-                self._plots.begin_anew()  # Nobody looked for a while: no line across the gap.
             self._drawer.submit(self._reader.read())
 
     def close(self) -> None:
