@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from mjlab_rec.managers.manager_base import NullManager
-from mjlab_rec.recorders.progress import progress
-from mjlab_rec.viewer.terminal import TerminalProgress, size
+from mjlab_rec.recorders.progress import progress, size
+from mjlab_rec.viewer.terminal import TerminalProgress
 
 
 class Manager:

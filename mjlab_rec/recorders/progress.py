@@ -33,6 +33,12 @@ class Progress:
     page: str
     """Address of a web page that shows it."""
 
+    @property
+    def amounts(self) -> list[str]:
+        """How much was recorded, written and lost, in words."""
+        words = [f"{self.rows:,} {self.unit}", size(self.nbytes)]
+        return [*words, f"{self.dropped:,} dropped!"] if self.dropped else words
+
 
 def progress(recorder: Any) -> Progress:
     """Ask a recorder how far it has got.
@@ -58,3 +64,13 @@ def progress(recorder: Any) -> Progress:
         files=tuple(file for file in files if isinstance(file, Path)),
         page=page if isinstance(page, str) else "",
     )
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes as people write it."""
+    amount, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

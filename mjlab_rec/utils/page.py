@@ -11,6 +11,12 @@ from mjlab_rec.utils.extras import require
 
 logger = logging.getLogger(__name__)
 
+COLOURS = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
+    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
+)
+"""Of the lines in charts, in order."""
+
 _LOOPBACK = "127.0.0.1"
 _users: dict[tuple[str, int], int] = {}
 _servers: dict[tuple[str, int], Any] = {}

@@ -71,7 +71,7 @@ class FrameReader:
     max_envs: int
     """Show no more environments than this at once."""
 
-    _readers: dict[tuple[int, ...], SnapshotReader] = field(default_factory=dict)
+    _reader: SnapshotReader | None = None
     _moments: deque[tuple[float, float]] = field(default_factory=deque)
 
     def read(self) -> Frame:
@@ -81,7 +81,7 @@ class FrameReader:
         recorders = env.recorder_manager
         return Frame(
             shown=shown,
-            snapshot=self._reader(self._env_ids()).read(),
+            snapshot=self._reader_of(self._env_ids()).read(),
             steps=playback.steps,
             seconds=playback.seconds,
             episode_step=int(env.episode_length_buf[shown]),
@@ -108,11 +108,10 @@ class FrameReader:
         first = min(max(playback.shown - count // 2, 0), playback.env.num_envs - count)
         return tuple(range(first, first + count))
 
-    def _reader(self, env_ids: tuple[int, ...]) -> SnapshotReader:
-        if env_ids not in self._readers:
-            # Only the last one is kept: whoever goes through thousands of environments needs one.
-            self._readers = {env_ids: SnapshotReader(self.playback.env.sim, env_ids)}
-        return self._readers[env_ids]
+    def _reader_of(self, env_ids: tuple[int, ...]) -> SnapshotReader:
+        if self._reader is None or self._reader.env_ids != env_ids:
+            self._reader = SnapshotReader(self.playback.env.sim, env_ids)
+        return self._reader
 
     def _speed(self) -> float:
         moments = self._moments

@@ -42,9 +42,9 @@ class NativeKeys:
         self._lists_keys = False
         self.actions: dict[int, tuple[str, str, Callable[[], None]]] = {
             _F12: ("F12", "list the keys, or not", self._toggle_list),
-            _SPACE: ("Space", "pause or go on", self._toggle_pause),
+            _SPACE: ("Space", "pause or go on", playback.toggle_pause),
             _RIGHT: ("Right", "single step", playback.single_step),
-            _ENTER: ("Enter", "reset", self._reset),
+            _ENTER: ("Enter", "reset", playback.reset_shown),
             _EQUAL: ("=", "twice as fast", lambda: self._scale_speed(2.0)),
             _MINUS: ("-", "half as fast", lambda: self._scale_speed(0.5)),
             _END: ("End", "as fast as possible, or real time", self._toggle_speed),
@@ -86,15 +86,6 @@ class NativeKeys:
 
     def _toggle_list(self) -> None:
         self._lists_keys = not self._lists_keys
-
-    def _toggle_pause(self) -> None:
-        if self._playback.paused:
-            self._playback.resume()
-        else:
-            self._playback.pause()
-
-    def _reset(self) -> None:
-        self._playback.reset(None if self._playback.shows_all else [self._playback.shown])
 
     def _scale_speed(self, factor: float) -> None:
         self._playback.speed = (self._playback.speed or 1.0) * factor

@@ -135,6 +135,13 @@ class Playback:
         self._paused = False
         self._wake.set()
 
+    def toggle_pause(self) -> None:
+        """Pause, or go on."""
+        if self._paused:
+            self.resume()
+        else:
+            self.pause()
+
     def single_step(self) -> None:
         """Take one step at once, and be paused after it."""
         self.request(self._add_single)
@@ -142,6 +149,10 @@ class Playback:
     def reset(self, env_ids: Sequence[int] | None = None) -> None:
         """Start new episodes in these environments; None: in all."""
         self.request(lambda: self._reset(env_ids))
+
+    def reset_shown(self) -> None:
+        """Start a new episode in the environment shown, or in all if all are."""
+        self.reset(None if self._shows_all else [self._shown])
 
     def show(self, env_idx: int) -> None:
         """Let viewers show this environment."""

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from mjlab_rec.recorders.progress import Progress
-from mjlab_rec.viewer.terminal import size
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -33,7 +32,4 @@ def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
 
 def describe(progress: Progress) -> str:
     """A recorder's progress in one line."""
-    parts = [f"{progress.rows:,} {progress.unit}", size(progress.nbytes)]
-    if progress.dropped:
-        parts.append(f"{progress.dropped:,} dropped")
-    return f"{progress.state} · " + " · ".join(parts)
+    return " · ".join([progress.state, *progress.amounts])

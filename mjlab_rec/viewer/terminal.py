@@ -86,20 +86,8 @@ def recorders_line(manager: Any) -> str:
     parts = []
     for name in manager.active_terms:
         said = progress(manager.get_term(name))
-        words = [name, f"{said.rows:,} {said.unit}", size(said.nbytes)]
-        if said.dropped:
-            words.append(f"{said.dropped:,} dropped!")
+        words = [name, *said.amounts]
         if said.state != "recording":
             words.append(said.state)
         parts.append("| " + " ".join(words))
     return " ".join(parts)
-
-
-def size(nbytes: int) -> str:
-    """A number of bytes as people write it."""
-    amount, unit = float(nbytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

@@ -34,9 +34,9 @@ class RunControls:
                 "Speed", list(self._speeds), initial_value=_speed_name(playback.speed)
             )
             finish = gui.add_button("End the run", color="red", hint="As Ctrl-C in the terminal.")
-        self._pause.on_click(lambda _: self._toggle_pause())
+        self._pause.on_click(lambda _: playback.toggle_pause())
         step.on_click(lambda _: playback.single_step())
-        reset.on_click(lambda _: self._reset())
+        reset.on_click(lambda _: playback.reset_shown())
         self._speed.on_update(_by_user(self._set_speed))
         finish.on_click(lambda _: end())
 
@@ -56,15 +56,6 @@ class RunControls:
     def close(self) -> None:
         """Take it off the page."""
         self._folder.remove()
-
-    def _toggle_pause(self) -> None:
-        if self._playback.paused:
-            self._playback.resume()
-        else:
-            self._playback.pause()
-
-    def _reset(self) -> None:
-        self._playback.reset(None if self._playback.shows_all else [self._playback.shown])
 
     def _set_speed(self) -> None:
         self._playback.speed = self._speeds[self._speed.value]

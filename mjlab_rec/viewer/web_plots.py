@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mjlab_rec.utils.page import COLOURS
 from mjlab_rec.viewer.frame import Frame
 from mjlab_rec.viewer.history import History, numbered
 
-_COLOURS = (
-    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"),
-    *("#bcbd22", "#17becf"),
-)
 _MOST_LINES = 12
 _HEIGHT = 220
 
@@ -92,7 +89,7 @@ class _Plot:
 
     def _series(self) -> tuple[Any, ...]:
         lines = [
-            {"label": name, "stroke": _COLOURS[index % len(_COLOURS)], "width": 1.5}
+            {"label": name, "stroke": COLOURS[index % len(COLOURS)], "width": 1.5}
             for index, name in enumerate(self._history.names)
         ]
         return ({"label": "step"}, *lines)

@@ -42,13 +42,11 @@ class PlotFigure:
             plots.setdefault(panel["title"], []).append(panel)
         columns = math.ceil(math.sqrt(len(plots)))
         grid = figure.add_gridspec(math.ceil(len(plots) / columns), columns)
-        for place, (heading, group) in enumerate(plots.items()):
+        for place, group in enumerate(plots.values()):
             cell = grid[place // columns, place % columns].subgridspec(len(group), 1)
             for row, panel in enumerate(group):
                 axes = figure.add_subplot(cell[row, 0])
-                # Stacked panels say their title once, and each what it is.
-                name = f"{heading}: {panel['subtitle']}" if panel["subtitle"] else heading
-                axes.set_title(name, fontsize=11)
+                axes.set_title(_heading(panel), fontsize=11)
                 axes.set_ylabel(panel["y_label"])
                 last_lines = all(p["kind"] != "lines" for p in group[row + 1 :])
                 if panel["kind"] != "lines" or last_lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,8 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.recorders.live_plot.panels import Contents, Frame, Panel, arrow_scale
-from mjlab_rec.utils.page import open_page
+from mjlab_rec.utils.page import COLOURS, open_page
 
-_COLORS = (
-    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
-    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
-)
 _ASPECT = 1.6
 _IMAGE_SIDE = 480  # Smaller pictures are enlarged, or the browser would blur their pixels.
 _SVG = 400, 300  # units of the drawing, which is as wide as the panel
@@ -80,7 +77,7 @@ def _add_chart(gui: Any, panel: Panel) -> Any:
     series: list[dict[str, Any]] = [{"label": panel.x_label}]
     for i, label in enumerate(panel.labels):
         points = {"show": False}
-        color = _COLORS[i % len(_COLORS)]
+        color = COLOURS[i % len(COLOURS)]
         series.append({"label": label, "stroke": color, "width": 1.5, "points": points})
     return gui.add_uplot(
         data=(np.zeros(0),) * len(series),
@@ -101,7 +98,7 @@ def _with_gaps(content: Contents) -> list[list[float | None]]:
     """The data of a chart. It draws right through a NaN, but has a gap where there is nothing."""
     # Lists, because viser turns tuples into arrays of numbers, which cannot hold nothing.
     columns = [content["x"], *content["y"]]
-    return [np.where(np.isnan(c), None, c.astype(object)).tolist() for c in columns]  # type: ignore
+    return [[None if math.isnan(value) else value for value in c.tolist()] for c in columns]
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -124,11 +121,12 @@ def arrows_svg(panel: Panel, content: Contents) -> str:
     def at(points: np.ndarray) -> np.ndarray:
         return middle + (points - (low + high) / 2) * scale * [1, -1]
 
+    strokes = list(zip(at(start), at(start + arrow), strict=True))
     lines = [
         f'<line x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}"/>'
-        for a, b in zip(at(start), at(start + arrow), strict=True)
+        for a, b in strokes
     ]
-    heads = [_head(a, b) for a, b in zip(at(start), at(start + arrow), strict=True)]
+    heads = [_head(a, b) for a, b in strokes]
     reach = np.stack([-room, room]) / 2 / scale + (low + high) / 2
     ticks = []
     for value in _ticks(*reach[:, 0]):
@@ -149,8 +147,8 @@ def arrows_svg(panel: Panel, content: Contents) -> str:
         f'<text x="{left + room[0] / 2}" y="{height - 8}" {_MIDDLE}>{html.escape(panel.x_label)}'
         f'</text><text transform="translate(14 {y_middle}) rotate(-90)" {_MIDDLE}>'
         f"{html.escape(panel.y_label)}</text>"
-        f'<g stroke="{_COLORS[0]}" stroke-width="1.3">{"".join(lines)}</g>'
-        f'<g fill="{_COLORS[0]}">{"".join(heads)}</g></svg>'
+        f'<g stroke="{COLOURS[0]}" stroke-width="1.3">{"".join(lines)}</g>'
+        f'<g fill="{COLOURS[0]}">{"".join(heads)}</g></svg>'
     )
 
 

@@ -14,6 +14,7 @@ from mjlab_rec.recorders.live_plot.cfg import ImageCfg, Plot, VectorsCfg
 from mjlab_rec.recorders.live_plot.panels import Contents, Panel, image, lines, vectors
 from mjlab_rec.recorders.live_plot.plan import Group, Plan, Use, rows_of
 from mjlab_rec.recorders.rows import Lanes, Parts, RowReader
+from mjlab_rec.sim.snapshot import to_host
 
 _TAKEN = "(steps taken)"  # Steps since the episode began; where they do not go on, a line breaks.
 _REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin, "max": torch.amax}
@@ -76,26 +77,21 @@ class Snapshot:
 
     def __init__(self, rings: Mapping[int, Parts], rows: int, steps: np.ndarray) -> None:
         self.rows, self.steps = rows, steps.copy()
-        self._event: Any = None
+        self._events: list[Any] = []
         self.rings = {
             key: {name: self._copy(ring) for name, ring in parts.items()}
             for key, parts in rings.items()
         }
-        if any(ring.is_cuda for parts in rings.values() for ring in parts.values()):
-            self._event = torch.cuda.Event()
-            self._event.record()
 
     def wait(self) -> None:
         """Wait until the copy has arrived."""
-        if self._event is not None:
-            self._event.synchronize()
+        for event in self._events:
+            event.synchronize()
 
-    @staticmethod
-    def _copy(ring: torch.Tensor) -> torch.Tensor:
-        if not ring.is_cuda:
-            return ring.clone()
-        place = torch.empty(ring.shape, dtype=ring.dtype, pin_memory=True)
-        return place.copy_(ring, non_blocking=True)
+    def _copy(self, ring: torch.Tensor) -> torch.Tensor:
+        copy, event = to_host(ring if ring.is_cuda else ring.clone())
+        self._events += [] if event is None else [event]
+        return copy
 
 
 class Sampler:
