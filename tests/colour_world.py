@@ -11,9 +11,12 @@ from typing import Any
 
 import mujoco
 import numpy as np
+import pytest
 import torch
 from worlds import GoalCfg, lengths
 
+from mjlab_rec.data import DataError
+from mjlab_rec.data.mp4 import find_ffmpeg
 from mjlab_rec.entity import EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.managers import (
@@ -27,6 +30,7 @@ from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
+from mjlab_rec.utils.extras import MissingExtraError
 
 WIDTH, HEIGHT = 64, 48
 # A picture is a table of 4 x 4 bright or dark cells, a bit each: 8 bits of the step in the
@@ -220,6 +224,15 @@ def read(image: np.ndarray) -> Seen:
     assert ((cells < 70) | (cells > 185)).all(), f"not a board: {cells}"
     code = int(((cells.flatten() > 128) << np.arange(_BITS)).sum())
     return code >> _ENV & 15, code >> _EPISODE & 15, code & 255
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The program that makes and decodes videos."""
+    try:
+        return find_ffmpeg("This test")
+    except (MissingExtraError, DataError) as error:
+        pytest.skip(str(error))
 
 
 def decode(path: Path, ffmpeg: str) -> Video:

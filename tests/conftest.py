@@ -7,6 +7,7 @@ import torch
 from browser import browser as browser
 from browser import screenshot as screenshot
 from browser import visit as visit
+from colour_world import ffmpeg as ffmpeg
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)

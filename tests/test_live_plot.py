@@ -32,7 +32,7 @@ from mjlab_rec.recorders.live_plot.cfg import (
     flat_plots,
 )
 from mjlab_rec.recorders.live_plot.figure import PlotFigure
-from mjlab_rec.recorders.live_plot.panels import Arrays, Frame, Panel
+from mjlab_rec.recorders.live_plot.panels import Frame, Panel
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 from mjlab_rec.recorders.presets import PRESETS, load_preset
 from mjlab_rec.recorders.progress import progress
@@ -44,6 +44,19 @@ from mjlab_rec.utils.plain_data import build
 DT = 0.04
 MEN: Any = "men"
 WAIT_S = 20.0
+
+
+class Arrays:
+    """A backend that keeps the frames."""
+
+    def __init__(self, panels):
+        self.panels, self.frames, self.files = panels, [], []
+
+    def draw(self, frame, final):
+        self.frames.append(frame)
+
+    def close(self):
+        pass
 
 
 class Kept(LivePlotRecorder):

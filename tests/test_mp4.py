@@ -21,14 +21,6 @@ from mjlab_rec.utils.extras import MissingExtraError
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def ffmpeg() -> str:
-    try:
-        return find_ffmpeg("This test")
-    except (MissingExtraError, DataError) as error:
-        pytest.skip(str(error))
-
-
 def picture(number: int) -> np.ndarray:
     """A picture that says its number."""
     cells = (number >> np.arange(16) & 1).reshape(4, 4).astype(np.uint8) * 255

@@ -31,7 +31,6 @@ from colour_world import (
 )
 
 from mjlab_rec.data import DataError
-from mjlab_rec.data.mp4 import find_ffmpeg
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import every_n_steps, manual, when
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
@@ -44,14 +43,6 @@ from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def ffmpeg() -> str:
-    try:
-        return find_ffmpeg("This test")
-    except (MissingExtraError, DataError) as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -531,8 +522,9 @@ def test_nothing_is_captured_or_drawn_while_idle(studio, painter):
     (renderer,) = painter.made
     renderer.captured.clear()
     renderer.drawn = 0
+    threads = threading.active_count()
     steps(env, 5)
-    assert renderer.captured == []
+    assert (renderer.captured, threading.active_count()) == ([], threads)
     steps(env, 10)
     recorder_of(env).flush()
     assert (renderer.captured, renderer.drawn) == ([(0,)] * 3, 3)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from typing import Any, TypeVar
 
 from mjlab_rec.data.files import IfExists
@@ -147,33 +148,54 @@ class RolloutRecorderCfg(RecorderTermCfg):
 
     def stride(self, step_dt: float) -> int:
         """Steps from one row to the next."""
-        if self.hz is None:
-            return self.every
-        every = max(1, round(1.0 / (self.hz * step_dt)))
-        if abs(every * self.hz * step_dt - 1.0) > 1e-6:
-            logger.warning(
-                "%s: %g Hz is not a whole number of steps of %g s; recording every %d steps, at"
-                " %g Hz.",
-                type(self).__name__,
-                self.hz,
-                step_dt,
-                every,
-                1.0 / (every * step_dt),
-            )
-        return every
+        return stride(self.every, self.hz, step_dt, type(self).__name__)
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """The environments to record, of this many."""
         if self.envs is None:
             return tuple(range(num_envs))
-        ids = tuple(range(self.envs)) if isinstance(self.envs, int) else tuple(self.envs)
-        wrong = [i for i in ids if not 0 <= i < num_envs]
-        if not ids or wrong or len(set(ids)) < len(ids):
-            raise ValueError(
-                f"{type(self).__name__}.envs is {self.envs!r}: it must name different environments"
-                f" from 0 to {num_envs - 1}, or be a count from 1 to {num_envs}."
-            )
-        return ids
+        return env_ids(self.envs, num_envs, type(self).__name__)
+
+
+def env_ids(envs: int | Iterable[int], num_envs: int, owner: str) -> tuple[int, ...]:
+    """The environments that a cfg's field ``envs`` names, of this many.
+
+    Args:
+        envs: The first so many, or these.
+        num_envs: How many there are.
+        owner: The cfg's name, for the message if there are no such environments.
+    """
+    if isinstance(envs, Iterable):
+        ids = tuple(envs)
+    else:
+        ids = tuple(range(envs)) if isinstance(envs, Integral) else ()
+    wrong = [i for i in ids if not isinstance(i, Integral) or not 0 <= i < num_envs]
+    if not ids or wrong or len(set(ids)) < len(ids):
+        raise ValueError(
+            f"{owner}.envs is {envs!r}: it must name different environments from 0 to"
+            f" {num_envs - 1}, or be a count from 1 to {num_envs}."
+        )
+    return ids
+
+
+def stride(every: int, hz: float | None, step_dt: float, owner: str) -> int:
+    """Steps from one row to the next, given so many or how many a simulated second should have.
+
+    Args:
+        every: Steps, if ``hz`` is None.
+        hz: Rows per second.
+        step_dt: Seconds of a step.
+        owner: The cfg's name, for the warning if that is no whole number of steps.
+    """
+    if hz is None:
+        return every
+    every = max(1, round(1.0 / (hz * step_dt)))
+    if abs(every * hz * step_dt - 1.0) > 1e-6:
+        logger.warning(
+            "%s: %g Hz is not a whole number of steps of %g s; recording every %d steps, at %g Hz.",
+            *(owner, hz, step_dt, every, 1.0 / (every * step_dt)),
+        )
+    return every
 
 
 def typed(cfg: RecorderTermCfg, cfg_type: type[Cfg]) -> Cfg:

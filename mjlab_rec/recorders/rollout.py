@@ -138,24 +138,7 @@ class RolloutRecorder(RecorderTerm):
 
     def close(self) -> None:
         """Write what is left and finish the files."""
-        closed(self)
-        staging, self._staging = self._staging, None
-        if staging is None or staging.forked:
-            return
-        try:
-            self._counters.write_totals(staging.parts)
-            staging.finish()
-        finally:
-            try:
-                self._pipeline.close()
-            finally:
-                self._written += self._pipeline.files
-                nbytes, dropped, stalled = self._past
-                self._past = (
-                    nbytes + self._pipeline.nbytes,
-                    dropped + staging.dropped_rows,
-                    stalled + staging.stalled_s,
-                )
+        self._finish()
 
     # -- what the user may call --------------------------------------------------------------------
 
@@ -178,7 +161,7 @@ class RolloutRecorder(RecorderTerm):
     def stop(self) -> None:
         """Finish the file. A later ``start()`` begins another, with a number in its name."""
         super().stop()
-        self.close()
+        self._finish()
 
     def fire(self) -> None:
         """Begin to record with the next step, if the trigger is ``manual()``."""
@@ -311,6 +294,27 @@ class RolloutRecorder(RecorderTerm):
             or (cfg.max_episodes is not None and self._episodes >= cfg.max_episodes)
             or (cfg.max_bytes is not None and self._pipeline.nbytes >= cfg.max_bytes)
         )
+
+    def _finish(self) -> None:
+        """End the recording."""
+        closed(self)
+        staging, self._staging = self._staging, None
+        if staging is None or staging.forked:
+            return
+        try:
+            self._counters.write_totals(staging.parts)
+            staging.finish()
+        finally:
+            try:
+                self._pipeline.close()
+            finally:
+                self._written += self._pipeline.files
+                nbytes, dropped, stalled = self._past
+                self._past = (
+                    nbytes + self._pipeline.nbytes,
+                    dropped + staging.dropped_rows,
+                    stalled + staging.stalled_s,
+                )
 
     # -- getting ready -----------------------------------------------------------------------------
 

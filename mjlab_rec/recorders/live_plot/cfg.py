@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mjlab_rec.data.files import IfExists
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.cfg import stride
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.utils.plain_data import build
 from mjlab_rec.utils.string import nearest
@@ -202,7 +202,7 @@ class LivePlotRecorderCfg(RecorderTermCfg):
 
     def stride(self, step_dt: float) -> int:
         """Steps from one sample to the next."""
-        return RolloutRecorderCfg(every=self.every, hz=self.hz).stride(step_dt)
+        return stride(self.every, self.hz, step_dt, type(self).__name__)
 
 
 def flat_plots(plots: Mapping[str, Any]) -> dict[tuple[str, str], Plot]:

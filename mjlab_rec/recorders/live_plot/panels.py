@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -57,22 +57,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Finish the file, remove what is on the page."""
-
-
-@dataclass
-class Arrays:
-    """A backend that keeps the frames, for tests and for whoever draws them elsewhere."""
-
-    panels: Sequence[Panel]
-    frames: list[Frame] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-
-    def draw(self, frame: Frame, final: bool) -> None:
-        """Keep a frame."""
-        self.frames.append(frame)
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 def lines(x: np.ndarray, y: np.ndarray, breaks: np.ndarray, log: bool) -> Contents:

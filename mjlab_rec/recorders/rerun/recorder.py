@@ -107,16 +107,8 @@ class RerunRecorder(RolloutRecorder):
         )
         return partial(RerunWriter, target=target)
 
-    def stop(self) -> None:
-        """Finish the recording. A later ``start()`` begins another; a page stays."""
-        viewers, self._viewers = self._viewers, []
-        try:
-            super().stop()
-        finally:
-            self._viewers = viewers
-
     def close(self) -> None:
-        """Write what is left, finish the file and end the page."""
+        """Write what is left, finish the file and end the page, which ``stop()`` leaves open."""
         try:
             super().close()
         finally:

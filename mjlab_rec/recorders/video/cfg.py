@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from mjlab_rec.data.mp4 import frame_rate
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.cfg import env_ids
 from mjlab_rec.recorders.triggers import Trigger
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
 
@@ -153,17 +154,7 @@ class VideoRecorderCfg(RecorderTermCfg):
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """The environments to show, of this many."""
-        if isinstance(self.envs, int):
-            ids = tuple(range(self.envs))
-        else:
-            ids = tuple(self.envs) if isinstance(self.envs, Iterable) else ()
-        wrong = [i for i in ids if not isinstance(i, Integral) or not 0 <= i < num_envs]
-        if not ids or wrong or len(set(ids)) < len(ids):
-            raise ValueError(
-                f"{type(self).__name__}.envs is {self.envs!r}: it must name different environments"
-                f" from 0 to {num_envs - 1}, or be a count from 1 to {num_envs}."
-            )
-        return ids
+        return env_ids(self.envs, num_envs, type(self).__name__)
 
     def steps(self, step_dt: float) -> int | None:
         """Steps in a clip; None if they are not what it is counted in."""
