@@ -18,6 +18,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from mjlab_rec.envs.checks import check_cfg, check_finite, checked_action, checked_ids
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
 from mjlab_rec.envs.spaces import box, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
@@ -43,8 +44,6 @@ from mjlab_rec.utils.threads import single_torch_thread
 
 logger = logging.getLogger(__name__)
 
-_FINE = torch.zeros(1, dtype=torch.bool)
-
 StepReturn = tuple[Observations, torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 ManagerT = TypeVar("ManagerT")
 
@@ -69,7 +68,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     ) -> None:
         self.closed = True  # Until everything is built there is nothing to close.
         self._pid = os.getpid()
-        _check_cfg(cfg, render_mode)
+        check_cfg(cfg, render_mode)
         # Managers copy the terms they use; the rest of what is read later is copied here.
         self.cfg = copy.copy(cfg)
         self.cfg.sim, self.cfg.viewer = copy.deepcopy((cfg.sim, cfg.viewer))
@@ -210,7 +209,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             if env_ids is not None:
                 raise ValueError("reset(seed=...) restarts every random stream; omit env_ids.")
             self._start_up(seed)
-        ids = self._as_ids(env_ids)
+        ids = checked_ids(env_ids, self.num_envs, self.device)
         self.extras = {"log": {}}
         if len(ids) == 0:
             return self.get_observations(), self.extras
@@ -250,7 +249,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 raise
 
     def _step(self, action: torch.Tensor) -> StepReturn:
-        action = self._check_action(action)
+        action, is_bad = checked_action(action, self.device)
         self._check_nothing_awaits_reset()
         self.extras = {"log": {}}
         self.rng.begin_step()
@@ -272,14 +271,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         manual = [] if self.cfg.auto_reset else [~self.reset_buf]
         (done_ids, *rest), numbers = read_masks(
             [self.reset_buf, *event_masks, *command_masks, *manual],
-            [self.sim.health(), self._bad_action],
+            [self.sim.health(), is_bad],
         )
         event_ids, rest = rest[: len(event_masks)], rest[len(event_masks) :]
         command_ids, running_ids = rest[: len(command_masks)], rest[len(command_masks) :]
         if any(numbers[0]):
             self.sim.report_health(numbers[0])
         if numbers[1][0]:
-            self._check_finite(self.action_manager.action)
+            check_finite(self.action_manager.action)
 
         self.event_manager.apply("step")
         self.event_manager.apply_intervals(event_ids, self.step_dt)
@@ -433,37 +432,6 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if self._awaits_reset:
             self._awaits_reset.difference_update(env_ids.tolist())
 
-    def _check_action(self, action: torch.Tensor) -> torch.Tensor:
-        if not isinstance(action, torch.Tensor):
-            raise TypeError(
-                f"step() takes a torch.Tensor, got {type(action).__name__}. Convert it with"
-                " torch.as_tensor, or wrap the environment in mjlab_rec.rl.NumpyVectorEnv."
-            )
-        if not action.is_floating_point():
-            raise TypeError(
-                f"The action has dtype {action.dtype}, expected floating point (torch.float32)."
-            )
-        action = action.to(self.device)
-        # A sum shows NaN and infinities in one operation. On a GPU it is read along with the rest
-        # of the step, since a check of its own would wait for the device.
-        total = action.sum()
-        if self.device == "cpu":
-            if not math.isfinite(total.item()):
-                self._check_finite(action)
-            self._bad_action = _FINE
-        else:
-            self._bad_action = (~total.isfinite()).view(1)
-        return action
-
-    def _check_finite(self, action: torch.Tensor) -> None:
-        """Name the environments whose action is not finite. A sum of huge numbers may overflow."""
-        rows = (~action.isfinite()).flatten(start_dim=1).any(dim=1).nonzero().flatten().tolist()
-        if rows:
-            raise ValueError(
-                f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
-                " diverging policy, or clean it with torch.nan_to_num before step()."
-            )
-
     def _check_nothing_awaits_reset(self) -> None:
         if self._awaits_reset:
             raise RuntimeError(
@@ -480,24 +448,6 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 "This process was forked from the one that made the environment. Make a new one in"
                 " each process, or start them with multiprocessing's 'spawn'."
             )
-
-    def _as_ids(self, env_ids: torch.Tensor | None) -> torch.Tensor:
-        if env_ids is None:
-            return torch.arange(self.num_envs, device=self.device)
-        ids = torch.as_tensor(env_ids, device=self.device)
-        if ids.dtype == torch.bool:
-            if ids.shape != (self.num_envs,):
-                raise ValueError(
-                    f"env_ids is a mask of shape {tuple(ids.shape)}, expected ({self.num_envs},)."
-                )
-            ids = ids.nonzero().flatten()
-        ids = ids.long().flatten()
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.num_envs:
-            raise IndexError(
-                f"env_ids {ids.tolist()[:10]} are out of range: there are {self.num_envs}"
-                " environments."
-            )
-        return ids
 
     def _optional(self, manager: Callable[..., ManagerT], cfg: dict[str, Any]) -> Any:
         """The manager, or the null manager if there is nothing to manage."""
@@ -517,10 +467,3 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.metrics_manager,
             self.recorder_manager,
         ]
-
-
-def _check_cfg(cfg: ManagerBasedRlEnvCfg, render_mode: str | None) -> None:
-    if cfg.decimation < 1:
-        raise ValueError(f"decimation must be at least 1, got {cfg.decimation}.")
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"Unknown render_mode '{render_mode}'. Known: 'rgb_array', None.")

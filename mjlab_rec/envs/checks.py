@@ -1,0 +1,72 @@
+"""What an environment is given, checked: its config, actions, and numbers of environments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+_FINE = torch.zeros(1, dtype=torch.bool)
+
+
+def check_cfg(cfg: Any, render_mode: str | None) -> None:
+    """Complain about values that no environment can have."""
+    if cfg.decimation < 1:
+        raise ValueError(f"decimation must be at least 1, got {cfg.decimation}.")
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"Unknown render_mode '{render_mode}'. Known: 'rgb_array', None.")
+
+
+def checked_action(action: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The action on the device, and whether it is bad, as a mask (1,) to be read later.
+
+    On a CPU it is looked at now. On a GPU that would wait for the device, so the mask is read along
+    with the rest of the step; who finds it set calls ``check_finite``.
+    """
+    if not isinstance(action, torch.Tensor):
+        raise TypeError(
+            f"step() takes a torch.Tensor, got {type(action).__name__}. Convert it with"
+            " torch.as_tensor, or wrap the environment in mjlab_rec.rl.NumpyVectorEnv."
+        )
+    if not action.is_floating_point():
+        raise TypeError(
+            f"The action has dtype {action.dtype}, expected floating point (torch.float32)."
+        )
+    action = action.to(device)
+    # A sum shows NaN and infinities in one operation.
+    total = action.sum()
+    if device != "cpu":
+        return action, (~total.isfinite()).view(1)
+    if not math.isfinite(total.item()):
+        check_finite(action)
+    return action, _FINE
+
+
+def check_finite(action: torch.Tensor) -> None:
+    """Name the environments whose action is not finite. A sum of huge numbers may overflow."""
+    rows = (~action.isfinite()).flatten(start_dim=1).any(dim=1).nonzero().flatten().tolist()
+    if rows:
+        raise ValueError(
+            f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
+            " diverging policy, or clean it with torch.nan_to_num before step()."
+        )
+
+
+def checked_ids(env_ids: torch.Tensor | None, num_envs: int, device: str) -> torch.Tensor:
+    """Numbers of environments, given those, a mask, or None for all."""
+    if env_ids is None:
+        return torch.arange(num_envs, device=device)
+    ids = torch.as_tensor(env_ids, device=device)
+    if ids.dtype == torch.bool:
+        if ids.shape != (num_envs,):
+            raise ValueError(
+                f"env_ids is a mask of shape {tuple(ids.shape)}, expected ({num_envs},)."
+            )
+        ids = ids.nonzero().flatten()
+    ids = ids.long().flatten()
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < num_envs:
+        raise IndexError(
+            f"env_ids {ids.tolist()[:10]} are out of range: there are {num_envs} environments."
+        )
+    return ids
