@@ -79,8 +79,8 @@ def main(args: Annotated[VideoArgs, tyro.conf.arg(name="")]) -> None:
             console.print(sideways(title, "", columns))
         if args.memory_frames:
             found = _in_process(watch_memory, args, folder)
-            title = f"Memory in a clip of {args.memory_frames} pictures"
-            console.print(sideways(title, "", {"this process (MB)": found}))
+            title = f"A clip of {args.memory_frames} pictures, {args.width} x {args.height}"
+            console.print(sideways(title, "", {"this process": found}))
     console.print(f"Again: python {shlex.join(sys.argv)}", soft_wrap=True, markup=False)
 
 
@@ -150,19 +150,22 @@ def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
     for _ in range(_WARM_UP_STEPS):
         env.step(action)
     recorder.flush()
-    warm, later = _resident(), []
+    warm, later, began = _resident(), [], time.perf_counter()
     for i in range(1, args.memory_frames - _WARM_UP_STEPS + 1):
         env.step(action)
         if i % max(1, (args.memory_frames - _WARM_UP_STEPS) // _SAMPLES) == 0:
             recorder.flush()
             later.append(_resident())
+    recorder.flush()
+    drawn = (args.memory_frames - _WARM_UP_STEPS) / (time.perf_counter() - began)
     env.close()
     return {
-        f"after {_WARM_UP_STEPS} pictures": f"{warm / 1e6:.1f}",
-        "most after that": f"{max(later) / 1e6:.1f}",
-        "at the end": f"{later[-1] / 1e6:.1f}",
+        f"memory after {_WARM_UP_STEPS} pictures (MB)": f"{warm / 1e6:.1f}",
+        "most after that (MB)": f"{max(later) / 1e6:.1f}",
+        "at the end (MB)": f"{later[-1] / 1e6:.1f}",
         "growth": f"{later[-1] / warm - 1:.2%}",
-        "all pictures would take": f"{args.memory_frames * args.width * args.height * 3 / 1e6:.1f}",
+        "all pictures would take (MB)": f"{args.memory_frames * args.width * args.height * 3 / 1e6:.1f}",
+        "pictures drawn and encoded per second": f"{drawn:.1f}",
     }
 
 
