@@ -12,13 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 import tyro
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders.rerun import RerunRecorderCfg
 from mjlab_rec.recorders.rerun.viewer import program
 from mjlab_rec.registry import load_env_cfg
+from mjlab_rec.rl.policies import random_policy
 
 _VULKAN = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
 
@@ -69,32 +69,34 @@ def record(path: Path, task: str, num_envs: int, steps: int) -> None:
     cfg.scene.num_envs = num_envs
     cfg.seed = 0
     cfg.recorders = {"rerun": RerunRecorderCfg(path=str(path), spacing_m=3.0)}
-    generator = torch.Generator().manual_seed(0)
     with ManagerBasedRlEnv(cfg) as env:
-        env.reset()
-        shape = env.action_manager.action.shape
+        policy, obs = random_policy(env), env.reset()[0]
         for _ in range(steps):
-            env.step(torch.rand(shape, generator=generator).to(env.device) * 2.0 - 1.0)
+            obs = env.step(policy(obs))[0]
 
 
 def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> None:
     """Show a recording in the viewer and save what its window shows."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(program(), str(recording), "--headless", "--screenshot-to", str(path)),
+        *("--window-size", f"{size[0]}x{size[1]}", "--renderer", "vulkan"),
+        *("--bind", "127.0.0.1", "--port", "auto"),
+    ]
     with tempfile.TemporaryDirectory() as home:
-        done = subprocess.run(
-            [
-                *(program(), str(recording), "--headless", "--screenshot-to", str(path)),
-                *("--window-size", f"{size[0]}x{size[1]}", "--renderer", "vulkan"),
-                *("--bind", "127.0.0.1", "--port", "auto"),
-            ],
-            # With a home of its own: what somebody arranged in the viewer must not be seen here.
-            env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=limit_s,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                # A home of its own: what somebody arranged in the viewer must not be seen here.
+                env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=limit_s,
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"Rerun took no picture within {limit_s:g} s.")
     if done.returncode != 0 or not path.exists():
         sys.exit(f"Rerun took no picture:\n{done.stdout}")
 
