@@ -158,13 +158,14 @@ def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
             later.append(_resident())
     recorder.flush()
     drawn = (args.memory_frames - _WARM_UP_STEPS) / (time.perf_counter() - began)
+    size = args.width * args.height * 3
     env.close()
     return {
         f"memory after {_WARM_UP_STEPS} pictures (MB)": f"{warm / 1e6:.1f}",
         "most after that (MB)": f"{max(later) / 1e6:.1f}",
         "at the end (MB)": f"{later[-1] / 1e6:.1f}",
         "growth": f"{later[-1] / warm - 1:.2%}",
-        "all pictures would take (MB)": f"{args.memory_frames * args.width * args.height * 3 / 1e6:.1f}",
+        "all pictures would take (MB)": f"{args.memory_frames * size / 1e6:.1f}",
         "pictures drawn and encoded per second": f"{drawn:.1f}",
     }
 
