@@ -141,6 +141,8 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
             completed = False
     seconds = time.perf_counter() - ready
     console.print(summary(returns, progress.steps * env.num_envs, seconds, ready - started))
+    with console.status("Finishing the recordings"):  # Pictures may be waiting to be drawn.
+        env.close()
     return completed
 
 
