@@ -69,6 +69,17 @@ class LoggedEpisode:
     model: dict[str, np.ndarray] = field(default_factory=dict)
     steps: int = 0  # so far, while it runs
 
+    @property
+    def recorded(self) -> float:
+        return sum(float(row.values["reward"]) for row in self.rows)
+
+    def partial(self, every: int) -> bool:
+        began = self.rows[0].at - self.rows[0].step
+        due = [
+            at for at in range(began, began + self.length) if (at - self.rows[0].at) % every == 0
+        ]
+        return len(self.rows) < len(due)
+
 
 @dataclass
 class World:
@@ -316,6 +327,8 @@ class World:
             episode=array([e.number for *_, e, _ in ended], np.int32),
             length=array([e.length for *_, e, _ in ended], np.int32),
             total=array([e.total for *_, e, _ in ended], np.float64),
+            rows=array([len(e.rows) for *_, e, _ in ended], np.int32),
+            recorded=array([e.recorded for *_, e, _ in ended], np.float64),
             terminated=array([e.terminated for *_, e, _ in ended], bool),
             truncated=array([e.truncated for *_, e, _ in ended], bool),
             success=array([-1 if e.success is None else e.success for *_, e, _ in ended], np.int8),
@@ -345,6 +358,7 @@ class World:
             first_episode=array([e.number for e in first], np.int32),
             first_step=array(first_steps, np.int32),
             total=array([e.total for e in self._running], np.float64),
+            recorded=array([e.recorded for e in self._running], np.float64),
             ends=ends,
             active=None if self.activity == "all" else self._slab["(active)"][:rows],
             model=model,

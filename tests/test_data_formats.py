@@ -133,7 +133,10 @@ def check(
     assert rollouts.rows == sum(len(episode.rows) for episode in episodes)
     episodes = sorted(episodes, key=lambda e: (e.env, e.number))
     for index, logged in enumerate(episodes):
-        check_row(kind, table.row(index, named=True), logged, 0, complete and info.every == 1)
+        row = table.row(index, named=True)
+        check_row(kind, row, logged, 0, complete and info.every == 1)
+        if kind.ends_known:
+            assert row["partial"] is logged.partial(info.every)
         arrays = rollouts[index]
         assert set(arrays) == {*(spec.name for spec in info.channels), "step"}
         assert same(arrays["step"], np.array([row.step for row in logged.rows], np.int32))
@@ -156,6 +159,7 @@ def check_row(
         assert row["start"] == logged.rows[0].at
         assert row["length"] == logged.length
         assert row["return"] == pytest.approx(logged.total, rel=1e-9)
+        assert row["recorded_return"] == pytest.approx(logged.recorded, rel=1e-9, abs=1e-12)
         assert (row["terminated"], row["truncated"]) == ended
         assert row["cut"] is not any(ended)
         assert row["success"] is logged.success
@@ -384,8 +388,9 @@ def episode(info: RunInfo, **arrays: Any) -> Episode:
     values = {name: np.asarray(array) for name, array in arrays.items()}
     rows = len(next(iter(values.values())))
     return Episode(
-        env=info.envs[0], number=0, start=0, length=rows, total=1.0, terminated=False,
-        truncated=True, success=None, arrays={**values, "step": np.arange(rows, dtype=np.int32)},
+        env=info.envs[0], number=0, start=0, length=rows, total=1.0, recorded=1.0,
+        terminated=False, truncated=True, success=None, partial=False,
+        arrays={**values, "step": np.arange(rows, dtype=np.int32)},
     )  # fmt: skip
 
 

@@ -70,6 +70,12 @@ class Log:
     total: float = 0.0
     end: tuple = (False, False, None)
     ended: bool = False
+    recorded: float = 0.0
+    due: int = 0  # rows that would be there if none was left out
+
+    @property
+    def partial(self) -> bool:
+        return len(self.rows) < self.due
 
 
 class World:
@@ -127,8 +133,10 @@ class World:
                     if sub == 0:
                         kept = {name: value[lane] for name, value in values.items()}
                         kept["next_obs/actor"] = final[lane]
+                        log.due += 1
                         if not lose:
                             log.rows.append((self.count - log.began, kept))
+                            log.recorded += float(reward[lane])
                     log.steps += 1
                     log.total += float(reward[lane])
                 self.count += 1
@@ -141,16 +149,18 @@ class World:
                     code = -1 if success is None else int(success)
                     ends.append(
                         (lane, row, log.number, self.count, log.steps, log.total)
-                        + (*log.end[:2], code)
+                        + (len(log.rows), log.recorded, *log.end[:2], code)
                     )
                     finals.append(final[lane])
                     self.done.append(log)
                     self.logs[lane] = Log(log.env, log.number + 1, self.count)
                     following[lane] = self.fresh(1)
                 self.obs = following
-        columns = list(zip(*ends, strict=True)) if ends else [()] * 9
-        types = (np.int32, np.int32, np.int32, np.int64, np.int32, np.float64, bool, bool, np.int8)
-        names = ("lane", "row", "episode", "at", "length", "total", "terminated", "truncated")
+        columns = list(zip(*ends, strict=True)) if ends else [()] * 11
+        types = (np.int32, np.int32, np.int32, np.int64, np.int32, np.float64)
+        types += (np.int32, np.float64, bool, bool, np.int8)
+        names = ("lane", "row", "episode", "at", "length", "total")
+        names += ("rows", "recorded", "terminated", "truncated")
         table = {
             name: np.array(column, dtype)
             for name, column, dtype in zip((*names, "success"), columns, types, strict=True)
@@ -167,6 +177,7 @@ class World:
             first_episode=first_episode,
             first_step=first_step,
             total=np.array([log.total for log in self.logs]),
+            recorded=np.array([log.recorded for log in self.logs]),
             ends=Ends(**table, final=chained),
         )
 
@@ -189,9 +200,9 @@ class World:
 def poison(block: Block) -> None:
     for array in (*block.arrays.values(), *block.tail.values(), *block.ends.final.values()):
         array[...] = 1
-    for array in (block.step, block.first_episode, block.first_step, block.total):
+    for array in (block.step, block.first_episode, block.first_step, block.total, block.recorded):
         array[...] = -9
-    for name in ("lane", "row", "episode", "at", "length", "total", "terminated"):
+    for name in ("lane", "row", "episode", "at", "length", "total", "rows", "recorded"):
         getattr(block.ends, name)[...] = -9
 
 
@@ -206,8 +217,10 @@ def check(reader, logs: list[Log], info: RunInfo) -> None:
         assert row["cut"] == (not any(log.end[:2]))
         assert row["success"] is log.end[2]
         assert row["return"] == pytest.approx(log.total)
+        assert row["recorded_return"] == pytest.approx(log.recorded)
         if log.ended or info.every == 1:
             assert row["length"] == log.steps
+            assert row["partial"] is log.partial
         arrays = reader.read(index, ["step", *names])
         assert arrays["step"].tolist() == [step for step, _ in log.rows]
         for name in names:
@@ -288,6 +301,7 @@ def test_an_episode_cut_between_blocks_ends_with_the_rows_it_had(kind, options, 
     log, final = world.cut(2)
     block = world.block(p_end=0)
     one = {"lane": [2], "row": [-1], "episode": [0], "at": [104], "length": [4]}
+    one |= {"rows": [4], "recorded": [log.recorded]}
     one |= {"total": [log.total], "terminated": [False], "truncated": [False], "success": [-1]}
     block.ends = Ends(
         **{name: np.array(value) for name, value in one.items()},
@@ -357,8 +371,9 @@ def as_episode(log: Log) -> Episode:
     arrays["step"] = np.array([step for step, _ in log.rows], np.int32)
     return Episode(
         env=log.env, number=log.number, start=log.began + log.rows[0][0], length=log.steps,
-        total=log.total, terminated=log.end[0], truncated=log.end[1], success=log.end[2],
-        arrays=arrays, model={"body_mass": np.array([log.env, log.number], np.float64)},
+        total=log.total, recorded=log.recorded, terminated=log.end[0], truncated=log.end[1],
+        success=log.end[2], partial=log.partial, arrays=arrays,
+        model={"body_mass": np.array([log.env, log.number], np.float64)},
     )  # fmt: skip
 
 
@@ -484,6 +499,7 @@ def nested_block() -> Block:
         return rng.normal(size=(*shape, 2)).astype(np.float32)
 
     one = {"lane": [1], "row": [1], "episode": [0], "at": [2], "length": [2], "total": [0.5]}
+    one |= {"rows": [2], "recorded": [0.5]}
     one |= {"terminated": [True], "truncated": [False], "success": [-1]}
     ends = Ends(
         **{name: np.array(value) for name, value in one.items()},
@@ -499,6 +515,7 @@ def nested_block() -> Block:
         first_episode=np.zeros(2, np.int32),
         first_step=np.zeros(2, np.int32),
         total=np.zeros(2),
+        recorded=np.zeros(2),
         ends=ends,
     )
 
@@ -519,8 +536,9 @@ def test_channels_may_lie_below_one_another(by_episode, compression, tmp_path):
     for row, arrays in zip(known.episodes.to_dicts(), expected, strict=True):
         if by_episode:
             kept = {name: row[name] for name in ("env", "number", "start", "length", "success")}
-            kept |= {"terminated": row["terminated"], "truncated": row["truncated"]}
-            writer.write_episode(Episode(**kept, total=row["return"], arrays=arrays))
+            kept |= {name: row[name] for name in ("terminated", "truncated", "partial")}
+            kept |= {"total": row["return"], "recorded": row["recorded_return"]}
+            writer.write_episode(Episode(**kept, arrays=arrays))
     writer.close()
     opened = reader()
     for index, arrays in enumerate(expected):

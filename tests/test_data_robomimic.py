@@ -106,8 +106,9 @@ def test_channels_whose_names_fall_together_stay_apart(tmp_path):
     )
     arrays = {name: np.full(3, i, np.float32) for i, name in enumerate(names)}
     episode = Episode(
-        env=0, number=0, start=0, length=3, total=0.0, terminated=True, truncated=False,
-        success=None, arrays={**arrays, "step": np.arange(3, dtype=np.int32)},
+        env=0, number=0, start=0, length=3, total=0.0, recorded=0.0, terminated=True,
+        truncated=False, success=None, partial=False,
+        arrays={**arrays, "step": np.arange(3, dtype=np.int32)},
         model={"m": np.ones(2)},
     )  # fmt: skip
     path = tmp_path / "demos.hdf5"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mjlab_rec.data.schema import Block, Episode, RunInfo
+from mjlab_rec.data.schema import Block, Episode, RunInfo, is_partial
 
 
 @dataclass(kw_only=True)
@@ -54,6 +54,7 @@ class EpisodeAssembler:
         self._running = np.zeros(lanes, np.int64)  # its number
         self._length = np.zeros(lanes, np.int64)  # its steps up to the last row
         self._total = np.zeros(lanes)
+        self._recorded = np.zeros(lanes)
         self._models: dict[int, list[tuple[int, dict[str, np.ndarray]]]] = {}
 
     def add(self, block: Block) -> list[Episode]:
@@ -71,6 +72,7 @@ class EpisodeAssembler:
                 int(ends.episode[i]),
                 length=int(ends.length[i]),
                 total=float(ends.total[i]),
+                recorded=float(ends.recorded[i]),
                 terminated=bool(ends.terminated[i]),
                 truncated=bool(ends.truncated[i]),
                 success=None if success < 0 else success == 1,
@@ -132,6 +134,7 @@ class EpisodeAssembler:
             self._running[:] = number[-1]
             self._length[:] = step[-1] + 1
         self._total[:] = block.total
+        self._recorded[:] = block.recorded
         ends = block.ends
         after_rows = ends.episode >= self._running[ends.lane]
         np.maximum.at(self._running, ends.lane, ends.episode + 1)
@@ -147,6 +150,7 @@ class EpisodeAssembler:
             int(self._running[lane]),
             length=int(self._length[lane]),
             total=float(self._total[lane]),
+            recorded=float(self._recorded[lane]),
             terminated=False,
             truncated=False,
             success=None,
@@ -159,6 +163,7 @@ class EpisodeAssembler:
         *,
         length: int,
         total: float,
+        recorded: float,
         terminated: bool,
         truncated: bool,
         success: bool | None,
@@ -179,16 +184,19 @@ class EpisodeAssembler:
             spec.name: np.concatenate([k.arrays[spec.name][at, r] for k, at, r in pieces])
             for spec in self.info.channels
         }
-        arrays["step"] = np.concatenate([k.step[at, r] for k, at, r in pieces])
+        step = arrays["step"] = np.concatenate([k.step[at, r] for k, at, r in pieces])
+        start = int(kept.at[rows][0])
         return Episode(
             env=self.info.envs[lane],
             number=number,
-            start=int(kept.at[rows][0]),
+            start=start,
             length=length,
             total=total,
+            recorded=recorded,
             terminated=terminated,
             truncated=truncated,
             success=success,
+            partial=bool(is_partial(step[0], length, len(step), self.info.every)),
             arrays=arrays,
             model=model,
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Names of columns that every table of rows has besides the channels.
 ROW_COLUMNS = ("time", "env", "episode", "step")
@@ -153,7 +153,9 @@ class Ends:
     episode: np.ndarray  # (n,) int32, counted per environment
     at: np.ndarray  # (n,) int64, control steps of the environment when it ended
     length: np.ndarray  # (n,) int32, control steps, recorded or not
-    total: np.ndarray  # (n,) float64, sum of rewards (the return)
+    total: np.ndarray  # (n,) float64, sum of rewards (the return); NaN: not known
+    rows: np.ndarray  # (n,) int32, recorded rows
+    recorded: np.ndarray  # (n,) float64, sum of the recorded rows' rewards
     terminated: np.ndarray  # (n,) bool
     truncated: np.ndarray  # (n,) bool; an episode with neither was cut by the user
     success: np.ndarray  # (n,) int8: 1 yes, 0 no, -1 nobody said
@@ -193,6 +195,7 @@ class Block:
     first_episode: np.ndarray  # (lanes,) int32, episode of the first row
     first_step: np.ndarray  # (lanes,) int32, steps of that episode before the first row
     total: np.ndarray  # (lanes,) float64, return of the running episode after the last row
+    recorded: np.ndarray  # (lanes,) float64, the part of it that rows were recorded of
     ends: Ends
     active: np.ndarray | None = None  # (rows, lanes) bool: rows that a trigger wants; None: all
     model: ModelRows | None = None  # model fields that changed, from their episodes on
@@ -231,6 +234,20 @@ class Block:
         return episode, (self.step[:, None] - began).astype(np.int32)
 
 
+def is_partial(first_step: Any, length: Any, rows: Any, every: int) -> Any:
+    """Whether rows are missing of an episode, besides those that `every` leaves out.
+
+    Works on numbers and on arrays of them.
+
+    Args:
+        first_step: Control steps of the episode before its first recorded row.
+        length: Control steps of the episode.
+        rows: Recorded rows.
+        every: Control steps from one row to the next.
+    """
+    return rows < first_step // every + 1 + (length - 1 - first_step) // every
+
+
 @dataclass(kw_only=True)
 class Episode:
     """A whole episode of one environment, or what was recorded of it."""
@@ -239,10 +256,12 @@ class Episode:
     number: int  # counted per environment from 0
     start: int  # control steps of the environment before the first recorded row
     length: int  # control steps, recorded or not
-    total: float  # sum of rewards over all steps (the return)
+    total: float  # sum of rewards over all steps (the return); NaN: not known
+    recorded: float  # sum of rewards over the recorded rows; NaN: not known
     terminated: bool
     truncated: bool
-    success: bool | None  # None: nobody said
+    success: bool | None  # None: not known
+    partial: bool  # whether a row is missing that `every` would have recorded
     arrays: dict[str, np.ndarray]  # channel -> (rows, *shape); "step" -> (rows,) int32
     model: dict[str, np.ndarray] = field(default_factory=dict)  # model field -> (*shape)
 

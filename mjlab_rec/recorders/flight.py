@@ -266,6 +266,8 @@ class FlightRecorder(RecorderTerm):
                     start=self._step - (count - 1 - first),
                     length=int(rows["taken"][end - 1]) + (not running),
                     total=float(rows["return"][done]) if has_result else 0.0,
+                    recorded=float("nan"),
+                    partial=int(rows["taken"][first]) > 0,
                     terminated=bool(rows["terminated"][done]) and has_result,
                     truncated=bool(rows["truncated"][done]) and has_result,
                     success=None,

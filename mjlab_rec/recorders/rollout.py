@@ -207,6 +207,7 @@ class RolloutRecorder(RecorderTerm):
             self._counters.write_header(staging.parts)
         self._counters.add_step()
         if self._due:
+            self._counters.add_rows(None)
             self._reader.after(staging.parts, staging.row)
 
     def _look_ahead(self) -> None:

@@ -6,7 +6,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+Durability = Literal["kill", "power"]
 
 
 @dataclass(kw_only=True)
@@ -36,6 +39,10 @@ class WriterOptions:
 
     block_rows: int = 1
     """Rows that a full block has."""
+
+    durability: Durability = "kill"
+    """What the data survives once it is written: a "kill" of the process, or also a loss of
+    "power", for which each block or episode waits for the disk."""
 
 
 class Writer(abc.ABC):
@@ -108,6 +115,15 @@ class Reader(abc.ABC):
         """Model fields that differ from world to world, as they were in this episode."""
         return {}
 
+    def verify(self) -> list[str]:
+        """Read everything and compare checksums; a sentence for each damage that is found."""
+        return []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recording was closed; else it is being written, or was left by a kill."""
+        return True
+
     @property
     def gaps(self) -> int:
         """Rows that were dropped because the disk was too slow."""
@@ -124,9 +140,11 @@ EPISODE_COLUMNS = {
     "start": "Int64",  # control steps of the environment before the first recorded row
     "length": "Int32",  # control steps, recorded or not
     "rows": "Int32",  # recorded rows
-    "return": "Float64",  # sum of rewards; null where rewards were not recorded
+    "return": "Float64",  # sum of rewards over all these steps; null where it is not known
+    "recorded_return": "Float64",  # sum of the recorded rows' rewards; null where it is not known
     "terminated": "Boolean",
     "truncated": "Boolean",
     "cut": "Boolean",  # ended by neither: reset from outside, or still running when recording ended
-    "success": "Boolean",  # null where nobody said
+    "success": "Boolean",  # null where it is not known
+    "partial": "Boolean",  # whether a row is missing that `every` would have recorded
 }

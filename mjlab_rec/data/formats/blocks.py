@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader
-from mjlab_rec.data.schema import DataError, Ends, RunInfo
+from mjlab_rec.data.schema import DataError, Ends, RunInfo, is_partial
 from mjlab_rec.utils.string import nearest
 
 # An episode that ended. Its key numbers it within its lane; in a packed recording, where episodes
@@ -26,6 +26,8 @@ END_DTYPE = np.dtype(
         ("at", "<i8"),
         ("length", "<i4"),
         ("total", "<f8"),
+        ("rows", "<i4"),
+        ("recorded", "<f8"),
         ("terminated", "?"),
         ("truncated", "?"),
         ("success", "i1"),
@@ -43,6 +45,7 @@ class Index:
     first_episode: np.ndarray  # (B, L), key of the first row's episode
     first_step: np.ndarray  # (B, L)
     total: np.ndarray  # (B, L), return of the running episode after the last row
+    recorded: np.ndarray  # (B, L), the part of it that rows were recorded of
     ends: np.ndarray  # (n,) of END_DTYPE
     values: dict[str, np.ndarray] = field(default_factory=dict)  # what a recorder added, (n,)
     packed: bool = False  # whole episodes one after another, and nothing but whole episodes
@@ -105,24 +108,25 @@ class Segments:
         ends = index.ends[self.end] if len(index.ends) else np.zeros(len(self), END_DTYPE)
         last_block, last_row = self.block[closing], self.stop[closing] - 1
         rows = np.add.reduceat(self.stop - self.start, opening) if len(self) else opening
-        running = index.total[last_block, self.lane]
-        total = np.where(ended, ends["total"], running)
-        rewarded = any(spec.name == "reward" for spec in info.channels)
+        total = np.where(ended, ends["total"], index.total[last_block, self.lane])
+        recorded = np.where(ended, ends["recorded"], index.recorded[last_block, self.lane])
+        start = index.step[self.block[opening], self.start[opening]]
+        length = np.where(ended, ends["length"], index.step[last_block, last_row] + 1 - self.began)
         terminated, truncated = ended & ends["terminated"], ended & ends["truncated"]
         said = ended & (ends["success"] >= 0)
         columns = {
             "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.lane]),
             "number": np.where(ended, ends["number"], self.key),
-            "start": index.step[self.block[opening], self.start[opening]],
-            "length": np.where(
-                ended, ends["length"], index.step[last_block, last_row] + 1 - self.began
-            ),
+            "start": start,
+            "length": length,
             "rows": rows,
-            "return": _nullable(total, rewarded | ~np.isnan(total)),
+            "return": _nullable(total, ~np.isnan(total)),
+            "recorded_return": _nullable(recorded, ~np.isnan(recorded)),
             "terminated": terminated,
             "truncated": truncated,
             "cut": ~(terminated | truncated),
             "success": _nullable(ends["success"] == 1, said),
+            "partial": is_partial(start - self.began, length, rows, info.every),
         }
         table = pl.DataFrame(columns).cast(
             {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
@@ -175,8 +179,9 @@ def end_rows(ends: Ends, block: int, info: RunInfo) -> np.ndarray:
     rows["block"] = block
     rows["key"] = rows["number"] = ends.episode
     rows["env"] = np.asarray(info.envs, np.int32)[ends.lane]
-    for name in ("lane", "row", "at", "length", "total", "terminated", "truncated", "success"):
-        rows[name] = getattr(ends, name)
+    for name in END_DTYPE.names or ():
+        if hasattr(ends, name):
+            rows[name] = getattr(ends, name)
     return rows
 
 

@@ -145,8 +145,10 @@ class CsvReader(Reader):
                 length.alias("length"),
                 pl.when(length == pl.col("rows")).then(pl.col("return")).alias("return"),
                 start=None,
+                recorded_return=pl.col("return"),
                 cut=~(pl.col("terminated") | pl.col("truncated")),
                 success=None,
+                partial=None,
             )
         )
         return table.select(

@@ -18,20 +18,24 @@ from mjlab_rec.utils.string import nearest
 
 def table_row(info: RunInfo, episode: Episode, offset: int = 0) -> dict[str, Any]:
     """An episode's row of the table, as plain data; `offset` is added to its number."""
-    rewarded = any(spec.name == "reward" for spec in info.channels)
-    total = float(episode.total)
     return {
         "env": int(episode.env),
         "number": int(episode.number) + offset,
         "start": int(episode.start),
         "length": int(episode.length),
         "rows": episode.rows,
-        "return": total if rewarded or not np.isnan(total) else None,
+        "return": _known(episode.total),
+        "recorded_return": _known(episode.recorded),
         "terminated": bool(episode.terminated),
         "truncated": bool(episode.truncated),
         "cut": bool(episode.cut),
         "success": None if episode.success is None else bool(episode.success),
+        "partial": bool(episode.partial),
     }
+
+
+def _known(total: float) -> float | None:
+    return None if np.isnan(total) else float(total)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

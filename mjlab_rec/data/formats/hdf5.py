@@ -99,7 +99,7 @@ class Hdf5Writer(Writer):
             step = np.zeros((1, rows), np.int64)
             step[0, : block.rows] = block.step[: block.rows]
             part.append("index/step", step)
-            for name in ("first_episode", "first_step", "total"):
+            for name in ("first_episode", "first_step", "total", "recorded"):
                 part.append(f"index/{name}", getattr(block, name)[None])
             part.append("ends", end_rows(block.ends, part.blocks, self.info))
             for name, dtype in layout.values.items():
@@ -138,6 +138,7 @@ class Hdf5Writer(Writer):
                 part.append("index/first_step", (at[piece, 0] - at[0, 0] + step[0])[:, None])
                 part.append("index/first_episode", np.full((len(at[piece]), 1), self._serial))
                 part.append("index/total", np.full((len(at[piece]), 1), episode.total))
+                part.append("index/recorded", np.full((len(at[piece]), 1), episode.recorded))
                 if done == blocks:  # readers take an episode once they see its end
                     last = part.blocks + len(at[piece]) - 1
                     part.append("ends", _end_row(episode, last, self._serial, int(used[-1]) - 1))
@@ -346,6 +347,8 @@ def _end_row(episode: Episode, block: int, serial: int, row: int) -> np.ndarray:
         at=np.full(1, episode.start - int(step[0]) + episode.length),
         length=np.full(1, episode.length),
         total=np.full(1, episode.total),
+        rows=np.full(1, episode.rows),
+        recorded=np.full(1, episode.recorded),
         terminated=np.full(1, episode.terminated),
         truncated=np.full(1, episode.truncated),
         success=np.full(1, success),

@@ -51,7 +51,7 @@ class Layout:
         """Bytes of a block."""
         row = sum(spec.nbytes for spec in self.specs)
         tail = sum(spec.nbytes for spec in self.chained)
-        return self.lanes * (self.rows * row + tail + 16) + 8 * self.rows
+        return self.lanes * (self.rows * row + tail + 24) + 8 * self.rows
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ class Plan:
                 units[spec.name] = max(1, min(64, layout.lanes, -(-channel // _UNIT)))
             fewest = max(fewest, _FEWEST_TILES // max(units.values(), default=1))
         tiles = max(units.values(), default=1)
-        count = 5 + len(units) + 2 * (len(layout.chained) + len(layout.model)) + len(layout.values)
+        count = 6 + len(units) + 2 * (len(layout.chained) + len(layout.model)) + len(layout.values)
         # Whole nodes are written whenever a chunk is added, and the first block brings all of them.
         nodes = max(_NODES, size * group // 8) << min(2 * part, 20)
         affordable = nodes // (count * tiles * _ENTRY + group * index_dtype(layout).itemsize)
@@ -162,7 +162,8 @@ class Plan:
         yield column("index/step", (rows,), np.int64, max(group, 128))
         for name in ("first_episode", "first_step"):
             yield column(f"index/{name}", (lanes,), np.int32, group)
-        yield column("index/total", (lanes,), np.float64, group)
+        for name in ("total", "recorded"):
+            yield column(f"index/{name}", (lanes,), np.float64, group)
         yield table("ends", (), END_DTYPE, 256, "ends")
         for spec in layout.chained:
             path = layout.paths[spec.name]

@@ -80,9 +80,9 @@ class _Part:
         if not blocks:
             return
         self.rows, self.gap = index["rows"][:blocks], index["gap"][:blocks]
-        self.step, self.first_episode, self.first_step, self.total = (
+        self.step, self.first_episode, self.first_step, self.total, self.recorded = (
             _read(file, f"index/{name}", blocks)
-            for name in ("step", "first_episode", "first_step", "total")
+            for name in ("step", "first_episode", "first_step", "total", "recorded")
         )
         last = index[blocks - 1]
         self.ends = _read(file, "ends", last["ends"])
@@ -126,6 +126,7 @@ class _Run(BlockRun):
             first_episode=_joined([part.first_episode for part in parts], (0, lanes)),
             first_step=_joined([part.first_step for part in parts], (0, lanes)),
             total=_joined([part.total for part in parts], (0, lanes)),
+            recorded=_joined([part.recorded for part in parts], (0, lanes)),
             ends=np.concatenate([np.zeros(0, END_DTYPE), *ends]),
             values={
                 name: np.concatenate(

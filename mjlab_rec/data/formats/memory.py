@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader, Writer, WriterOptions
+from mjlab_rec.data.formats import episode_table
+from mjlab_rec.data.formats.base import Reader, Writer, WriterOptions
 from mjlab_rec.data.formats.blocks import (
     END_DTYPE,
     BlockRun,
@@ -49,6 +49,7 @@ class MemoryWriter(Writer):
             first_episode=block.first_episode.copy(),
             first_step=block.first_step.copy(),
             total=block.total.copy(),
+            recorded=block.recorded.copy(),
             ends=_copy_ends(block.ends),
             active=None if block.active is None else block.active.copy(),
             model=block.model
@@ -101,6 +102,7 @@ class _MemoryRun(BlockRun):
             first_episode=_stack([block.first_episode for block in blocks], lanes),
             first_step=_stack([block.first_step for block in blocks], lanes),
             total=_stack([block.total for block in blocks], lanes),
+            recorded=_stack([block.recorded for block in blocks], lanes),
             ends=np.concatenate(ends) if ends else np.zeros(0, END_DTYPE),
             values={
                 name: np.concatenate([column(block.ends, name) for block in blocks])
@@ -139,16 +141,8 @@ class _EpisodesReader(Reader):
     def __init__(self, info: RunInfo, episodes: list[Episode]) -> None:
         self.info = info
         self._episodes = sorted(episodes, key=lambda episode: (episode.env, episode.number))
-        rewarded = any(spec.name == "reward" for spec in info.channels)
-        self.episodes = pl.DataFrame(
-            [
-                (e.env, e.number, e.start, e.length, e.rows)
-                + (e.total if rewarded or not np.isnan(e.total) else None,)
-                + (bool(e.terminated), bool(e.truncated), bool(e.cut), e.success)
-                for e in self._episodes
-            ],
-            {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()},
-            orient="row",
+        self.episodes = episode_table.table(
+            episode_table.table_row(info, episode) for episode in self._episodes
         )
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:

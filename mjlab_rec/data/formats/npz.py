@@ -21,7 +21,7 @@ from mjlab_rec.data.schema import DataError, Episode, RunInfo
 __all__ = ["NpzReader", "NpzWriter"]
 
 _RESERVED = ("model/", "episodes/")
-_FLAGS = ("terminated", "truncated", "cut", "success")
+_FLAGS = ("terminated", "truncated", "cut", "success", "partial")
 
 
 class NpzWriter(Writer):
@@ -235,7 +235,7 @@ def _column(name: str, values: list[Any]) -> np.ndarray:
         return np.array([-1 if value is None else value for value in values], np.int8)
     if name in _FLAGS:
         return np.array(values, bool)
-    if name == "return":
+    if name.endswith("return"):
         return np.array([np.nan if value is None else value for value in values], np.float64)
     return np.array(values, np.int64)
 

@@ -145,7 +145,7 @@ def _values(name: str, column: np.ndarray) -> list[Any]:
     values = column.tolist()
     if name == "success":
         return [None if value < 0 else value == 1 for value in values]
-    if name == "return":
+    if name.endswith("return"):
         return [None if np.isnan(value) else value for value in values]
     return values
 

@@ -142,8 +142,10 @@ class RobomimicWriter(Writer):
             "start": int(episode.start),
             "length": int(episode.length),
             "return": float(episode.total),
+            "recorded_return": float(episode.recorded),
             "terminated": bool(episode.terminated),
             "truncated": bool(episode.truncated),
+            "partial": bool(episode.partial),
         }
         if episode.success is not None:
             attrs["success"] = bool(episode.success)
@@ -263,20 +265,23 @@ def _row(demo: Any) -> dict[str, Any]:
         rows = len(demo["actions"])
     terminated = bool(attrs.get("terminated", False))
     truncated = bool(attrs.get("truncated", False))
-    total = attrs.get("return")
-    if total is None and "rewards" in demo:
-        total = float(np.sum(demo["rewards"][()]))
+    if "return" in attrs:
+        total, recorded = float(attrs["return"]), float(attrs["recorded_return"])
+    else:
+        total = recorded = float(np.sum(demo["rewards"][()])) if "rewards" in demo else np.nan
     return {
         "env": int(attrs.get("env", 0)),
         "number": int(attrs.get("episode", demo.name.rpartition("_")[2])),
         "start": int(attrs.get("start", 0)),
         "length": int(attrs.get("length", rows)),
         "rows": rows,
-        "return": None if total is None else float(total),
+        "return": None if np.isnan(total) else total,
+        "recorded_return": None if np.isnan(recorded) else recorded,
         "terminated": terminated,
         "truncated": truncated,
         "cut": not (terminated or truncated),
         "success": None if "success" not in attrs else bool(attrs["success"]),
+        "partial": bool(attrs.get("partial", False)),
     }
 
 
