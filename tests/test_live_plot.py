@@ -23,16 +23,16 @@ from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import Channel
 from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.recorders.live_plot import panels as panels_of
-from mjlab_rec.recorders.live_plot.cfg import (
+from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg
+from mjlab_rec.recorders.live_plot.figure import PlotFigure
+from mjlab_rec.recorders.live_plot.panels import Frame, Panel
+from mjlab_rec.recorders.live_plot.plots import (
     DEFAULT_PLOTS,
     ImageCfg,
     LinesCfg,
-    LivePlotRecorderCfg,
     VectorsCfg,
     flat_plots,
 )
-from mjlab_rec.recorders.live_plot.figure import PlotFigure
-from mjlab_rec.recorders.live_plot.panels import Frame, Panel
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 from mjlab_rec.recorders.presets import PRESETS, load_preset
 from mjlab_rec.recorders.progress import progress

@@ -206,12 +206,18 @@ class Block:
         """Number of environments."""
         return len(self.first_episode)
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The same as ``dense``."""
+        return self.dense(name)
+
     def dense(self, name: str) -> np.ndarray:
         """A channel with a value for every row (rows, lanes, *shape), derived ones included."""
         if name in self.arrays:
             return self.arrays[name]
         spec = next(spec for spec in self.info.channels if spec.name == name)
         source = spec.next_of
+        if not self.rows:
+            return self.arrays[source][:0]
         values = np.concatenate([self.arrays[source][1:], self.tail[source][None]])
         at = self.ends.row >= 0
         values[self.ends.row[at], self.ends.lane[at]] = self.ends.final[source][at]

@@ -64,12 +64,13 @@ class WriterThread(Generic[Item]):
         """Whether this is a child of the process that the thread runs in."""
         return os.getpid() != self._pid
 
-    def wait(self) -> None:
+    def wait(self, timeout: float | None = None) -> None:
         """Wait until everything submitted so far is done."""
         self.check()
         done = threading.Event()
         self._items.put(done)
-        done.wait()
+        if not done.wait(timeout):
+            raise DataError(f"{self.name}: not everything was written within {timeout} s.")
         self.check()
 
     def finish(self) -> None:

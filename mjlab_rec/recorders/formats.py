@@ -90,8 +90,15 @@ class MemoryRecorder(RolloutRecorder):
         from mjlab_rec.data.rollouts import Rollouts
 
         self.flush()
-        writer: MemoryWriter = self._pipeline.writers[0]  # type: ignore[assignment]
-        return Rollouts(MemoryReader(writer))
+        if self._pipeline is not None:
+            self._last: MemoryWriter = self._pipeline.writers[0]  # type: ignore[assignment]
+        return Rollouts(MemoryReader(self._last))
+
+    def end_recording(self) -> None:
+        """Keep what was recorded."""
+        if self._pipeline is not None:
+            self._last = self._pipeline.writers[0]  # type: ignore[assignment]
+        super().end_recording()
 
 
 @dataclass(kw_only=True)
