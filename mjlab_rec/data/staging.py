@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Ends, ModelRows, RunInfo
-from mjlab_rec.data.writer import WriterThread
+from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
@@ -177,7 +177,7 @@ class Staging:
         self._ahead = ahead + ["active"] * shape.active  # What is written before its row begins.
         self._gap = 0
         self._steps = np.zeros(shape.rows, np.int64)
-        self._thread = WriterThread(name, self._write, self._give_back)
+        self._thread = Worker(name, self._write, release=self._give_back, niceness=STEP_BACK)
         self._lane_of = np.full(max(info.envs) + 2, -1, np.int32)
         self._lane_of[list(info.envs)] = np.arange(len(info.envs))
         self._known_model: dict[str, np.ndarray] = {}
