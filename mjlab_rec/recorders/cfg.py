@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 from mjlab_rec.data.files import IfExists
+from mjlab_rec.data.formats import format_named
 from mjlab_rec.data.pipeline import Keep
 from mjlab_rec.data.staging import Overflow
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
@@ -35,7 +36,10 @@ class RolloutRecorderCfg(RecorderTermCfg):
     """The recorder; each format has a cfg of its own that sets it."""
 
     path: str = ""
-    """File to write; for NPZ and Parquet it may be a folder."""
+    """File to write; for NPZ and Parquet it may be a folder. ``~`` is the home folder."""
+
+    format: str | None = None
+    """Name of the file format, such as that of an installed package. None takes the recorder's."""
 
     channels: tuple[str | Channel, ...] = DEFAULT_CHANNELS
     """What to record. A name such as "obs" stands for everything below it."""
@@ -120,6 +124,8 @@ class RolloutRecorderCfg(RecorderTermCfg):
                 raise ValueError(
                     f"{type(self).__name__}.{name} must be at least {least}, got {value}."
                 )
+        if self.format is not None:
+            format_named(self.format)
         choices = {
             "keep": ("all", "successful", "failed", "separate"),
             "overflow": ("block", "drop", "error"),

@@ -46,7 +46,7 @@ class RolloutRecorder(RecorderTerm):
     cfg: RolloutRecorderCfg
     cfg_type: ClassVar[type[RolloutRecorderCfg]] = RolloutRecorderCfg
     format: ClassVar[str] = "hdf5"
-    """Name of the file format."""
+    """Name of the file format, unless the cfg names another."""
     sums_reward_terms: ClassVar[bool] = False
     """Whether ends of episodes carry the sum of each reward term."""
 
@@ -89,7 +89,7 @@ class RolloutRecorder(RecorderTerm):
 
     def writer(self) -> Callable[..., Any]:
         """What makes the writer, given a RunInfo and WriterOptions."""
-        return writer_class(self.format)
+        return writer_class(self.cfg.format or self.format)
 
     # -- what the environment calls ----------------------------------------------------------------
 
