@@ -512,6 +512,43 @@ def test_a_data_loader_sees_every_row_once(workers, tmp_path):
         assert np.array_equal(sorted(map(str, seen)), sorted(map(str, logged)))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("length", [None, 3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run.csv", "run.npz", "run", "run.h5", "demo.h5"),
+        pytest.param(
+            "run.parquet",
+            marks=pytest.mark.xfail(
+                reason="its reader uses polars threads in the child, which hangs", run=False
+            ),
+        ),
+    ],
+)
+def test_forked_workers_read_what_their_parent_has_opened(name, length, tmp_path):
+    with open_rollouts(write(World(steps=30), tmp_path / name)) as rollouts:
+        data = rollouts.dataset(length, ["state", "step"])
+        loader = DataLoader(
+            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=60
+        )
+        batches = list(loader)
+        for key in ("state", "step"):
+            wanted = torch.stack([data[i][key] for i in range(len(data))])
+            assert same(torch.cat([batch[key] for batch in batches]).numpy(), wanted.numpy())
+
+
+def test_a_forked_worker_opens_nothing_itself(tmp_path, monkeypatch):
+    with open_rollouts(write(World(steps=20), tmp_path / "run")) as rollouts:
+        rows = rollouts.dataset(channels=["state"])
+        copy = pickle.loads(pickle.dumps(rows))
+        monkeypatch.setattr("mjlab_rec.data.batches.open_rollouts", None)
+        monkeypatch.setattr("os.getpid", lambda: -5)
+        assert rows[3]["state"].shape == (2,)
+        with pytest.raises(TypeError):
+            copy[3]
+
+
 def test_opening_nothing_imports_nothing_heavy():
     code = (
         "import sys, mjlab_rec.data.rollouts, mjlab_rec.data.episodes\n"
