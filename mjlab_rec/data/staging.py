@@ -14,7 +14,7 @@ import torch
 
 from mjlab_rec.data.block_memory import BlockMemory, BlockShape
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Ends, ModelRows, RunInfo
-from mjlab_rec.data.writer import WriterThread
+from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
@@ -187,7 +187,7 @@ class Staging(RowStore):
         self._known_model: dict[str, np.ndarray] = {}
         self._losing = False
         self._lost_rows = self._unwritten_rows = 0
-        self._thread = WriterThread(name, self._write, self._give_back)
+        self._thread = Worker(name, self._write, release=self._give_back, niceness=STEP_BACK)
 
     # -- on the environment's thread ---------------------------------------------------------------
 

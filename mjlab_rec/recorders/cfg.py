@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mjlab_rec.data.files import IfExists
+from mjlab_rec.data.formats import format_named
 from mjlab_rec.data.formats.base import Durability
 from mjlab_rec.data.pipeline import Keep
 from mjlab_rec.data.staging import Overflow
@@ -127,7 +128,10 @@ class RolloutRecorderCfg(TransitionRecorderCfg):
     """The recorder; each format has a cfg of its own that sets it."""
 
     path: str = ""
-    """File to write; for NPZ and Parquet it may be a folder."""
+    """File to write; for NPZ and Parquet it may be a folder. ``~`` is the home folder."""
+
+    format: str | None = None
+    """Name of the file format, such as that of an installed package. None takes the recorder's."""
 
     max_episodes: int | None = None
     """Keep exactly this many episodes, the first to end, and stop."""
@@ -155,6 +159,8 @@ class RolloutRecorderCfg(TransitionRecorderCfg):
     def check(self) -> None:
         """Say what is wrong with the values, if anything is."""
         super().check()
+        if self.format is not None:
+            format_named(self.format)
         if not self.channels:
             name = type(self).__name__
             raise ValueError(f"{name}.channels is empty: there is nothing to record.")

@@ -35,7 +35,9 @@ class Hdf5Recorder(RolloutRecorder):
 
     def writer(self) -> Callable[..., Any]:
         """What writes the layout that was asked for."""
-        return writer_class("robomimic" if self.cfg.layout == "episodes" else "hdf5")
+        if self.cfg.format is None and self.cfg.layout == "episodes":
+            return writer_class("robomimic")
+        return super().writer()
 
 
 @dataclass(kw_only=True)

@@ -30,7 +30,7 @@ class RolloutRecorder(TransitionRecorder):
 
     cfg: RolloutRecorderCfg
     format: ClassVar[str] = "hdf5"
-    """Name of the file format."""
+    """Name of the file format, unless the cfg names another."""
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg, env)
@@ -46,7 +46,7 @@ class RolloutRecorder(TransitionRecorder):
 
     def writer(self) -> Callable[..., Any]:
         """What makes the writer, given a RunInfo and WriterOptions."""
-        return writer_class(self.format)
+        return writer_class(self.cfg.format or self.format)
 
     @property
     def files(self) -> list[Path]:

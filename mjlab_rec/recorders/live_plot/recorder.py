@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from mjlab_rec.data.mp4 import find_ffmpeg
+from mjlab_rec.data.worker import Worker
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg_fields import typed
-from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.recorders.live_plot.panels import Backend, Frame, Panel
 from mjlab_rec.recorders.live_plot.sampler import Sampler, Snapshot
 from mjlab_rec.recorders.row_clock import RowClock
@@ -60,7 +60,7 @@ class LivePlotRecorder(RowClock):
         self.page = ""
         """Address of the web page that it draws on, or did before it was closed."""
         self._backend: Backend | None = None
-        self._drawer: Drawer[tuple[Snapshot, int]] | None = None
+        self._drawer: Worker[tuple[Snapshot, int, bool]] | None = None
         self._written: list[Path] = []
         self._frames = 0  # Frames of a video that were drawn, or will be.
         self._frames_due = 0
@@ -117,9 +117,14 @@ class LivePlotRecorder(RowClock):
         self._offer()
 
     def on_flush(self) -> None:
-        """Draw everything sampled so far, and wait until it is done."""
+        """Have everything drawn that was sampled so far."""
         if self._drawer is not None and self._sampler.rows:
-            self._drawer.draw_now((self._sampler.snapshot(), self._copies()))
+            self._drawer.submit((self._sampler.snapshot(), self._copies(), True))
+
+    def wait_until_written(self, timeout: float | None) -> None:
+        """Wait until everything sampled so far is drawn."""
+        if self._drawer is not None:
+            self._drawer.wait(timeout)
 
     def on_finish(self) -> None:
         """Draw what is left and finish the file, or clear the page."""
@@ -129,7 +134,8 @@ class LivePlotRecorder(RowClock):
             return
         try:
             if drawer.error is None and self._sampler.rows:
-                drawer.draw_now((self._sampler.snapshot(), self._copies()))
+                drawer.submit((self._sampler.snapshot(), self._copies(), True))
+                drawer.wait()
         finally:
             drawer.finish()
             self._written += backend.files
@@ -141,13 +147,13 @@ class LivePlotRecorder(RowClock):
         assert drawer is not None
         if self.where != "mp4":
             if self._live and drawer.ready():
-                drawer.submit((self._sampler.snapshot(), 1))
+                drawer.submit((self._sampler.snapshot(), 1, False))
             return
         seconds = self._sampler.rows * self._every * self._env.step_dt
         due = math.ceil(seconds * self.cfg.fps - 1e-9)
         new, self._frames_due = due - self._frames_due, due
         if new and drawer.ready():
-            drawer.submit((self._sampler.snapshot(), self._copies()))
+            drawer.submit((self._sampler.snapshot(), self._copies(), False))
         else:
             self.dropped_rows += new
 
@@ -166,19 +172,21 @@ class LivePlotRecorder(RowClock):
             self.page = page.url
         self._live = self.where in ("page", "window") or self.cfg.max_hz is not None
 
-        def draw(item: tuple[Snapshot, int], final: bool) -> None:
-            snapshot, copies = item
+        def draw(item: tuple[Snapshot, int, bool]) -> None:
+            snapshot, copies, final = item
             step = int(snapshot.steps[(snapshot.rows - 1) % len(snapshot.steps)])
             caption = f"step {step}, {step * self._env.step_dt:.2f} s"
             contents = self._sampler.contents(snapshot)
             backend.draw(Frame(caption=caption, contents=contents, copies=copies), final)
 
-        self._drawer = Drawer(
+        film = self.where == "mp4"
+        self._drawer = Worker(
             type(self).__name__,
             draw,
-            backend.close,
-            None if self.where == "mp4" else (self.cfg.max_hz or _LIVE_HZ),
-            _QUEUE if self.where == "mp4" else 1,
+            doing="drawing",
+            finish=backend.close,
+            capacity=_QUEUE if film else 1,
+            max_hz=None if film else (self.cfg.max_hz or _LIVE_HZ),
         )
 
 

@@ -131,7 +131,7 @@ class VideoRecorder(RowClock):
     def wait_until_written(self, timeout: float | None) -> None:
         """Wait until all pictures are drawn, and all finished clips are finished files."""
         if self._studio is not None:
-            self._studio.wait()
+            self._studio.wait(timeout)
 
     def on_finish(self) -> None:
         """Finish all clips, cut as they are, and wait for them."""
