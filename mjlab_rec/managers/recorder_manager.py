@@ -204,6 +204,7 @@ class RecorderManager(ManagerBase):
 
     def record_pre_step(self) -> None:
         """A control step begins."""
+        uninterrupted.begin_step()
         self._stepping = True
         self._call("record_pre_step")
 

@@ -67,9 +67,9 @@ def close_at_exit(term: RecorderTerm) -> None:
     _open[id(term)] = term, os.getpid()
     # Registered last it is called first; and twice, since a Ctrl-C may come before the first call
     # has even begun.
-    atexit.unregister(_close_all)
-    atexit.register(_close_all)
-    atexit.register(_close_all)
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+    atexit.register(_at_exit)
     _signals.begin()
 
 
@@ -86,11 +86,18 @@ def _mine() -> list[RecorderTerm]:
     return [term for term, owner in list(_open.values()) if owner == pid]
 
 
+def _at_exit() -> None:
+    if _mine():
+        with uninterrupted.finishing():
+            uninterrupted.ending = True
+            uninterrupted.wait_for_threads(_GRACE_S)  # A step that is being taken keeps its rows.
+            _close_all()
+
+
 def _close_all() -> None:
-    if not _mine():
-        return
     with uninterrupted.finishing():
-        _signals.begin()  # What is open may have been opened in another thread.
+        if _mine():
+            _signals.begin()  # They may have been opened in another thread.
         for term in _mine():
             try:
                 term.close_for_good()
@@ -126,7 +133,6 @@ class _Signals:
         self._waiting: int | None = None  # the signal that was put off
         self._pressed: float | None = None  # when, if it was a Ctrl-C
         self._warned: float | None = None  # when Ctrl-C was answered by a warning
-        self._ending = False  # whether a signal makes Python exit
 
     def end_by_exit(self) -> None:
         """Let SIGTERM and SIGHUP end the process by way of Python's exit, unless handled."""
@@ -192,7 +198,7 @@ class _Signals:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         if uninterrupted.active:
             self._put_off(number)
-        elif self._ending or _mine():
+        elif uninterrupted.ending or _mine():
             self._end(number)
         else:
             signal.signal(number, signal.SIG_DFL)
@@ -219,12 +225,12 @@ class _Signals:
         """End the process by way of Python's exit."""
         self._waiting = None
         if threading.main_thread().is_alive():
-            if not self._ending:
-                self._ending = True
+            if not uninterrupted.ending:
+                uninterrupted.ending = True
                 threading.Thread(target=_insist, args=(number,), daemon=True).start()
             raise SystemExit(128 + number)
         # Python's exit has begun, and may be waiting for other threads for ever.
-        _close_all()
+        _at_exit()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

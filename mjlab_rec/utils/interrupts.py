@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident, main_thread
+from threading import Thread, current_thread, get_ident, main_thread
+from threading import enumerate as enumerate_threads
+from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +25,10 @@ class Uninterrupted:
     def __init__(self) -> None:
         self.then: Callable[[], None] | None = None
         """Called once, when the outermost region is left; it may raise."""
+        self.ending = False
+        """Whether the process is ending."""
         self._main = main_thread().ident
+        self._threads: WeakSet[Thread] = WeakSet()
         self._depth = 0
         self._finishing = 0
         os.register_at_fork(after_in_child=self._begin_process)
@@ -36,6 +42,25 @@ class Uninterrupted:
     def is_finishing(self) -> bool:
         """Whether the main thread is in a region that may take a while."""
         return self._finishing > 0
+
+    def begin_step(self) -> None:
+        """End this thread by SystemExit if the process is ending and it is not the main one.
+
+        Where ``ending`` is true, a thread that goes on while Python comes to its end would crash.
+        """
+        if get_ident() != self._main:
+            self._threads.add(current_thread())
+            if self.ending:
+                raise SystemExit
+
+    def wait_for_threads(self, seconds: float) -> None:
+        """Wait until the threads that began a step have ended, but not for longer than this."""
+        until = time.monotonic() + seconds
+        # Not by join(): where one is interrupted, Python 3.11 takes the thread for ended.
+        while any(thread in self._threads for thread in enumerate_threads()):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.002)
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
@@ -75,8 +100,9 @@ class Uninterrupted:
     def _begin_process(self) -> None:
         """Forget the regions of the process that this one was forked from."""
         self._main = get_ident()
+        self._threads.clear()
         self._depth = self._finishing = 0
-        self.then = None
+        self.then, self.ending = None, False
 
 
 uninterrupted = Uninterrupted()
