@@ -89,7 +89,7 @@ def test_a_recorder_without_overrides_is_never_called(env):
 
     manager = RecorderManager({"idle": RecorderTermCfg(func=Idle)}, env)
     call_all(manager, env)
-    assert not any(manager._hooks.values()) and not manager.has_substep_terms
+    assert not any(manager._selected[0].values()) and not manager.has_substep_terms
     manager.close()
 
 
