@@ -53,6 +53,9 @@ class RecorderTerm(ManagerTermBase):
     """Whether hooks may draw from torch's global generators or ``env.rng``. If so they are kept
     apart from the rollout's random numbers, which costs some 20 us per call of the hook."""
 
+    needs_final_obs: bool = False
+    """Whether the environment must provide ``extras["final_obs"]``."""
+
     hooks_when_idle: tuple[str, ...] = ()
     """Names of hooks that are called also while the recorder is paused or stopped."""
 
@@ -108,7 +111,7 @@ class RecorderTerm(ManagerTermBase):
                 return
             self._recorder_closed = True
             try:
-                self.close()
+                self._recorder_close()
             finally:
                 self._set_state("stopped")
 
@@ -152,6 +155,10 @@ class RecorderTerm(ManagerTermBase):
     def close(self) -> None:
         """Called once, when the environment closes: write what is left and release files."""
 
+    def _recorder_close(self) -> None:
+        """Close for good; a base class does here what must happen before ``close``."""
+        self.close()
+
 
 _HOOKS = (
     "record_pre_step",
@@ -176,6 +183,8 @@ class RecorderManager(ManagerBase):
         self._selecting = threading.Lock()
         self._stepping = False  # Whether a step began and is not complete.
         super().__init__(env)
+        self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
+        """Whether the environment must provide final observations."""
         for term in self._terms.values():
             term._recorder_changed = self._select_hooks
         self._select_hooks()
