@@ -490,7 +490,13 @@ while taken(counter) < 20:
 
 
 def test_with_nothing_open_a_signal_ends_the_process_as_ever(runner, tmp_path):
-    code = OPEN + "env = make()\nenv.close()\nos.kill(os.getpid(), signal.SIGTERM)\nsignal.pause()"
+    code = f"""{OPEN}
+env = make()
+step(env)
+env.close()
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
     ran = runner.run(code, name="a.csv", out=str(tmp_path))
     assert (ran["code"], ran["output"]) == (-signal.SIGTERM, "")
 
@@ -573,7 +579,7 @@ for action in actions(300, 64):
 """
     ran = runner.run(code, name=name, out=str(tmp_path))
     assert ran["code"] == 0
-    (line,) = ran["output"].splitlines()
+    (line,) = (line for line in ran["output"].splitlines() if "has no rows" not in line)
     assert "could not finish its recording" in line and "File too large" in line
 
 

@@ -134,7 +134,7 @@ class RowClock(RecorderTerm):
         """No rows are recorded from the next step on, for now."""
 
     def on_step_failed(self) -> None:
-        """The step that was being taken failed; what was noted of it does not count."""
+        """The step that ``on_step`` was called for failed; what was noted of it does not count."""
 
     def on_fire(self) -> None:
         """The trigger is fired by hand."""
@@ -294,12 +294,12 @@ class RowClock(RecorderTerm):
             return
         self._phase = "between steps"
         self._due = False
+        was_on, self._on = self._on, False
         if self._step_counted:
             self._step_counted = False
             self.counters.undo_step()
-        was_on, self._on = self._on, False
-        if self._open:
-            self.on_step_failed()
+            if self._open:
+                self.on_step_failed()
         self.on_episodes_end(self._everyone, cut=True, in_row=False)
         self._begin(self._everyone)
         if self._open and was_on:
