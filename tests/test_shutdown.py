@@ -215,28 +215,25 @@ def take_step(manager: RecorderManager) -> None:
         raise
 
 
-def test_a_ctrl_c_at_any_line_leaves_no_hook_half_done(clock):
-    """The lines are those that lead to hooks and to close()."""
+def test_a_ctrl_c_at_any_moment_leaves_no_hook_half_done(clock):
+    """Python looks for signals where a function begins, and after it has called one in C."""
     files = {module.__file__ for module in (interrupts, manager_module, shutdown)}
     left = -1
 
-    def trace(frame: Any, event: str, arg: Any) -> Any:
+    def profile(frame: Any, event: str, arg: Any) -> None:
         nonlocal left
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line":
+        if event in ("call", "c_return") and frame.f_code.co_filename in files:
             left -= 1
             if left == 0:
                 press()
-        return trace
 
-    before, handler = sys.gettrace(), signal.getsignal(signal.SIGINT)
+    before, handler = sys.getprofile(), signal.getsignal(signal.SIGINT)
     for number in range(1, 10_000):
         env = FakeEnv()
         manager = noting(env)
         interrupted, left = 0, number
         clock.now += 10
-        sys.settrace(trace)
+        sys.setprofile(profile)
         try:
             try:
                 take_step(manager)
@@ -246,16 +243,17 @@ def test_a_ctrl_c_at_any_line_leaves_no_hook_half_done(clock):
         except KeyboardInterrupt:
             interrupted += 1
         finally:
-            sys.settrace(before)
-        shutdown._close_all()
+            sys.setprofile(before)
+        shutdown._close_all()  # As at exit.
         began = [entry.removesuffix(" begins") for entry in env.log[::2]]
         assert env.log[1::2] == [f"{what} ends" for what in began], number
         assert began.count("close") == 1 and began[-1] == "close", (number, env.log)
         assert signal.getsignal(signal.SIGINT) is handler, number
+        assert interrupts.interrupts.depth == 0 and interrupts.interrupts.then is None, number
         if left > 0:
             break
         assert interrupted == 1, number
-    assert number > 100 and not interrupted
+    assert number > 50 and not interrupted
 
 
 @pytest.mark.parametrize("hook", ["pre_step", "post_step"])
@@ -492,7 +490,13 @@ while taken(counter) < 20:
 
 
 def test_with_nothing_open_a_signal_ends_the_process_as_ever(runner, tmp_path):
-    code = OPEN + "env = make()\nenv.close()\nos.kill(os.getpid(), signal.SIGTERM)\nsignal.pause()"
+    code = f"""{OPEN}
+env = make()
+step(env)
+env.close()
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
     ran = runner.run(code, name="a.csv", out=str(tmp_path))
     assert (ran["code"], ran["output"]) == (-signal.SIGTERM, "")
 
@@ -575,7 +579,7 @@ for action in actions(300, 64):
 """
     ran = runner.run(code, name=name, out=str(tmp_path))
     assert ran["code"] == 0
-    (line,) = ran["output"].splitlines()
+    (line,) = (line for line in ran["output"].splitlines() if "has no rows" not in line)
     assert "could not finish its recording" in line and "File too large" in line
 
 

@@ -18,7 +18,7 @@ from mjlab_rec.managers.manager_base import (
     NullManager,
     find_term,
 )
-from mjlab_rec.utils.interrupts import uninterrupted
+from mjlab_rec.utils.interrupts import finishing, interrupts, uninterrupted
 from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.tables import format_table
 
@@ -103,9 +103,10 @@ class RecorderTerm(ManagerTermBase):
             if self._recorder_changed is not None:
                 self._recorder_changed()
 
+    @finishing
     def close_for_good(self) -> None:
         """Close it unless it was closed; no hook is called any more, and it cannot start again."""
-        with uninterrupted, self._recorder_lock:
+        with self._recorder_lock:
             if self._recorder_closed:
                 return
             self._recorder_closed = True
@@ -213,7 +214,7 @@ class RecorderManager(ManagerBase):
 
     def record_pre_step(self) -> None:
         """A control step begins."""
-        uninterrupted.begin_step()
+        interrupts.begin_step()
         self._stepping = True
         self._call("record_pre_step")
 
@@ -234,9 +235,10 @@ class RecorderManager(ManagerBase):
         self._call("record_post_step")
         self._stepping = False
 
+    @uninterrupted
     def record_exception(self, error: BaseException) -> None:
         """``step()`` is about to raise this error. What fails here never takes its place."""
-        with uninterrupted, self._lock:
+        with self._lock:
             if not (self._stepping or isinstance(error, Exception)):
                 return  # A signal came right after the step, which did not fail.
             self._stepping = False
@@ -248,28 +250,29 @@ class RecorderManager(ManagerBase):
                     error.add_note(f"The recorder '{name}' failed to record this: {second!r}")
                     logger.exception("Recorder '%s' failed to record an error of step().", name)
 
+    @uninterrupted
     def start(self, name: str) -> None:
         """Let a recorder record (again); one that cannot start is left as it was."""
         term = self.get_term(name)
-        with uninterrupted:
-            before = term.state
-            try:
-                term.start()
-            except BaseException:
-                if not term._recorder_closed:
-                    term._set_state(before)
-                raise
+        before = term.state
+        try:
+            term.start()
+        except BaseException:
+            if not term._recorder_closed:
+                term._set_state(before)
+            raise
 
+    @uninterrupted
     def pause(self, name: str) -> None:
         """Let a recorder leave out what happens until it is started again."""
-        with uninterrupted:
-            self.get_term(name).pause()
+        self.get_term(name).pause()
 
+    @finishing
     def stop(self, name: str) -> None:
         """Let a recorder end its recording; started again, it begins a new one."""
-        with uninterrupted.finishing():
-            self.get_term(name).stop()
+        self.get_term(name).stop()
 
+    @finishing
     def close(self) -> None:
         """Close every recorder, even if one fails; then raise what went wrong, all together.
 
@@ -278,22 +281,22 @@ class RecorderManager(ManagerBase):
         if os.getpid() != self._pid:
             return
         errors = []
-        with uninterrupted.finishing():
-            for name, term in self._terms.items():
-                try:
-                    term.close_for_good()
-                except Exception as error:
-                    if self._on_error[name] == "disable":
-                        logger.exception("Recorder '%s' failed to close.", name)
-                    else:
-                        error.add_note(f"while closing recorder '{name}'")
-                        errors.append(error)
-            if errors:
-                raise ExceptionGroup("Some recorders failed to close.", errors)
+        for name, term in self._terms.items():
+            try:
+                term.close_for_good()
+            except Exception as error:
+                if self._on_error[name] == "disable":
+                    logger.exception("Recorder '%s' failed to close.", name)
+                else:
+                    error.add_note(f"while closing recorder '{name}'")
+                    errors.append(error)
+        if errors:
+            raise ExceptionGroup("Some recorders failed to close.", errors)
 
+    @uninterrupted
     def _select_hooks(self) -> None:
         """Find out whom to call at each hook, so that nothing is looked up in a step."""
-        with uninterrupted, self._selecting:
+        with self._selecting:
             hooks: dict[str, list[_Hook]] = {}
             for hook in _HOOKS:
                 hooks[hook] = [
@@ -312,9 +315,12 @@ class RecorderManager(ManagerBase):
             self._selected = hooks, drawing if hasattr(self._env, "rng") else set()
 
     def _call(self, hook: str, *args: torch.Tensor) -> None:
-        if not self._selected[0][hook]:
-            return
-        with uninterrupted, self._lock:
+        if self._selected[0][hook]:
+            self._call_selected(hook, args)
+
+    @uninterrupted
+    def _call_selected(self, hook: str, args: tuple[torch.Tensor, ...]) -> None:
+        with self._lock:
             hooks, drawing = self._selected
             if hook in drawing:
                 # Random numbers that a recorder draws must not be missing in the rollout.
@@ -323,7 +329,7 @@ class RecorderManager(ManagerBase):
             else:
                 self._call_each(hook, hooks[hook], args)
             if hook == "record_post_step":
-                self._stepping = False  # Here, for a signal is raised right after this region.
+                self._stepping = False  # Here: a signal may be raised right after this function.
 
     def _call_each(self, hook: str, called: list[_Hook], args: tuple[torch.Tensor, ...]) -> None:
         for name, term, method in called:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,7 +16,7 @@ from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.stretches import Stretches
 from mjlab_rec.recorders.triggers import Trigger
-from mjlab_rec.utils.interrupts import uninterrupted
+from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -192,9 +192,10 @@ class RowClock(RecorderTerm):
         """A step failed: it has no row, and the running episodes are cut before it."""
         self._fail()
 
+    @finishing
     def close(self) -> None:
         """Write what is left and finish the files."""
-        with uninterrupted.finishing(), self._recorder_lock:
+        with self._recorder_lock:
             self._finish()
 
     def _recorder_close(self) -> None:
@@ -287,12 +288,12 @@ class RowClock(RecorderTerm):
             return
         self._phase = "between steps"
         self._due = False
+        was_on, self._on = self._on, False
         if self._step_counted:
             self._step_counted = False
             self.counters.undo_step()
             if self._open:
                 self.on_step_failed()
-        was_on, self._on = self._on, False
         self.on_episodes_end(self._everyone, cut=True, in_row=False)
         self._begin(self._everyone)
         if self._open and was_on:
@@ -300,22 +301,22 @@ class RowClock(RecorderTerm):
 
     def _finish(self) -> None:
         """End the recording, if there is one."""
-        closed(self)
-        if not self._open:
-            return
-        self._fail()
         try:
-            self.on_finish()
+            if self._open:
+                self._fail()
+                self.on_finish()
         finally:
             self._open = self._on = self._due = False
+            closed(self)
 
     # -- requests ----------------------------------------------------------------------------------
 
+    @finishing
     def _request(self, what: Request, timeout: float | None = None) -> None:
         """Do something now, or at the end of the step being taken."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
-            with self._guarded(what), torch.no_grad(), self._leaving_no_trace():
+            with self._recorder_lock, torch.no_grad(), self._leaving_no_trace():
                 self._answer(what)
                 if self._env.obs_buf:  # Else the first reset will see to it.
                     self._look_ahead()
@@ -352,13 +353,6 @@ class RowClock(RecorderTerm):
             self.on_fire()
         elif self._open:
             self.on_flush()
-
-    @contextmanager
-    def _guarded(self, what: Request) -> Iterator[None]:
-        """Neither a signal nor another thread comes in between."""
-        region = uninterrupted.finishing() if what in ("stop", "flush") else uninterrupted
-        with region, self._recorder_lock:
-            yield
 
     def _leaving_no_trace(self) -> Any:
         """What is read outside of hooks must not use up the rollout's random numbers either."""

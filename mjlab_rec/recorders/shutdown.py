@@ -43,7 +43,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.utils.interrupts import uninterrupted
+from mjlab_rec.utils.interrupts import finishing, interrupts, uninterrupted
 
 if TYPE_CHECKING:
     from mjlab_rec.managers.recorder_manager import RecorderTerm
@@ -86,28 +86,28 @@ def _mine() -> list[RecorderTerm]:
     return [term for term, owner in list(_open.values()) if owner == pid]
 
 
+@finishing
 def _at_exit() -> None:
     if _mine():
-        with uninterrupted.finishing():
-            uninterrupted.ending = True
-            uninterrupted.wait_for_threads(_GRACE_S)  # A step that is being taken keeps its rows.
-            _close_all()
+        interrupts.ending = True
+        interrupts.wait_for_threads(_GRACE_S)  # A step that is being taken keeps its rows.
+        _close_all()
 
 
+@finishing
 def _close_all() -> None:
-    with uninterrupted.finishing():
-        if _mine():
-            _signals.begin()  # They may have been opened in another thread.
-        for term in _mine():
-            try:
-                term.close_for_good()
-            except Exception as error:
-                # Nothing of the program is to blame for a full disk.
-                trace = None if _is_expected(error) else error
-                name = type(term).__name__
-                logger.error("%s could not finish its recording: %s", name, error, exc_info=trace)
-            finally:
-                closed(term)
+    if _mine():
+        _signals.begin()  # They may have been opened in another thread.
+    for term in _mine():
+        try:
+            term.close_for_good()
+        except Exception as error:
+            # Nothing of the program is to blame for a full disk.
+            trace = None if _is_expected(error) else error
+            name = type(term).__name__
+            logger.error("%s could not finish its recording: %s", name, error, exc_info=trace)
+        finally:
+            closed(term)
 
 
 def _is_expected(error: BaseException | None) -> bool:
@@ -141,6 +141,7 @@ class _Signals:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, self._terminate)
 
+    @uninterrupted
     def begin(self) -> None:
         """Something is open from now on in this process."""
         self.end_by_exit()
@@ -148,16 +149,20 @@ class _Signals:
             return
         before = signal.getsignal(signal.SIGINT)
         if callable(before):
-            self._before, self._handler = before, partial(self._interrupt, before)
+            self._handler, self._before = partial(self._interrupt, before), before
             signal.signal(signal.SIGINT, self._handler)
 
     def end(self) -> None:
         """Nothing is open any more: put the handler of SIGINT back that was there."""
         if threading.current_thread() is not threading.main_thread():
             return  # It goes when a Ctrl-C comes, or is used again.
-        if uninterrupted.active:
-            uninterrupted.then = self._settle
-            return
+        if interrupts.depth:
+            interrupts.then = self._settle
+        else:
+            self._give_back()
+
+    @uninterrupted
+    def _give_back(self) -> None:
         handler, self._handler = self._handler, None
         if handler is not None and signal.getsignal(signal.SIGINT) is handler:
             signal.signal(signal.SIGINT, self._before)
@@ -166,7 +171,7 @@ class _Signals:
         now = time.monotonic()
         if before is signal.default_int_handler and now - self._raised < _SAME_PRESS_S:
             return
-        if not uninterrupted.active:
+        if not interrupts.depth:
             self._pass_on(before, frame)
         elif self._warned is not None and now - self._warned >= _PATIENCE_S:
             for term in _mine():
@@ -174,7 +179,7 @@ class _Signals:
             self._pass_on(before, frame)
         else:
             long = self._pressed is not None and now - self._pressed >= _PATIENCE_S
-            if self._warned is None and (uninterrupted.is_finishing or long):
+            if self._warned is None and (interrupts.finishing or long):
                 logger.warning(
                     "Recordings are being finished. Ctrl-C takes effect after that; another one, at"
                     " least a second from now, abandons them."
@@ -196,9 +201,9 @@ class _Signals:
         before(signal.SIGINT, frame)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        if uninterrupted.active:
+        if interrupts.depth:
             self._put_off(number)
-        elif uninterrupted.ending or _mine():
+        elif interrupts.ending or _mine():
             self._end(number)
         else:
             signal.signal(number, signal.SIG_DFL)
@@ -207,7 +212,7 @@ class _Signals:
     def _put_off(self, number: int) -> None:
         if self._waiting in (None, signal.SIGINT):
             self._waiting = number
-        uninterrupted.then = self._settle
+        interrupts.then = self._settle
 
     def _settle(self) -> None:
         """The main thread has left the recorders: do what was put off."""
@@ -225,8 +230,8 @@ class _Signals:
         """End the process by way of Python's exit."""
         self._waiting = None
         if threading.main_thread().is_alive():
-            if not uninterrupted.ending:
-                uninterrupted.ending = True
+            if not interrupts.ending:
+                interrupts.ending = True
                 threading.Thread(target=_insist, args=(number,), daemon=True).start()
             raise SystemExit(128 + number)
         # Python's exit has begun, and may be waiting for other threads for ever.
