@@ -95,6 +95,50 @@ def test_imports_point_downward():
     assert not found, "\n".join(found)
 
 
+def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import themselves by way of others."""
+    found, done = [], set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in done:
+            for target in sorted(imports[module]):
+                visit(target, [*path, module])
+            done.add(module)
+
+    for module in sorted(imports):
+        visit(module, [])
+    return found
+
+
+def imports_within(package: str) -> dict[str, set[str]]:
+    """Which modules of a package import which others, in functions too."""
+    files = {
+        module_name(path): path
+        for path in modules()
+        if f"{module_name(path)}.".startswith(f"{package}.") and path.stem != "__init__"
+    }
+    found = {}
+    for module, path in files.items():
+        targets = runtime_imports([ast.parse(path.read_text())], module, is_package=False)
+        names = {target for _, target in targets}
+        found[module] = {
+            other for other in files if any(f"{n}.".startswith(f"{other}.") for n in names)
+        }
+    return found
+
+
+@pytest.mark.parametrize("package", ["mjlab_rec.managers", "mjlab_rec.recorders"])
+def test_modules_of_a_package_do_not_import_each_other_in_a_circle(package):
+    """So that a cfg imports its recorder, and never the other way."""
+    assert cycles(imports_within(package)) == []
+
+
+def test_a_circle_of_imports_is_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+
+
 def test_every_module_belongs_to_a_layer():
     names = [module_name(path) for path in modules()]
     assert [n for n in names if part_of(n) is None] == ["mjlab_rec"]

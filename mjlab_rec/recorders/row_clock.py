@@ -155,9 +155,7 @@ class RowClock(RecorderTerm):
     def record_pre_step(self) -> None:
         """A step begins."""
         self._thread = threading.get_ident()
-        if self._requests:
-            self._answer_requests()
-            self._look_ahead()
+        self._answer_requests()
         self._phase = "in a step"
         self._step_counted = False
 
@@ -174,8 +172,8 @@ class RowClock(RecorderTerm):
         self._thread = threading.get_ident()
         self.on_episodes_end(env_ids, cut=True, in_row=False)
         self._begin(env_ids)
-        self._answer_requests()
         self._look_ahead()
+        self._answer_requests()
 
     def record_post_step(self) -> None:
         """A step is over."""
@@ -185,8 +183,8 @@ class RowClock(RecorderTerm):
         if self._due:
             self.on_row_complete(was_reset)
         self._phase = "between steps"
+        self._look_ahead()  # First, since what follows the last row is part of it.
         self._answer_requests()
-        self._look_ahead()
 
     def record_exception(self, error: BaseException) -> None:
         """A step failed: it has no row, and the running episodes are cut before it."""
@@ -318,8 +316,6 @@ class RowClock(RecorderTerm):
         if mine and self._phase == "between steps":
             with self._recorder_lock, torch.no_grad(), self._leaving_no_trace():
                 self._answer(what)
-                if self._env.obs_buf:  # Else the first reset will see to it.
-                    self._look_ahead()
         else:
             done = threading.Event()
             self._requests.append((what, done))
@@ -334,7 +330,7 @@ class RowClock(RecorderTerm):
         """Wait until what was handed over is written."""
 
     def _answer_requests(self) -> None:
-        while self._requests:
+        for _ in range(len(self._requests)):  # What comes meanwhile is for the next time.
             what, done = self._requests.popleft()
             try:
                 self._answer(what)
@@ -353,6 +349,8 @@ class RowClock(RecorderTerm):
             self.on_fire()
         elif self._open:
             self.on_flush()
+        if what != "flush" and self._env.obs_buf:  # Else the first reset will see to it.
+            self._look_ahead()
 
     def _leaving_no_trace(self) -> Any:
         """What is read outside of hooks must not use up the rollout's random numbers either."""

@@ -74,14 +74,14 @@ def recorder_of(env: ManagerBasedRlEnv) -> RolloutRecorder:
 
 def rows_per_block(recorder: RolloutRecorder) -> int:
     """Steps after which the recorder hands its block over."""
-    assert recorder._staging is not None
-    return recorder._staging.shape.rows
+    assert recorder._store is not None
+    return recorder._store.shape.rows
 
 
 def block_bytes(recorder: RolloutRecorder) -> int:
     """Memory of a block."""
-    assert recorder._staging is not None
-    return recorder._staging.block_bytes
+    assert recorder._store is not None
+    return recorder._store.block_bytes
 
 
 def load_writers(names: Sequence[str]) -> None:
