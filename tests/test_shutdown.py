@@ -25,7 +25,7 @@ from mjlab_rec.recorders import shutdown
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.utils import interrupts
 
-RUNS = 100 if os.environ.get("MJLAB_REC_LONG") else 8  # of each kind
+RUNS = 100 if os.environ.get("MJLAB_REC_LONG") else 4  # of each kind
 NAMES = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
 
 OPEN = """
@@ -142,8 +142,8 @@ def test_every_row_is_there_once_and_true_after_ctrl_c(name, ending, runner, tru
             name=name,
             out=str(out),
             signals=[signal.SIGINT] * (1 + number % 2),
-            gap=(0.002, 0.01, 0.2)[number % 3],
-            at=1 + number,
+            gap=(0.002, 0.01, 0.1)[number % 3],
+            at=1 + 3 * number % 40,
             seed=number,
             quick=True,
         )
