@@ -18,10 +18,11 @@ handles or ignores them (as under nohup) when this module is imported, or later 
 opens something. When nothing is open, they end the process as they always do.
 
 **Threads.** Python handles signals in its main thread only, whichever thread an environment is in;
-this module must therefore be imported there first. SIGTERM and SIGHUP do not wait for threads that
-would keep Python from exiting: a second after the main thread has ended, the recordings are
-finished while these threads may still be stepping, and the process ends. A Ctrl-C waits for them,
-as it does in any Python program. Hooks of a recorder that is closed are not called any more.
+this module must therefore be imported there first. At Python's exit, or after SIGTERM or SIGHUP, a
+thread that steps an environment ends by SystemExit where its next step would begin. Threads that
+keep Python from exiting are waited for, but after SIGTERM or SIGHUP only for a second; then the
+recordings are finished and the process ends. After a Ctrl-C Python waits for them as it always
+does. Hooks of a recorder that is closed are not called any more.
 
 **Processes.** What a process has opened is not closed by a process that was forked from it.
 
