@@ -20,7 +20,7 @@ from mjlab_rec.data.formats.episode_table import check_size
 from mjlab_rec.data.schema import DataError
 
 _MOST_MEMBERS = 10_000
-_MOST_HEADER = 10_000  # bytes of an array's header
+_MOST_HEADER = 1000  # bytes of an array's header
 _CHUNK = 1 << 20
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # What zipfile and NumPy raise on files that are not what they say.
