@@ -19,7 +19,7 @@ import pytest
 from damaged_files import record
 from data_worlds import World
 
-from mjlab_rec.data.formats import episode_table
+from mjlab_rec.data.formats import checks, episode_table
 from mjlab_rec.data.formats.npz import NpzReader
 from mjlab_rec.data.schema import DataError
 
@@ -363,7 +363,7 @@ def test_a_bomb_that_the_table_does_not_know_is_not_unpacked(deflated, folder):
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_bomb_that_the_table_announces_is_not_unpacked(kind, folder, file, monkeypatch):
-    monkeypatch.setattr(episode_table, "_MODEST", 8 << 20)
+    monkeypatch.setattr(checks, "_MODEST", 8 << 20)
     rows = 4 << 20
 
     def edit(members: dict[str, bytes]) -> None:

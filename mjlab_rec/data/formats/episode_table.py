@@ -28,8 +28,6 @@ from mjlab_rec.utils.string import nearest
 
 MOST_TEXT = 64 << 20
 MOST_VALUES = 2_000_000
-_MODEST = 256 << 20  # bytes that are read in any case
-_MOST_RATIO = 200  # times that what is read may be larger than the file
 _MOST_LEVELS = 64
 _SEAL = re.compile(rb',\s*"crc32": (\d{1,10})\}\s*\Z')
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -172,15 +170,6 @@ def read_attached(
         except DataError as error:
             damages.append(str(error))
     return found, damages
-
-
-def check_size(nbytes: int, stored: int, what: str) -> None:
-    """Raise if so much could hardly come out of a file of `stored` bytes: it must be a bomb."""
-    if nbytes > max(_MODEST, _MOST_RATIO * stored):
-        raise DataError(
-            f"{what} would have {nbytes >> 20} MB, {nbytes // max(stored, 1)} times as much as the"
-            " file holds. It is damaged, or made to fill the memory, and is not read."
-        )
 
 
 def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:

@@ -2,75 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import stat
 import struct
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from mjlab_rec.data.formats.episode_table import check_size
+from mjlab_rec.data.formats.checks import check_size, damage, open_file
 from mjlab_rec.data.schema import DataError
 
 _MOST_MEMBERS = 10_000
 _MOST_HEADER = 1000  # bytes of an array's header
 _CHUNK = 1 << 20
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-# What zipfile and NumPy raise on files that are not what they say.
-_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    OverflowError,
-    SyntaxError,
-    tokenize.TokenError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-
-
-@contextlib.contextmanager
-def damage(what: str) -> Iterator[None]:
-    """Turn whatever a file makes other libraries raise into one DataError."""
-    try:
-        yield
-    except _ERRORS as error:
-        told = getattr(error, "strerror", None) or str(error).strip("'\"") or type(error).__name__
-        raise DataError(f"{what} cannot be read: {told[:200].rstrip('.')}.") from error
-
-
-def open_file(path: Path, *, follow: bool = False) -> IO[bytes]:
-    """Open a file for reading; refuse what is no plain file, and links unless `follow`."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
-    with damage(f"'{path}'"):
-        if not follow and path.is_symlink():
-            raise DataError(f"'{path}' is a link to another file. Links are not followed.")
-        stream = open(os.open(path, flags if follow else flags | _NOFOLLOW), "rb")
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            stream.close()
-            raise DataError(f"'{path}' is not a plain file.")
-        return stream
-
-
-def read_file(path: Path, most: int) -> bytes:
-    """All of a plain file that must not exceed so many bytes."""
-    with open_file(path) as stream, damage(f"'{path}'"):
-        size = os.fstat(stream.fileno()).st_size
-        if size > most:
-            raise DataError(f"'{path}' has {size >> 20} MB; at most {most >> 20} MB are possible.")
-        return stream.read(most)
 
 
 class Archive:

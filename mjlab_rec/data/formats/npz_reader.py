@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,14 @@ import numpy as np
 from mjlab_rec.data.files import META, parts
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.formats.npz_archive import Archive, damage, open_file, read_file
+from mjlab_rec.data.formats.checks import check_size, damage, open_file, read_file
+from mjlab_rec.data.formats.episode_reader import EpisodeReader, row_bytes
+from mjlab_rec.data.formats.npz_archive import Archive
 from mjlab_rec.data.schema import DataError, RunInfo
 
 TABLE = "episodes.jsonl"
 FILE = re.compile(r"episode_(\d{6,12})\.npz", re.ASCII)
 
-_LOG = logging.getLogger(__name__)
-_STEP = np.dtype("int32")
 _MOST_LINE = 1 << 16  # bytes
 _MOST_DAMAGES = 1000  # lines after which a table is none
 
@@ -34,56 +32,7 @@ def NpzReader(path: str | Path, check: bool = True) -> Reader:
     return FolderReader(path, check) if path.is_dir() else _OneFileReader(path, check)
 
 
-class _NpzReader(Reader):
-    """What is the same for a folder and for a single file."""
-
-    _rows: list[dict[str, Any]]
-    _damages: list[str]  # that were found when the recording was opened
-
-    def _open(self, rows: list[dict[str, Any]], path: Path) -> None:
-        """Take over the rows of the table, and tell of damages."""
-        if self._damages and not rows:
-            raise DataError(f"Nothing in '{path}' can be read. {self._damages[0]}")
-        for told in self._damages[:10]:
-            _LOG.warning("%s", told)
-        self._rows = rows
-        self._kinds = {spec.name: (spec.dtype, spec.shape) for spec in self.info.channels}
-        self._kinds["step"] = _STEP, ()
-        self.episodes = episode_table.table(rows)
-
-    def verify(self) -> list[str]:
-        """Read everything and compare checksums; a sentence for each damage that is found."""
-        found = list(self._damages)
-        for index in range(len(self._rows)):
-            try:
-                self.read(index, list(self._kinds))
-            except DataError:
-                found += [told for name in self._kinds if (told := self._damage(index, name))]
-            if told := self._damage(index, None):
-                found.append(told)
-        return found
-
-    def _damage(self, index: int, channel: str | None) -> str:
-        """What is wrong with a channel of an episode, or with its model fields."""
-        try:
-            self.model(index) if channel is None else self.read(index, [channel])
-        except DataError as error:
-            return str(error)
-        return ""
-
-    @contextmanager
-    def _episode(self, row: dict[str, Any]) -> Iterator[None]:
-        """Say in errors which episode is concerned."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(
-                f"Episode {row['number']} of environment {row['env']}, with {row['rows']} rows,"
-                f" cannot be read whole. {error}"
-            ) from error
-
-
-class FolderReader(_NpzReader):
+class FolderReader(EpisodeReader):
     """Reads a folder of episodes. Files that were removed from it are left out."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
@@ -104,15 +53,15 @@ class FolderReader(_NpzReader):
         with damage(f"'{path}'"), os.scandir(path) as entries:
             sizes = {e.name: e.stat(follow_symlinks=False).st_size for e in entries}
         rows = []
-        row_bytes = _STEP.itemsize + sum(spec.nbytes for spec in self.info.channels)
+        each = row_bytes(self.info)
         for row in episode_table.ordered(self.lines, table):
             file = row["file"]
             if file not in sizes:
                 self._damages.append(f"'{path / file}' is missing.")
                 continue
             model = sum(dtype.itemsize * np.prod(shape) for dtype, shape in row["model"].values())
-            size = int(row["rows"] * row_bytes + model)
-            episode_table.check_size(size, sizes[file], f"'{file}'")
+            size = int(row["rows"] * each + model)
+            check_size(size, sizes[file], f"'{file}'")
             rows.append(row)
         lines = self._about.get("lines")
         if self.finished and len(self.lines) + len(damages) != lines:
@@ -120,7 +69,7 @@ class FolderReader(_NpzReader):
                 f"'{table}' has {len(self.lines) + len(damages)} whole lines, but {lines}"
                 " were written."
             )
-        self._open(rows, path)
+        self._take(rows, path)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
         episode_table.check_names(channels, [spec.name for spec in self.info.channels])
@@ -162,7 +111,7 @@ class FolderReader(_NpzReader):
         return read_file(file, size)
 
 
-class _OneFileReader(_NpzReader):
+class _OneFileReader(EpisodeReader):
     """Reads a file in which episodes follow each other. Channels stay in memory once read."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
@@ -190,7 +139,7 @@ class _OneFileReader(_NpzReader):
         numbers = [part.number for part in self._parts]
         if len(files) == len(numbers) and numbers != list(range(len(numbers))):
             self._damages.append(f"A part of '{path}' is missing: there are only {numbers}.")
-        self._open(
+        self._take(
             episode_table.ordered(
                 [
                     {**row, "part": number}
@@ -295,8 +244,7 @@ class _Part:
                     raise DataError(f"'{file}' is damaged: an episode's model is not there.")
                 row["first"] = self.count
                 self.count += row["rows"]
-            row_bytes = _STEP.itemsize + sum(spec.nbytes for spec in self.info.channels)
-            episode_table.check_size(self.count * row_bytes, archive.nbytes, f"'{file}'")
+            check_size(self.count * row_bytes(self.info), archive.nbytes, f"'{file}'")
 
 
 TABLE_KINDS = {
