@@ -152,4 +152,4 @@ def test_a_damaged_attachment_costs_itself_only(tmp_path):
         reader = NpzReader(path)
         assert lost(reader, whole) == set()
         assert set(reader.info.attachments) == {"notes.txt"}
-        assert reader.verify() == ["The attached file 'model.mjb' is damaged."]
+        assert reader.verify() == [f"The attached file 'model.mjb' of '{path}' is damaged."]

@@ -44,7 +44,7 @@ def damage(what: str) -> Iterator[None]:
         yield
     except _ERRORS as error:
         number = getattr(error, "errno", None)
-        told = os.strerror(number) if number else str(error).partition("\n")[0].strip("'\"")
+        told = os.strerror(number) if number else str(error).partition("\n")[0]
         told = told[:200].rstrip(".") or type(error).__name__
         raise DataError(f"{what} cannot be read: {told}.") from error
 

@@ -145,13 +145,14 @@ def attached_json(files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def read_attached(
-    data: Any, read: Callable[[str, int], bytes], *, check: bool = True
+    data: Any, read: Callable[[str, int], bytes], path: Path, *, check: bool = True
 ) -> tuple[dict[str, bytes], list[str]]:
     """The attached files that ``attached_json`` told of, and a sentence for each damaged one.
 
     Args:
         data: What ``attached_json`` gave, or anything else.
         read: Returns what is stored under a name, so many bytes at most.
+        path: The recording, for messages.
         check: Whether checksums are compared.
     """
     found, damages = {}, []
@@ -160,12 +161,12 @@ def read_attached(
             (check_name(name, "attached file"), int(n), int(crc)) for name, (n, crc) in data.items()
         ]
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise DataError("It does not say what files are attached.") from None
+        raise DataError(f"'{path}' is damaged: it does not say what is attached.") from None
     for name, size, crc in files:
         try:
             content = read(name, size)
             if len(content) != size or (check and zlib.crc32(content) != crc):
-                raise DataError(f"The attached file '{name}' is damaged.")
+                raise DataError(f"The attached file '{name}' of '{path}' is damaged.")
             found[name] = content
         except DataError as error:
             damages.append(str(error))

@@ -41,7 +41,7 @@ class FolderReader(EpisodeReader):
         text = read_file(path / META, episode_table.MOST_TEXT)
         self.info, self._about = episode_table.load_info(text, path / META, check=check)
         self.info.attachments, self._damages = episode_table.read_attached(
-            self._about.get("attached"), self._attached, check=check
+            self._about.get("attached"), self._attached, path, check=check
         )
         table = path / TABLE
         self.lines, damages = _read_lines(table, check)
@@ -222,6 +222,7 @@ class _Part:
             self.info.attachments, self.damages = episode_table.read_attached(
                 about.get("attached"),
                 lambda name, size: archive.content(f"attachments/{name}", size),
+                file,
                 check=check,
             )
             columns: dict[str, Any] = {}
