@@ -85,7 +85,7 @@ def test_a_file_that_is_cut_off_is_refused_or_gives_whole_episodes(kind, tmp_pat
     whole = read_whole(reader)
     reader.close()
     victims = files_of(path)
-    for victim in victims:
+    for victim in {victims[0], victims[-1]}:
         length = victim.stat().st_size
         for size in {0, 1, 100, *range(4096, length, 4096), length - 1}:
             with damaged(victim, cut(size)):

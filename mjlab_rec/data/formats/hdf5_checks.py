@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import h5py
+import h5py.h5l
 import numpy as np
 
 from mjlab_rec.data.formats.checks import check_size
@@ -35,10 +36,11 @@ def find(group: Any, path: str) -> Any:
     for key in path.split("/"):
         if not isinstance(group, h5py.Group):
             raise ValueError(f"there is no '{path}' in it")
-        link = group.get(key, getlink=True)
-        if link is None:
-            raise ValueError(f"there is no '{path}' in it")
-        if not isinstance(link, h5py.HardLink):
+        try:
+            link = group.id.links.get_info(key.encode())
+        except KeyError:
+            raise ValueError(f"there is no '{path}' in it") from None
+        if link.type != h5py.h5l.TYPE_HARD:
             raise ValueError(f"'{path}' is a link to elsewhere. Links are not followed")
         group = group[key]
     return group

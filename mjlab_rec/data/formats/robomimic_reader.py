@@ -97,10 +97,12 @@ class RobomimicReader(EpisodeReader):
             crc = row["checksums"][at] if self.ours else None
             return file.values(demo, path, dtype, (row["rows"], *shape), crc)
 
+        def all_values() -> dict[str, np.ndarray]:
+            demo = file.demo(row["demo"])
+            return {name: values(demo, name) for name in channels}
+
         with self._episode(row):
-            return file.patiently(
-                lambda: {name: values(file.demo(row["demo"]), name) for name in channels}
-            )
+            return file.patiently(all_values)
 
     def model(self, index: int) -> dict[str, np.ndarray]:  # noqa: D102
         row = self._rows[index]
@@ -143,7 +145,12 @@ class _File:
         self._handle: Any = None
         self._process = -1
         try:
-            self.patiently(self._load)
+            for _ in range(_TRIES):
+                self.patiently(self._load)
+                if not self.damages or not self._grows():
+                    break
+                self.close()
+                time.sleep(_PAUSE_S)
         except BaseException as error:
             self.close()
             if isinstance(error, DataError) and str(path) not in str(error):
@@ -294,7 +301,7 @@ class _File:
         if attribute(demo, OWN) is not None:
             raise DataError("It was recorded by mjlab_rec, but its file is damaged.")
         rows = attribute(demo, "num_samples")
-        actions = find(demo, "actions") if "actions" in demo or rows is None else None
+        actions: Any = find(demo, "actions") if "actions" in demo or rows is None else None
         if rows is None:
             rows = len(actions)
         if type(rows) is not int or not 0 <= rows < 1 << 31:
