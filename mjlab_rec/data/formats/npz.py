@@ -175,8 +175,6 @@ class _Folder:
         self._lines = content.count(b"\n")
         if (whole := whole_lines(content)) != len(content):
             os.truncate(table, whole)
-        for left in self._path.glob(".episode_*.npz.tmp"):  # by a writer that was killed
-            left.unlink()
 
     def _release(self) -> None:
         if self._table >= 0:
