@@ -45,8 +45,9 @@ class EpisodeReader(Reader):
         for index in range(len(self._rows)):
             try:
                 self.read(index, list(self._kinds))
-            except DataError:
-                found += [told for name in self._kinds if (told := self._damage(index, name))]
+            except DataError as error:
+                told = [told for name in self._kinds if (told := self._damage(index, name))]
+                found += told or [str(error)]
             if told := self._damage(index, None):
                 found.append(told)
         return found

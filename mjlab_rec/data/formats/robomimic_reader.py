@@ -121,6 +121,10 @@ class RobomimicReader(EpisodeReader):
         with self._episode(row):
             return file.patiently(values)
 
+    def verify(self) -> list[str]:  # noqa: D102
+        self.close()  # HDF5 remembers what it read before, and some errors only once
+        return super().verify()
+
     @property
     def finished(self) -> bool:  # noqa: D102
         return self._files[-1].last
