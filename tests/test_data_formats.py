@@ -51,7 +51,7 @@ KINDS = {
     ),
     "hdf5": Kind(format="hdf5", path="rollout.h5", rolls_over=True),
     "hdf5 by episodes": Kind(format="hdf5", path="rollout.h5", by_episode=True, rolls_over=True),
-    "robomimic": Kind(format="robomimic", path="demos.h5", by_episode=True),
+    "robomimic": Kind(format="robomimic", path="demos.h5", by_episode=True, renumbers=True),
 }  # fmt: skip
 FILES = {name: kind for name, kind in KINDS.items() if kind.path}
 

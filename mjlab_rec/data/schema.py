@@ -75,7 +75,7 @@ class ChannelSpec:
         """The inverse of ``to_json``; raises DataError for whatever is no channel."""
         name = check_name(_value(data, "name", str, "A channel"), "channel")
         what = f"Channel '{name}'"
-        dtype = _dtype(_value(data, "dtype", str, what), what)
+        dtype = check_dtype(_value(data, "dtype", str, what), what)
         shape = tuple(_value(data, "shape", (tuple, list), what))
         check_shape(shape, dtype, what)
         elements = tuple(_value(data, "elements", (tuple, list), what))
@@ -199,6 +199,16 @@ def check_name(name: str, kind: str) -> str:
     return name
 
 
+def check_dtype(text: str, what: str) -> np.dtype:
+    """A type of plain numbers by its ``str``; no other is stored."""
+    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", text):
+        return np.dtype(text)
+    raise DataError(
+        f"{what} has the dtype {_told(text)}. Possible are booleans, integers and floating-point"
+        " numbers of up to 8 bytes, such as '<f4'."
+    )
+
+
 def check_shape(shape: Sequence[Any], dtype: np.dtype, what: str) -> None:
     """Raise unless an array in a row may have this shape."""
     if not all(type(n) is int and 0 <= n < _MOST for n in shape) or len(shape) > _MOST_AXES:
@@ -240,16 +250,6 @@ def _value(data: Any, key: str, kinds: Any, what: str) -> Any:
     if type(value) not in kinds:
         raise DataError(f"{what}: '{key}' is {_told(value)}, but must be a {kinds[-1].__name__}.")
     return value
-
-
-def _dtype(text: str, what: str) -> np.dtype:
-    """A type of plain numbers; no other is stored."""
-    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", text):
-        return np.dtype(text)
-    raise DataError(
-        f"{what} has the dtype {_told(text)}. Possible are booleans, integers and floating-point"
-        " numbers of up to 8 bytes, such as '<f4'."
-    )
 
 
 def _told(value: Any) -> str:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import re
+import reprlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
-from mjlab_rec.data.schema import DataError, Episode, RunInfo, check_name
+from mjlab_rec.data.schema import (
+    DataError,
+    Episode,
+    RunInfo,
+    check_dtype,
+    check_name,
+    check_shape,
+)
 from mjlab_rec.utils.string import nearest
 
 MOST_TEXT = 64 << 20
@@ -42,8 +51,67 @@ def table_row(info: RunInfo, episode: Episode, offset: int = 0) -> dict[str, Any
     }
 
 
-def _known(total: float) -> float | None:
-    return None if np.isnan(total) else float(total)
+def _known(total: Any) -> float | None:
+    return None if total is None or np.isnan(total) else float(total)
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The table as an array for each column, in which -1 or NaN is what is not known."""
+    kinds = {"Boolean": np.bool_, "Float64": np.float64, "Int32": np.int64, "Int64": np.int64}
+    found = {}
+    for name, kind in EPISODE_COLUMNS.items():
+        values = [row[name] for row in rows]
+        if name == "success":
+            found[name] = np.array([-1 if value is None else value for value in values], np.int8)
+        else:
+            found[name] = np.array(values, kinds[kind])
+    return found
+
+
+def ordered(
+    rows: Sequence[dict[str, Any]], path: Path | str = "this recording"
+) -> list[dict[str, Any]]:
+    """Rows of the table, checked, in the order that readers give them.
+
+    What is not known may be None, NaN or -1, and becomes None. Raises DataError for all that no
+    writer writes: a row comes from a file, where it may be anything.
+    """
+    found = [dict(row) for row in rows]
+    for name, kind in EPISODE_COLUMNS.items():
+        if name != "cut":
+            _check_column(found, name, kind, path)
+    for row in found:
+        row["cut"] = not (row["terminated"] or row["truncated"])
+        if row["rows"] > row["length"]:
+            raise DataError(
+                f"'{path}' is damaged: an episode of {row['length']} steps has {row['rows']} rows."
+            )
+    return sorted(found, key=lambda row: (row["env"], row["number"]))
+
+
+def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path | str) -> None:
+    """Make values of a column what its type promises; raise where that cannot be."""
+    kinds = {"Boolean": {bool}, "Float64": {float, int, NoneType}}.get(kind, {int})
+    if name == "success":
+        kinds = {bool, int, NoneType}
+    most = (1 << (63 if kind == "Int64" else 31)) - 1
+    for row in rows:
+        if name not in row:
+            raise DataError(f"'{path}' is damaged: an episode does not say its '{name}'.")
+        value = row[name]
+        good = type(value) in kinds
+        if good and kind == "Float64":
+            good = type(value) is not int or abs(value) <= most << 32
+            row[name] = _known(value) if good else None
+        elif good and name == "success":
+            good = value in (None, -1, 0, 1)
+            row[name] = None if value in (None, -1) else bool(value)
+        elif good and kind != "Boolean":
+            good = 0 <= value <= most
+        if not good:
+            raise DataError(
+                f"'{path}' is damaged: the '{name}' of an episode is {reprlib.repr(value)}."
+            )
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
@@ -52,9 +120,57 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame([[row[name] for name in schema] for row in rows], schema, orient="row")
 
 
-def ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows in the order that readers give them."""
-    return sorted(rows, key=lambda row: (row["env"], row["number"]))
+def model_json(model: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Type and shape of an episode's model fields, as plain data."""
+    return {name: [value.dtype.str, list(value.shape)] for name, value in model.items()}
+
+
+def model_kinds(data: Any, path: Path | str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The inverse of ``model_json``; raises DataError for whatever is not its result."""
+    try:
+        found = {
+            check_name(name, "model field"): (check_dtype(dtype, name), tuple(shape))
+            for name, (dtype, shape) in data.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(f"'{path}' is damaged: it does not say what model fields it has.") from None
+    for name, (dtype, shape) in found.items():
+        check_shape(shape, dtype, f"Model field '{name}' in '{path}'")
+    return found
+
+
+def attached_json(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Size and checksum of attached files, as plain data."""
+    return {name: [len(content), zlib.crc32(content)] for name, content in files.items()}
+
+
+def read_attached(
+    data: Any, read: Callable[[str, int], bytes], path: Path, *, check: bool = True
+) -> tuple[dict[str, bytes], list[str]]:
+    """The attached files that ``attached_json`` told of, and a sentence for each damaged one.
+
+    Args:
+        data: What ``attached_json`` gave, or anything else.
+        read: Returns what is stored under a name, so many bytes at most.
+        path: The recording, for messages.
+        check: Whether checksums are compared.
+    """
+    found, damages = {}, []
+    try:
+        files = [
+            (check_name(name, "attached file"), int(n), int(crc)) for name, (n, crc) in data.items()
+        ]
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise DataError(f"'{path}' is damaged: it does not say what is attached.") from None
+    for name, size, crc in files:
+        try:
+            content = read(name, size)
+            if len(content) != size or (check and zlib.crc32(content) != crc):
+                raise DataError(f"The attached file '{name}' of '{path}' is damaged.")
+            found[name] = content
+        except DataError as error:
+            damages.append(str(error))
+    return found, damages
 
 
 def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:
@@ -137,7 +253,8 @@ def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) ->
         raise DataError(f"The text is no JSON that can be read: {_reason(error)}.") from None
     if not isinstance(data, dict):
         raise DataError("The text is no JSON object.")
-    _check_values(data)
+    if content.count(b"{") + content.count(b"[") > _MOST_LEVELS or b"\\u" in content:
+        _check_values(data)
     return data
 
 
@@ -145,21 +262,13 @@ def _check_values(data: dict[str, Any]) -> None:
     """Raise for what can be loaded but neither compared nor written again."""
     level: list[Any] = [data]
     for _ in range(_MOST_LEVELS):
-        level = [
-            value
-            for item in level
-            for value in ((*item, *item.values()) if isinstance(item, dict) else item)
-            if isinstance(value, dict | list) or (isinstance(value, str) and not _is_unicode(value))
-        ]
+        values = [v for d in level for v in ((*d, *d.values()) if isinstance(d, dict) else d)]
+        if any(isinstance(v, str) and _SURROGATE.search(v) for v in values):
+            raise DataError("The text is no JSON that can be read: it is not valid Unicode.")
+        level = [value for value in values if isinstance(value, dict | list)]
         if not level:
             return
-        if any(isinstance(value, str) for value in level):
-            raise DataError("The text is no JSON that can be read: it is not valid Unicode.")
     raise DataError(f"The text is nested more than {_MOST_LEVELS} levels deep.")
-
-
-def _is_unicode(text: str) -> bool:
-    return text.isascii() or not _SURROGATE.search(text)
 
 
 def _from_base64(name: str, text: Any) -> bytes:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,13 @@ import numpy as np
 from mjlab_rec.data.files import META, Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.npz_reader import TABLE, FolderReader, NpzReader, whole_lines
-from mjlab_rec.data.schema import DataError, Episode, RunInfo
+from mjlab_rec.data.formats.npz_archive import replace_file, sync_folder, write_archive
+from mjlab_rec.data.formats.npz_reader import FILE, TABLE, FolderReader, NpzReader, whole_lines
+from mjlab_rec.data.schema import DataError, Episode, RunInfo, check_name
 
 __all__ = ["NpzReader", "NpzWriter"]
 
-_RESERVED = ("model/", "episodes/")
-_FLAGS = ("terminated", "truncated", "cut", "success", "partial")
+_RESERVED = ("model/", "episodes/", "attachments/")
 
 
 class NpzWriter(Writer):
@@ -40,11 +38,9 @@ class NpzWriter(Writer):
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
-        """Rows that were lost on the way here; kept with the file."""
-        _check_channels(info)
-        deflate = options.compression == "deflate"
+        _check_names(info)
         one = options.path.endswith(".npz")
-        self._sink = (_OneFile if one else _Folder)(info, options, deflate)
+        self._sink = (_OneFile if one else _Folder)(info, options)
 
     @property
     def files(self) -> list[Path]:
@@ -62,27 +58,37 @@ class NpzWriter(Writer):
 
 
 class _Folder:
-    """Writes a file for each episode."""
+    """Writes a file for each episode, and then its line in the table.
 
-    def __init__(self, info: RunInfo, options: WriterOptions, deflate: bool) -> None:
-        for name in info.attachments:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise DataError(
-                    f"An attached file cannot be called '{name}': it leaves the folder."
-                )
+    So a line always has its file. A file without a line is what a kill between the two leaves.
+    """
+
+    def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         self.info = info
         self.nbytes = 0
-        self._deflate = deflate
+        self._deflate = options.compression == "deflate"
+        self._sync = options.durability == "power"
         self._claim = Claim(options.path, options.if_exists, folder=True)
         self._path = self._claim.path
-        self._next = self._offset = self._gaps = 0
+        self._next = self._offset = self._lines = self._gaps = 0
+        self._table = -1
         try:
-            if (self._path / META).exists():
+            there = (self._path / META).exists()
+            if there:
                 self._go_on()
-            else:
-                self._describe(0)
+            self._description(finished=False)  # raises for what could not be read back
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._table = os.open(self._path / TABLE, flags, 0o666)
+            if not there:
+                self._attach()
+            self._describe(finished=False)
+            if self._sync:
+                sync_folder(self._path.parent)
+        except OSError as error:
+            self._release()
+            raise self._failure(error) from error
         except BaseException:
-            self._claim.release()
+            self._release()
             raise
 
     @property
@@ -90,34 +96,70 @@ class _Folder:
         return [self._path]
 
     def write(self, episode: Episode) -> None:
-        file = f"episode_{self._next:06d}.npz"
-        row = {"file": file, **episode_table.table_row(self.info, episode, self._offset)}
-        self._next += 1
+        file = self._path / f"episode_{self._next:06d}.npz"
+        row = {
+            "file": file.name,
+            **episode_table.table_row(self.info, episode, self._offset),
+            "model": episode_table.model_json(episode.model),
+        }
         members: dict[str, Any] = {f"{name}.npy": a for name, a in episode.arrays.items()}
         members |= {f"model/{name}.npy": a for name, a in episode.model.items()}
-        # The line comes first: a line without a file says nothing, a file without a line would be
-        # an episode of which nobody knows how it ended.
-        line = (json.dumps(row) + "\n").encode()
-        with open(self._path / TABLE, "ab", buffering=0) as stream:
-            stream.write(line)
-        self.nbytes += len(line) + _write_zip(self._path / file, members, self._deflate)
+        line = (episode_table.seal(json.dumps(row)) + "\n").encode()
+        try:
+            if not os.fstat(self._table).st_nlink:
+                raise FileNotFoundError(0, "it was removed while it was being written")
+            size = write_archive(file, members, self._deflate, self._sync)
+            self._append(line, file)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._next += 1
+        self._lines += 1
+        self.nbytes += len(line) + size
 
     def close(self, gaps: int) -> None:
         try:
-            if gaps:
-                self._describe(self._gaps + gaps)
+            self._gaps += gaps
+            self._describe(finished=True)
+        except OSError as error:
+            raise self._failure(error) from error
         finally:
-            self._claim.release()
+            self._release()
 
-    def _describe(self, gaps: int) -> None:
+    def _append(self, line: bytes, file: Path) -> None:
+        """Add a line to the table; if that fails, it and its file were never there."""
+        before = os.fstat(self._table).st_size
+        try:
+            rest = line
+            while rest:
+                rest = rest[os.write(self._table, rest) :]
+            if self._sync:
+                os.fsync(self._table)
+        except OSError:
+            os.ftruncate(self._table, before)
+            file.unlink(missing_ok=True)
+            raise
+
+    def _attach(self) -> None:
         for name, content in self.info.attachments.items():
             file = self._path / "attachments" / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, content)
+            replace_file(file, content, self._sync)
             self.nbytes += len(content)
-        text = episode_table.dump_info(self.info, attachments=False, gaps=gaps).encode()
-        _replace(self._path / META, text)
-        self.nbytes += len(text)
+
+    def _describe(self, *, finished: bool) -> None:
+        content = self._description(finished=finished)
+        replace_file(self._path / META, content, self._sync)
+        self.nbytes += len(content)
+
+    def _description(self, *, finished: bool) -> bytes:
+        return episode_table.dump_info(
+            self.info,
+            attachments=False,
+            attached=episode_table.attached_json(self.info.attachments),
+            gaps=self._gaps,
+            finished=finished,
+            lines=self._lines,
+        ).encode()
 
     def _go_on(self) -> None:
         there = FolderReader(self._path)
@@ -126,17 +168,31 @@ class _Folder:
         self._gaps = there.gaps
         self._offset = 1 + max((row["number"] for row in there.lines), default=-1)
         used = [row["file"] for row in there.lines] + [f.name for f in self._path.iterdir()]
-        numbers = [re.fullmatch(r"episode_(\d+)\.npz", name) for name in used]
+        numbers = [FILE.fullmatch(name) for name in used]
         self._next = 1 + max((int(found[1]) for found in numbers if found), default=-1)
         table = self._path / TABLE
-        if table.exists() and (whole := whole_lines(table.read_bytes())) != table.stat().st_size:
+        content = table.read_bytes()
+        self._lines = content.count(b"\n")
+        if (whole := whole_lines(content)) != len(content):
             os.truncate(table, whole)
+
+    def _release(self) -> None:
+        if self._table >= 0:
+            os.close(self._table)
+            self._table = -1
+        self._claim.release()
+
+    def _failure(self, error: OSError) -> DataError:
+        return DataError(
+            f"Writing '{self._path}' failed: {error.strerror or error}. The episodes written before"
+            " can be read."
+        )
 
 
 class _OneFile:
     """Gathers episodes for one file."""
 
-    def __init__(self, info: RunInfo, options: WriterOptions, deflate: bool) -> None:
+    def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         if options.if_exists == "append":
             raise DataError(
                 f"A single .npz file such as '{options.path}' cannot be appended to. Leave out .npz"
@@ -146,101 +202,92 @@ class _OneFile:
         self.nbytes = 0
         self.files: list[Path] = []
         self._options = options
-        self._deflate = deflate
-        self._claim = Claim(options.path, options.if_exists)
+        self._kinds = {spec.name: (spec.dtype, spec.shape) for spec in info.channels}
+        self._kinds["step"] = np.dtype("int32"), ()
+        self._part: Path | None = None
         self._empty()
+        self._members(0, finished=False)  # raises for what could not be read back
+        self._claim = Claim(options.path, options.if_exists)
 
     def write(self, episode: Episode) -> None:
+        crc = [zlib.crc32(np.ascontiguousarray(episode.arrays[name]).data) for name in self._kinds]
         self._table.append(episode_table.table_row(self.info, episode))
+        self._crc.append(crc)
         self._model_row.append(len(self._models) if episode.model else -1)
         if episode.model:
             self._models.append(episode.model)
         self._episodes.append(episode.arrays)
         self._held += sum(array.nbytes for array in episode.arrays.values())
         if self._held >= self._options.roll_over_bytes:
-            self._write_part(0)
+            self._write_part(0, finished=False)
 
     def close(self, gaps: int) -> None:
         try:
-            if self._table or gaps or not self.files:
-                self._write_part(gaps)
+            self._write_part(gaps, finished=True)
         finally:
             self._claim.release()
 
     def _empty(self) -> None:
         self._held = 0
         self._table: list[dict[str, Any]] = []
+        self._crc: list[list[int]] = []
         self._model_row: list[int] = []
         self._models: list[dict[str, np.ndarray]] = []
         self._episodes: list[dict[str, np.ndarray]] = []
 
-    def _write_part(self, gaps: int) -> None:
-        members: dict[str, Any] = {
-            META: episode_table.dump_info(self.info, attachments=False, gaps=gaps).encode()
-        }
-        if not self.files:
-            files = self.info.attachments.items()
-            members |= {f"attachments/{name}": content for name, content in files}
-        step = np.dtype("int32"), ()
-        kinds = {spec.name: (spec.dtype, spec.shape) for spec in self.info.channels}
-        for name, (dtype, shape) in (kinds | {"step": step}).items():
-            pieces = [np.empty((0, *shape), dtype), *(arrays[name] for arrays in self._episodes)]
-            members[f"{name}.npy"] = np.concatenate(pieces)
-        for name, values in episode_table.table(self._table).to_dict(as_series=False).items():
-            members[f"episodes/{name}.npy"] = _column(name, values)
-        members["episodes/model.npy"] = np.array(self._model_row, np.int32)
-        for name in self._models[0] if self._models else ():
-            members[f"model/{name}.npy"] = np.stack([fields[name] for fields in self._models])
-        path = self._claim.next_part()
-        self.nbytes += _write_zip(path, members, self._deflate)
+    def _write_part(self, gaps: int, *, finished: bool) -> None:
+        if self._part is None:
+            self._part = self._claim.next_part()
+        path = self._part
+        try:
+            options = self._options
+            deflate, sync = options.compression == "deflate", options.durability == "power"
+            self.nbytes += write_archive(path, self._members(gaps, finished), deflate, sync)
+        except OSError as error:
+            raise DataError(
+                f"Writing '{path}' failed: {error.strerror or error}. Its episodes are still in"
+                " memory, and are written with the next ones."
+            ) from error
         self.files.append(path)
+        self._part = None
         self._empty()
 
+    def _members(self, gaps: int, finished: bool) -> dict[str, Any]:
+        """All that a part is made of."""
+        attached = self.info.attachments if not self.files else {}
+        model = self._models[0] if self._models else {}
+        members: dict[str, Any] = {
+            META: episode_table.dump_info(
+                self.info,
+                attachments=False,
+                attached=episode_table.attached_json(attached),
+                gaps=gaps,
+                part=len(self.files),
+                models=len(self._models),
+                model=episode_table.model_json(model),
+                finished=finished,
+            ).encode()
+        }
+        members |= {f"attachments/{name}": content for name, content in attached.items()}
+        for name, (dtype, shape) in self._kinds.items():
+            pieces = [np.empty((0, *shape), dtype), *(arrays[name] for arrays in self._episodes)]
+            members[f"{name}.npy"] = np.concatenate(pieces)
+        for name, values in episode_table.columns(self._table).items():
+            members[f"episodes/{name}.npy"] = values
+        members["episodes/model.npy"] = np.array(self._model_row, np.int32)
+        crc = np.array(self._crc, np.uint32).reshape(-1, len(self._kinds))
+        members["episodes/crc32.npy"] = crc
+        for name in model:
+            members[f"model/{name}.npy"] = np.stack([fields[name] for fields in self._models])
+        return members
 
-def _check_channels(info: RunInfo) -> None:
+
+def _check_names(info: RunInfo) -> None:
     for spec in info.channels:
         if spec.name == "step" or spec.name.startswith(_RESERVED):
             raise DataError(
                 f"A channel in an npz file cannot be called '{spec.name}': 'step' and names that"
                 f" begin with {' or '.join(_RESERVED)} mean something else there. Rename it."
             )
-
-
-def _write_zip(path: Path, members: Mapping[str, Any], deflate: bool) -> int:
-    """Write a whole archive under a temporary name, then give it its own; returns its size."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    kind = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
-    try:
-        with zipfile.ZipFile(hidden, "w") as archive:
-            for name, value in members.items():
-                # numpy.savez takes names as keyword arguments, of which it keeps some to itself.
-                member = zipfile.ZipInfo(name)
-                member.compress_type = kind
-                with archive.open(member, "w", force_zip64=True) as stream:
-                    if isinstance(value, bytes):
-                        stream.write(value)
-                    else:
-                        array = np.asarray(value, order="C")
-                        np.lib.format.write_array(stream, array, allow_pickle=False)
-        size = hidden.stat().st_size
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
-    return size
-
-
-def _column(name: str, values: list[Any]) -> np.ndarray:
-    """A column of the table of episodes as an array: what nobody said becomes -1 or NaN."""
-    if name == "success":
-        return np.array([-1 if value is None else value for value in values], np.int8)
-    if name in _FLAGS:
-        return np.array(values, bool)
-    if name.endswith("return"):
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.array(values, np.int64)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    hidden = path.with_name(f".{path.name}.tmp")
-    hidden.write_bytes(content)
-    os.replace(hidden, path)
+    for name in info.attachments:
+        check_name(name, "attached file")

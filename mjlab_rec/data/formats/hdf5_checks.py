@@ -1,0 +1,118 @@
+"""What readers ask of HDF5 objects before they believe them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import h5py
+import h5py.h5l
+import numpy as np
+
+from mjlab_rec.data.formats.checks import check_size
+from mjlab_rec.data.schema import DataError
+
+_SMALL_CHUNK = 64 << 20  # bytes of a chunk that is read in any case
+_CERTAIN = 1 << 20  # bytes that a chunk may be longer than it should be
+_DEFLATE_RATIO = 1032  # the most that it compresses
+_LZF = 32000
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE,
+    h5py.h5z.FILTER_SHUFFLE,
+    h5py.h5z.FILTER_FLETCHER32,
+    h5py.h5z.FILTER_SZIP,
+    h5py.h5z.FILTER_NBIT,
+    h5py.h5z.FILTER_SCALEOFFSET,
+    _LZF,
+}
+
+
+def find(group: Any, path: str) -> Any:
+    """What lies at a path, which must not lead through links to elsewhere.
+
+    Like the next two it raises ValueError, and ``damage`` says where.
+    """
+    for key in path.split("/"):
+        if not isinstance(group, h5py.Group):
+            raise ValueError(f"there is no '{path}' in it")
+        try:
+            link = group.id.links.get_info(key.encode())
+        except KeyError:
+            raise ValueError(f"there is no '{path}' in it") from None
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"'{path}' is a link to elsewhere. Links are not followed")
+        group = group[key]
+    return group
+
+
+def find_group(group: Any, path: str) -> h5py.Group:
+    """A group that lies at a path."""
+    item = find(group, path)
+    if not isinstance(item, h5py.Group):
+        raise ValueError(f"'{path}' is no group")
+    return item
+
+
+def attribute(item: Any, name: str) -> Any:
+    """A number, flag or short text that an object has as an attribute; None if it has none."""
+    if name not in item.attrs:
+        return None
+    about = item.attrs.get_id(name)
+    text = about.dtype.kind == "S" or h5py.check_string_dtype(about.dtype) is not None
+    if about.shape != () or not (text or about.dtype.kind in "biuf"):
+        raise ValueError(f"its attribute '{name}' is neither a number nor a text")
+    value = item.attrs[name]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_values(
+    item: Any, dtype: np.dtype, shape: tuple[int, ...], file_size: int, what: str
+) -> np.ndarray:
+    """A dataset as an array, if it has this type and shape and the file really holds it."""
+    if not isinstance(item, h5py.Dataset):
+        raise DataError(f"{what} is no dataset.")
+    if item.dtype != dtype or item.shape != shape:
+        raise DataError(
+            f"{what} has the type {item.dtype} and the shape {item.shape}, not {dtype} and {shape}."
+        )
+    nbytes = math.prod(shape) * dtype.itemsize
+    plist = item.id.get_create_plist()
+    layout = plist.get_layout()
+    if plist.get_external_count() or layout == h5py.h5d.VIRTUAL:
+        raise DataError(f"{what} lies in another file. Links are not followed.")
+    if item.id.get_storage_size() > file_size:
+        raise DataError(f"{what} is cut off.")
+    check_size(nbytes, file_size, what)
+    if layout == h5py.h5d.CHUNKED:
+        _check_chunks(item, plist, nbytes, what)
+    return np.asarray(item[()])
+
+
+def _check_chunks(item: Any, plist: Any, nbytes: int, what: str) -> None:
+    """Raise for chunks that would be much larger than they say once they are unpacked."""
+    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    if not set(filters) <= _FILTERS:
+        raise DataError(f"{what} is compressed in a way that is not known.")
+    chunk = math.prod(item.chunks) * item.dtype.itemsize
+    if chunk > max(_SMALL_CHUNK, 2 * nbytes):
+        raise DataError(f"{what} has chunks that are larger than itself.")
+    if not filters:
+        return
+    deflate = h5py.h5z.FILTER_DEFLATE
+    place = filters.index(deflate) if deflate in filters else -1
+    if filters.count(deflate) > 1 or set(filters[place + 1 :]) & {deflate, _LZF} and place >= 0:
+        raise DataError(f"{what} is compressed twice.")
+    stored = []
+    item.id.chunk_iter(stored.append)
+    for about in stored:
+        if about.size > 2 * chunk + _CERTAIN:
+            raise DataError(f"{what} has a chunk of {about.size} bytes instead of {chunk}.")
+        if place < 0 or about.filter_mask & 1 << place:
+            continue
+        if about.size * _DEFLATE_RATIO > chunk + _SMALL_CHUNK:
+            _, raw = item.id.read_direct_chunk(about.chunk_offset)
+            unpack = zlib.decompressobj()
+            unpack.decompress(raw, chunk + _CERTAIN)
+            if not unpack.eof and unpack.unconsumed_tail:
+                raise DataError(f"{what} has a chunk that unpacks to more than its {chunk} bytes.")
