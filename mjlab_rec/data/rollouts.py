@@ -309,6 +309,8 @@ def _format(path: Path) -> str:
 
 
 def _by_content(file: Path) -> str | None:
+    if not file.is_file():  # a pipe would never end
+        return None
     with open(file, "rb") as stream:
         magic = stream.read(8)
     if magic == b"\x89HDF\r\n\x1a\n":

@@ -228,7 +228,8 @@ def _merged(joined: pl.DataFrame, unreadable: set[int]) -> pl.DataFrame:
     }
     for name in EPISODE_COLUMNS:
         if name not in (*_KEY, "rows"):
-            columns[name] = pl.when(listed).then(pl.col(name)).otherwise(pl.col(f"d_{name}"))
+            derived = pl.when(~hidden).then(pl.col(f"d_{name}"))
+            columns[name] = pl.when(listed).then(pl.col(name)).otherwise(derived)
     columns["recorded_return"] = (
         pl.when(fewer).then(pl.col("sum")).otherwise(columns["recorded_return"])
     )

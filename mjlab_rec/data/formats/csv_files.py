@@ -132,17 +132,21 @@ def load_spans(text: bytes, path: Path) -> tuple[list[Span], list[str]]:
     A last line that is not complete is left out.
     """
     spans, damage = [], []
-    header, *lines = text.split(b"\n")[:-1] or [b""]
-    if header + b"\n" != CHECKSUMS_HEADER and text != CHECKSUMS_HEADER[: len(text)]:
+    if text[: len(CHECKSUMS_HEADER)] != CHECKSUMS_HEADER[: len(text)]:
         damage.append(f"The first line of '{path}' is damaged.")
-    for number, line in enumerate(lines, 2):
-        found = _LINE.fullmatch(line)
-        if found and zlib.crc32(line.rpartition(b",")[0]) == int(found[7]):
+    place = len(CHECKSUMS_HEADER)
+    stop = text.rfind(b"\n") + 1
+    for found in _LINE.finditer(text, place, stop):  # also behind a line whose end is damaged
+        good = zlib.crc32(found[0].rpartition(b",")[0]) == int(found[7])
+        if good:
             file, offset, size, rows, crc, lost = map(int, found.groups()[:6])
             spans.append(Span(file=file, offset=offset, size=size, rows=rows, crc=crc, lost=lost))
-        elif len(damage) < 10:
-            damage.append(f"Line {number} of the checksums in '{path}' is damaged.")
-    return spans, damage
+        if not good or text[place : found.start()] not in (b"", b"\n"):
+            damage.append(f"A line of the checksums in '{path}' is damaged, at byte {place}.")
+        place = found.end()
+    if text[place:stop] not in (b"", b"\n"):
+        damage.append(f"A line of the checksums in '{path}' is damaged, at byte {place}.")
+    return spans, damage[:10]
 
 
 class GrowingFile:

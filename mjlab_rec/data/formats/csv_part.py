@@ -16,7 +16,7 @@ from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
 
 _PIECE_BYTES = 32 << 20  # of text that are turned into numbers at once
-_HEADER_BYTES = 64 << 20
+_HEADER_BYTES = 16 << 20
 _MOST = 1 << 31
 
 
@@ -185,6 +185,8 @@ class PartReader:
         """The file behind its header, as the checksums divide it."""
         place = self.start
         if not place:
+            if self._spans:
+                self._damage.sentences.append(f"'{self._path}' ends early: it has no whole line.")
             return
         spans = [span for span in self._spans if span.size and span.offset >= place]
         for span in spans:

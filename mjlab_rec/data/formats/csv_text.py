@@ -56,13 +56,11 @@ def load_header(content: bytes, file: Path) -> tuple[list[str], int]:
 
 def header_end(content: bytes) -> int:
     """Where the rows begin; 0 if even the header is not complete. Names may contain line ends."""
-    quotes = start = 0
-    while (end := content.find(b"\n", start)) >= 0:
-        quotes += content.count(b'"', start, end)
-        if quotes % 2 == 0:
-            return end + 1
-        start = end + 1
-    return 0
+    text = np.frombuffer(content, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    quotes = np.searchsorted(np.flatnonzero(text == ord('"')), ends)
+    outside = ends[quotes % 2 == 0]
+    return int(outside[0]) + 1 if len(outside) else 0
 
 
 def dump_rows(columns: Sequence[np.ndarray]) -> memoryview:
@@ -146,9 +144,9 @@ def columns_by_name(frame: pl.DataFrame) -> dict[str, pl.Series]:
 def channel(columns: Mapping[str, pl.Series], spec: ChannelSpec) -> np.ndarray:
     """A channel out of the columns of a table: (rows, *shape)."""
     names = spec.columns()
-    out = np.empty((spec.size, len(columns[names[0]])), spec.dtype)
-    with np.errstate(over="ignore"):
-        for element, name in zip(out, names, strict=True):
+    out = np.empty((len(names), len(columns[names[0]])), spec.dtype)
+    for element, name in zip(out, names, strict=True):
+        with np.errstate(over="ignore"):
             element[:] = columns[name].to_numpy()
     return np.ascontiguousarray(out.T).reshape(-1, *spec.shape)
 
