@@ -629,7 +629,7 @@ def test_parquet_folder_reads_as_one_table_of_contiguous_episodes(tmp_path, monk
 
 
 def test_parquet_reads_from_the_file_what_it_has_no_room_to_keep(tmp_path, monkeypatch):
-    monkeypatch.setattr("mjlab_rec.data.formats.parquet.CACHE_BYTES", 0)
+    monkeypatch.setattr("mjlab_rec.data.formats.parquet_reader.CACHE_BYTES", 0)
     world = World(steps=40)
     with read(record(KINDS["parquet"], tmp_path, world)) as rollouts:
         check(KINDS["parquet"], rollouts, world.episodes, world.info)
