@@ -112,7 +112,9 @@ class CsvWriter(Writer):
 
     def close(self) -> None:
         failed = self._failed
+        assert self._rows
         try:
+            self._rows.check_there()
             running = self._tracker.running()
             for row in running:
                 row["number"] += self._offset

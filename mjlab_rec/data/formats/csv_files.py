@@ -163,7 +163,7 @@ class GrowingFile:
 
     def append(self, content: bytes | memoryview) -> None:
         """Write all of it; raises DataError if that fails."""
-        self._check_there()
+        self.check_there()
         rest = memoryview(content)
         try:
             while rest:
@@ -195,7 +195,8 @@ class GrowingFile:
         """Close it; nothing is waiting to be written."""
         os.close(self._file)
 
-    def _check_there(self) -> None:
+    def check_there(self) -> None:
+        """Raise if the file was removed or replaced by another."""
         try:
             there = os.path.samestat(os.stat(self.path), os.fstat(self._file))
         except OSError:
