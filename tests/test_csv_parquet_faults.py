@@ -19,7 +19,7 @@ import pytest
 from data_worlds import World, same
 
 from mjlab_rec.data.episodes import EpisodeAssembler
-from mjlab_rec.data.formats import csv_files, writer_class
+from mjlab_rec.data.formats import plain_files, writer_class
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
@@ -146,7 +146,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room: int | None = None
         self._write = os.write
-        monkeypatch.setattr(csv_files.os, "write", self.write)
+        monkeypatch.setattr(plain_files.os, "write", self.write)
 
     def write(self, file: int, content: Any) -> int:
         if self.room is None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mjlab_rec.data.files import Claim, parts, sidecar
-from mjlab_rec.data.formats import csv_files, csv_text, episode_table
+from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, GrowingFile, Span
+from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
 from mjlab_rec.data.formats.csv_reader import CsvReader
 from mjlab_rec.data.formats.csv_table import EpisodeTracker, dump_lines
+from mjlab_rec.data.formats.plain_files import GrowingFile
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 __all__ = ["CsvReader", "CsvWriter"]
@@ -197,9 +198,9 @@ class CsvWriter(Writer):
     def _begin(self) -> None:
         """Begin a run. The rows come last: without them there is no recording."""
         self._describe(finished=False)
-        csv_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
+        plain_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
         checksums = csv_files.dump_spans([_HEADER_SPAN])
-        csv_files.replace(csv_files.checksums_path(self._path), checksums, self._power)
+        plain_files.replace(csv_files.checksums_path(self._path), checksums, self._power)
         self._spans = 1
         self._open_beside()
         self._open_part(self._claim.next_part())
@@ -216,7 +217,7 @@ class CsvWriter(Writer):
             if empty:
                 span = self._append(rows, number, csv_text.dump_header(self._columns), 0)
                 if self._power:
-                    csv_files.sync_folder(path.parent)
+                    plain_files.sync_folder(path.parent)
                 self._note([span])
         except BaseException:
             if empty:
@@ -242,7 +243,7 @@ class CsvWriter(Writer):
             finished=finished,
             spans=self._spans,
         )
-        csv_files.replace(sidecar(self._path), text.encode(), self._power)
+        plain_files.replace(sidecar(self._path), text.encode(), self._power)
 
     def _go_on(self, there: list[Path]) -> None:
         """Go on after what is there, if it is the same kind of run and whole but for its end."""
@@ -280,13 +281,13 @@ class CsvWriter(Writer):
         lines = reader.lines.settled
         if not lines:
             lines = [_HEADER_SPAN]
-            csv_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
+            plain_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
         settled = {**reader.settled, csv_files.episodes_path(self._path): lines}
         for file, spans in settled.items():
-            csv_files.cut(file, spans[-1].end if spans else 0)
+            plain_files.cut(file, spans[-1].end if spans else 0)
         spans = [span for spans in settled.values() for span in spans]
         checksums = csv_files.checksums_path(self._path)
-        csv_files.replace(checksums, csv_files.dump_spans(spans), self._power)
+        plain_files.replace(checksums, csv_files.dump_spans(spans), self._power)
         self._spans = len(spans)
 
     def _release(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mjlab_rec.data.formats import csv_files, csv_text
+from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
 from mjlab_rec.data.schema import RunInfo
@@ -40,7 +40,7 @@ class EpisodeLines:
         """The lines that can be read, the last one of each episode."""
         self.settled: list[Span] = []
         """Checksums of all that could be read."""
-        content = csv_files.read(path) if self.there else b""
+        content = plain_files.read(path) if self.there else b""
         place = 0
         for span in sorted((s for s in spans or () if s.file == TABLE), key=lambda s: s.offset):
             piece = content[span.offset : span.end]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mjlab_rec.data.formats import csv_files, csv_text
+from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
 
@@ -88,7 +88,7 @@ class PartReader:
         self._number = number
         self.settled: list[Span] = []
         """Checksums of all that could be read, without what was lost; known after ``load``."""
-        self._file = csv_files.opened(file)
+        self._file = plain_files.opened(file)
         try:
             self.size = os.fstat(self._file).st_size
             self.header, self.start = self._load_header(info)
@@ -103,10 +103,10 @@ class PartReader:
     def load(self) -> Iterator[Rows]:
         """All rows that can be read."""
         if self.start:
-            self._settle(0, csv_files.read_at(self._file, self._path, 0, self.start), 0)
+            self._settle(0, plain_files.read_at(self._file, self._path, 0, self.start), 0)
         run: list[tuple[Span, bytes]] = []
         for piece in self._pieces():
-            content = csv_files.read_at(
+            content = plain_files.read_at(
                 self._file, self._path, piece.offset, piece.stop - piece.offset
             )
             span = piece.span
@@ -148,7 +148,7 @@ class PartReader:
         first = self._spans[0] if self._spans and self._spans[0].rows == 0 else None
         names = [] if info is None else csv_text.columns_of(info)
         expected = csv_text.dump_header(names) if names else b""
-        content = csv_files.read_at(self._file, self._path, 0, len(expected))
+        content = plain_files.read_at(self._file, self._path, 0, len(expected))
         if expected and content == expected[: len(content)]:
             return (names, len(expected)) if len(content) == len(expected) else ([], 0)
         if first is not None and (first.offset, first.size) == (0, len(expected)):
@@ -157,7 +157,7 @@ class PartReader:
                 return names, len(expected)
         size = 1 << 16
         while True:
-            content = csv_files.read_at(self._file, self._path, 0, size)
+            content = plain_files.read_at(self._file, self._path, 0, size)
             if len(content) < size or size >= _HEADER_BYTES or csv_text.header_end(content):
                 break
             size *= 4
@@ -213,7 +213,7 @@ class PartReader:
 
     def _line_end(self, place: int) -> int:
         while place < self.size:
-            content = csv_files.read_at(self._file, self._path, place, 1 << 20)
+            content = plain_files.read_at(self._file, self._path, place, 1 << 20)
             if (at := content.find(b"\n")) >= 0:
                 return place + at + 1
             place += len(content) or self.size

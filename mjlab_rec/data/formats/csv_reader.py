@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.files import parts, sidecar
-from mjlab_rec.data.formats import csv_files, csv_text, episode_table
+from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.csv_episodes import EpisodeLines, Episodes
 from mjlab_rec.data.formats.csv_files import Span
@@ -121,7 +121,7 @@ class CsvReader(Reader):
             return None
         try:
             info, self._about = episode_table.load_info(
-                csv_files.read(described), described, check=self._check
+                plain_files.read(described), described, check=self._check
             )
         except DataError as error:
             raise DataError(f"{error} If you remove it, the types are guessed.") from None
@@ -131,7 +131,7 @@ class CsvReader(Reader):
         path = csv_files.checksums_path(self._path)
         if not path.exists():
             return None
-        spans, damage = csv_files.load_spans(csv_files.read(path), path)
+        spans, damage = csv_files.load_spans(plain_files.read(path), path)
         written = self._about.get("spans")
         if self.finished and isinstance(written, int) and len(spans) < written and not damage:
             damage.append(f"The end of the checksums in '{path}' is missing.")

@@ -16,7 +16,6 @@ import polars as pl
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.csv_files import sync_folder
 from mjlab_rec.data.formats.parquet_reader import (
     EPISODES,
     HEAD,
@@ -28,6 +27,7 @@ from mjlab_rec.data.formats.parquet_reader import (
     part_files,
     stored_dtype,
 )
+from mjlab_rec.data.formats.plain_files import sync_folder
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
 __all__ = ["HEAD", "ParquetReader", "ParquetWriter"]
@@ -69,6 +69,7 @@ class ParquetWriter(Writer):
         try:
             if (self._path / HEAD).exists():
                 self._go_on()
+            self._described = episode_table.dump_info(self.info, attachments=False)
             self._write_head(finished=False)
         except BaseException:
             self._claim.release()
@@ -123,7 +124,7 @@ class ParquetWriter(Writer):
                 {**row, "model": dump_model(episode.model), "crc32": dump_checksums(arrays)}
             )
         about = {
-            INFO: episode_table.dump_info(self.info, attachments=False),
+            INFO: self._described,
             EPISODES: episode_table.seal(json.dumps({"episodes": rows})),
         }
         self._write(f"part-{self._next:05d}.parquet", self._waiting, about)

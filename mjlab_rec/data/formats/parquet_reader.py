@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from polars.selectors import by_name
 
-from mjlab_rec.data.formats import csv_files, episode_table
+from mjlab_rec.data.formats import episode_table, plain_files
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
@@ -269,13 +269,13 @@ def _load_model(data: Any) -> dict[str, np.ndarray]:
 def _load_rows(data: Any, info: RunInfo) -> list[dict[str, Any]]:
     """The table of episodes in a part; raises DataError for what is none."""
     try:
-        rows = []
+        rows, envs = [], set(info.envs)
         for row in data:
             row = {name: row[name] for name in (*EPISODE_COLUMNS, "crc32", "model")}
             for name, kind in EPISODE_COLUMNS.items():
                 if not _is_kind(row[name], kind) and (row[name] is not None or name not in _MAYBE):
                     raise DataError(f"'{name}' of an episode is {row[name]!r}.")
-            if not 0 < row["rows"] <= row["length"] or row["env"] not in info.envs:
+            if not 0 < row["rows"] <= row["length"] or row["env"] not in envs:
                 raise DataError(f"There can be no episode of {row['rows']} rows.")
             if not re.fullmatch(f"[0-9a-f]{{{8 + 8 * len(info.channels)}}}", row["crc32"]):
                 raise DataError("An episode has no checksums.")
@@ -300,7 +300,7 @@ def _scan(file: Path) -> pl.LazyFrame:
 
 def _metadata(file: Path) -> dict[str, str]:
     try:
-        os.close(csv_files.opened(file))  # no pipe
+        os.close(plain_files.opened(file))  # no pipe
         return pl.read_parquet_metadata(file)
     except (*POLARS_ERRORS, OSError) as error:
         raise _damaged(file, error) from None
