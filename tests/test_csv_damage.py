@@ -401,6 +401,24 @@ def test_a_header_of_megabytes_without_an_end_is_refused_in_linear_time(tmp_path
     assert len(CsvReader(file).episodes) == 0
 
 
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("time,env,episode,step,x,x\n0.0,0,0,0,1,2\n", "a column is there twice"),
+        ("time,env,episode,step,x\nnow,0,0,0,1\n", "column 'time' are numbers"),
+        ("time,env,episode,step,x\n0.0,0,0,0.5,1\n", "column 'step' are integers"),
+        ("time,env,episode,step,x\n0.0,0,0,0,\n", "missing in column 'x'"),
+        ("time,env,episode,x\n", "no column step"),
+        ("\n\n\n", "no column time, env, episode, step"),
+    ],
+)
+def test_a_table_without_description_is_checked(text, told, tmp_path):
+    file = tmp_path / "rollout.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=told):
+        CsvReader(file)
+
+
 def test_a_hundred_thousand_columns_can_be_read(tmp_path):
     count = 100_000
     names = [f"c{i}" if i % 2 else f"c{i}[0]" for i in range(count)]
@@ -437,3 +455,15 @@ def test_a_file_of_checksums_that_lies_changes_no_value(tmp_path):
                 check_values(reader, index, logged, row["rows"])
             except DataError:
                 pass
+
+
+def test_a_description_of_a_billion_columns_is_refused(tmp_path):
+    file = record(tmp_path, World(steps=10))
+    beside = tmp_path / "rollout.csv.json"
+    data = json.loads(beside.read_text())
+    del data["crc32"]
+    for shape, told in (([10**9], "columns, 1000000000 of them for 'flag'"), ([0], "no element")):
+        data["channels"][7]["shape"] = shape
+        beside.write_text(json.dumps(data))
+        with pytest.raises(DataError, match=told):
+            CsvReader(file)

@@ -41,7 +41,7 @@ class CsvWriter(Writer):
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
-        episode_table.check_channels(info)
+        csv_text.check_columns(info, Path(options.path))
         self._columns = csv_text.columns_of(info)
         _check_names(self._columns)
         csv_files.check_path(Path(options.path))

@@ -275,6 +275,8 @@ class PartReader:
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Raise ValueError for rows that cannot be."""
+        if not frame["time"].dtype.is_numeric():
+            raise ValueError("not all values in column 'time' are numbers")
         for name in ("env", "episode", "step"):
             values = frame[name]
             if not values.dtype.is_integer():

@@ -123,6 +123,7 @@ class CsvReader(Reader):
             info, self._about = episode_table.load_info(
                 plain_files.read(described), described, check=self._check
             )
+            csv_text.check_columns(info, self._path)
         except DataError as error:
             raise DataError(f"{error} If you remove it, the types are guessed.") from None
         return info

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.schema import ROW_COLUMNS, ChannelSpec, DataError, RunInfo
 
 ROW_KINDS: dict[str, pl.DataType] = {
@@ -20,6 +21,19 @@ ROW_KINDS: dict[str, pl.DataType] = {
     "step": pl.Int32(),
 }
 _FEW = 1000  # rows
+_MOST_COLUMNS = 1 << 20
+
+
+def check_columns(info: RunInfo, path: Path) -> None:
+    """Raise if there are more columns than a table can have."""
+    episode_table.check_channels(info)
+    count = sum(spec.size for spec in info.channels)
+    if count > _MOST_COLUMNS:
+        most = max(info.channels, key=lambda spec: spec.size)
+        raise DataError(
+            f"'{path}' would have {count} columns, {most.size} of them for '{most.name}';"
+            f" {_MOST_COLUMNS} are possible. Leave channels out, or choose another format."
+        )
 
 
 def columns_of(info: RunInfo) -> list[str]:
@@ -49,9 +63,12 @@ def load_header(content: bytes, file: Path) -> tuple[list[str], int]:
     if not end:
         return [], 0
     try:
-        return next(csv.reader(io.StringIO(content[:end].decode()))), end
+        names = next(csv.reader(io.StringIO(content[:end].decode())))
     except (UnicodeDecodeError, csv.Error, StopIteration) as error:
         raise DataError(f"'{file}' is not a table as text: {error}.") from error
+    if len(set(names)) < len(names):
+        raise DataError(f"'{file}' is not a recording: a name of a column is there twice.")
+    return names, end
 
 
 def header_end(content: bytes) -> int:

@@ -127,7 +127,9 @@ class ParquetReader(Reader):
         about = _metadata(file)
         if INFO not in about:
             raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
-        return episode_table.load_info(about[INFO], file, check=self._check)
+        info, about = episode_table.load_info(about[INFO], file, check=self._check)
+        episode_table.check_channels(info)
+        return info, about
 
     def _load_episodes(self, file: Path) -> list[dict[str, Any]]:
         """The episodes in a part, if it has the rows and columns that it should have."""
@@ -316,7 +318,8 @@ def _shape(file: Path) -> tuple[int, Mapping[str, pl.DataType]]:
 
 
 def _stored_kind(spec: ChannelSpec) -> pl.DataType:
-    return pl.Series(np.zeros((1, *spec.shape), stored_dtype(spec))).dtype
+    kind = pl.Series(np.zeros(0, stored_dtype(spec))).dtype
+    return pl.Array(kind, spec.shape) if spec.shape else kind
 
 
 def _damaged(file: Path, error: BaseException) -> DataError:
