@@ -268,6 +268,9 @@ def test_the_table_of_episodes_is_plain_and_not_a_recording(whole):
     assert len(table) == 1 + len(world.episodes)
     with pytest.raises(DataError, match="table of episodes of the recording '.*rollout.csv'"):
         open_rollouts(folder / "rollout.episodes.csv")
+    with pytest.raises(DataError) as error:
+        open_rollouts(folder / "rolout.csv")
+    assert "rollout.csv" in str(error.value) and "episodes" not in str(error.value)
     with pytest.raises(DataError, match="table of episodes"):
         CsvWriter(world.info, WriterOptions(path=str(folder / "x.episodes.csv")))
 

@@ -291,6 +291,16 @@ def test_only_a_closed_recording_is_finished(tmp_path):
     assert not ParquetReader(folder).finished
 
 
+def test_what_a_kill_left_next_to_the_folder_is_removed_by_who_goes_on(tmp_path):
+    record(tmp_path, World(), close=False)
+    left = tmp_path / ".run.part-00009.parquet.tmp"
+    other = tmp_path / ".run2.part-00009.parquet.tmp"
+    for file in (left, other):
+        file.write_bytes(b"half")
+    record(tmp_path, World(seed=1), if_exists="append")
+    assert not left.exists() and other.exists()
+
+
 def test_many_short_episodes_and_large_models_stay_readable(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "_TABLE_BYTES", 20_000)
     world = World(steps=60, model=True)

@@ -333,7 +333,8 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     found = sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.suffix in _SUFFIXES or (entry.is_dir() and (entry / META).is_file())
+        if (entry.suffix in _SUFFIXES and not entry.stem.endswith(".episodes"))
+        or (entry.is_dir() and (entry / META).is_file())
     )
     if not found:
         return f"There are no recordings in '{folder}'."

@@ -15,7 +15,7 @@ from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
 
-_PIECE_BYTES = 32 << 20  # of text that are turned into numbers at once
+_PIECE_BYTES = 8 << 20  # of text that are turned into numbers at once
 _HEADER_BYTES = 16 << 20
 _MOST = 1 << 31
 

@@ -67,10 +67,13 @@ class ParquetWriter(Writer):
         self._claim = Claim(options.path, options.if_exists, folder=True, mark=HEAD)
         self._path = self._claim.path
         try:
+            self._remove_leftovers()
             if (self._path / HEAD).exists():
                 self._go_on()
             self._described = episode_table.dump_info(self.info, attachments=False)
             self._write_head(finished=False)
+            if options.durability == "power":
+                sync_folder(self._path.parent)
         except BaseException:
             self._claim.release()
             raise
@@ -204,6 +207,12 @@ class ParquetWriter(Writer):
             values = gathered(spec.name, spec).astype(stored_dtype(spec), copy=False)
             columns.append(pl.Series(spec.name, values))
         return pl.DataFrame(columns)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process left that was killed while it wrote a part."""
+        for name in os.listdir(self._path.parent):
+            if name.startswith(f".{self._path.name}.") and name.endswith(".parquet.tmp"):
+                self._path.with_name(name).unlink(missing_ok=True)
 
     def _go_on(self) -> None:
         there = ParquetReader(self._path)
