@@ -250,6 +250,16 @@ def test_a_kill_between_rows_table_and_checksums_loses_only_what_is_not_complete
     assert CsvReader(path).verify() == []
 
 
+def test_what_was_not_known_before_appending_is_not_made_up_by_it(tmp_path):
+    file = record(tmp_path, World(steps=60, activity="rows"))
+    (tmp_path / "rollout.episodes.csv").unlink()
+    before = CsvReader(file).episodes
+    assert before["length"].null_count() and before["start"].null_count() == len(before)
+    record(tmp_path, World(seed=1), if_exists="append")
+    after = CsvReader(file).episodes
+    assert after.filter(after["number"] <= before["number"].max()).rows() == before.rows()
+
+
 def test_side_files_that_are_missing_are_told_by_verify_and_nothing_else_is_lost(whole, tmp_path):
     folder, world = whole
     for name in ("rollout.episodes.csv", "rollout.csv.crc32"):

@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_half_lines_and_writing_goes_on_later(
     for number, step in enumerate(steps_of("csv", writer, world)):
         for _ in range(3):
             before = {f.name: f.read_bytes() for f in tmp_path.glob("run*")}
-            disk.room = int(rng.integers(4500 if number else 1000))
+            disk.room = int(rng.integers(7000 if number else 1000))
             try:
                 step()
                 break
@@ -372,6 +372,22 @@ def test_a_forked_child_reads_or_says_what_to_do(kind, decoded, tmp_path):
     else:
         assert expected is None or answer == expected
         assert isinstance(answer, float)
+
+
+@both
+def test_a_panic_of_polars_is_told_like_any_other_damage(kind, tmp_path, monkeypatch):
+    world = World(steps=20)
+    writer = make(kind, tmp_path, world.info)
+    for step in steps_of(kind, writer, world):
+        step()
+    writer.close()
+
+    def panic(*_: Any, **__: Any) -> None:
+        raise pl.exceptions.PanicException("range end index 9 out of range")
+
+    monkeypatch.setattr(pl, "read_csv" if kind == "csv" else "scan_parquet", panic)
+    with pytest.raises(DataError, match="cannot be read: range end index 9|damaged.*range end"):
+        open_rollouts(tmp_path / NAMES[kind])
 
 
 # -- names -----------------------------------------------------------------------------------------

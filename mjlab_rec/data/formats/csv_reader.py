@@ -157,7 +157,7 @@ class CsvReader(Reader):
             finally:
                 part.close()
         if self._damage.blocks and not rows:
-            raise DataError(f"Nothing can be read. {self._damage.sentences[0]}")
+            raise DataError(f"Nothing can be read. {next(iter(self._damage.blocks.values()))}")
         return rows
 
     def _open_part(self, file: Path, info: RunInfo | None) -> PartReader:
