@@ -30,7 +30,6 @@ class Kind:
     flushes: bool = True  # whether what was written can be read before it is closed
     appends: bool = True
     rolls_over: bool = False  # to numbered parts
-    ends_known: bool = True  # whether the table says how episodes ended where the rows don't
     renumbers: bool = False  # whether appended episodes get numbers of their own
     models: bool = True
 
@@ -38,8 +37,7 @@ class Kind:
 KINDS = {
     "memory": Kind(format="memory", appends=False),
     "csv": Kind(
-        format="csv", path="rollout.csv", rolls_over=True, ends_known=False, renumbers=True,
-        models=False,
+        format="csv", path="rollout.csv", rolls_over=True, renumbers=True, models=False
     ),
     "npz folder": Kind(format="npz", path="rollout", by_episode=True, renumbers=True),
     "npz file": Kind(
@@ -119,9 +117,8 @@ def check(
     rollouts: Rollouts,
     episodes: list[LoggedEpisode],
     info: RunInfo,
-    complete: bool = True,
 ) -> None:
-    """Compare all that can be read with what happened; are all steps there?"""
+    """Compare all that can be read with what happened."""
     assert rollouts.info.channels == info.channels
     assert (rollouts.info.envs, rollouts.info.step_dt) == (info.envs, info.step_dt)
     assert rollouts.info.every == info.every
@@ -134,9 +131,7 @@ def check(
     episodes = sorted(episodes, key=lambda e: (e.env, e.number))
     for index, logged in enumerate(episodes):
         row = table.row(index, named=True)
-        check_row(kind, row, logged, 0, complete and info.every == 1)
-        if kind.ends_known:
-            assert row["partial"] is logged.partial(info.every)
+        check_row(row, logged, 0, info.every)
         arrays = rollouts[index]
         assert set(arrays) == {*(spec.name for spec in info.channels), "step"}
         assert same(arrays["step"], np.array([row.step for row in logged.rows], np.int32))
@@ -149,31 +144,18 @@ def check(
             assert all(same(model[name], logged.model[name]) for name in model)
 
 
-def check_row(
-    kind: Kind, row: dict[str, Any], logged: LoggedEpisode, offset: int, complete: bool
-) -> None:
+def check_row(row: dict[str, Any], logged: LoggedEpisode, offset: int, every: int) -> None:
     assert (row["env"], row["number"]) == (logged.env, logged.number + offset)
     assert row["rows"] == len(logged.rows)
+    assert row["start"] == logged.rows[0].at
+    assert row["length"] == logged.length
+    assert row["return"] == pytest.approx(logged.total, rel=1e-9)
+    assert row["recorded_return"] == pytest.approx(logged.recorded, rel=1e-9, abs=1e-12)
     ended = logged.terminated, logged.truncated
-    if kind.ends_known:
-        assert row["start"] == logged.rows[0].at
-        assert row["length"] == logged.length
-        assert row["return"] == pytest.approx(logged.total, rel=1e-9)
-        assert row["recorded_return"] == pytest.approx(logged.recorded, rel=1e-9, abs=1e-12)
-        assert (row["terminated"], row["truncated"]) == ended
-        assert row["cut"] is not any(ended)
-        assert row["success"] is logged.success
-        return
-    assert row["start"] is row["success"] is None
-    last = logged.rows[-1].values
-    over = last["terminated"] or last["truncated"]
-    known = over or complete
-    whole = known and len(logged.rows) == logged.rows[-1].step + 1
-    assert row["length"] == (logged.rows[-1].step + 1 if known else None)
-    assert row["return"] == (pytest.approx(logged.total, abs=1e-5) if whole else None)
-    for flag in ("terminated", "truncated"):
-        assert row[flag] == (bool(last[flag]) or (False if complete else None))
-    assert row["cut"] == (not over if known else None)
+    assert (row["terminated"], row["truncated"]) == ended
+    assert row["cut"] is not any(ended)
+    assert row["success"] is logged.success
+    assert row["partial"] is logged.partial(every)
 
 
 # -- what is written reads back -------------------------------------------------------------------
@@ -184,7 +166,7 @@ def check_row(
 def test_everything_reads_back_as_it_happened(kind, world, tmp_path):
     world = World(**world)
     with read(record(kind, tmp_path, world)) as rollouts:
-        check(kind, rollouts, world.episodes, world.info, complete=not world.gaps)
+        check(kind, rollouts, world.episodes, world.info)
         if not kind.by_episode:
             assert rollouts.gaps == world.lost
 
@@ -194,7 +176,7 @@ def test_everything_reads_back_as_it_happened(kind, world, tmp_path):
 def test_only_active_rows_are_written(kind, activity, tmp_path):
     world = World(activity=activity, partial=True)
     with read(record(kind, tmp_path, world)) as rollouts:
-        check(kind, rollouts, world.episodes, world.info, complete=False)
+        check(kind, rollouts, world.episodes, world.info)
 
 
 @of(KINDS)
@@ -327,7 +309,7 @@ def test_appended_episodes_come_after_the_old_ones_and_stay_apart(kind, tmp_path
         for shift, logged in wanted:
             values = np.stack([row.values["state"] for row in logged.rows])
             row = rollouts.episodes.row(found.pop(values.tobytes()), named=True)
-            check_row(kind, row, logged, shift, True)
+            check_row(row, logged, shift, 1)
         assert not found
 
 
@@ -347,7 +329,7 @@ def test_appending_other_channels_is_refused_and_harms_nothing(kind, tmp_path):
     double = replace(specs[4], dtype=np.dtype("float64"))
     for channels, told in {
         (*specs, torque): "new: torque",
-        specs[1:]: "missing now: obs/actor",
+        (*specs[:6], *specs[7:]): "missing now: timestamp",
         tuple(double if spec is specs[4] else spec for spec in specs): "changed: action",
     }.items():
         with pytest.raises(DataError, match=f"Cannot append to .*{told}"):
@@ -490,6 +472,7 @@ def test_csv_without_rewards_and_flags_admits_what_it_does_not_know(tmp_path):
     writer = make(CSV, tmp_path, info)
     writer.write_episode(episode(info, x=np.arange(3, dtype=np.int32)))
     writer.close()
+    (tmp_path / "rollout.episodes.csv").unlink()
     with read(writer) as rollouts:
         row = rollouts.episodes.row(0, named=True)
         assert row == dict.fromkeys(EPISODE_COLUMNS) | {
@@ -498,10 +481,26 @@ def test_csv_without_rewards_and_flags_admits_what_it_does_not_know(tmp_path):
 
 
 @pytest.mark.parametrize("activity", ["rows", "all"])
-def test_csv_of_whole_episodes_says_what_it_does_not_know_of_those_with_holes(activity, tmp_path):
-    world, kind = World(activity=activity, ends=False), replace(CSV, by_episode=True)
-    with read(record(kind, tmp_path, world)) as rollouts:
-        check(kind, rollouts, world.episodes, world.info, complete=activity == "all")
+@pytest.mark.parametrize("by_episode", [False, True])
+def test_csv_without_its_table_of_episodes_says_what_the_rows_say(by_episode, activity, tmp_path):
+    world = World(activity=activity)
+    writer = record(replace(CSV, by_episode=by_episode), tmp_path, world)
+    (tmp_path / "rollout.episodes.csv").unlink()
+    complete = activity == "all"
+    with read(writer) as rollouts:
+        episodes = sorted(world.episodes, key=lambda e: (e.env, e.number))
+        for row, logged in zip(rollouts.episodes.to_dicts(), episodes, strict=True):
+            assert row["start"] is row["success"] is row["partial"] is None
+            last = logged.rows[-1].values
+            over = last["terminated"] or last["truncated"]
+            known = over or complete
+            whole = known and len(logged.rows) == logged.rows[-1].step + 1
+            assert row["length"] == (logged.rows[-1].step + 1 if known else None)
+            assert row["return"] == (pytest.approx(logged.total, abs=1e-5) if whole else None)
+            assert row["recorded_return"] == pytest.approx(logged.recorded, abs=1e-5)
+            for flag in ("terminated", "truncated"):
+                assert row[flag] == (bool(last[flag]) or (False if complete else None))
+            assert row["cut"] == (not over if known else None)
 
 
 def test_csv_of_somebody_else_is_refused(tmp_path):
@@ -532,7 +531,7 @@ def test_csv_does_not_replace_a_foreign_file_in_the_place_of_its_description(tmp
 @pytest.mark.parametrize("name", ["time", "env", "episode", "step"])
 def test_csv_channels_cannot_take_the_names_of_its_own_columns(name, tmp_path):
     info = small(ChannelSpec(name=name, dtype=np.dtype("float32")))
-    with pytest.raises(DataError, match=f"twice: {name}. Rename"):
+    with pytest.raises(DataError, match=f"cannot be called '{name}'.*Rename"):
         make(CSV, tmp_path, info)
     assert list(tmp_path.iterdir()) == []
 
@@ -630,7 +629,7 @@ def test_parquet_folder_reads_as_one_table_of_contiguous_episodes(tmp_path, monk
 
 
 def test_parquet_reads_from_the_file_what_it_has_no_room_to_keep(tmp_path, monkeypatch):
-    monkeypatch.setattr("mjlab_rec.data.formats.parquet.CACHE_BYTES", 0)
+    monkeypatch.setattr("mjlab_rec.data.formats.parquet_reader.CACHE_BYTES", 0)
     world = World(steps=40)
     with read(record(KINDS["parquet"], tmp_path, world)) as rollouts:
         check(KINDS["parquet"], rollouts, world.episodes, world.info)

@@ -11,6 +11,7 @@ import re
 import shutil
 import stat
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -104,7 +105,13 @@ class Claim:
     """
 
     def __init__(
-        self, path: str | Path, if_exists: IfExists, *, folder: bool = False, mark: str = META
+        self,
+        path: str | Path,
+        if_exists: IfExists,
+        *,
+        folder: bool = False,
+        mark: str = META,
+        beside: Callable[[Path], Iterable[Path]] = lambda path: (),
     ) -> None:
         if not str(path):
             raise DataError("No path was given to write the recording to.")
@@ -114,6 +121,7 @@ class Claim:
                 f"{', '.join(get_args(IfExists))}."
             )
         self.folder = folder
+        self._beside = beside  # other files that are written with one at this path
         self._mark = mark  # the file in a folder that says that it is a recording
         self.path = local_path(path)
         if not self.path.name:
@@ -159,7 +167,7 @@ class Claim:
         """Take the first path that is neither there nor being written."""
         for number in itertools.count():
             self.path = wanted if number == 0 else _with_number(wanted, number, self.folder)
-            if self._exists():
+            if self._exists() or any(map(os.path.lexists, self._beside(self.path))):
                 continue
             try:
                 self._take(self.path)

@@ -333,6 +333,7 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
         entry.name
         for entry in folder.iterdir()
         if any(f.fits(entry, None) if entry.is_dir() else f.claims(entry) for f in formats())
+        and not entry.name.endswith(".episodes.csv")
     )
     if not found:
         return f"There are no recordings in '{folder}'."

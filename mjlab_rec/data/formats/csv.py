@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from mjlab_rec.data.files import Claim, parts, sidecar
-from mjlab_rec.data.formats import episode_table
+from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.csv_reader import CsvReader, header_end
-from mjlab_rec.data.schema import ROW_COLUMNS, Block, DataError, Episode, RunInfo
+from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
+from mjlab_rec.data.formats.csv_reader import CsvReader
+from mjlab_rec.data.formats.csv_table import EpisodeTracker, dump_lines
+from mjlab_rec.data.formats.plain_files import GrowingFile
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 __all__ = ["CsvReader", "CsvWriter"]
+
+_HEADER_SPAN = Span(
+    file=TABLE, offset=0, size=len(TABLE_HEADER), rows=0, crc=zlib.crc32(TABLE_HEADER)
+)
 
 
 class CsvWriter(Writer):
     """Writes columns time, env, episode and step, then a named one for each element of a channel.
 
     The time is that in the episode, in seconds. Rows come in the order of time, then environment.
-    Numbers read back bit for bit. A block is appended by one write; if the process is killed in the
-    middle of it, the unfinished last line is left out by the reader, and removed by who appends.
+    Numbers read back bit for bit. Next to ``rollout.csv`` stand ``rollout.episodes.csv``, with a
+    line for each episode that ended, ``rollout.csv.json``, which says what was recorded, and
+    ``rollout.csv.crc32``, with a checksum of all that was written. A block's rows come first, then
+    the lines of its episodes, then their checksums; each by one write. If the process is killed in
+    the middle, a line that is not complete is left out by the reader, and removed by who appends.
 
-    What a run says about itself stands beside it, in ``rollout.csv.json``. Appended episodes are
-    numbered on from the highest number that is there. Model fields, and what is known of episodes
-    but not in their rows, have no place in a table of rows and are not written.
+    Appended episodes are numbered on from the highest number that is there. Model fields have no
+    place in a table of rows and are not written.
     """
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
-        self._names = [column for spec in info.channels for column in spec.columns()]
-        _check_names([*ROW_COLUMNS, *self._names])
-        self._claim = Claim(options.path, options.if_exists)
-        self._offset = self._nbytes = self._size = self._gaps = 0
-        self._holes = False  # whether some steps are missing
-        self._file: io.FileIO | None = None
+        csv_text.check_columns(info, Path(options.path))
+        self._columns = csv_text.columns_of(info)
+        _check_names(self._columns)
+        csv_files.check_path(Path(options.path))
+        if options.if_exists != "number" and options.path:
+            csv_files.check_ours(Path(options.path))
+        self._power = options.durability == "power"
+        self._offset = self._nbytes = self._old_gaps = self._new_gaps = self._spans = 0
+        self._holes = self._failed = False
+        self._tracker = EpisodeTracker(info)
+        self._part = 0
+        self._rows: GrowingFile | None = None
+        self._table: GrowingFile | None = None
+        self._checksums: GrowingFile | None = None
         self._files: list[Path] = []
+        self._claim = Claim(options.path, options.if_exists, beside=csv_files.beside)
+        self._path = self._claim.path
         try:
-            if there := parts(self._claim.path):
+            if there := parts(self._path):
                 self._go_on(there)
             else:
-                beside = sidecar(self._claim.path)
-                if beside.exists():
-                    episode_table.load_info(beside.read_bytes(), beside)  # is it ours to replace?
-                self._describe()
-                self._open(self._claim.next_part())
+                self._begin()
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     @property
@@ -63,48 +76,62 @@ class CsvWriter(Writer):
         return self._nbytes
 
     def write(self, block: Block) -> None:
-        self._gaps += block.gap
         if block.gap or block.active is not None:
             self._note_holes()
-        if block.rows == 0:
-            return
         number, step = block.numbering()
+        ended, tracker = self._tracker.after(block, number, step)
         kept = None if block.active is None else np.flatnonzero(block.active)
 
         def rows(array: np.ndarray) -> np.ndarray:
             flat = array.reshape(block.rows * block.lanes, *array.shape[2:])
             return flat if kept is None else flat[kept]
 
-        envs = np.broadcast_to(np.asarray(self.info.envs, np.int32), number.shape)
-        self._write(rows(envs), rows(number), rows(step), lambda name: rows(block.dense(name)))
+        count = number.size if kept is None else len(kept)
+        text: bytes | memoryview = b""
+        if count:
+            envs = np.broadcast_to(np.asarray(block.info.envs, np.int32), number.shape)
+            text = self._text(
+                rows(envs), rows(number), rows(step), lambda name: rows(block.dense(name))
+            )
+        for row in ended:
+            row["number"] += self._offset
+        self._commit(text, count, dump_lines(ended), len(ended), block.gap)
+        self._tracker = tracker
 
     def write_episode(self, episode: Episode) -> None:
         if episode.rows < episode.length:
             self._note_holes()
         same = np.ones(episode.rows, np.int32)
-        step = episode.arrays["step"]
-        self._write(episode.env * same, episode.number * same, step, episode.arrays.__getitem__)
+        text = self._text(
+            episode.env * same,
+            episode.number * same,
+            episode.arrays["step"],
+            episode.arrays.__getitem__,
+        )
+        row = episode_table.table_row(self.info, episode, self._offset)
+        self._commit(text, episode.rows, dump_lines([row]), 1, 0)
 
     def close(self) -> None:
+        failed = self._failed
+        assert self._rows
         try:
-            if self._gaps:
-                self._describe()
+            self._rows.check_there()
+            running = self._tracker.running()
+            for row in running:
+                row["number"] += self._offset
+            self._commit(b"", 0, dump_lines(running), len(running), self.gaps)
+            if not failed:
+                self._describe(finished=True)
         finally:
-            if self._file is not None:
-                self._file.close()
-            self._claim.release()
+            self._release()
 
-    def _write(
+    def _text(
         self,
         env: np.ndarray,
         number: np.ndarray,
         step: np.ndarray,
         channel: Callable[[str], np.ndarray],
-    ) -> None:
-        if len(env) == 0:
-            return
-        if self._size >= self.options.roll_over_bytes:
-            self._open(self._claim.next_part())
+    ) -> memoryview:
         # Rounded, or 3 * 0.1 s would be written as 0.30000000000000004.
         columns = [np.round(step * self.info.step_dt, 9), env, number + self._offset, step]
         for spec in self.info.channels:
@@ -113,80 +140,168 @@ class CsvWriter(Writer):
                 values = values.astype(np.float32)
             # Element by element, each in one piece, as polars wants them.
             columns.extend(np.ascontiguousarray(values.reshape(len(env), spec.size).T))
-        text = io.BytesIO()
-        # Names are in the file already, so any will do.
-        frame = pl.DataFrame([pl.Series(str(i), c) for i, c in enumerate(columns)])
-        frame.write_csv(text, include_header=False)
-        self._append(text.getbuffer())
+        return csv_text.dump_rows(columns)
 
-    def _append(self, text: bytes | memoryview) -> None:
-        assert self._file is not None
-        rest = memoryview(text)
-        self._size += len(rest)
-        self._nbytes += len(rest)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+    def _commit(
+        self, rows: bytes | memoryview, count: int, lines: bytes, ended: int, lost: int
+    ) -> None:
+        """Add rows, and lines to the table of episodes: both or none."""
+        if not (len(rows) or lines or lost):
+            return
+        assert self._rows and self._table and self._checksums
+        if len(rows) and self._rows.size >= self.options.roll_over_bytes:
+            self._open_part(self._claim.next_part())
+        growing = self._rows, self._table, self._checksums
+        sizes = [file.size for file in growing]
+        spans = []
+        self._failed = True
+        try:
+            if len(rows) or lost:
+                spans.append(self._append(self._rows, self._part, rows, count, lost))
+            if lines:
+                spans.append(self._append(self._table, TABLE, lines, ended))
+            self._note(spans)
+        except BaseException:
+            for file, size in zip(growing, sizes, strict=True):
+                file.back_to(size)
+            raise
+        self._failed = False
+        self._new_gaps += lost
 
-    def _open(self, path: Path) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = open(path, "ab", buffering=0)
+    def _append(
+        self, file: GrowingFile, number: int, content: bytes | memoryview, rows: int, lost: int = 0
+    ) -> Span:
+        span = Span(
+            file=number,
+            offset=file.size,
+            size=len(content),
+            rows=rows,
+            crc=zlib.crc32(content),
+            lost=lost,
+        )
+        file.append(content)
+        if self._power:
+            file.sync()
+        self._nbytes += len(content)
+        return span
+
+    def _note(self, spans: Sequence[Span]) -> None:
+        """Add checksums: what they tell of is written by now."""
+        assert self._checksums
+        text = b"".join(span.line() for span in spans)
+        self._checksums.append(text)
+        if self._power:
+            self._checksums.sync()
+        self._nbytes += len(text)
+        self._spans += len(spans)
+
+    def _begin(self) -> None:
+        """Begin a run. The rows come last: without them there is no recording."""
+        self._describe(finished=False)
+        plain_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
+        checksums = csv_files.dump_spans([_HEADER_SPAN])
+        plain_files.replace(csv_files.checksums_path(self._path), checksums, self._power)
+        self._spans = 1
+        self._open_beside()
+        self._open_part(self._claim.next_part())
+
+    def _open_beside(self) -> None:
+        self._table = GrowingFile(csv_files.episodes_path(self._path))
+        self._checksums = GrowingFile(csv_files.checksums_path(self._path))
+
+    def _open_part(self, path: Path) -> None:
+        """Go on in a file of rows."""
+        rows = GrowingFile(path)
+        number, empty = csv_files.part_number(self._path, path), rows.size == 0
+        try:
+            if empty:
+                span = self._append(rows, number, csv_text.dump_header(self._columns), 0)
+                if self._power:
+                    plain_files.sync_folder(path.parent)
+                self._note([span])
+        except BaseException:
+            if empty:
+                path.unlink(missing_ok=True)
+            rows.close()
+            raise
+        if self._rows is not None:
+            self._rows.close()
+        self._rows, self._part = rows, number
         self._files.append(path)
-        self._size = path.stat().st_size
-        if self._size == 0:
-            self._append(_header([*ROW_COLUMNS, *self._names]))
 
     def _note_holes(self) -> None:
         if not self._holes:
+            self._describe(finished=False, holes=True)
             self._holes = True
-            self._describe()
 
-    def _describe(self) -> None:
-        path = sidecar(self._claim.path)
-        hidden = path.with_name(f".{path.name}.tmp")
+    def _describe(self, finished: bool, holes: bool = False) -> None:
         text = episode_table.dump_info(
-            self.info, attachments=True, gaps=self._gaps, holes=self._holes
+            self.info,
+            attachments=True,
+            gaps=self._old_gaps + self._new_gaps,
+            holes=holes or self._holes,
+            finished=finished,
+            spans=self._spans,
         )
-        hidden.write_text(text)
-        os.replace(hidden, path)
+        plain_files.replace(sidecar(self._path), text.encode(), self._power)
 
     def _go_on(self, there: list[Path]) -> None:
-        """Go on after what is there, if it is the same kind of run."""
-        last = there[-1]
-        path = self._claim.path
+        """Go on after what is there, if it is the same kind of run and whole but for its end."""
+        path = self._path
         reader = CsvReader(path)
         if sidecar(path).exists():
             episode_table.check_same_run(reader.info, self.info, path)
-            self.info = reader.info
-            self._gaps, self._holes = reader.gaps, reader.holes
-        expected = [*ROW_COLUMNS, *self._names]
-        if reader.header and reader.header != expected:
-            new = [name for name in expected if name not in reader.header]
-            old = [name for name in reader.header if name not in expected]
+            envs = tuple(sorted({*reader.info.envs, *self.info.envs}))
+            self.info = replace(reader.info, envs=envs)
+        if reader.header and reader.header != self._columns:
+            new = [name for name in self._columns if name not in reader.header]
+            old = [name for name in reader.header if name not in self._columns]
             raise DataError(
                 f"Cannot append to '{path}': its columns differ. Only in the file:"
                 f" {', '.join(old) or 'none'}. Only in the new recording:"
                 f" {', '.join(new) or 'none'}. Choose another path, or if_exists='number'."
             )
-        content = last.read_bytes()
-        whole = content.rfind(b"\n") + 1 if header_end(content) else 0
-        if whole < len(content):
-            os.truncate(last, whole)
-        if len(reader.episodes):
-            self._offset = 1 + int(reader.episodes["number"].max())  # type: ignore[arg-type]
-        self._open(last)
+        if reader.damaged:
+            raise DataError(
+                f"Cannot append to '{path}': it is damaged, so that the next free number of an"
+                f" episode is not known. {reader.damage[0]} Choose another path, or"
+                " if_exists='number'."
+            )
+        self._old_gaps, self._holes = reader.gaps, reader.holes
+        self._offset = reader.next_number
+        self._describe(finished=False)
+        self._settle(reader)
+        self._open_beside()
+        self._open_part(there[-1])
+        unlisted = reader.unlisted()
+        self._commit(b"", 0, dump_lines(unlisted), len(unlisted), 0)
+
+    def _settle(self, reader: CsvReader) -> None:
+        """Remove lines that are not complete, and bring the checksums up to date."""
+        lines = reader.lines.settled
+        if not lines:
+            lines = [_HEADER_SPAN]
+            plain_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
+        settled = {**reader.settled, csv_files.episodes_path(self._path): lines}
+        for file, spans in settled.items():
+            plain_files.cut(file, spans[-1].end if spans else 0)
+        spans = [span for spans in settled.values() for span in spans]
+        checksums = csv_files.checksums_path(self._path)
+        plain_files.replace(checksums, csv_files.dump_spans(spans), self._power)
+        self._spans = len(spans)
+
+    def _release(self) -> None:
+        for file in (self._rows, self._table, self._checksums):
+            if file is not None:
+                file.close()
+        self._claim.release()
 
 
 def _check_names(names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    seen: set[str] = set()
+    twice = sorted({name for name in names if name in seen or seen.add(name)})
     if twice:
         raise DataError(
             f"Columns of a csv file must have names of their own, but these would be there twice:"
             f" {', '.join(twice)}. Rename channels or their elements."
         )
-
-
-def _header(names: list[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(names)
-    return text.getvalue().encode()

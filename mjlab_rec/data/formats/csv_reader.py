@@ -2,215 +2,206 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mjlab_rec.data.files import parts, sidecar
-from mjlab_rec.data.formats import episode_table
-from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader
-from mjlab_rec.data.schema import ROW_COLUMNS, ChannelSpec, DataError, RunInfo
+from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files
+from mjlab_rec.data.formats.base import Reader
+from mjlab_rec.data.formats.csv_episodes import EpisodeLines, Episodes
+from mjlab_rec.data.formats.csv_files import Span
+from mjlab_rec.data.formats.csv_part import Damage, PartReader, Rows
+from mjlab_rec.data.schema import DataError, RunInfo
+
+_log = logging.getLogger(__name__)
 
 
 class CsvReader(Reader):
     """Reads a table and its parts, which it holds in memory.
 
-    What a table of rows doesn't tell is null in the table of episodes: always where an episode
-    starts and whether it was a success; its flags where there are no columns "terminated" and
-    "truncated"; its return where there is no column "reward" or a row is missing. If only some
-    steps were recorded, an episode may have gone on after its last row, so that its length, return
-    and flags are known only if that row's flags say that it ended there.
+    What the rows do not tell of an episode stands in the table of episodes next to them. If it is
+    missing or damaged, this is null: where an episode starts and whether it was a success; its
+    flags where there are no columns "terminated" and "truncated"; its return where there is no
+    column "reward" or a row is missing. If only some steps were recorded, an episode may have gone
+    on after its last row, so that its length, return and flags are known only if that row's flags
+    say that it ended there. If only the episode's line is missing, because the process was killed,
+    the episode is cut at its last row.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
-        path = Path(path)
-        self.check = check
-        described = sidecar(path)
-        known = None
-        self._gaps = 0
-        self.holes = False
-        """Whether some steps are missing."""
-        if described.exists():
-            known, about = episode_table.load_info(described.read_bytes(), described)
-            self._gaps, self.holes = about["gaps"], about["holes"]
+        self._path, self._check = Path(path), check
+        csv_files.check_path(self._path)
+        self._damage = Damage()
+        known = self._load_description()
+        # What one of these tells of is in those that are read after it, also if the file grows.
+        self.spans = self._load_spans()
+        """What is known of all that was written; None if there is no file of checksums."""
+        self.lines = EpisodeLines(csv_files.episodes_path(self._path), self.spans, check)
+        """What the table of episodes says."""
+        self._damage.sentences += self.lines.damage
         self.header: list[str] = []
-        frames = [frame for file in parts(path) if (frame := self._load(file, known)) is not None]
-        self.info = known or _guessed_info(self.header, frames, path)
-        columns = [*ROW_COLUMNS, *(c for spec in self.info.channels for c in spec.columns())]
-        if self.header and known and self.header != columns:
-            raise DataError(
-                f"'{path}' does not have the columns that '{described}' says. If it was edited,"
-                f" remove '{described.name}', and the types are guessed."
-            )
-        if frames:
-            frame = pl.concat(frames, how="vertical_relaxed")
-            self._frame = frame.sort("env", "episode", "step")
-        else:
-            self._frame = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int32))
-        keys = self._frame.select("env", "episode").to_numpy()
-        new = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))[: len(keys)]
-        self._bounds = np.append(np.flatnonzero(new), len(keys))
-        self.episodes = self._table()
+        """Names of the columns; none if not even the header was written."""
+        self.settled: dict[Path, list[Span]] = {}
+        """Of each part, checksums of what could be read."""
+        rows = self._load_parts(known)
+        self.info = known or csv_text.guessed_info(
+            self.header, [piece.frame for piece in rows], self._path
+        )
+        self._arrange(rows)
+        for sentence in self._damage.sentences:
+            _log.warning("%s", sentence)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        specs = {spec.name: spec for spec in self.info.channels}
-        episode_table.check_names(channels, specs)
-        first, last = int(self._bounds[index]), int(self._bounds[index + 1])
-        rows = self._frame.slice(first, last - first)
-        arrays = {}
-        for name in channels:
-            if name not in specs:
-                arrays[name] = rows[name].to_numpy().astype(np.int32)
-                continue
-            spec = specs[name]
-            out = np.empty((spec.size, last - first), spec.dtype)
-            for element, column in zip(out, spec.columns(), strict=True):
-                element[:] = rows[column].to_numpy()
-            arrays[name] = np.ascontiguousarray(out.T).reshape(-1, *spec.shape)
-        return arrays
+        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
+        if index in self._episodes.unreadable:
+            row = self.episodes.row(index, named=True)
+            raise DataError(
+                f"Episode {row['number']} of environment {row['env']} cannot be read:"
+                f" {self._episodes.unreadable[index]}"
+            )
+        rows = slice(int(self._episodes.first[index]), int(self._episodes.after[index]))
+        return {name: self._arrays[name][rows].copy() for name in channels}
 
     @property
     def gaps(self) -> int:
-        return self._gaps
+        if self.spans is None:
+            return self._about.get("gaps", 0)
+        return sum(span.lost for span in self.spans)
+
+    @property
+    def holes(self) -> bool:
+        """Whether some steps are missing."""
+        return self._about.get("holes") is True
+
+    @property
+    def finished(self) -> bool:
+        return self._about.get("finished") is True
+
+    @property
+    def damage(self) -> list[str]:
+        """A sentence for each damage."""
+        return self._damage.sentences
+
+    @property
+    def damaged(self) -> bool:
+        """Whether more than the end is missing."""
+        return bool(self._damage.blocks or self._damage.lasting or self.lines.damaged)
+
+    def unlisted(self) -> list[dict[str, Any]]:
+        """Episodes of which the table of episodes says nothing."""
+        return self.episodes.filter(~self._episodes.listed).to_dicts()
+
+    @property
+    def next_number(self) -> int:
+        """A number that no episode has."""
+        known = [*self.episodes["number"], *self.lines.known["number"]]
+        return 1 + max(known, default=-1)
+
+    def verify(self) -> list[str]:
+        try:
+            again = CsvReader(self._path)
+        except DataError as error:
+            return [str(error)]
+        missing = [file for file in csv_files.beside(self._path) if not file.exists()]
+        told = [f"'{file}' is missing: not all could be compared." for file in missing]
+        return [*again.damage, *told]
 
     def close(self) -> None:
         pass
 
-    def _load(self, file: Path, known: RunInfo | None) -> pl.DataFrame | None:
-        """The rows of a part, up to the last line that is complete; None if there is none."""
-        content = file.read_bytes()
-        start, stop = header_end(content), content.rfind(b"\n") + 1
-        if not start:
+    def _load_description(self) -> RunInfo | None:
+        self._about: dict[str, Any] = {}
+        described = sidecar(self._path)
+        if not described.exists():
             return None
         try:
-            header = next(csv.reader(io.StringIO(content[:start].decode())))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"'{file}' is not a table as text: {error}.") from error
-        missing = [name for name in ROW_COLUMNS if name not in header]
-        if missing:
-            raise DataError(
-                f"'{file}' is not a recording: it has no column {', '.join(missing)}. Its columns"
-                f" are: {', '.join(header[:10])}{', ...' if len(header) > 10 else ''}."
+            info, self._about = episode_table.load_info(
+                plain_files.read(described), described, check=self._check
             )
-        if self.header and header != self.header:
-            raise DataError(f"'{file}' has other columns than the parts before it.")
-        self.header = header
-        if start == stop:
+            csv_text.check_columns(info, self._path)
+        except DataError as error:
+            raise DataError(f"{error} If you remove it, the types are guessed.") from None
+        return info
+
+    def _load_spans(self) -> list[Span] | None:
+        path = csv_files.checksums_path(self._path)
+        if not path.exists():
             return None
-        kinds = _polars_types(known) if known else {}
-        typed = set(header) <= set(kinds)
-        try:
-            # The header was read above, as polars leaves doubled quotes in names as they are.
-            return pl.read_csv(
-                content[start:stop],
-                has_header=False,
-                new_columns=header,
-                schema_overrides=[kinds[name] for name in header] if typed else None,
-                infer_schema_length=0 if typed else None,
-            )
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"'{file}' is damaged: {error}") from error
+        spans, damage = csv_files.load_spans(plain_files.read(path), path)
+        written = self._about.get("spans")
+        if self.finished and isinstance(written, int) and len(spans) < written and not damage:
+            damage.append(f"The end of the checksums in '{path}' is missing.")
+        self._damage.lasting = bool(damage)
+        self._damage.sentences += damage
+        return spans
 
-    def _table(self) -> pl.DataFrame:
-        first, after = self._bounds[:-1], self._bounds[1:]
-        names = {spec.name for spec in self.info.channels if not spec.shape}
-        complete = self.info.every == 1 and not self.holes
-        total: list[float | None] = [None] * len(first)
-        if "reward" in names and len(first):
-            reward = self._frame["reward"].to_numpy().astype(np.float64)
-            total = np.add.reduceat(reward, first).tolist()
+    def _load_parts(self, known: RunInfo | None) -> list[Rows]:
+        rows = []
+        files = parts(self._path)
+        told = {csv_files.part_number(self._path, file) for file in files}
+        for number in sorted({s.file for s in self.spans or () if s.file >= 0} - told):
+            self._damage.sentences.append(f"Part {number} of '{self._path}' is missing.")
+        for file in files:
+            part = self._open_part(file, known)
+            try:
+                if self.header and part.header and part.header != self.header:
+                    raise DataError(f"'{file}' has other columns than the parts before it.")
+                self.header = part.header or self.header
+                rows += part.load()
+                self.settled[file] = part.settled
+            finally:
+                part.close()
+        if self._damage.blocks and not rows:
+            raise DataError(f"Nothing can be read. {next(iter(self._damage.blocks.values()))}")
+        return rows
 
-        def flag(name: str) -> pl.Expr:
-            said = pl.col(name).cast(pl.Boolean) if name in names else pl.lit(None, pl.Boolean)
-            return (said if complete else pl.when(said).then(pl.lit(True))).alias(name)
+    def _open_part(self, file: Path, info: RunInfo | None) -> PartReader:
+        spans, number = self.spans, csv_files.part_number(self._path, file)
+        if spans is not None:
+            spans = [span for span in spans if span.file == number]
+        return PartReader(file, number, spans, info, self._check, self._damage)
 
-        # An unknown flag leaves unknown whether the last row is the last step.
-        ended = pl.col("terminated") | pl.col("truncated") | pl.lit(complete)
-        length = pl.when(ended).then(pl.col("length"))
-        table = (
-            self._frame[after - 1]
-            .select(
-                pl.col("env"),
-                pl.col("episode").alias("number"),
-                (pl.col("step") + 1).alias("length"),
-                pl.Series("rows", after - first),
-                pl.Series("return", total, pl.Float64),
-                flag("terminated"),
-                flag("truncated"),
-            )
-            .with_columns(
-                length.alias("length"),
-                pl.when(length == pl.col("rows")).then(pl.col("return")).alias("return"),
-                start=None,
-                recorded_return=pl.col("return"),
-                cut=~(pl.col("terminated") | pl.col("truncated")),
-                success=None,
-                partial=None,
-            )
-        )
-        return table.select(
-            pl.col(name).cast(getattr(pl, dtype)) for name, dtype in EPISODE_COLUMNS.items()
-        )
+    def _arrange(self, rows: list[Rows]) -> None:
+        """Put rows into the order of episodes, as an array for each channel."""
+        tables = [csv_text.columns_by_name(piece.frame) for piece in rows]
+        block = np.concatenate([np.zeros(0, np.int64), *(piece.block for piece in rows)])
+        rows.clear()
 
+        def key(name: str) -> np.ndarray:
+            values = [table[name].to_numpy().astype(np.int32) for table in tables]
+            return np.concatenate([np.zeros(0, np.int32), *values])
 
-def header_end(content: bytes) -> int:
-    """Where the rows begin; 0 if even the header is not complete. Names may contain line ends."""
-    end = content.find(b"\n")
-    while end >= 0 and content.count(b'"', 0, end) % 2:
-        end = content.find(b"\n", end + 1)
-    return end + 1
-
-
-def _polars_types(info: RunInfo) -> dict[str, type[pl.DataType]]:
-    """The type of each column."""
-    kinds: dict[str, type[pl.DataType]] = {
-        "time": pl.Float64,
-        "env": pl.Int32,
-        "episode": pl.Int32,
-        "step": pl.Int32,
-    }
-    for spec in info.channels:
-        dtype = np.float32 if spec.dtype == np.float16 else spec.dtype
-        kind = pl.Series(np.zeros(0, dtype)).dtype
-        kinds |= dict.fromkeys(spec.columns(), kind)  # type: ignore[arg-type]
-    return kinds
-
-
-def _guessed_info(header: list[str], frames: list[pl.DataFrame], path: Path) -> RunInfo:
-    """A description of a table that has none: columns such as ``obs[0]`` are one channel."""
-    groups: dict[str, list[str]] = {}
-    for column in header:
-        if column not in ROW_COLUMNS:
-            name, bracket, _ = column.partition("[")
-            element = bracket and column.endswith("]") and name not in header
-            groups.setdefault(name if element else column, []).append(column)
-    channels = []
-    for name, columns in groups.items():
-        dtypes = [frame[column].to_numpy().dtype for frame in frames for column in columns]
-        dtype = np.result_type(*dtypes) if dtypes else np.dtype("float64")
-        if dtype.kind not in "biuf":
+        env, number, step = key("env"), key("episode"), key("step")
+        order = np.lexsort((step, number, env))
+        env, number, step = env[order], number[order], step[order]
+        twice = (env[1:] == env[:-1]) & (number[1:] == number[:-1]) & (step[1:] == step[:-1])
+        if len(found := np.flatnonzero(twice)):
+            at = found[0]
             raise DataError(
-                f"'{path}' is not a recording: not all values of '{name}' are numbers or flags."
+                f"'{self._path}' is damaged: environment {env[at]}, episode {number[at]} has step"
+                f" {step[at]} twice."
             )
-        shaped = columns != [name]
-        channels.append(
-            ChannelSpec(
-                name=name,
-                dtype=dtype,
-                shape=(len(columns),) if shaped else (),
-                elements=tuple(c[len(name) + 1 : -1] for c in columns) if shaped else (),
-            )
-        )
-    rows = pl.concat(frames, how="vertical_relaxed") if frames else None
-    started = rows.filter(pl.col("step") > 0) if rows is not None else None
-    step_dt = (
-        float(started["time"][0] / started["step"][0])
-        if started is not None and len(started)
-        else 0.0
-    )
-    envs = tuple(rows["env"].unique().sort().to_list()) if rows is not None else ()
-    return RunInfo(channels=tuple(channels), envs=envs, step_dt=step_dt)
+        self._arrays = {"step": step}
+        for spec in self.info.channels:
+            pieces = [csv_text.channel(table, spec) for table in tables]
+            for table in tables:  # Each value is in memory twice at most.
+                for name in spec.columns():
+                    del table[name]
+            nothing = np.empty((0, *spec.shape), spec.dtype)
+            self._arrays[spec.name] = np.concatenate([nothing, *pieces])[order]
+        scalars = {spec.name for spec in self.info.channels if not spec.shape}
+        said = {
+            name: self._arrays[name]
+            for name in ("reward", "terminated", "truncated")
+            if name in scalars
+        }
+        self._episodes = Episodes(
+            self.info, env, number, step, block[order], said,
+            self.lines, self._damage.blocks, self.holes,
+        )  # fmt: skip
+        self.episodes: pl.DataFrame = self._episodes.table

@@ -17,6 +17,7 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.schema import (
+    ROW_COLUMNS,
     DataError,
     Episode,
     RunInfo,
@@ -24,6 +25,7 @@ from mjlab_rec.data.schema import (
     check_name,
     check_shape,
 )
+from mjlab_rec.data.schema import check_channels as check_together
 from mjlab_rec.utils.string import nearest
 
 MOST_TEXT = 64 << 20
@@ -282,6 +284,23 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     return str(error).partition(". ")[0][:200].rstrip(".")
+
+
+def check_channels(info: RunInfo) -> None:
+    """Raise for channels that a table of rows has no column for, before anything is written."""
+    check_together(info.channels)
+    for spec in info.channels:
+        check_name(spec.name, "channel")
+        if spec.name in ROW_COLUMNS:
+            raise DataError(
+                f"A channel cannot be called '{spec.name}': every table of rows has a column of"
+                f" this name, like {', '.join(ROW_COLUMNS)}. Rename it."
+            )
+        if not spec.size:
+            raise DataError(
+                f"Channel '{spec.name}' has the shape {list(spec.shape)}: it has no element, so"
+                " there is nothing to record. Leave it out."
+            )
 
 
 def check_same_run(old: RunInfo, new: RunInfo, path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Sequence
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,27 @@ import polars as pl
 
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats import episode_table
-from mjlab_rec.data.formats.base import Reader, Writer, WriterOptions
-from mjlab_rec.data.schema import ROW_COLUMNS, ChannelSpec, DataError, Episode, RunInfo
+from mjlab_rec.data.formats.base import Writer, WriterOptions
+from mjlab_rec.data.formats.parquet_reader import (
+    EPISODES,
+    HEAD,
+    INFO,
+    POLARS_ERRORS,
+    ParquetReader,
+    dump_checksums,
+    dump_model,
+    part_files,
+    stored_dtype,
+)
+from mjlab_rec.data.formats.plain_files import sync_folder
+from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
-# Has no rows, only the description of the run: the folder holds nothing but Parquet files of one
-# schema, or polars.read_parquet(folder) and others would refuse it.
-HEAD = "mjlab_rec.parquet"
+__all__ = ["HEAD", "ParquetReader", "ParquetWriter"]
+
 PART_ROWS = 1 << 16
-CACHE_BYTES = 1 << 29
+PART_SECONDS = 60.0
+clock = time.monotonic
+_TABLE_BYTES = 16 << 20  # of the table of episodes in a part, about
 
 
 class ParquetWriter(Writer):
@@ -29,9 +43,11 @@ class ParquetWriter(Writer):
 
     Columns are time, env, episode and step, and one per channel, with a fixed-size array in each
     row where a channel has several elements; float16 becomes float32. Rows of an episode follow
-    each other. A part is written as a whole once PART_ROWS rows or `roll_over_bytes` have
-    gathered, and at the end; it is one row group, so that row groups end with episodes. Episodes
-    that wait for their part are lost if the process is killed.
+    each other. A part is written as a whole once PART_ROWS rows or `roll_over_bytes` have gathered,
+    once PART_SECONDS have passed since the last one, and at the end; it is one row group, so that
+    row groups end with episodes. Episodes that wait for their part are lost if the process is
+    killed. The description of a part holds the table of its episodes, with a checksum of each of
+    their columns.
 
     Appended episodes are numbered on from the highest number that is there.
     """
@@ -41,23 +57,23 @@ class ParquetWriter(Writer):
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
-        """Rows that were lost on the way here; kept with the file."""
-        for spec in info.channels:
-            if spec.name in ROW_COLUMNS:
-                raise DataError(
-                    f"A channel in a Parquet file cannot be called '{spec.name}': every table has a"
-                    " column of this name. Rename it."
-                )
-        self._offset = self._next = self._old_gaps = self._nbytes = 0
+        episode_table.check_channels(info)
+        self._offset = self._next = self._old_gaps = self._head_bytes = self._nbytes = (
+            self._parts
+        ) = 0
         self._waiting: list[tuple[dict[str, Any], Episode]] = []
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = self._text = 0
+        self._since = clock()
         self._claim = Claim(options.path, options.if_exists, folder=True, mark=HEAD)
         self._path = self._claim.path
         try:
+            self._remove_leftovers()
             if (self._path / HEAD).exists():
                 self._go_on()
-            else:
-                self._write_head()
+            self._described = episode_table.dump_info(self.info, attachments=False)
+            self._write_head(finished=False)
+            if options.durability == "power":
+                sync_folder(self._path.parent)
         except BaseException:
             self._claim.release()
             raise
@@ -68,59 +84,109 @@ class ParquetWriter(Writer):
 
     @property
     def nbytes(self) -> int:
-        return self._nbytes
+        return self._head_bytes + self._nbytes
 
     def write_episode(self, episode: Episode) -> None:
         row = episode_table.table_row(self.info, episode, self._offset)
         self._waiting.append((row, episode))
         self._rows += episode.rows
         self._bytes += sum(array.nbytes for array in episode.arrays.values())
-        if self._rows >= PART_ROWS or self._bytes >= self.options.roll_over_bytes:
+        self._text += 600 + 8 * len(self.info.channels)
+        self._text += sum(200 + 2 * value.nbytes for value in episode.model.values())
+        full = self._rows >= PART_ROWS or self._bytes >= self.options.roll_over_bytes
+        full |= self._text >= _TABLE_BYTES
+        if full or clock() - self._since >= PART_SECONDS:
             self._write_part()
 
     def close(self) -> None:
         try:
             if self._waiting:
                 self._write_part()
-            if self.gaps:
-                self._write_head()
+            self._write_head(finished=True)
         finally:
             self._claim.release()
 
-    def _write_head(self) -> None:
-        gaps = self._old_gaps + self.gaps
-        text = episode_table.dump_info(self.info, attachments=True, gaps=gaps)
-        self._write(HEAD, [], {"mjlab_rec": text})
+    def _write_head(self, finished: bool) -> None:
+        text = episode_table.dump_info(
+            self.info,
+            attachments=True,
+            gaps=self._old_gaps + self.gaps,
+            finished=finished,
+            parts=self._parts,
+        )
+        self._write(HEAD, [], {INFO: text})
 
     def _write_part(self) -> None:
+        """Write the episodes that wait; if that fails they go on waiting."""
         rows = []
         for row, episode in self._waiting:
-            model = {name: _to_json(value) for name, value in episode.model.items()}
-            rows.append({**row, "model": model})
-        self._write(f"part-{self._next:05d}.parquet", self._waiting, {"episodes": json.dumps(rows)})
+            arrays = [episode.arrays["step"].astype(np.int32, copy=False)]
+            for spec in self.info.channels:
+                arrays.append(episode.arrays[spec.name].astype(stored_dtype(spec), copy=False))
+            rows.append(
+                {**row, "model": dump_model(episode.model), "crc32": dump_checksums(arrays)}
+            )
+        about = {
+            INFO: self._described,
+            EPISODES: episode_table.seal(json.dumps({"episodes": rows})),
+        }
+        self._write(f"part-{self._next:05d}.parquet", self._waiting, about)
         self._next += 1
+        self._parts += 1
         self._waiting = []
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = self._text = 0
+        self._since = clock()
 
     def _write(
-        self, name: str, episodes: Sequence[tuple[dict[str, Any], Episode]], about: dict[str, str]
+        self, name: str, episodes: list[tuple[dict[str, Any], Episode]], about: dict[str, str]
     ) -> None:
         frame = self._frame(episodes)
         # Beside the folder, where nobody who reads it takes it for a part.
         hidden = self._path.with_name(f".{self._path.name}.{name}.tmp")
         try:
-            frame.write_parquet(
-                hidden,
-                compression=self.options.compression or "uncompressed",  # type: ignore[arg-type]
-                row_group_size=max(1, len(frame)),
-                metadata=about,
-            )
-            self._nbytes += hidden.stat().st_size
+            self._write_file(frame, hidden, about)
+            if self.options.durability == "power":
+                with open(hidden, "rb") as stream:
+                    os.fsync(stream.fileno())
+            size = hidden.stat().st_size
+            if not (self._path / HEAD).exists() and name != HEAD:
+                raise DataError(
+                    f"The folder '{self._path}' was removed or emptied while it was being written."
+                    " What was to be written now has no place. Start a new recording."
+                )
             os.replace(hidden, self._path / name)
+            if self.options.durability == "power":
+                sync_folder(self._path)
+        except OSError as error:
+            raise DataError(
+                f"Cannot write to '{self._path}': {error.strerror or error}. What was written"
+                " before is whole."
+            ) from error
+        except POLARS_ERRORS as error:
+            raise DataError(f"Cannot write to '{self._path}': {error}.") from error
         finally:
             hidden.unlink(missing_ok=True)
+        if name == HEAD:
+            self._head_bytes = size
+        else:
+            self._nbytes += size
 
-    def _frame(self, episodes: Sequence[tuple[dict[str, Any], Episode]]) -> pl.DataFrame:
+    def _write_file(self, frame: pl.DataFrame, path: Path, about: dict[str, str]) -> None:
+        while True:
+            try:
+                frame.write_parquet(
+                    path,
+                    compression=self.options.compression or "uncompressed",  # type: ignore[arg-type]
+                    row_group_size=max(1, len(frame)),
+                    metadata=about,
+                )
+                return
+            except KeyboardInterrupt:
+                # Polars ends whatever it does in any thread. Only the main thread was meant.
+                if threading.current_thread() is threading.main_thread():
+                    raise
+
+    def _frame(self, episodes: list[tuple[dict[str, Any], Episode]]) -> pl.DataFrame:
         counts = [row["rows"] for row, _ in episodes]
 
         def gathered(name: str, spec: ChannelSpec | None = None) -> np.ndarray:
@@ -129,88 +195,37 @@ class ParquetWriter(Writer):
             return np.concatenate([nothing, *(e.arrays[name] for _, e in episodes)])
 
         step = gathered("step")
+        env = np.repeat(np.array([row["env"] for row, _ in episodes], "i4"), counts)
+        number = np.repeat(np.array([row["number"] for row, _ in episodes], "i4"), counts)
         columns = [
             pl.Series("time", np.round(step * self.info.step_dt, 9)),
-            pl.Series("env", np.repeat(np.array([r["env"] for r, _ in episodes], "i4"), counts)),
-            pl.Series(
-                "episode", np.repeat(np.array([r["number"] for r, _ in episodes], "i4"), counts)
-            ),
+            pl.Series("env", env),
+            pl.Series("episode", number),
             pl.Series("step", step),
         ]
         for spec in self.info.channels:
-            values = gathered(spec.name, spec)
-            if spec.dtype == np.float16:
-                values = values.astype(np.float32)
+            values = gathered(spec.name, spec).astype(stored_dtype(spec), copy=False)
             columns.append(pl.Series(spec.name, values))
         return pl.DataFrame(columns)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process left that was killed while it wrote a part."""
+        for name in os.listdir(self._path.parent):
+            if name.startswith(f".{self._path.name}.") and name.endswith(".parquet.tmp"):
+                self._path.with_name(name).unlink(missing_ok=True)
 
     def _go_on(self) -> None:
         there = ParquetReader(self._path)
         episode_table.check_same_run(there.info, self.info, self._path)
-        self.info = there.info
+        if there.damage:
+            raise DataError(
+                f"Cannot append to '{self._path}': it is damaged, so that the next free number of"
+                f" an episode is not known. {there.damage[0]} Move damaged parts elsewhere, or"
+                " choose another path, or if_exists='number'."
+            )
+        envs = tuple(sorted({*there.info.envs, *self.info.envs}))
+        self.info = replace(there.info, envs=envs)
         self._old_gaps = there.gaps
-        numbers = there.episodes["number"].to_list()
-        self._offset = 1 + max(numbers, default=-1)
-        found = [re.fullmatch(r"part-(\d+)\.parquet", f.name) for f in self._path.iterdir()]
-        self._next = 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
-class ParquetReader(Reader):
-    """Reads a folder of Parquet files, of which it keeps some in memory once they are decoded."""
-
-    def __init__(self, path: str | Path, check: bool = True) -> None:
-        path = Path(path)
-        self.check = check
-        text = pl.read_parquet_metadata(path / HEAD)["mjlab_rec"]
-        self.info, about = episode_table.load_info(text, path / HEAD)
-        self._gaps = about["gaps"]
-        rows = []
-        for file in sorted(path.glob("part-*.parquet")):
-            about = pl.read_parquet_metadata(file)
-            if "episodes" not in about:
-                raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
-            first = 0
-            for row in json.loads(about["episodes"]):
-                rows.append({**row, "file": file, "first": first})
-                first += row["rows"]
-        self._rows = episode_table.ordered(rows)
-        self.episodes = episode_table.table(self._rows)
-        self._decoded: dict[tuple[Path, tuple[str, ...]], pl.DataFrame] = {}
-        self._decoded_bytes = 0
-
-    def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        kinds = {spec.name: spec.dtype for spec in self.info.channels} | {"step": np.dtype("i4")}
-        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
-        row = self._rows[index]
-        part = self._part(row["file"], tuple(channels))
-        rows = part.slice(row["first"], row["rows"]).collect()
-        return {name: rows[name].to_numpy().astype(kinds[name]) for name in channels}
-
-    def _part(self, file: Path, channels: tuple[str, ...]) -> pl.LazyFrame:
-        """Columns of a part: decoded once and kept while there is room, else from the file."""
-        lazy = pl.scan_parquet(file).select(channels)
-        if (file, channels) not in self._decoded:
-            if self._decoded_bytes >= CACHE_BYTES:
-                return lazy
-            frame = lazy.collect()
-            self._decoded[file, channels] = frame
-            self._decoded_bytes += int(frame.estimated_size())
-        return self._decoded[file, channels].lazy()
-
-    def model(self, index: int) -> dict[str, np.ndarray]:
-        return {name: _from_json(value) for name, value in self._rows[index]["model"].items()}
-
-    @property
-    def gaps(self) -> int:
-        return self._gaps
-
-    def close(self) -> None:
-        self._decoded.clear()
-
-
-def _to_json(value: np.ndarray) -> dict[str, Any]:
-    return {"dtype": value.dtype.str, "shape": value.shape, "values": value.ravel().tolist()}
-
-
-def _from_json(data: dict[str, Any]) -> np.ndarray:
-    return np.array(data["values"], data["dtype"]).reshape(data["shape"])
+        self._offset = 1 + max(there.episodes["number"].to_list(), default=-1)
+        numbers = part_files(self._path)
+        self._next, self._parts = 1 + max(numbers, default=-1), len(numbers)

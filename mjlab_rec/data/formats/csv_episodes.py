@@ -1,0 +1,257 @@
+"""The table of episodes of a CSV recording: what its file says, and what the rows say."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mjlab_rec.data.formats import csv_text, plain_files
+from mjlab_rec.data.formats.base import EPISODE_COLUMNS
+from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
+from mjlab_rec.data.schema import RunInfo
+
+SCHEMA: dict[str, pl.DataType] = {n: getattr(pl, kind)() for n, kind in EPISODE_COLUMNS.items()}
+_COLUMNS = list(SCHEMA), list(SCHEMA.values())
+_KEY = ["env", "number"]
+
+
+class EpisodeLines:
+    """What the file next to the rows says of the episodes.
+
+    Args:
+        path: The file.
+        spans: What is known of it and the rows; None if there is no file of checksums.
+        check: Whether to compare checksums.
+    """
+
+    def __init__(self, path: Path, spans: list[Span] | None, check: bool) -> None:
+        self._path = path
+        self.there = path.exists()
+        """Whether there is such a file."""
+        self.damage: list[str] = []
+        """A sentence for each damage."""
+        self.damaged = False
+        """Whether more than the end is missing."""
+        self.known = pl.DataFrame(schema=SCHEMA)
+        """The lines that can be read, the last one of each episode."""
+        self.settled: list[Span] = []
+        """Checksums of all that could be read."""
+        content = plain_files.read(path) if self.there else b""
+        place = 0
+        for span in sorted((s for s in spans or () if s.file == TABLE), key=lambda s: s.offset):
+            piece = content[span.offset : span.end]
+            if len(piece) < span.size:
+                break
+            if span.offset != place:
+                self._tell("has no checksum", place)
+            elif check and zlib.crc32(piece) != span.crc:
+                self._tell("does not match its checksum", place)
+            elif place and not self._add(piece):
+                self._tell("cannot be read", place)
+            self.settled.append(span)
+            place = span.end
+        if not place and len(content) >= len(TABLE_HEADER):
+            self._settle(0, content[: len(TABLE_HEADER)], 0)
+            place = len(TABLE_HEADER)
+        rest = content[place : content.rfind(b"\n") + 1] if place else b""
+        count = self._add_tail(rest, place)
+        if self.there and (not place or count < rest.count(b"\n") or len(content) < place):
+            self.damage.append(f"The end of the table of episodes '{path}' is missing.")
+        self.known = self.known.unique(_KEY, keep="last", maintain_order=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether an episode that is not there had not ended when the last line was written."""
+        return self.there and not self.damage
+
+    def _add(self, text: bytes) -> bool:
+        try:
+            self._take(csv_text.load_rows(text, *_COLUMNS, nullable=True))
+            return True
+        except ValueError:
+            return False
+
+    def _add_tail(self, text: bytes, place: int) -> int:
+        """Lines that have no checksum, as many as can be read; returns how many."""
+        frame = csv_text.load_whole_lines(text, *_COLUMNS, _with_keys, nullable=True)
+        if len(frame):
+            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 10) + 1
+            self._settle(place, text[: ends[len(frame) - 1]], len(frame))
+            self._take(frame)
+        return len(frame)
+
+    def _take(self, frame: pl.DataFrame) -> None:
+        self.known = pl.concat([self.known, _with_keys(frame)])
+
+    def _settle(self, place: int, text: bytes, rows: int) -> None:
+        self.settled.append(
+            Span(file=TABLE, offset=place, size=len(text), rows=rows, crc=zlib.crc32(text))
+        )
+
+    def _tell(self, what: str, place: int) -> None:
+        self.damaged = True
+        self.damage.append(f"The table of episodes '{self._path}' {what} from byte {place} on.")
+
+
+def _with_keys(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lines as they are; raises ValueError if one does not say which episode it is about."""
+    if frame.select(pl.any_horizontal(pl.col(*_KEY, "rows").is_null()).any()).item():
+        raise ValueError("a line is not complete")
+    return frame
+
+
+class Episodes:
+    """Which rows are an episode, and what is known of it.
+
+    Args:
+        info: The run.
+        env: Environment of each row; rows are ordered by environment, episode and step.
+        number: Episode of each row.
+        step: Steps of the episode before each row.
+        block: Block in which each row was written.
+        said: Values of the rows that tell about the episode, as far as they are there: "reward",
+            "terminated" and "truncated".
+        lines: What the table of episodes says.
+        damaged: Blocks that cannot be read, with a sentence for each.
+        holes: Whether steps are missing.
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        env: np.ndarray,
+        number: np.ndarray,
+        step: np.ndarray,
+        block: np.ndarray,
+        said: Mapping[str, np.ndarray],
+        lines: EpisodeLines,
+        damaged: Mapping[int, str],
+        holes: bool,
+    ) -> None:
+        new = np.append(True, (env[1:] != env[:-1]) | (number[1:] != number[:-1]))[: len(env)]
+        first = np.flatnonzero(new)
+        after = np.append(first[1:], len(env))[: len(first)]
+        total = None
+        if "reward" in said and len(first):
+            total = np.add.reduceat(said["reward"].astype(np.float64), first)
+        flags = {"ended": "terminated", "timed_out": "truncated"}
+        rows = pl.DataFrame(
+            [
+                pl.Series("env", env[first], pl.Int32),
+                pl.Series("number", number[first], pl.Int32),
+                pl.Series("first", first),
+                pl.Series("found", after - first),
+                pl.Series("first_step", step[first], pl.Int64),
+                pl.Series("last_step", step[after - 1], pl.Int64),
+                pl.Series(
+                    "first_block", np.minimum.reduceat(block, first) if len(first) else first
+                ),
+                pl.Series("last_block", np.maximum.reduceat(block, first) if len(first) else first),
+                pl.Series("sum", [None] * len(first) if total is None else total, pl.Float64),
+                *(
+                    pl.Series(
+                        name,
+                        said[channel][after - 1].astype(bool)
+                        if channel in said
+                        else [None] * len(first),
+                        pl.Boolean,
+                    )
+                    for name, channel in flags.items()
+                ),
+            ]
+        )
+        keys = rows.select(_KEY)
+        if damaged:  # There may be episodes of which no row can be read.
+            keys = pl.concat([keys, lines.known.select(_KEY)]).unique()
+        joined = (
+            keys.sort(_KEY)
+            .join(rows, on=_KEY, how="left", maintain_order="left")
+            .join(lines.known.with_columns(listed=True), on=_KEY, how="left", maintain_order="left")
+            .with_columns(pl.col("listed").fill_null(False), pl.col("found", "first").fill_null(0))
+        )
+        self.unreadable = _unreadable(joined, damaged)
+        """Why an episode cannot be read, by its row in the table."""
+        self.listed = joined["listed"]
+        """Whether the table of episodes has a line for it."""
+        self.first = joined["first"].to_numpy()
+        """The first row of each episode."""
+        self.after = self.first + joined["found"].to_numpy()
+        """The row behind its last one."""
+        derived = _derived(lines.complete, info.every, holes)
+        self.table = _merged(joined.with_columns(**derived), set(self.unreadable))
+        """All columns that a table of episodes has."""
+
+
+def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
+    """What the rows say of an episode, whose line is missing."""
+    terminated, truncated = pl.col("ended"), pl.col("timed_out")
+    length, rows, total = pl.col("last_step") + 1, pl.col("found"), pl.col("sum")
+    nothing = pl.lit(None)
+    partial = nothing
+    if complete:  # it was still running
+        terminated, truncated = terminated.fill_null(False), truncated.fill_null(False)
+        due = (
+            pl.col("first_step") // every
+            + 1
+            + (pl.col("last_step") - pl.col("first_step")) // every
+        )
+        partial = rows < due
+    elif every > 1 or holes:  # it may have gone on after its last row
+        terminated = pl.when(terminated).then(pl.lit(True))
+        truncated = pl.when(truncated).then(pl.lit(True))
+        length = pl.when(terminated | truncated).then(length)
+    return {
+        "d_start": nothing,
+        "d_length": length,
+        "d_return": pl.when(length == rows).then(total),
+        "d_recorded_return": total,
+        "d_terminated": terminated,
+        "d_truncated": truncated,
+        "d_cut": ~(terminated | truncated),
+        "d_success": nothing,
+        "d_partial": partial,
+    }
+
+
+def _merged(joined: pl.DataFrame, unreadable: set[int]) -> pl.DataFrame:
+    """What the table says, where there is a line for an episode, else what its rows say."""
+    listed = pl.col("listed")
+    hidden = pl.Series([i in unreadable for i in range(len(joined))], dtype=pl.Boolean)
+    # Rows at the end of a file that was cut short, and nobody else's.
+    fewer = listed & ~hidden & (pl.col("found") < pl.col("rows"))
+    columns = {
+        "rows": pl.when(listed & hidden).then(pl.col("rows")).otherwise(pl.col("found")),
+    }
+    for name in EPISODE_COLUMNS:
+        if name not in (*_KEY, "rows"):
+            derived = pl.when(~hidden).then(pl.col(f"d_{name}"))
+            columns[name] = pl.when(listed).then(pl.col(name)).otherwise(derived)
+    columns["recorded_return"] = (
+        pl.when(fewer).then(pl.col("sum")).otherwise(columns["recorded_return"])
+    )
+    columns["partial"] = pl.when(fewer).then(pl.lit(True)).otherwise(columns["partial"])
+    return joined.select(*_KEY, **columns).select(
+        pl.col(name).cast(kind) for name, kind in SCHEMA.items()
+    )
+
+
+def _unreadable(joined: pl.DataFrame, damaged: Mapping[int, str]) -> dict[int, str]:
+    """Which episodes may have rows in damaged blocks, and what is damaged."""
+    if not damaged or not len(joined):
+        return {}
+    blocks = np.array(sorted(damaged))
+    around = joined.select(
+        before=pl.col("last_block").forward_fill().shift(1).over("env").fill_null(-1),
+        behind=pl.col("first_block").backward_fill().shift(-1).over("env").fill_null(1 << 60),
+    )
+    low = np.searchsorted(blocks, around["before"].to_numpy(), "left")
+    high = np.searchsorted(blocks, around["behind"].to_numpy(), "right")
+    listed, found = joined["listed"].to_numpy(), joined["found"].to_numpy()
+    short = found < joined["rows"].fill_null(0).to_numpy()
+    lost = np.where(listed, short, high > low)
+    near = np.minimum(low, len(blocks) - 1)
+    return {int(i): damaged[int(blocks[near[i]])] for i in np.flatnonzero(lost)}
