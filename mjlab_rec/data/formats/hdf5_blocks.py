@@ -177,26 +177,27 @@ class StoredPart:
         # died, the rest may be there in part.
         content = self.file.read(self._head.index, plan.capacity * dtype.itemsize)
         self.file.look_again()
-        count = -(-len(content.rstrip(b"\0")) // dtype.itemsize)
-        self.index: Any = np.frombuffer(content, dtype)[:count]
-        self.steps: dict[int, np.ndarray] = {}
-        for block in range(count):
-            row = content[block * dtype.itemsize : (block + 1) * dtype.itemsize]
-            if own_check(row, dtype, block) != self.index["own"][block]:
-                self.holes[block] = self._hole(block, "its row of the index is damaged")
-        if self._state == OPEN and count - 1 in self.holes:
+        size = dtype.itemsize
+        rows = [content[at : at + size] for at in range(0, len(content.rstrip(b"\0")), size)]
+        self.index: Any = np.frombuffer(content, dtype)
+        own, self.steps = self.index["own"].tolist(), {}
+        whole = [own_check(row, dtype, n) == own[n] for n, row in enumerate(rows)]
+        count = max((n + 1 for n, right in enumerate(whole) if right), default=0)
+        if self._state != OPEN:
+            count = min(self._promised, plan.capacity)
+        elif count < len(rows) and any(rows[count]):
             # It cannot be told whether it was damaged or not written to its end.
-            del self.holes[count - 1]
-            count -= 1
-            self.index = self.index[:count]
             self.missing = (
                 f"'{self.path}': block {count} is not whole: the process ended while it was being"
                 " written, or it is damaged."
             )
-        if self._state != OPEN and self._promised != count:
-            self.missing = (
-                f"'{self.path}' was left with {self._promised} blocks, but {count} are there."
-            )
+        self.index = self.index[:count]
+        whole += [False] * (count - len(whole))
+        wrong = [block for block in range(count) if not whole[block]]
+        if wrong:
+            told = f"{wrong[0]} to {wrong[-1]}" if len(wrong) > 1 else str(wrong[0])
+            why = f"'{self.path}': damage in the index hides {len(wrong)} of the blocks {told}."
+            self.holes = dict.fromkeys(wrong, why)
         for block in range(count):
             if block not in self.holes and not self._possible(plan, block):
                 self.holes[block] = self._hole(block, "its row of the index says what cannot be")
@@ -228,9 +229,11 @@ class StoredPart:
             self._spans[f"model_fields/{name}"] = span
         self._tables = [column for column in plan.columns if not column.items]
         self._ahead: dict[str, int] = {}
-        chunks = np.frombuffer(
-            self.file.read(self._head.chunks, plan.slots * CHUNK_DTYPE.itemsize), CHUNK_DTYPE
-        )
+        size = plan.slots * CHUNK_DTYPE.itemsize
+        copies = [
+            np.frombuffer(self.file.read(self._head.chunks + copy * size, size), CHUNK_DTYPE)
+            for copy in range(2)
+        ]
         whole = np.array([block not in self.holes for block in range(len(index))], bool)
         end = np.zeros(len(index), np.int64)
         first, ahead = 0, 0
@@ -239,23 +242,24 @@ class StoredPart:
             start, count = items if column.items else self._spans[column.table]
             last = int((start + count)[whole].max(initial=0))
             used = -(-last // column.chunk) if not column.compression else len(index) * column.tiles
-            mine = chunks[first : first + min(used, column.slots)]
+            mine = [copy[first : first + min(used, column.slots)] for copy in copies]
             first += column.slots
             self._ahead[column.path] = ahead
             ahead += column.checks(column.items)
             stored = self.columns[column.path] = StoredColumn(self, column, mine, self._kept)
             end[whole] = np.maximum(end[whole], stored.ends(start[whole], count[whole]))
         self._all_checks = self.columns.pop("index/checks")
-        lost = np.flatnonzero(end > self.file.size)
-        if len(lost) and lost[-1] - lost[0] + 1 == len(lost) and lost[-1] == len(index) - 1:
-            self.index = index[: lost[0]]
-            self.missing = (
-                f"'{self.path}' was cut off at byte {self.file.size}: its last {len(lost)} blocks"
-                f" are missing, the first {lost[0]} are there."
-            )
-            lost = lost[:0]
-        for block in lost.tolist():
-            self.holes[block] = self._hole(block, "it lies behind the end of the file")
+        lost = np.flatnonzero(end > self.file.size).tolist()
+        if not lost:
+            return
+        kept = 1 + max((b for b in range(len(index)) if whole[b] and b not in lost), default=-1)
+        self.missing = (
+            f"'{self.path}' was cut off at byte {self.file.size}: {len(lost)} of {len(index)}"
+            f" blocks are missing, from block {lost[0]} on."
+        )
+        self.index = index[:kept]
+        self.holes = {block: why for block, why in self.holes.items() if block < kept}
+        self.holes |= {block: self.missing for block in lost if block < kept}
 
     def _read_index(self, plan: Plan) -> None:
         """Read what is known about blocks without looking at a channel."""
@@ -266,7 +270,9 @@ class StoredPart:
                 values = [self.columns[name].block(block) for name in names]
                 self._refuse(plan.layout, block, *values[:3])
             except DataError as error:
-                self.holes[block] = str(error)
+                told = str(error)
+                here = f"block {block}"
+                self.holes[block] = told if here in told else f"{told} It hides {here}."
                 continue
             self.steps[block] = values[0]
             for name, value in zip(names, values, strict=True):

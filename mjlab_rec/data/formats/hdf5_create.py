@@ -42,7 +42,7 @@ def new_file(info: RunInfo, run: str, part: int, plan: Plan | None) -> bytes:
                 label(_make(file, column), column)
             # These are laid out in advance, so that they can be read whatever is being written.
             head.index = _listed(file, "index/blocks", plan.capacity, index_dtype(plan.layout))
-            head.chunks = _listed(file, "index/chunks", plan.slots, CHUNK_DTYPE)
+            head.chunks = _listed(file, "index/chunks", (2, plan.slots), CHUNK_DTYPE)
         text = head.dump()
         copies = [
             file.create_dataset(f"index/head_{n}", data=np.frombuffer(text, np.uint8))
@@ -87,7 +87,7 @@ def _make(file: h5py.File, column: Column) -> Any:
     )
 
 
-def _listed(file: h5py.File, name: str, count: int, dtype: np.dtype) -> int:
+def _listed(file: h5py.File, name: str, count: Any, dtype: np.dtype) -> int:
     """Make a list of zeros; returns where it begins."""
     dataset: Any = file.create_dataset(name, data=np.zeros(count, dtype))
     return _offset(dataset)

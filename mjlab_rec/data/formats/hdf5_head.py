@@ -154,7 +154,7 @@ def _parse(data: Mapping[str, Any], size: int) -> Head:
         head.index, head.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
         index = head.plan.capacity * index_dtype(head.plan.layout).itemsize
         _within(head.index, index, size, f"the list of {head.plan.capacity} blocks")
-        chunks = head.plan.slots * CHUNK_DTYPE.itemsize
+        chunks = 2 * head.plan.slots * CHUNK_DTYPE.itemsize
         _within(head.chunks, chunks, size, f"the list of {head.plan.slots} chunks")
     return head
 

@@ -52,9 +52,11 @@ class Part:
             return
         self._index, chunks = (_offset(file, f"index/{name}") for name in ("blocks", "chunks"))
         self._index_dtype = index_dtype(plan.layout)
+        size = CHUNK_DTYPE.itemsize
         for column in plan.columns:
-            self._columns.append(_Growing(file[column.path], column, plan, disk, chunks))
-            chunks += column.slots * CHUNK_DTYPE.itemsize
+            copies = chunks, chunks + plan.slots * size
+            self._columns.append(_Growing(file[column.path], column, plan, disk, copies))
+            chunks += column.slots * size
 
     @property
     def nbytes(self) -> int:
@@ -154,13 +156,15 @@ class Part:
 class _Growing:
     """A column in a file. Unless it is compressed, HDF5 never sees its values."""
 
-    def __init__(self, dataset: Any, column: Column, plan: Plan, disk: Disk, slots: int) -> None:
+    def __init__(
+        self, dataset: Any, column: Column, plan: Plan, disk: Disk, slots: Sequence[int]
+    ) -> None:
         self.column = column
         self.length = 0  # along the first axis: blocks, or rows of a table
         self._id = dataset.id
         self._shape = dataset.shape[1:]
         self._disk = disk
-        self._slots = slots  # where the file lists its chunks
+        self._slots = slots  # where the file lists its chunks, twice
         self._node_bytes = (plan.chunks + 1) * (24 + 8 * dataset.ndim) + 1024
         self._chunk = -1
         self._offset = 0
@@ -233,7 +237,8 @@ class _Growing:
         entry: Any = np.zeros(1, CHUNK_DTYPE)
         entry["at"], entry["size"], entry["mask"] = info.byte_offset, info.size, info.filter_mask
         entry["check"] = chunk_check(entry.tobytes(), slot)
-        self._disk.write(entry, self._slots + slot * entry.itemsize)
+        for copy in self._slots:
+            self._disk.write(entry, copy + slot * entry.itemsize)
         return info.byte_offset
 
 

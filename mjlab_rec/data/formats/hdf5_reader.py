@@ -16,6 +16,7 @@ from mjlab_rec.data.formats.hdf5_stored import Kept
 from mjlab_rec.data.schema import DataError, RunInfo
 
 _LOG = logging.getLogger(__name__)
+_MOST_TOLD = 3  # warnings about a recording
 _MOST_OPEN = 32  # files that stay open; the others are opened for each access
 
 
@@ -55,8 +56,8 @@ class Hdf5Reader(BlocksReader):
             told += [why for part in self._parts for why in part.holes.values()]
             if told and not any(part.blocks for part in self._parts):
                 raise DataError(f"No block of the recording '{path}' can be read. {told[0]}")
-            for sentence in told:
-                _LOG.warning("%s", sentence)
+            for sentence in list(dict.fromkeys(told))[:_MOST_TOLD]:
+                _LOG.warning("%s verify() tells all that is wrong.", sentence)
             super().__init__(self._runs(), check)
         except BaseException:
             self.close()

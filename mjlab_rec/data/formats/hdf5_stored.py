@@ -149,20 +149,23 @@ class StoredColumn:
     Args:
         blocks: The blocks of the file.
         column: What it is.
-        chunks: Its entries in the file's list of chunks.
+        copies: Its entries in both copies of the file's list of chunks.
         kept: Where values are kept.
     """
 
-    def __init__(self, blocks: Blocks, column: Column, chunks: np.ndarray, kept: Kept) -> None:
+    def __init__(
+        self, blocks: Blocks, column: Column, copies: list[np.ndarray], kept: Kept
+    ) -> None:
         self.column = column
         self._blocks = blocks
         self._file = blocks.file
         self._kept = kept
         # Zero where an entry is not what was written.
-        whole = [
-            chunk_check(entry.tobytes(), n) == entry["check"] for n, entry in enumerate(chunks)
-        ]
-        chunks = np.where(np.array(whole, bool), chunks, np.zeros((), chunks.dtype))
+        chunks = np.zeros_like(copies[0])
+        for copy in copies:
+            for slot, entry in enumerate(copy):
+                if chunk_check(entry.tobytes(), slot) == entry["check"]:
+                    chunks[slot] = entry
         size, most = chunks["size"].astype(np.int64), column.chunk * column.nbytes
         packed = (chunks["mask"] == 0) & (column.compression is not None)
         possible = np.where(packed, _DENSEST * size >= most, size == most)
