@@ -376,3 +376,60 @@ def test_what_is_no_file_is_refused_at_once(name, tmp_path):
     os.mkfifo(path) if name == "pipe" else path.mkdir()
     with pytest.raises(DataError, match="a.h5' is not a file"):
         Hdf5Reader(path)
+
+
+def test_a_reader_sees_whole_blocks_whenever_it_looks_at_a_file_that_grows(tmp_path, monkeypatch):
+    world = World(make_info(), rows=8)
+    writer, reader = writer_and_reader("hdf5", tmp_path, world.info, 8)
+    writer.write(world.block(p_end=0.2))
+    write, seen = Disk.write, []
+
+    def looked_at(disk, values, offset):
+        write(disk, values, offset)
+        opened = reader()
+        names = ["step", *(spec.name for spec in opened.info.channels)]
+        rows = opened.read_many(range(len(opened.episodes)), names)
+        assert opened.verify() == [] and len(rows["action"]) % (8 * 5) == 0
+        seen.append(len(rows["action"]))
+        opened.close()
+
+    monkeypatch.setattr(Disk, "write", looked_at)
+    for _ in range(2):
+        writer.write(world.block(p_end=0.2))
+    writer.close()
+    assert seen == sorted(seen) and set(seen) == {40, 80, 120}
+
+
+def test_a_recording_goes_on_when_a_limit_on_the_size_of_files_is_lifted(tmp_path):
+    script = f"""
+        import resource, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_data_hdf5 import *
+        world = World(make_info(), rows=8)
+        options = WriterOptions(path={str(tmp_path / "a.h5")!r}, block_rows=8)
+        writer = Hdf5Writer(world.info, options)
+        failures = 0
+        for number in range(12):
+            limit = 200_000 if number % 4 == 3 else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            block = world.block()
+            block.model = ModelRows(lane=np.zeros(1, int), episode=block.first_episode[:1],
+                                    fields={{f"field {{number}}": np.zeros((1, 9))}})
+            try:
+                writer.write(block)
+            except DataError as error:
+                assert "File too large" in str(error)
+                failures += 1
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+                writer.write(block)
+        writer.close()
+        reader = Hdf5Reader({str(tmp_path / "a.h5")!r})
+        check(reader, world.episodes(), world.info)
+        assert reader.finished and reader.gaps == 0 and reader.verify() == []
+        print(failures)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert int(ran.stdout) > 0

@@ -153,9 +153,11 @@ class Segments:
             "success": _nullable(ends["success"] == 1, said),
             "partial": is_partial(start - self.began, length, rows, info.every),
         }
-        table = pl.DataFrame(columns).cast(
-            {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-        )
+        types: Any = {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
+        try:
+            table = pl.DataFrame(columns).cast(types)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"Numbers of the episodes cannot be what they are: {error}") from error
         if not len(index.ends):
             return table
         extra = {name: _nullable(values[self.end], ended) for name, values in index.values.items()}
@@ -334,7 +336,7 @@ class _Group:
     def rows(self, first: int, less: int = 0) -> tuple[Any, Any, Any]:
         """Number of a segment, row in the block and row of the result, of all rows.
 
-        `first` is added to rows in the block, and so many are left out at each segment's end.
+        `first` is added to rows in the block, and `less` rows are left out at each segment's end.
         """
         if len(self.lane) == 1:
             start, into, size = int(self.start[0]), int(self.into[0]), int(self.size[0]) - less

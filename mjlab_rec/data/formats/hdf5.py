@@ -1,7 +1,7 @@
 """Recordings in HDF5: one dataset per channel, a chunk per block, safe against a kill at any time.
 
 ``blocks/<channel>`` is shaped (block, lane, row in block, ...); a channel below another one, such
-as ``obs/actor/joints`` below ``obs/actor``, lies beside it: ``obs/actor.joints``. ``tail`` and
+as ``obs/actor/joints`` below ``obs/actor``, lies next to it: ``obs/actor.joints``. ``tail`` and
 ``final`` hold what came after a block's last row and where episodes ended; ``index`` numbers the
 rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON text with the names of
 everything. The attribute ``how_to_read`` explains it to those who have nothing but h5py. Rows that
@@ -158,6 +158,8 @@ class Hdf5Writer(Writer):
     def write_episode(self, episode: Episode) -> None:  # noqa: D102
         if not episode.rows:
             return
+        # Another number if this fails: blocks that were written belong to no episode then.
+        serial, self._serial = self._serial, self._serial + 1
         rows = max(self.options.block_rows, _PACKED_ROWS)
         blocks = -(-episode.rows // rows)
         model = {name: np.asarray(value)[None] for name, value in episode.model.items()}
@@ -169,7 +171,7 @@ class Hdf5Writer(Writer):
         used = np.full(blocks, rows)
         used[-1] = episode.rows - (blocks - 1) * rows
         lanes = np.empty((blocks, 1), LANE_DTYPE)
-        lanes["first_episode"], lanes["first_step"] = self._serial, (at[:, :1] - at[0, 0] + step[0])
+        lanes["first_episode"], lanes["first_step"] = serial, (at[:, :1] - at[0, 0] + step[0])
         lanes["total"], lanes["recorded"] = episode.total, episode.recorded
         done = 0
         while done < blocks:
@@ -186,11 +188,10 @@ class Hdf5Writer(Writer):
                 columns[path] = [[row[None]] for row in values[piece]]
             if done == blocks:  # readers take an episode once they see its end
                 last = part.blocks + blocks - 1 - piece.start
-                columns["ends"] = [[_end_row(episode, last, self._serial, int(used[-1]) - 1)]]
-                columns |= _changes(model, np.zeros(1), np.full(1, self._serial))
+                columns["ends"] = [[_end_row(episode, last, serial, int(used[-1]) - 1)]]
+                columns |= _changes(model, np.zeros(1), np.full(1, serial))
             with self._filling(part):
                 part.write(columns, used[piece], np.zeros(len(used[piece])))
-        self._serial += 1
         self._rows += episode.rows
 
     def close(self) -> None:  # noqa: D102

@@ -39,7 +39,7 @@ class StoredPart:
         self.holes: dict[int, str] = {}  # blocks that are left out, and why
         self.missing = ""  # what is missing at the end
         self.columns: dict[str, StoredColumn] = {}
-        self._problems: list[str] = []  # that cost nothing
+        self.problems: list[str] = []  # that cost no block
         self._check = check
         self._kept = kept
         try:
@@ -80,7 +80,7 @@ class StoredPart:
 
     def verify(self) -> list[str]:
         """Read all blocks; a sentence for each damage."""
-        found = [*self._problems, *self.holes.values(), *([self.missing] if self.missing else [])]
+        found = [*self.problems, *self.holes.values(), *([self.missing] if self.missing else [])]
         for column in self.columns.values():
             for block in self.blocks:
                 units = column.column.checks(self.span(column.column, block)[1])
@@ -147,7 +147,7 @@ class StoredPart:
         except DataError as error:
             told = str(error)
             raise DataError(told if str(self.path) in told else f"'{self.path}' {told}.") from error
-        self._problems += [f"'{self.path}': {problem}." for problem in head.problems]
+        self.problems += [f"'{self.path}': {problem}." for problem in head.problems]
         return head
 
     def _attachments(self) -> dict[str, bytes]:
@@ -156,7 +156,7 @@ class StoredPart:
             content = self.file.read(at, size)
             if self._check and zlib.crc32(content) != expected:
                 told = f"'{self.path}': the attached file '{name}' is damaged and left out."
-                self._problems.append(told)
+                self.problems.append(told)
             else:
                 found[name] = content
         return found
@@ -166,7 +166,7 @@ class StoredPart:
         content = self.file.read(self._head.state, STATE_DTYPE.itemsize)
         state = np.frombuffer(content, STATE_DTYPE)[0]
         if any(content) and state_check(content) != state["check"]:
-            self._problems.append(f"'{self.path}': the mark that it was finished is damaged.")
+            self.problems.append(f"'{self.path}': the mark that it was finished is damaged.")
             return OPEN, 0
         return int(state["state"]), int(state["blocks"])
 

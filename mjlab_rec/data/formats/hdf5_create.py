@@ -68,7 +68,7 @@ def _make(file: h5py.File, column: Column) -> Any:
     more: dict[str, Any] = {"compression": column.compression}
     if column.compression is None:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        # A chunk has its place from when the dataset has grown, and nobody else writes to it.
+        # A chunk has its place from when the dataset has grown, and only we write to it.
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         more["dcpl"] = plist

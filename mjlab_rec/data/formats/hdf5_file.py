@@ -74,14 +74,14 @@ class Disk:
 def content(
     chunks: int, fill: Callable[[h5py.File], Mapping[int, bytes] | None], least: int = 0
 ) -> bytes:
-    """What is in a new file that `fill` makes datasets in, of up to so many chunks each.
+    """What is in a new file that `fill` makes datasets in, of up to that many chunks each.
 
     What `fill` returns is written past HDF5 to places below `least`, from byte 1024 on.
     """
     memory = io.BytesIO(_empty(max(64, chunks), least))
     with h5py.File(memory, "r+", libver="earliest") as file:
-        beside = fill(file) or {}
-    for at, values in beside.items():
+        more = fill(file) or {}
+    for at, values in more.items():
         memory.seek(at)
         memory.write(values)
     return memory.getvalue()
@@ -130,9 +130,9 @@ def _sync(path: Path) -> None:
 
 
 def _empty(chunks: int, least: int) -> bytes:
-    """An empty HDF5 file in which a B-tree node has room for so many chunks.
+    """An empty HDF5 file in which a B-tree node has room for a number of chunks.
 
-    It has at least so many bytes, the last of which HDF5 leaves alone.
+    It has at least `least` bytes, the last of which HDF5 leaves alone.
 
     HDF5 can make one, but h5py cannot ask for it. The number stands in version 1 of the superblock,
     which has four bytes more than version 0. The header of the root group, which lies behind it,

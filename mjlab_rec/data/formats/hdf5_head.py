@@ -89,7 +89,7 @@ def is_ours(start: bytes) -> bool:
 
 
 def load(read: Callable[[int, int], bytes], size: int) -> Head:
-    """The head of a file of so many bytes, which `read` reads by place and size.
+    """The head of a file of that size, which `read` reads by place and size.
 
     Raises what is wrong as a DataError that says nothing about which file it is.
     """

@@ -63,7 +63,7 @@ class Column:
         return -(-self.items // self.chunk)
 
     def checks(self, items: int) -> int:
-        """Checksums of so many items."""
+        """Number of checksums of a number of items."""
         return -(-items // self.unit)
 
 
@@ -180,7 +180,7 @@ class Plan:
         return sum(column.slots for column in self.columns)
 
     def checks(self, needs: Mapping[str, int]) -> int:
-        """Checksums of a block that adds so many rows to the tables."""
+        """Number of checksums of a block that adds these rows to the tables."""
         return sum(c.checks(c.items or needs.get(c.table, 0)) for c in self.columns[:-1])
 
 

@@ -4,7 +4,7 @@ Each flush of HDF5 is a series of writes to the file, and a process may die betw
 The file is readable after each one as long as no object is created and no B-tree node is split. So
 all datasets are there before the first block, a B-tree node is made large enough for all chunks of
 the file, and the file is finished before they are used up. HDF5 only says where chunks lie: values
-are written there beside it, before the file knows of their chunk. A block counts once its row in
+are written there without it, before the file knows of their chunk. A block counts once its row in
 ``index/blocks`` says so, which is written when everything else of the block is in the file.
 
 Where chunks lie is written once more, to ``index/chunks``, and checksums of all that a block holds
@@ -32,7 +32,7 @@ from mjlab_rec.data.formats.hdf5_layout import (
     state_check,
 )
 
-_SLACK = 16 << 10  # bytes that HDF5 may take besides chunks and nodes
+_SLACK = 16 << 10  # bytes that HDF5 may take in addition to chunks and nodes
 
 Pieces = Iterable[np.ndarray]
 """Items of a block that follow each other, in pieces that are a multiple of a column's unit."""
@@ -64,7 +64,7 @@ class Part:
         return self.file.id.get_filesize()
 
     def fits(self, needs: Mapping[str, int]) -> bool:
-        """Whether there is room for another block and so many rows in the tables."""
+        """Whether there is room for another block and the rows that it adds to the tables."""
         assert self.plan is not None
         needs = {**needs, "checks": self.plan.checks(needs)}
         return self.blocks < self.plan.capacity and all(
@@ -175,7 +175,7 @@ class _Growing:
         return self.column.slots * self.column.chunk - self.length
 
     def nbytes_for(self, rows: int) -> int:
-        """Bytes that the file grows by when so many rows are added, at most."""
+        """Bytes that the file grows by when rows are added, at most."""
         column, items = self.column, self.column.items or 1
         if column.compression:
             chunks = rows * column.tiles

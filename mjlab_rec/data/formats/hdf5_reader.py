@@ -38,6 +38,7 @@ class Hdf5Reader(BlocksReader):
             raise DataError(f"There is no recording at '{path}'.")
         self._parts: list[StoredPart] = []
         self._left_out: list[str] = []
+        self._last = paths[-1]
         kept = Kept()
         try:
             for each in paths:
@@ -56,6 +57,7 @@ class Hdf5Reader(BlocksReader):
             told += [why for part in self._parts for why in part.holes.values()]
             if told and not any(part.blocks for part in self._parts):
                 raise DataError(f"No block of the recording '{path}' can be read. {told[0]}")
+            told += [problem for part in self._parts for problem in part.problems]
             for sentence in list(dict.fromkeys(told))[:_MOST_TOLD]:
                 _LOG.warning("%s verify() tells all that is wrong.", sentence)
             super().__init__(self._runs(), check)
@@ -65,7 +67,7 @@ class Hdf5Reader(BlocksReader):
 
     @property
     def finished(self) -> bool:  # noqa: D102
-        return self._parts[-1].state == FINISHED
+        return self._parts[-1].path == self._last and self._parts[-1].state == FINISHED
 
     def verify(self) -> list[str]:  # noqa: D102
         found = list(self._left_out)

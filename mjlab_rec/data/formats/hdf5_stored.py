@@ -46,7 +46,7 @@ class StoredFile:
             os.close(descriptor)
 
     def read(self, at: int, size: int) -> bytes:
-        """So many bytes from a place on."""
+        """Bytes from a place on."""
         if at + size > self.size:
             raise DataError(
                 f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes may"
@@ -282,13 +282,13 @@ def _inflated(content: bytes, size: int) -> bytes:
 
 
 def _lzf(content: bytes, size: int) -> bytes:
-    """Unpack what LZF packed, but not much more than so many bytes."""
+    """Unpack what LZF packed, but not much more than `size` bytes."""
     out = bytearray()
     at, end = 0, len(content)
     while at < end and len(out) <= size:
         control = content[at]
         at += 1
-        if control < 32:  # so many bytes as they are, and one more
+        if control < 32:  # bytes as they are, one more than this
             out += content[at : at + control + 1]
             at += control + 1
             continue
