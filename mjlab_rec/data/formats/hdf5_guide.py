@@ -68,10 +68,10 @@ def label(dataset: Any, column: Column) -> None:
         return
     if spec.units:
         dataset.attrs["units"] = spec.units
-    if spec.elements and sum(map(len, spec.elements)) < _ATTRIBUTE:
-        longest = max(len(name.encode()) for name in spec.elements)
-        kind = h5py.string_dtype("utf-8", max(1, longest))
-        names = [name.encode() for name in spec.elements]
+    names = [name.encode() for name in spec.elements]
+    longest = max(map(len, names), default=0)
+    if 0 < longest * len(names) < _ATTRIBUTE:
+        kind = h5py.string_dtype("utf-8", longest)
         dataset.attrs.create("elements", names, (len(names),), kind)
     if column.path.startswith("blocks/"):
         dataset.attrs["valid_rows"] = "[block, lane, : file['index/blocks']['rows'][block]]"
