@@ -197,6 +197,7 @@ def test_a_damaged_value_is_named_and_can_be_read_without_the_check(tmp_path):
     reader.close()
     reader = Hdf5Reader(path, check=False)
     assert (reader.read(int(index), ["action"])["action"][:3] == 5).all()
+    assert len(reader.verify()) == 1
     reader.close()
 
 

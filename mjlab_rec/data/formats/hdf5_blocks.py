@@ -80,15 +80,16 @@ class StoredPart:
 
     def verify(self) -> list[str]:
         """Read all blocks; a sentence for each damage."""
+        if not self._check:
+            other = StoredPart(self.path, check=True, keep=False, kept=Kept())
+            try:
+                return other.verify()
+            finally:
+                other.file.close()
         found = [*self.problems, *self.holes.values(), *([self.missing] if self.missing else [])]
         for column in self.columns.values():
             for block in self.blocks:
-                units = column.column.checks(self.span(column.column, block)[1])
-                for number in range(units):
-                    try:
-                        column.unit(block, number)
-                    except DataError as error:
-                        found.append(str(error))
+                found += column.damages(block)
         return list(dict.fromkeys(found))
 
     # -- what columns must know --------------------------------------------------------------------

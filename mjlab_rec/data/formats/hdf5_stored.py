@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mjlab_rec.data.formats.hdf5_head import END, PLACES
 from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
 from mjlab_rec.data.schema import DataError
 
@@ -36,10 +37,10 @@ class StoredFile:
         descriptor = self._opened()
         status = os.fstat(descriptor)
         self.size = status.st_size
-        self._identity = status.st_dev, status.st_ino
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise DataError(f"'{path}' is not a file.")
+        self._locators = self._some(descriptor, PLACES[0], END - PLACES[0])
         if keep:
             self._descriptor = descriptor
         else:
@@ -56,8 +57,8 @@ class StoredFile:
             return self._read(self._descriptor, at, size)
         descriptor = self._opened()
         try:
-            status = os.fstat(descriptor)
-            if (status.st_dev, status.st_ino) != self._identity:
+            # They never change, and no two files have the same.
+            if self._some(descriptor, PLACES[0], END - PLACES[0]) != self._locators:
                 raise DataError(f"'{self.path}' was replaced since it was opened. Open it again.")
             return self._read(descriptor, at, size)
         finally:
@@ -86,21 +87,23 @@ class StoredFile:
             raise DataError(f"Cannot open '{self.path}': {error.strerror}.") from error
 
     def _read(self, descriptor: int, at: int, size: int) -> bytes:
+        content = self._some(descriptor, at, size)
+        while len(content) < size:
+            more = self._some(descriptor, at + len(content), size - len(content))
+            if not more:
+                raise DataError(
+                    f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes"
+                    " may be whole."
+                )
+            content += more
+        return content
+
+    def _some(self, descriptor: int, at: int, size: int) -> bytes:
+        """As many bytes as the system gives at once."""
         try:
-            content = os.pread(descriptor, size, at)
-            while len(content) < size:
-                more = os.pread(descriptor, size - len(content), at + len(content))
-                if not more:
-                    break
-                content += more
+            return os.pread(descriptor, size, at)
         except OSError as error:
             raise DataError(f"Cannot read '{self.path}': {error.strerror}.") from error
-        if len(content) < size:
-            raise DataError(
-                f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes may"
-                " be whole."
-            )
-        return content
 
 
 class Kept:
@@ -206,6 +209,16 @@ class StoredColumn:
         starts = range(0, count, self.column.unit)
         units = [self._some(block, at, min(self.column.unit, count - at)) for at in starts]
         return np.concatenate(units)
+
+    def damages(self, block: int) -> list[str]:
+        """Read a block once more; a sentence for each unit that is damaged."""
+        found, (_, count) = [], self._blocks.span(self.column, block)
+        for first in range(0, count, self.column.unit):
+            try:
+                self._some(block, first, min(self.column.unit, count - first))
+            except DataError as error:
+                found.append(str(error))
+        return found
 
     def ends(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Where blocks end in the file, by their first items and how many they have."""
