@@ -94,7 +94,9 @@ class RecordedWriter(Hdf5Writer):
         self.target.reserve(len(content))
         self.target.write(content)
         self.written.append(self.target)
-        disk = SimpleNamespace(reserve=self.target.reserve, write=self.target.write_at)
+        disk = SimpleNamespace(
+            reserve=self.target.reserve, write=self.target.write_at, deleted=False
+        )
         return h5py.File(self.target, "r+", libver="earliest"), disk
 
 
@@ -153,8 +155,10 @@ def test_every_block_survives_a_kill_at_any_write(compression, small, tmp_path, 
     writer.close()
     if small == 1:
         assert [len(part) for part in held] == [72, 8]
-    part = tmp_path / "killed.h5"
+    before: list[Block] = []
+    killed = tmp_path / "killed.h5"
     for target, marked, expected in zip(writer.written[1:], marks, held, strict=True):
+        part = killed.with_name("killed.part001.h5") if before else killed
         # Before its first block is there, a file has no name yet.
         near = set(range(marked[0], marked[1])) | set(range(marked[-1], len(target.log)))
         if len(marked) > 65:
@@ -170,7 +174,8 @@ def test_every_block_survives_a_kill_at_any_write(compression, small, tmp_path, 
                         np.testing.assert_array_equal(stored, block.arrays["action"])
             if number % 3 == 0 or number in marked:
                 part.write_bytes(content)
-                check_reader(part, expected[:counted])
+                check_reader(killed, before + expected[:counted])
+        before += expected
 
 
 def check_reader(path: Path, blocks: list[Block]) -> None:

@@ -47,8 +47,10 @@ KINDS = {
     "parquet": Kind(
         format="parquet", path="rollout.parquet", by_episode=True, flushes=False, renumbers=True
     ),
-    "hdf5": Kind(format="hdf5", path="rollout.h5", rolls_over=True),
-    "hdf5 by episodes": Kind(format="hdf5", path="rollout.h5", by_episode=True, rolls_over=True),
+    "hdf5": Kind(format="hdf5", path="rollout.h5", rolls_over=True, renumbers=True),
+    "hdf5 by episodes": Kind(
+        format="hdf5", path="rollout.h5", by_episode=True, rolls_over=True, renumbers=True
+    ),
     "robomimic": Kind(format="robomimic", path="demos.h5", by_episode=True, renumbers=True),
 }  # fmt: skip
 FILES = {name: kind for name, kind in KINDS.items() if kind.path}

@@ -122,21 +122,11 @@ class Batches:
 
     def _load(self, episodes: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """All rows of some of the chosen episodes."""
-        specs = self._rollouts.channels
-        offsets = np.append(0, np.cumsum(self._rows[episodes]))
-        rows = {}
-        for name in self.channels:
-            shape, dtype = (
-                (specs[name].shape, specs[name].dtype) if name in specs else ((), np.int32)
-            )
-            rows[name] = np.empty((offsets[-1], *shape), dtype)
-        for i, episode in enumerate(episodes):
-            arrays = self._rollouts.read(int(self._chosen[episode]), self.channels)
-            for name, array in arrays.items():
-                rows[name][offsets[i] : offsets[i + 1]] = array
+        rows = self._rollouts.read_many(self._chosen[episodes].tolist(), self.channels)
+        offsets = np.cumsum(self._rows[episodes]) - self._rows[episodes]
         counts = np.diff(self._bounds)[episodes]
         at = np.repeat(self._bounds[episodes], counts) + _ranges(counts)
-        starts = self._starts[at] + np.repeat(offsets[:-1], counts)
+        starts = self._starts[at] + np.repeat(offsets, counts)
         return (
             {name: torch.from_numpy(array).to(self._device) for name, array in rows.items()},
             torch.from_numpy(starts).to(self._device),

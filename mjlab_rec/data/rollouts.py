@@ -118,12 +118,18 @@ class Rollouts:
         """An episode by its row in ``episodes``, or only some channels of it."""
         return self._reader.read(self._index(index), self.names(channels))
 
+    def read_many(
+        self, indices: Sequence[int], channels: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Several episodes, at least one: the rows of one after those of another."""
+        chosen = [self._index(index) for index in indices]
+        return self._reader.read_many(chosen, self.names(channels))
+
     def arrays(self, channel: str) -> np.ndarray:
         """A channel's rows of all episodes, one episode after another."""
         (name,) = self.names([channel])
-        pieces = [self._reader.read(index, [name])[name] for index in range(len(self))]
-        if pieces:
-            return np.concatenate(pieces)
+        if len(self):
+            return self.read_many(range(len(self)), [name])[name]
         spec = self.channels.get(name)
         return np.empty((0, *spec.shape), spec.dtype) if spec else np.empty(0, np.int32)
 

@@ -11,6 +11,10 @@ import h5py
 import pytest
 import torch
 
+from mjlab_rec.data.formats.hdf5 import Hdf5Reader
+from mjlab_rec.data.rollouts import Rollouts
+from mjlab_rec.data.schema import DataError
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NUM_ENVS, STEPS = 4, 50  # longer than the longest episode
 
@@ -80,15 +84,19 @@ def test_a_lost_block_is_noticed(recording, truth):
 
 @only_hdf5
 @pytest.mark.parametrize("channel", ["obs/actor", "action", "reward", "state", "truncated"])
-def test_a_wrong_value_is_noticed(recording, truth, channel):
-    from benchmarks.crash_check import check
+def test_a_wrong_value_is_noticed(recording, truth, channel, monkeypatch):
+    from benchmarks import crash_check
 
     with h5py.File(recording, "r+") as file:
         values = file[f"blocks/{channel}"][...]
         at = (0, 2, 3, *(0,) * (values.ndim - 3))
         values[at] = not values[at] if values.dtype == bool else values[at] + 1e-3
         file[f"blocks/{channel}"][...] = values
-    _, wrong, _ = check(recording, truth, STEPS)
+    with pytest.raises(DataError, match=f"'blocks/{channel}' of environments .* is damaged"):
+        crash_check.check(recording, truth, STEPS)
+    unchecked = Rollouts(Hdf5Reader(recording, check=False), recording)
+    monkeypatch.setattr(crash_check, "open_rollouts", lambda _: unchecked)
+    _, wrong, _ = crash_check.check(recording, truth, STEPS)
     # An observation is also the next one of the row before.
     assert wrong == (2 if channel.startswith("obs") else 1)
 

@@ -120,6 +120,11 @@ class Reader(abc.ABC):
         "step", the steps taken in the episode before each row, may be asked for as well.
         """
 
+    def read_many(self, indices: Sequence[int], channels: Sequence[str]) -> dict[str, np.ndarray]:
+        """Channels of several episodes, the rows of one after those of another; at least one."""
+        found = [self.read(index, channels) for index in indices]
+        return {name: np.concatenate([arrays[name] for arrays in found]) for name in channels}
+
     def model(self, index: int) -> dict[str, np.ndarray]:
         """Model fields that differ from world to world, as they were in this episode."""
         return {}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader
-from mjlab_rec.data.schema import DataError, Ends, RunInfo, is_partial
+from mjlab_rec.data.schema import ChannelSpec, DataError, Ends, RunInfo, is_partial
 from mjlab_rec.utils.string import nearest
 
 # An episode that ended. Its key numbers it within its lane; in a packed recording, where episodes
@@ -49,6 +50,8 @@ class Index:
     ends: np.ndarray  # (n,) of END_DTYPE
     values: dict[str, np.ndarray] = field(default_factory=dict)  # what a recorder added, (n,)
     packed: bool = False  # whole episodes one after another, and nothing but whole episodes
+    holes: dict[int, str] = field(default_factory=dict)  # number of the block before which others
+    # are lost, and a sentence about them
 
 
 class BlockRun(abc.ABC):
@@ -62,18 +65,16 @@ class BlockRun(abc.ABC):
         """Whether a channel has an array of its own."""
 
     @abc.abstractmethod
-    def fill(
-        self, out: np.ndarray, name: str, block: int, lane: int, start: int, stop: int
-    ) -> None:
-        """Copy rows of a lane into `out`."""
+    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of some lanes, as an array of (lane, row, ...) and the place of each one in it."""
 
     @abc.abstractmethod
-    def tail(self, name: str, block: int, lane: int) -> np.ndarray:
-        """Value of a chained channel after a block's last row."""
+    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
+        """Values of a chained channel after a block's last row."""
 
     @abc.abstractmethod
-    def final(self, name: str, end: int) -> np.ndarray:
-        """Value of a chained channel when an episode ended."""
+    def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
+        """Values of a chained channel when episodes ended, all in the same block."""
 
     @abc.abstractmethod
     def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
@@ -83,7 +84,7 @@ class BlockRun(abc.ABC):
 class Segments:
     """Which rows of which blocks each episode of a run is made of: S segments, E episodes."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, every: int) -> None:
         block, lane, start, stop, key, began = _segments(index)
         if index.packed:  # an episode without its end was never written to its end
             kept = np.isin(key, index.ends["key"])
@@ -97,9 +98,33 @@ class Segments:
         self.offsets = np.append(opening, len(block))  # (E + 1,)
         self.lane, self.key, self.began = lane[opening], key[opening], began[opening]  # (E,)
         self.end = _find(index.ends, self.lane, self.key)  # (E,), -1: it has no end
+        self.broken: dict[int, str] = {}  # episodes that have rows in lost blocks
+        for hole, why in index.holes.items():
+            self._break(index, lane, hole, why, every)
 
     def __len__(self) -> int:
         return len(self.lane)
+
+    def _break(self, index: Index, lane: np.ndarray, hole: int, why: str, every: int) -> None:
+        """Note which episodes have rows in the blocks that are lost before a block."""
+        of = np.repeat(np.arange(len(self)), np.diff(self.offsets))  # episode of each segment
+        if index.packed:
+            rows = np.bincount(of, self.stop - self.start, len(self))
+            found = np.flatnonzero(rows != index.ends["rows"][self.end])
+            self.broken.update((int(episode), why) for episode in found)
+            return
+        width = len(index.rows) + 1
+        lanes = np.arange(index.first_episode.shape[1])
+        after = np.searchsorted(lane * width + self.block, lanes * width + hole)
+        for lane_number, at in zip(lanes, after, strict=True):
+            if at > 0 and lane[at - 1] == lane_number:
+                end = self.end[of[at - 1]]
+                if end < 0 or index.ends["block"][end] >= hole:
+                    self.broken[int(of[at - 1])] = why
+            if at < len(of) and lane[at] == lane_number:
+                step = index.step[self.block[at], self.start[at]]
+                if step - self.began[of[at]] >= every:
+                    self.broken[int(of[at])] = why
 
     def table(self, index: Index, info: RunInfo) -> pl.DataFrame:
         """The episodes as a table, in the order of the segments."""
@@ -128,9 +153,11 @@ class Segments:
             "success": _nullable(ends["success"] == 1, said),
             "partial": is_partial(start - self.began, length, rows, info.every),
         }
-        table = pl.DataFrame(columns).cast(
-            {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-        )
+        types: Any = {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
+        try:
+            table = pl.DataFrame(columns).cast(types)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"Numbers of the episodes cannot be what they are: {error}") from error
         if not len(index.ends):
             return table
         extra = {name: _nullable(values[self.end], ended) for name, values in index.values.items()}
@@ -138,30 +165,82 @@ class Segments:
 
 
 class BlocksReader(Reader):
-    """Reads runs of blocks that follow each other at one path."""
+    """Reads runs of blocks that follow each other at one path.
 
-    def __init__(self, runs: Sequence[BlockRun]) -> None:
+    The episodes of a later run are numbered on from the highest number of those before it.
+
+    Args:
+        runs: The runs.
+        check: Refuse to read episodes of which rows are lost.
+    """
+
+    def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
         self.info = runs[0].info
         self._runs = runs
-        self._segments = [Segments(run.index) for run in runs]
-        tables = [
-            segments.table(run.index, run.info).with_columns(
-                pl.lit(number).alias("_run"), pl.int_range(pl.len()).alias("_at")
+        self._check = check
+        self._segments = [Segments(run.index, run.info.every) for run in runs]
+        self._specs = [{spec.name: spec for spec in run.info.channels} for run in runs]
+        tables, first = [], 0
+        for number, (run, segments) in enumerate(zip(runs, self._segments, strict=True)):
+            table = segments.table(run.index, run.info)
+            table = table.with_columns(
+                (pl.col("number") + first).cast(pl.Int32),
+                pl.lit(number).alias("_run"),
+                pl.int_range(pl.len()).alias("_at"),
             )
-            for number, (run, segments) in enumerate(zip(runs, self._segments, strict=True))
-        ]
-        table = pl.concat(tables, how="diagonal").sort("_run", "env", "number")
-        self._where = table.select("_run", "_at").to_numpy()
+            tables.append(table)
+            if len(table):
+                first = max(first, 1 + int(table["number"].to_numpy().max()))
+        table = pl.concat(tables, how="diagonal").sort("env", "number", "_run")
+        self._run, self._at = table["_run"].to_numpy(), table["_at"].to_numpy()
         self.episodes = table.drop("_run", "_at")
+        self._rows = self.episodes["rows"].to_numpy()
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:  # noqa: D102
-        number, at = self._where[index]
-        run, segments = self._runs[number], self._segments[number]
-        pieces = range(segments.offsets[at], segments.offsets[at + 1])
-        return {name: _read(run, segments, at, pieces, name) for name in channels}
+        return self.read_many([index], channels)
+
+    def read_many(  # noqa: D102
+        self, indices: Sequence[int], channels: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        chosen = np.asarray(indices, np.int64)
+        size = self._rows[chosen].astype(np.int64)
+        into, known = np.cumsum(size) - size, self._specs[0]
+        found = {}
+        for name in channels:
+            if name != "step" and name not in known:
+                raise DataError(f"Unknown channel '{name}'. {nearest(name, ['step', *known])}")
+            spec = known.get(name)
+            shape, dtype = ((), np.int32) if spec is None else (spec.shape, spec.dtype)
+            found[name] = np.empty((size.sum(), *shape), dtype)
+        of = self._run[chosen]
+        for number in range(len(self._runs)) if len(self._runs) > 1 else [0]:
+            mine = of == number
+            self._refuse(number, chosen[mine], channels)
+            pieces = _Pieces(self._segments[number], self._at[chosen[mine]], into[mine])
+            for group in pieces.groups():
+                for name, out in found.items():
+                    _copy(out, self._runs[number], self._specs[number].get(name), group)
+        return found
+
+    def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
+        """Raise if episodes of a run are not whole, or their channels are others."""
+        for index in indices if self._check and self._segments[number].broken else ():
+            why = self._segments[number].broken.get(int(self._at[index]))
+            if why is not None:
+                env, of = self.episodes["env"][int(index)], self.episodes["number"][int(index)]
+                raise DataError(f"Rows of episode {of} of environment {env} are lost. {why}")
+        for name in channels if len(indices) and number else ():
+            ours, first = self._specs[number].get(name), self._specs[0].get(name)
+            if first is not None and (
+                ours is None or (ours.dtype, ours.shape) != (first.dtype, first.shape)
+            ):
+                raise DataError(
+                    f"The channel '{name}' is missing, or of another type or shape, in what was"
+                    f" appended to the recording (run {number} of it)."
+                )
 
     def model(self, index: int) -> dict[str, np.ndarray]:  # noqa: D102
-        number, at = self._where[index]
+        number, at = int(self._run[index]), int(self._at[index])
         segments = self._segments[number]
         return self._runs[number].model(int(segments.lane[at]), int(segments.key[at]))
 
@@ -242,31 +321,89 @@ def _nullable(values: np.ndarray, valid: np.ndarray) -> pl.Series:
     ).to_series()
 
 
-def _read(run: BlockRun, segments: Segments, episode: int, pieces: range, name: str) -> np.ndarray:
-    """A channel of an episode."""
-    index, lane = run.index, int(segments.lane[episode])
-    bounds = [(int(segments.start[p]), int(segments.stop[p])) for p in pieces]
-    blocks = [int(segments.block[p]) for p in pieces]
-    if name == "step":
-        steps = [index.step[b, start:stop] for b, (start, stop) in zip(blocks, bounds, strict=True)]
-        return (np.concatenate(steps) - segments.began[episode]).astype(np.int32)
-    spec = next((spec for spec in run.info.channels if spec.name == name), None)
+@dataclass(kw_only=True)
+class _Group:
+    """Segments of episodes that lie in the same block: n of them."""
+
+    block: int
+    lane: np.ndarray  # (n,)
+    start: np.ndarray  # (n,), first row in the block
+    size: np.ndarray  # (n,), rows
+    into: np.ndarray  # (n,), row of the result that the first one goes to
+    end: np.ndarray  # (n,), the episode's end, -1: it has none
+    began: np.ndarray  # (n,), control step of the episode's start
+
+    def rows(self, first: int, less: int = 0) -> tuple[Any, Any, Any]:
+        """Number of a segment, row in the block and row of the result, of all rows.
+
+        `first` is added to rows in the block, and `less` rows are left out at each segment's end.
+        """
+        if len(self.lane) == 1:
+            start, into, size = int(self.start[0]), int(self.into[0]), int(self.size[0]) - less
+            return 0, slice(start + first, start + first + size), slice(into, into + size)
+        size = self.size - less
+        number = np.repeat(np.arange(len(size)), size)
+        within = np.arange(len(number)) - np.repeat(np.cumsum(size) - size, size)
+        return number, self.start[number] + first + within, self.into[number] + within
+
+
+class _Pieces:
+    """The segments of some episodes, and where in a result their rows go."""
+
+    def __init__(self, segments: Segments, episodes: np.ndarray, into: np.ndarray) -> None:
+        first = segments.offsets[episodes]
+        counts = segments.offsets[episodes + 1] - first
+        which = np.repeat(np.arange(len(episodes)), counts)
+        ahead = np.cumsum(counts) - counts
+        at = np.arange(len(which)) - ahead[which] + first[which]
+        self._block, self._start = segments.block[at], segments.start[at]
+        self._size = segments.stop[at] - self._start
+        before = np.cumsum(self._size) - self._size
+        self._into = before - before[ahead[which]] + into[which]
+        of = episodes[which]
+        self._lane, self._end, self._began = segments.lane[of], segments.end[of], segments.began[of]
+
+    def groups(self) -> Iterator[_Group]:
+        """Segments in the same block, block by block."""
+        order = np.argsort(self._block, kind="stable")
+        block = self._block[order]
+        bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
+        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            if last > first:
+                at = order[first:last]
+                yield _Group(
+                    block=int(block[first]),
+                    lane=self._lane[at],
+                    start=self._start[at],
+                    size=self._size[at],
+                    into=self._into[at],
+                    end=self._end[at],
+                    began=self._began[at],
+                )
+
+
+def _copy(out: np.ndarray, run: BlockRun, spec: ChannelSpec | None, group: _Group) -> None:
+    """Copy a channel's rows to where they belong; no channel stands for the steps."""
+    block = group.block
     if spec is None:
-        known = ["step", *(spec.name for spec in run.info.channels)]
-        raise DataError(f"Unknown channel '{name}'. {nearest(name, known)}")
-    out = np.empty((sum(stop - start for start, stop in bounds), *spec.shape), spec.dtype)
-    end = int(segments.end[episode])
-    row = 0
-    for block, (start, stop) in zip(blocks, bounds, strict=True):
-        piece = out[row : row + stop - start]
-        row += stop - start
-        if run.has(name):
-            run.fill(piece, name, block, lane, start, stop)
-            continue
-        run.fill(piece[:-1], spec.next_of, block, lane, start + 1, stop)
-        last = index.ends[end] if end >= 0 else None
-        if last is not None and last["block"] == block and last["row"] == stop - 1:
-            piece[-1] = run.final(spec.next_of, end)
-        else:
-            piece[-1] = run.tail(spec.next_of, block, lane)
-    return out
+        number, row, into = group.rows(0)
+        out[into] = run.index.step[block, row] - group.began[number]
+        return
+    if run.has(spec.name):
+        values, at = run.rows(spec.name, block, group.lane)
+        number, row, into = group.rows(0)
+        out[into] = values[at[number], row]
+        return
+    source = spec.next_of
+    values, at = run.rows(source, block, group.lane)
+    number, row, into = group.rows(1, less=1)
+    out[into] = values[at[number], row]
+    last, ends = group.into + group.size - 1, run.index.ends
+    over = group.end >= 0
+    if over.any():
+        mine = ends[group.end]
+        over &= (mine["block"] == block) & (mine["row"] == group.start + group.size - 1)
+        if over.any():
+            out[last[over]] = run.finals(source, group.end[over])
+    if not over.all():
+        out[last[~over]] = run.tails(source, block, group.lane[~over])

@@ -52,6 +52,11 @@ FORMATS = (
 
 def has_a_group_per_episode(path: Path) -> bool:
     """Whether an HDF5 file has the layout of robomimic and Isaac Lab."""
+    from mjlab_rec.data.formats import hdf5_head
+
+    with open(path, "rb") as stream:
+        if hdf5_head.is_ours(stream.read(hdf5_head.END)):
+            return False
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:

@@ -1,20 +1,25 @@
 """Recordings in HDF5: one dataset per channel, a chunk per block, safe against a kill at any time.
 
-``blocks/<channel>`` is shaped (block, environment, row in block, ...); a channel below another one,
-such as ``obs/actor/joints`` below ``obs/actor``, lies beside it: ``obs/actor.joints``. ``tail`` and
+``blocks/<channel>`` is shaped (block, lane, row in block, ...); a channel below another one, such
+as ``obs/actor/joints`` below ``obs/actor``, lies next to it: ``obs/actor.joints``. ``tail`` and
 ``final`` hold what came after a block's last row and where episodes ended; ``index`` numbers the
 rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON text with the names of
-everything.
+everything. The attribute ``how_to_read`` explains it to those who have nothing but h5py. Rows that
+a block has no values for are NaN, or 0 where the type has no NaN.
+
+All that is stored has checksums, and readers do without the HDF5 library, so that a damaged file
+costs no more than what is damaged. A copy that another program wrote, such as h5repack's, can be
+read with h5py only.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,20 +27,43 @@ import numpy as np
 from mjlab_rec.data import files
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.blocks import column, end_rows
-from mjlab_rec.data.formats.hdf5_file import Disk, content, place, reason
-from mjlab_rec.data.formats.hdf5_layout import MODEL_DTYPE, Layout, Plan, Storage, write_header
-from mjlab_rec.data.formats.hdf5_part import Part
-from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
+from mjlab_rec.data.formats.episode_table import check_same_run
+from mjlab_rec.data.formats.hdf5_create import new_file
+from mjlab_rec.data.formats.hdf5_file import Disk, place, reason
+from mjlab_rec.data.formats.hdf5_layout import (
+    CONTINUED,
+    FINISHED,
+    LANE_DTYPE,
+    MODEL_DTYPE,
+    Column,
+    Layout,
+    Plan,
+    Storage,
+    make_plan,
+)
+from mjlab_rec.data.formats.hdf5_part import Part, Pieces
+from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader, last_info
 from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
 
 _LOG = logging.getLogger(__name__)
 _PACKED_ROWS = 64  # fewest rows per block where episodes are written one after another
+_TILE = 4 << 20  # bytes put in the order of the file at once: what a processor's cache holds
 
 
 class Hdf5Writer(Writer):
-    """Writes HDF5 files that plain h5py can open at any time, also after a kill."""
+    """Writes HDF5 files that plain h5py can open at any time, also after a kill.
+
+    With durability "kill" a loss of power costs what the system had not yet put on the disk, which
+    are usually the blocks of the last half minute; in the worst case HDF5's own parts of the file
+    are from different times, and only mjlab_rec can read it, which then says which blocks are
+    damaged. With "power" each block waits for the disk twice, and no block is lost but the running
+    one.
+
+    Where a block cannot be written, because the disk is full or the file was deleted, the next one
+    may be: it goes to a new part if need be, and the rows between are marked as lost.
+    """
 
     compressions = ("gzip", "lzf")
 
@@ -47,6 +75,7 @@ class Hdf5Writer(Writer):
         self._run = uuid.uuid4().hex
         self._files: list[Path] = []
         self._failed = False
+        self._lost: list[tuple[int, int]] = []  # blocks not written: their first step, their rows
         self._serial = 0  # of the next episode, where whole episodes are written
         self._rows = 0  # written, of all environments together
         self._scratch = np.empty(0, np.uint8)
@@ -57,8 +86,9 @@ class Hdf5Writer(Writer):
         )
         self._claim = files.Claim(options.path, options.if_exists)
         try:
-            self._files.append(self._claim.next_part())
-            self._part = self._open(self._files[0], 0, None)
+            if (old := last_info(files.parts(self._claim.path))) is not None:
+                check_same_run(old, info, self._claim.path)
+            self._part = self._open(None)
         except OSError as error:
             self._claim.release()
             raise DataError(f"Cannot record to '{options.path}': {reason(error)}.") from error
@@ -72,86 +102,102 @@ class Hdf5Writer(Writer):
 
     @property
     def nbytes(self) -> int:  # noqa: D102
-        return sum(file.stat().st_size for file in self._files)
+        return sum(file.stat().st_size for file in self._files if file.exists())
 
     def write(self, block: Block) -> None:  # noqa: D102
-        rows = self.options.block_rows
-        if block.rows > rows:
+        if block.rows > self.options.block_rows:
             raise DataError(
                 f"A block of {block.rows} rows was to be written, but WriterOptions.block_rows is"
-                f" {rows}."
+                f" {self.options.block_rows}."
             )
-        needs = {"ends": len(block.ends)}
-        model = {} if block.model is None else block.model.fields
-        needs |= {f"model_fields/{name}": len(values) for name, values in model.items()}
-        items = {name: _item(values) for name, values in model.items()}
-        part, layout = self._part_for(1, needs, False, _dtypes(block.ends.values), items)
-        with self._filling(part):
-            for spec in layout.specs:
-                path = f"blocks/{layout.paths[spec.name]}"
-                lanes = part.extend(path)
-                for lane, tile in self._tiles(block.arrays[spec.name], spec.dtype, rows, lanes):
-                    part.put(path, lane, tile)
-            for spec in layout.chained:
-                path = layout.paths[spec.name]
-                part.append(f"tail/{path}", block.tail[spec.name][None])
-                part.append(f"final/{path}", block.ends.final[spec.name])
-            step = np.zeros((1, rows), np.int64)
-            step[0, : block.rows] = block.step[: block.rows]
-            part.append("index/step", step)
-            for name in ("first_episode", "first_step", "total", "recorded"):
-                part.append(f"index/{name}", getattr(block, name)[None])
-            part.append("ends", end_rows(block.ends, part.blocks, self.info))
-            for name, dtype in layout.values.items():
-                values = _cast(column(block.ends, name), dtype)
-                part.append(f"values/{layout.value_paths[name]}", values)
-            if block.model is not None:
-                where = _where(block.model.lane, block.model.episode)
-                self._put_model(part, where, model)
-            part.commit(np.array([block.rows]), np.array([block.gap]))
+        first = int(block.step[0]) if block.rows else -1
+        try:
+            self._write(block, sum(rows for at, rows in self._lost if at < first))
+        except BaseException:
+            # Unless it is written once more, its rows are lost.
+            if (first, block.rows + block.gap) not in self._lost:
+                self._lost.append((first, block.rows + block.gap))
+            raise
+        self._lost = [(at, rows) for at, rows in self._lost if at > first >= 0 or first < 0]
         self._rows += block.rows * block.lanes
+
+    def _write(self, block: Block, lost: int) -> None:
+        values, rows = block.ends.values, self.options.block_rows
+        model = {} if block.model is None else block.model.fields
+        layout = Layout(info=self.info, rows=rows, values=_types(values), model=_kinds(model))
+        needs = {"ends": len(block.ends)}
+        needs |= {f"model_fields/{name}": len(changes) for name, changes in model.items()}
+        part, plan = self._room(1, needs, layout)
+        layout = plan.layout
+        step = np.full(rows, -1)
+        step[: block.rows] = block.step[: block.rows]
+        lanes = np.empty(block.lanes, LANE_DTYPE)
+        for name in LANE_DTYPE.names or ():
+            lanes[name] = getattr(block, name)
+        columns: dict[str, list[Pieces]] = {
+            "index/step": [[step]],
+            "index/lanes": [[lanes]],
+            "ends": [[end_rows(block.ends, part.blocks, self.info)]],
+        }
+        for spec in layout.chained:
+            path = layout.paths[spec.name]
+            columns[f"tail/{path}"] = [[block.tail[spec.name]]]
+            columns[f"final/{path}"] = [[block.ends.final[spec.name]]]
+        for name, dtype in layout.values.items():
+            cast = _cast(column(block.ends, name), dtype)
+            columns[f"values/{layout.value_paths[name]}"] = [[cast]]
+        if block.model is not None:
+            columns |= _changes(model, block.model.lane, block.model.episode)
+        for each in plan.columns:
+            if each.path.startswith("blocks/"):
+                assert each.spec is not None
+                columns[each.path] = [self._tiles(block.arrays[each.spec.name], each)]
+        with self._filling(part):
+            part.write(columns, np.array([block.rows]), np.array([block.gap + lost]))
 
     def write_episode(self, episode: Episode) -> None:  # noqa: D102
         if not episode.rows:
             return
-        rows = self._packed_rows
+        # Another number if this fails: blocks that were written belong to no episode then.
+        serial, self._serial = self._serial, self._serial + 1
+        rows = max(self.options.block_rows, _PACKED_ROWS)
         blocks = -(-episode.rows // rows)
         model = {name: np.asarray(value)[None] for name, value in episode.model.items()}
         needs = {"ends": 1, **{f"model_fields/{name}": 1 for name in model}}
+        layout = Layout(info=self.info, rows=rows, packed=True, model=_kinds(model))
         step = episode.arrays["step"].astype(np.int64)
         # Steps of the environment, as where its rows are written with those of all others.
-        at = _padded(step - step[0] + episode.start, blocks, rows)
+        at = _padded(step - step[0] + episode.start, blocks, rows, -1)
         used = np.full(blocks, rows)
         used[-1] = episode.rows - (blocks - 1) * rows
-        items = {name: _item(values) for name, values in model.items()}
+        lanes = np.empty((blocks, 1), LANE_DTYPE)
+        lanes["first_episode"], lanes["first_step"] = serial, (at[:, :1] - at[0, 0] + step[0])
+        lanes["total"], lanes["recorded"] = episode.total, episode.recorded
         done = 0
         while done < blocks:
-            part, layout = self._part_for(blocks - done, needs, True, {}, items)
-            assert part.plan is not None
-            piece = slice(done, min(blocks, done + part.plan.capacity - part.blocks))
+            part, plan = self._room(blocks - done, needs, layout)
+            piece = slice(done, min(blocks, done + plan.capacity - part.blocks))
             done = piece.stop
+            columns: dict[str, list[Pieces]] = {
+                "index/step": [[row] for row in at[piece]],
+                "index/lanes": [[row] for row in lanes[piece]],
+            }
+            for spec in plan.layout.specs:
+                values = _padded(episode.arrays[spec.name], blocks, rows, _unused(spec.dtype))
+                path = f"blocks/{plan.layout.paths[spec.name]}"
+                columns[path] = [[row[None]] for row in values[piece]]
+            if done == blocks:  # readers take an episode once they see its end
+                last = part.blocks + blocks - 1 - piece.start
+                columns["ends"] = [[_end_row(episode, last, serial, int(used[-1]) - 1)]]
+                columns |= _changes(model, np.zeros(1), np.full(1, serial))
             with self._filling(part):
-                for spec in layout.specs:
-                    values = _padded(episode.arrays[spec.name], blocks, rows)[piece]
-                    part.append(f"blocks/{layout.paths[spec.name]}", values[:, None])
-                part.append("index/step", at[piece])
-                part.append("index/first_step", (at[piece, 0] - at[0, 0] + step[0])[:, None])
-                part.append("index/first_episode", np.full((len(at[piece]), 1), self._serial))
-                part.append("index/total", np.full((len(at[piece]), 1), episode.total))
-                part.append("index/recorded", np.full((len(at[piece]), 1), episode.recorded))
-                if done == blocks:  # readers take an episode once they see its end
-                    last = part.blocks + len(at[piece]) - 1
-                    part.append("ends", _end_row(episode, last, self._serial, int(used[-1]) - 1))
-                    where = _where(np.zeros(1), np.full(1, self._serial))
-                    self._put_model(part, where, model)
-                part.commit(used[piece], np.zeros(len(at[piece])))
-        self._serial += 1
+                part.write(columns, used[piece], np.zeros(len(used[piece])))
         self._rows += episode.rows
 
     def close(self) -> None:  # noqa: D102
         try:
             if self._part.file:
-                self._part.close()
+                self._part.close(FINISHED)
         except (OSError, RuntimeError) as error:
             # What failed before is known already, and that is why closing fails.
             if not self._failed:
@@ -160,105 +206,57 @@ class Hdf5Writer(Writer):
         finally:
             self._claim.release()
 
-    @property
-    def _packed_rows(self) -> int:
-        return max(self.options.block_rows, _PACKED_ROWS)
+    def _room(self, blocks: int, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
+        """A part that takes the next blocks, with room for them on the disk, and its plan.
 
-    def _part_for(
-        self,
-        blocks: int,
-        needs: Mapping[str, int],
-        packed: bool,
-        values: Mapping[str, np.dtype],
-        model: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-    ) -> tuple[Part, Layout]:
-        """The part that takes the next blocks, with room for them on the disk, and its layout."""
-        if not self._part.file:
-            raise DataError(f"'{self._files[-1]}' was closed when writing it failed.")
-        old = self._part.plan
-        if old is not None and old.layout.packed != packed:
+        No dataset can be added to a file, so a quantity that appears late takes a new one.
+        """
+        part, plan = self._part, self._part.plan
+        if plan is not None and plan.layout.packed != layout.packed:
             raise DataError("A run is written by blocks or by episodes, never by both.")
         try:
-            plan = self._plan(old, needs, packed, values, model)
-            if plan is not old:
-                self._next_part(plan)
-            self._part.reserve(min(blocks, plan.capacity - self._part.blocks), needs)
+            if part.file and part.disk.deleted:
+                part.leave()
+                raise DataError(
+                    f"'{self._files[-1]}' was deleted while it was being written, and what was in"
+                    " it is lost. What is written from now on goes to the next part."
+                )
+            if plan is None or not part.file or not self._fits(part, plan, needs, layout):
+                layout = layout if plan is None else plan.layout.joined(layout)
+                number = len(self._files) - 1 + bool(part.blocks)
+                plan = make_plan(layout, self._storage, number, needs)
+                if part.file:
+                    part.close(CONTINUED)
+                self._part = part = self._open(plan)
+            part.reserve(min(blocks, plan.capacity - part.blocks), needs)
         except OSError as error:
             raise self._failure(error) from error
-        return self._part, plan.layout
+        return part, plan
 
-    def _plan(
-        self,
-        old: Plan | None,
-        needs: Mapping[str, int],
-        packed: bool,
-        values: Mapping[str, np.dtype],
-        model: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-    ) -> Plan:
-        """That of the present part, or of a new one if it is full.
+    def _fits(self, part: Part, plan: Plan, needs: Mapping[str, int], layout: Layout) -> bool:
+        full = part.blocks and part.nbytes >= self.options.roll_over_bytes
+        return not full and plan.layout.covers(layout) and part.fits(needs)
 
-        No dataset can be added to a file, so a quantity that appears late takes a new one as well.
-        """
-        if old is not None:
-            layout, part = old.layout, self._part
-            full = part.blocks and part.nbytes >= self.options.roll_over_bytes
-            known = values.keys() <= layout.values.keys() and model.items() <= layout.model.items()
-            if known and part.fits(needs) and not full:
-                return old
-            values, model = {**values, **layout.values}, {**layout.model, **model}
-        number = len(self._files) - 1 + bool(self._part.blocks)
-        return Plan(self._layout(packed, values, model), self._storage, number, needs)
-
-    def _next_part(self, plan: Plan) -> None:
-        """Go on in a new file, unless nothing is in the present one."""
-        self._part.close()
-        if self._part.blocks:
-            path = self._claim.next_part()
-            self._part = self._open(path, len(self._files), plan)
+    def _open(self, plan: Plan | None) -> Part:
+        """Begin a file; it takes the place of the present one if nothing is in that."""
+        fresh = not self._files or bool(self._part.blocks) or not self._files[-1].exists()
+        path = self._claim.next_part() if fresh else self._files[-1]
+        number = len(self._files) - (not fresh)
+        power = self.options.durability == "power"
+        content = new_file(self.info, self._run, number, plan)
+        part = Part(*self._place(path, content), plan, power)
+        if fresh:
             self._files.append(path)
-        else:
-            self._part = self._open(self._files[-1], len(self._files) - 1, plan)
-
-    def _layout(
-        self,
-        packed: bool,
-        values: Mapping[str, np.dtype],
-        model: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-    ) -> Layout:
-        info = self.info
-        if packed:
-            rows, specs = self._packed_rows, info.channels
-            return Layout(info=info, lanes=1, rows=rows, specs=specs, model=model, packed=True)
-        return Layout(
-            info=info,
-            lanes=len(info.envs),
-            rows=self.options.block_rows,
-            specs=info.stored,
-            chained=[spec for spec in info.stored if spec.name in info.chained],
-            values=values,
-            model=model,
-        )
-
-    def _open(self, path: Path, number: int, plan: Plan | None) -> Part:
-        """Begin a file."""
-
-        def fill(file: h5py.File) -> None:
-            packed = plan is not None and plan.layout.packed
-            write_header(file, self.info, run=self._run, part=number, packed=packed)
-            if plan is not None:
-                plan.make(file)
-
-        chunks = plan.chunks if plan is not None else 0
-        return Part(*self._place(path, content(chunks, fill)), plan)
+        return part
 
     def _place(self, path: Path, content: bytes) -> tuple[h5py.File, Disk]:
         """A new file and its disk. Tests put a file object in its place."""
-        file = place(path, content)
+        file = place(path, content, self.options.durability == "power")
         return file, Disk(file)
 
     @contextmanager
     def _filling(self, part: Part) -> Iterator[None]:
-        """Leave a file as it is if a block cannot be written to it."""
+        """Leave a file as it is if a block cannot be written to it; the next one gets another."""
         try:
             yield
         except BaseException as error:
@@ -268,15 +266,15 @@ class Hdf5Writer(Writer):
                 raise self._failure(error) from error
             raise
 
-    def _tiles(
-        self, values: np.ndarray, dtype: np.dtype, rows: int, lanes: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def _tiles(self, values: np.ndarray, column: Column) -> Iterator[np.ndarray]:
         """A channel of a block in the order of the file, (lanes, K, *shape), some lanes at a time.
 
         All are in the same piece of memory, which fits into a processor's cache.
         """
         filled, total, *shape = values.shape
-        size = rows * math.prod(shape) * dtype.itemsize
+        rows, dtype, size = column.shape[0], column.dtype, column.nbytes
+        lanes = column.chunk if column.compression else max(1, _TILE // size)
+        lanes = max(1, lanes // column.unit) * column.unit
         if self._scratch.nbytes < min(lanes, total) * size:
             self._scratch = np.empty(min(lanes, total) * size, np.uint8)
         source = values.swapaxes(0, 1)
@@ -288,15 +286,10 @@ class Hdf5Writer(Writer):
         for lane in range(0, total, lanes):
             some = source[lane : lane + lanes]
             tile = self._scratch[: len(some) * size].view(dtype).reshape(len(some), rows, *shape)
-            tile[:, filled:] = 0
+            tile[:, filled:] = _unused(dtype)
             target = tile.reshape(len(some), rows, -1).view(item)[..., 0] if whole else tile
             np.copyto(target[:, :filled], some, casting="unsafe")
-            yield lane, tile
-
-    def _put_model(self, part: Part, where: np.ndarray, fields: Mapping[str, np.ndarray]) -> None:
-        for name, values in fields.items():
-            part.append(f"model_fields/{name}/value", values)
-            part.append(f"model_fields/{name}/where", where)
+            yield tile
 
     def _failure(self, error: Exception) -> DataError:
         self._failed = True
@@ -306,12 +299,17 @@ class Hdf5Writer(Writer):
         )
 
 
-def _dtypes(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:
+def _types(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:
     return {name: value.dtype for name, value in values.items()}
 
 
-def _item(values: np.ndarray) -> tuple[np.dtype, tuple[int, ...]]:
-    return values.dtype, values.shape[1:]
+def _kinds(model: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    return {name: (values.dtype, values.shape[1:]) for name, values in model.items()}
+
+
+def _unused(dtype: np.dtype) -> Any:
+    """What there is in rows that a block has no values for."""
+    return np.nan if dtype.kind in "fc" else 0
 
 
 def _one_item(nbytes: int) -> np.dtype:
@@ -324,15 +322,22 @@ def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return values.astype(dtype)
 
 
-def _where(lane: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    rows = np.zeros(len(lane), MODEL_DTYPE)
-    rows["lane"], rows["episode"] = lane, episode
-    return rows
+def _changes(
+    fields: Mapping[str, np.ndarray], lane: np.ndarray, episode: np.ndarray
+) -> dict[str, list[Pieces]]:
+    """What model fields add to their tables."""
+    where = np.zeros(len(lane), MODEL_DTYPE)
+    where["lane"], where["episode"] = lane, episode
+    found: dict[str, list[Pieces]] = {}
+    for name, values in fields.items():
+        found[f"model_fields/{name}/value"] = [[values]]
+        found[f"model_fields/{name}/where"] = [[where]]
+    return found
 
 
-def _padded(values: np.ndarray, blocks: int, rows: int) -> np.ndarray:
-    """Rows as whole blocks, the last one filled up with zeros: (blocks, rows, ...)."""
-    out = np.zeros((blocks * rows, *values.shape[1:]), values.dtype)
+def _padded(values: np.ndarray, blocks: int, rows: int, unused: Any) -> np.ndarray:
+    """Rows as whole blocks, the last one filled up: (blocks, rows, ...)."""
+    out = np.full((blocks * rows, *values.shape[1:]), unused, values.dtype)
     out[: len(values)] = values
     return out.reshape(blocks, rows, *values.shape[1:])
 

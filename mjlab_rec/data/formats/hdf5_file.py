@@ -12,7 +12,7 @@ import errno
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -47,6 +47,15 @@ class Disk:
                 raise
         os.ftruncate(self._descriptor, size)
 
+    @property
+    def deleted(self) -> bool:
+        """Whether the file has no name any more, so that what is written to it is lost."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def sync(self) -> None:
+        """Wait until what was written would survive a loss of power."""
+        os.fsync(self._descriptor)
+
     def write(self, values: np.ndarray, offset: int) -> None:
         """Write contiguous values."""
         content = values.reshape(-1).view(np.uint8).data
@@ -62,23 +71,36 @@ class Disk:
             os.close(other)
 
 
-def content(chunks: int, fill: Callable[[h5py.File], None]) -> bytes:
-    """What is in a new file that `fill` makes datasets in, of up to so many chunks each."""
-    memory = io.BytesIO(_empty(max(64, chunks)))
+def content(
+    chunks: int, fill: Callable[[h5py.File], Mapping[int, bytes] | None], least: int = 0
+) -> bytes:
+    """What is in a new file that `fill` makes datasets in, of up to that many chunks each.
+
+    What `fill` returns is written past HDF5 to places below `least`, from byte 1024 on.
+    """
+    memory = io.BytesIO(_empty(max(64, chunks), least))
     with h5py.File(memory, "r+", libver="earliest") as file:
-        fill(file)
+        more = fill(file) or {}
+    for at, values in more.items():
+        memory.seek(at)
+        memory.write(values)
     return memory.getvalue()
 
 
-def place(path: Path, content: bytes) -> h5py.File:
+def place(path: Path, content: bytes, power: bool = False) -> h5py.File:
     """Make a new file and open it for writing.
 
-    It gets its name when it is complete: what bears the name can always be read.
+    It gets its name when it is complete: what bears the name can always be read. With `power` that
+    is also true after a loss of power.
     """
     fresh = path.with_name(f".{path.name}.new")
     try:
         fresh.write_bytes(content)
+        if power:
+            _sync(fresh)
         fresh.replace(path)
+        if power:
+            _sync(path.parent)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
@@ -99,8 +121,18 @@ def put_text(file: h5py.File | h5py.Group, name: str, text: str) -> None:
     file.create_dataset(name, data=np.frombuffer(content, f"S{len(content)}")[0])
 
 
-def _empty(chunks: int) -> bytes:
-    """An empty HDF5 file in which a B-tree node has room for so many chunks.
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _empty(chunks: int, least: int) -> bytes:
+    """An empty HDF5 file in which a B-tree node has room for a number of chunks.
+
+    It has at least `least` bytes, the last of which HDF5 leaves alone.
 
     HDF5 can make one, but h5py cannot ask for it. The number stands in version 1 of the superblock,
     which has four bytes more than version 0. The header of the root group, which lies behind it,
@@ -113,9 +145,10 @@ def _empty(chunks: int) -> bytes:
     base, free, end, driver, name, header, *_ = struct.unpack_from("<6Q", old, 24)
     if old[8] != 0 or base != 0 or header != size or end != len(old):
         raise DataError("This version of HDF5 writes empty files in a way that is not known.")
-    addresses = struct.pack("<6Q", base, free, end + moved, driver, name, end)
+    filler = bytes(max(0, least - end - moved))
+    addresses = struct.pack("<6Q", base, free, end + moved + len(filler), driver, name, end)
     half = -(-chunks // 2)
     superblock = (
         old[:8] + b"\1" + old[9:24] + struct.pack("<2H", half, 0) + addresses + old[72:size]
     )
-    return superblock + old[len(superblock) :] + old[header : header + moved]
+    return superblock + old[len(superblock) :] + old[header : header + moved] + filler

@@ -4,172 +4,250 @@ Each flush of HDF5 is a series of writes to the file, and a process may die betw
 The file is readable after each one as long as no object is created and no B-tree node is split. So
 all datasets are there before the first block, a B-tree node is made large enough for all chunks of
 the file, and the file is finished before they are used up. HDF5 only says where chunks lie: values
-are written there beside it, before the file knows of their chunk. A block counts once its row in
+are written there without it, before the file knows of their chunk. A block counts once its row in
 ``index/blocks`` says so, which is written when everything else of the block is in the file.
+
+Where chunks lie is written once more, to ``index/chunks``, and checksums of all that a block holds
+to ``index/checks``, so that readers neither depend on HDF5 nor on its B-trees.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
 from mjlab_rec.data.formats.hdf5_file import Disk
-from mjlab_rec.data.formats.hdf5_layout import Column, Plan
+from mjlab_rec.data.formats.hdf5_layout import (
+    CHUNK_DTYPE,
+    STATE_DTYPE,
+    Column,
+    Plan,
+    chunk_check,
+    index_dtype,
+    own_check,
+    state_check,
+)
 
-_TILE = (
-    4 << 20
-)  # bytes put in the order of the file at once: what a cache holds, in few system calls
-_SLACK = 16 << 10  # bytes that HDF5 may take besides chunks and nodes
+_SLACK = 16 << 10  # bytes that HDF5 may take in addition to chunks and nodes
+
+Pieces = Iterable[np.ndarray]
+"""Items of a block that follow each other, in pieces that are a multiple of a column's unit."""
 
 
 class Part:
-    """An HDF5 file that is open for writing, with the datasets of a plan, if it has one yet."""
+    """An HDF5 file that is open for writing, with the columns of a plan, if it has one yet."""
 
-    def __init__(self, file: h5py.File, disk: Disk, plan: Plan | None) -> None:
+    def __init__(self, file: h5py.File, disk: Disk, plan: Plan | None, power: bool = False) -> None:
         self.file = file
         self.plan = plan
+        self.disk = disk
         self.blocks = 0
-        self._disk = disk
-        self._growing: dict[str, _Growing] = {}
-        if plan is not None:
-            index: Any = file["index/blocks"]
-            self._index, self._index_dtype = index.id.get_offset(), index.dtype
-            for column in plan.columns:
-                self._growing[column.path] = _Growing(file[column.path], column, disk, plan.chunks)
-
-    def fits(self, needs: Mapping[str, int]) -> bool:
-        """Whether there is room for another block and so many rows in the side tables."""
-        assert self.plan is not None
-        return self.blocks < self.plan.capacity and all(
-            each.room >= needs.get(each.column.table, 0) for each in self._growing.values()
-        )
-
-    def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
-        """Make sure that the disk has room for so much; if it has not, the file stays as it is."""
-        more = sum(
-            each.nbytes_for(needs.get(each.column.table, 0) if each.column.table else blocks)
-            for each in self._growing.values()
-        )
-        if more:
-            self._disk.reserve(self.nbytes + more + _SLACK)
-
-    def extend(self, path: str) -> int:
-        """Make room for a block in a channel; returns how many lanes are best put at once."""
-        self._growing[path].extend(1)
-        return self._growing[path].lanes
-
-    def put(self, path: str, lane: int, values: np.ndarray) -> None:
-        """Write some lanes of the block that a channel was last extended by."""
-        self._growing[path].put(lane, values)
-
-    def append(self, path: str, values: np.ndarray) -> None:
-        """Write rows after those that are there."""
-        self._growing[path].append(values)
-
-    def commit(self, rows: np.ndarray, gap: np.ndarray) -> None:
-        """Make blocks count whose channels and index were put. They survive from then on."""
-        assert self.plan is not None
-        self.file.flush()
-        index: Any = np.ones(len(rows), self._index_dtype)
-        index["rows"], index["gap"] = rows, gap
-        index["ends"] = self._growing["ends"].length
-        for number, name in enumerate(self.plan.layout.model):
-            index["model"][:, number] = self._growing[f"model_fields/{name}/where"].length
-        self._disk.write(index, self._index + self.blocks * index.itemsize)
-        self.blocks += len(rows)
+        self._power = power
+        self._columns: list[_Growing] = []
+        if plan is None:
+            return
+        self._index, chunks = (_offset(file, f"index/{name}") for name in ("blocks", "chunks"))
+        self._index_dtype = index_dtype(plan.layout)
+        size = CHUNK_DTYPE.itemsize
+        for column in plan.columns:
+            copies = chunks, chunks + plan.slots * size
+            self._columns.append(_Growing(file[column.path], column, plan, disk, copies))
+            chunks += column.slots * size
 
     @property
     def nbytes(self) -> int:
         """Bytes of the file."""
         return self.file.id.get_filesize()
 
+    def fits(self, needs: Mapping[str, int]) -> bool:
+        """Whether there is room for another block and the rows that it adds to the tables."""
+        assert self.plan is not None
+        needs = {**needs, "checks": self.plan.checks(needs)}
+        return self.blocks < self.plan.capacity and all(
+            each.room >= needs.get(each.column.table, 0) for each in self._columns
+        )
+
+    def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
+        """Make sure that the disk has room for so much; if it has not, the file stays as it is."""
+        assert self.plan is not None
+        checks = self.plan.checks(needs) + (blocks - 1) * self.plan.checks({})
+        needs = {**needs, "checks": checks}
+        more = sum(
+            each.nbytes_for(needs.get(each.column.table, 0) if each.column.table else blocks)
+            for each in self._columns
+        )
+        if more:
+            self.disk.reserve(self.nbytes + more + _SLACK)
+
+    def write(
+        self, columns: Mapping[str, Sequence[Pieces]], rows: np.ndarray, gap: np.ndarray
+    ) -> None:
+        """Write blocks. They count once this is over, and survive from then on.
+
+        Args:
+            columns: What each block adds to a column, by path. A table grows with the last block
+                only, so there is one element for it.
+            rows: Rows of each block.
+            gap: Rows lost before each block.
+        """
+        assert self.plan is not None
+        checksums: list[list[int]] = [[] for _ in rows]
+        before = self._lengths
+        for each in self._columns[:-1]:
+            into = checksums if each.column.items else checksums[-1:]
+            blocks = columns.get(each.column.path, [[]])
+            for pieces, found in zip(blocks, into, strict=True):
+                found += each.put(pieces)
+        after = self._lengths
+        index: Any = np.zeros(len(rows), self._index_dtype)
+        index["rows"], index["gap"], index["done"] = rows, gap, 1
+        index["first_end"] = before["ends"]
+        index["ends"][-1] = after["ends"] - before["ends"]
+        for number, name in enumerate(self.plan.layout.model):
+            table = f"model_fields/{name}"
+            index["first_model"][:, number] = before[table]
+            index["models"][-1, number] = after[table] - before[table]
+        self._commit(index, checksums)
+
+    def _commit(self, index: Any, checksums: list[list[int]]) -> None:
+        column = self._columns[-1]
+        for number, (row, found) in enumerate(zip(index, checksums, strict=True), self.blocks):
+            values = np.array(found, column.column.dtype)
+            row["first_check"], row["checks"] = column.length, len(values)
+            row["check"] = zlib.crc32(values.tobytes())
+            column.put([values])
+            row["own"] = own_check(row.tobytes(), self._index_dtype, number)
+        self.file.flush()
+        if self._power:
+            self.disk.sync()
+        self.disk.write(index, self._index + self.blocks * index.itemsize)
+        if self._power:
+            self.disk.sync()
+        self.blocks += len(index)
+
+    @property
+    def _lengths(self) -> dict[str, int]:
+        """Rows of the tables."""
+        return {each.column.table: each.length for each in self._columns}
+
     def leave(self) -> None:
         """Close the file as it is: nothing that was not committed gets into it."""
-        self._disk.leave()
+        self.disk.leave()
         self.file.close()
 
-    def close(self) -> None:
-        """Finish the file."""
+    def close(self, state: int) -> None:
+        """Finish the file, and note how it was left."""
+        self.file.flush()
+        if self._power:
+            self.disk.sync()
+        mark: Any = np.zeros(1, STATE_DTYPE)
+        mark["state"], mark["blocks"] = state, self.blocks
+        mark["check"] = state_check(mark.tobytes())
+        self.disk.write(mark, _offset(self.file, "index/state"))
+        if self._power:
+            self.disk.sync()
         self.file.close()
 
 
 class _Growing:
     """A column in a file. Unless it is compressed, HDF5 never sees its values."""
 
-    def __init__(self, dataset: Any, column: Column, disk: Disk, chunks: int) -> None:
+    def __init__(
+        self, dataset: Any, column: Column, plan: Plan, disk: Disk, slots: Sequence[int]
+    ) -> None:
         self.column = column
-        self.length = 0
+        self.length = 0  # along the first axis: blocks, or rows of a table
         self._id = dataset.id
+        self._shape = dataset.shape[1:]
         self._disk = disk
-        self._rows = column.chunk[0]
-        self._most = chunks * self._rows
-        self._row_bytes = math.prod(column.shape) * column.dtype.itemsize
-        tiles = [
-            -(-size // tile) for size, tile in zip(column.shape, column.chunk[1:], strict=True)
-        ]
-        # Of all chunks side by side.
-        self._chunk_bytes = math.prod([*tiles, *column.chunk]) * column.dtype.itemsize
-        self._node_bytes = (chunks + 1) * (24 + 8 * dataset.ndim) + 1024
+        self._slots = slots  # where the file lists its chunks, twice
+        self._node_bytes = (plan.chunks + 1) * (24 + 8 * dataset.ndim) + 1024
         self._chunk = -1
         self._offset = 0
 
     @property
     def room(self) -> int:
-        """Rows that can be added; for a channel the plan's capacity counts instead."""
-        return self._most - self.length
+        """Rows that can be added; for other columns than tables the plan's capacity counts."""
+        return self.column.slots * self.column.chunk - self.length
 
     def nbytes_for(self, rows: int) -> int:
-        """Bytes that the file grows by when so many rows are added, at most."""
-        chunks = -(-(self.length + rows) // self._rows) - -(-self.length // self._rows)
+        """Bytes that the file grows by when rows are added, at most."""
+        column, items = self.column, self.column.items or 1
+        if column.compression:
+            chunks = rows * column.tiles
+        else:
+            first, last = self.length * items, (self.length + rows) * items
+            chunks = -(-last // column.chunk) - -(-first // column.chunk)
         node = self._node_bytes if chunks and not self.length else 0
-        return chunks * self._chunk_bytes + node
+        return chunks * column.chunk * column.nbytes + node
 
-    @property
-    def lanes(self) -> int:
-        """Lanes of a block that are best put at once."""
-        if self.column.compression is not None:
-            return self.column.chunk[1]
-        return max(1, _TILE * self.column.shape[0] // self._row_bytes)
+    def put(self, pieces: Pieces) -> list[int]:
+        """Write a block's items, or rows of a table; returns their checksums."""
+        column = self.column
+        start = self.length * (column.items or 1)
+        if column.items:
+            self._extend(1)
+        checks = []
+        for piece in pieces:
+            values = np.ascontiguousarray(piece, column.dtype)
+            if not column.items:
+                self._extend(len(values))
+            checks += _checksums(values, column.unit)
+            if column.compression:
+                self._compress(values, start)
+            else:
+                self._write(values, start)
+            start += len(values)
+        return checks
 
-    def extend(self, rows: int) -> None:
-        self.length += rows
-        self._id.set_extent((self.length, *self.column.shape))
+    def _extend(self, rows: int) -> None:
+        if rows:
+            self.length += rows
+            self._id.set_extent((self.length, *self._shape))
 
-    def put(self, lane: int, values: np.ndarray) -> None:
-        row = self.length - 1
-        if self.column.compression is not None:
-            self._compress((row, lane), values[None])
-            return
-        at = self._place(row) + self._row_bytes // self.column.shape[0] * lane
-        self._disk.write(values, at)
-
-    def append(self, values: np.ndarray) -> None:
-        if not len(values):
-            return
-        values = np.ascontiguousarray(values, self.column.dtype)
-        start = self.length
-        self.extend(len(values))
-        if self.column.compression is not None:
-            self._compress((start,), values)
-            return
+    def _write(self, values: np.ndarray, start: int) -> None:
+        column = self.column
         while len(values):
-            count = self._rows - start % self._rows
-            self._disk.write(values[:count], self._place(start))
+            chunk, within = divmod(start, column.chunk)
+            if chunk != self._chunk:
+                first = chunk * column.chunk // (column.items or 1)
+                self._offset = self._find(chunk, (first,))
+                self._chunk = chunk
+            count = column.chunk - within
+            self._disk.write(values[:count], self._offset + within * column.nbytes)
             values, start = values[count:], start + count
 
-    def _compress(self, start: tuple[int, ...], values: np.ndarray) -> None:
+    def _compress(self, values: np.ndarray, start: int) -> None:
+        column = self.column
+        block, lane = divmod(start, column.items)
+        shape = (1, *values.shape)
         space = self._id.get_space()
-        space.select_hyperslab((*start, *(0,) * (values.ndim - len(start))), values.shape)
-        self._id.write(h5py.h5s.create_simple(values.shape), space, values)
+        space.select_hyperslab((block, lane, *(0,) * len(column.shape)), shape)
+        self._id.write(h5py.h5s.create_simple(shape), space, values)
+        self._find(block * column.tiles + lane // column.chunk, (block, lane))
 
-    def _place(self, row: int) -> int:
-        """Where a row lies in the file."""
-        chunk, within = divmod(row, self._rows)
-        if chunk != self._chunk:
-            start = (chunk * self._rows, *(0,) * len(self.column.shape))
-            self._chunk, self._offset = chunk, self._id.get_chunk_info_by_coord(start).byte_offset
-        return self._offset + within * self._row_bytes
+    def _find(self, slot: int, start: tuple[int, ...]) -> int:
+        """Where HDF5 keeps the chunk that begins there; it is noted in the file's own list."""
+        whole = (*start, *(0,) * (1 + len(self._shape) - len(start)))
+        info = self._id.get_chunk_info_by_coord(whole)
+        entry: Any = np.zeros(1, CHUNK_DTYPE)
+        entry["at"], entry["size"], entry["mask"] = info.byte_offset, info.size, info.filter_mask
+        entry["check"] = chunk_check(entry.tobytes(), slot)
+        for copy in self._slots:
+            self._disk.write(entry, copy + slot * entry.itemsize)
+        return info.byte_offset
+
+
+def _checksums(values: np.ndarray, unit: int) -> list[int]:
+    content = values.reshape(-1).view(np.uint8).data
+    size = unit * (len(content) // len(values)) if len(values) else 1
+    return [zlib.crc32(content[at : at + size]) for at in range(0, len(content), size)]
+
+
+def _offset(file: h5py.File, name: str) -> int:
+    dataset: Any = file[name]
+    return dataset.id.get_offset()

@@ -2,240 +2,247 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
 from mjlab_rec.data import files
 from mjlab_rec.data.formats.blocks import END_DTYPE, BlockRun, BlocksReader, Index
-from mjlab_rec.data.formats.paths import dataset_paths
+from mjlab_rec.data.formats.hdf5_blocks import StoredPart
+from mjlab_rec.data.formats.hdf5_layout import FINISHED, LANE_DTYPE, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_stored import Kept
 from mjlab_rec.data.schema import DataError, RunInfo
 
 _LOG = logging.getLogger(__name__)
+_MOST_TOLD = 3  # warnings about a recording
+_MOST_OPEN = 32  # files that stay open; the others are opened for each access
 
 
 class Hdf5Reader(BlocksReader):
-    """Reads all parts of a run, and all runs that were appended to it."""
+    """Reads all parts of a run, and all runs that were appended to it.
+
+    Damage costs what is damaged: reading it raises an error that says what it is, and so does
+    reading an episode that has rows in a block that cannot be found.
+
+    Args:
+        path: The first part.
+        check: Compare what is read with its checksums.
+    """
 
     def __init__(self, path: Path, check: bool = True) -> None:
         path = Path(path)
-        self.check = check
         paths = files.parts(path)
         if not paths:
             raise DataError(f"There is no recording at '{path}'.")
-        self._files: list[h5py.File] = []
-        runs: dict[str, list[_Part]] = {}
+        self._parts: list[StoredPart] = []
+        self._left_out: list[str] = []
+        self._last = paths[-1]
+        kept = Kept()
         try:
             for each in paths:
-                part = self._open(each)
-                if part is not None:
-                    runs.setdefault(part.run, []).append(part)
-            if not runs:
-                raise DataError(f"Nothing of the recording '{path}' can be read.")
-            super().__init__([_Run(parts) for parts in runs.values()])
+                try:
+                    part = StoredPart(each, check, len(self._parts) < _MOST_OPEN, kept)
+                except DataError as error:
+                    # It must not cost the other parts.
+                    self._left_out.append(f"{error} It is left out.")
+                    continue
+                self._parts.append(part)
+            self._drop_strangers()
+            if not self._parts:
+                told = " ".join(self._left_out)
+                raise DataError(f"Nothing of the recording '{path}' can be read. {told}")
+            told = [*self._left_out, *(part.missing for part in self._parts if part.missing)]
+            told += [why for part in self._parts for why in part.holes.values()]
+            if told and not any(part.blocks for part in self._parts):
+                raise DataError(f"No block of the recording '{path}' can be read. {told[0]}")
+            told += [problem for part in self._parts for problem in part.problems]
+            for sentence in list(dict.fromkeys(told))[:_MOST_TOLD]:
+                _LOG.warning("%s verify() tells all that is wrong.", sentence)
+            super().__init__(self._runs(), check)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def finished(self) -> bool:  # noqa: D102
+        return self._parts[-1].path == self._last and self._parts[-1].state == FINISHED
+
+    def verify(self) -> list[str]:  # noqa: D102
+        found = list(self._left_out)
+        for part in self._parts:
+            found += part.verify()
+        for run in self._stored:
+            found += run.lost_parts
+        return found
+
     def close(self) -> None:  # noqa: D102
-        for file in self._files:
-            file.close()
-        self._files.clear()
+        for part in self._parts:
+            part.file.close()
 
-    def _open(self, path: Path) -> _Part | None:
-        """A part of a run; None if it is damaged, which must not cost the other parts."""
+    def _drop_strangers(self) -> None:
+        """Leave out parts that do not belong to those before them."""
+        known: dict[str, StoredPart] = {}
+        for part in list(self._parts):
+            before = known.setdefault(part.run, part)
+            same = before.info.to_json() == part.info.to_json()
+            if before is not part and (part.number <= before.number or not same):
+                self._parts.remove(part)
+                part.file.close()
+                self._left_out.append(
+                    f"'{part.path}' says that it is part {part.number} of the run, after part"
+                    f" {before.number}, or that it has other channels. It is left out."
+                )
+            else:
+                known[part.run] = part
+
+    def _runs(self) -> list[BlockRun]:
+        runs: dict[str, list[StoredPart]] = {}
+        for part in self._parts:
+            runs.setdefault(part.run, []).append(part)
+        self._stored = [_Run(parts) for parts in runs.values()]
+        return list(self._stored)
+
+
+def last_info(paths: Sequence[Path]) -> RunInfo | None:
+    """What the last part that can be read says about its run; None if there is none."""
+    for path in reversed(paths):
         try:
-            file = h5py.File(path, "r", locking=False)
-        except OSError as error:
-            _LOG.warning(
-                "'%s' is no HDF5 file that can be read, so it is left out: %s", path, error
-            )
-            return None
-        self._files.append(file)
-        if file.attrs.get("format") != "mjlab_rec":
-            raise DataError(f"'{path}' was not recorded by mjlab_rec: it does not describe itself.")
-        return _Part(file)
-
-
-class _Part:
-    """A file of a run: what it holds in whole blocks."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self.file = file
-        self.run = str(file.attrs["run"])
-        self.packed = bool(file.attrs["packed"])
-        self.data = dict(json.loads(_value(file["info"])))
-        self.channels: dict[str, _Rows] = {}
-        self.blocks = 0
-        if "index" not in file:  # nothing was ever written to it
-            return
-        # Only what the index counts is looked at: in a file that is being written, or whose process
-        # died, the rest may be there in part, or in a place that isn't in the file yet.
-        index = _read(file, "index/blocks")
-        self.blocks = blocks = int(np.argmin(np.append(index["done"], 0)))
-        if not blocks:
-            return
-        self.rows, self.gap = index["rows"][:blocks], index["gap"][:blocks]
-        self.step, self.first_episode, self.first_step, self.total, self.recorded = (
-            _read(file, f"index/{name}", blocks)
-            for name in ("step", "first_episode", "first_step", "total", "recorded")
-        )
-        last = index[blocks - 1]
-        self.ends = _read(file, "ends", last["ends"])
-        paths = dataset_paths(spec["name"] for spec in self.data["channels"])
-        self.channels = _named(file["blocks"], paths, _Rows)
-        self.tails = _named(_group(file, "tail"), paths, _Rows)
-        self.finals = _named(_group(file, "final"), paths)
-        values = _named(
-            _group(file, "values"), dataset_paths(json.loads(_value(file["index/values"])))
-        )
-        self.values = {name: dataset[: last["ends"]] for name, dataset in values.items()}
-        self.model: dict[str, tuple[np.ndarray, h5py.Dataset]] = {}
-        for number, name in enumerate(json.loads(_value(file["index/model_fields"]))):
-            group = _group(file, f"model_fields/{name}")
-            self.model[name] = _read(group, "where", last["model"][number]), group["value"]
+            part = StoredPart(path, check=False, keep=False, kept=Kept())
+        except DataError:
+            continue
+        part.file.close()
+        return part.info
+    return None
 
 
 class _Run(BlockRun):
-    """All parts of a run, in order, as if they were one file."""
+    """All parts of a run, in order, as if they were one file without the blocks left out."""
 
-    def __init__(self, parts: list[_Part]) -> None:
-        self.info = RunInfo.from_json(parts[0].data)
-        attached = _group(parts[0].file, "attachments")
-        self.info.attachments = {
-            name: _value(dataset).tobytes() for name, dataset in _datasets(attached).items()
-        }
-        self._parts = [part for part in parts if part.blocks] or parts[:0]
-        self._first_block = np.cumsum([0, *(part.blocks for part in self._parts)])
-        self._first_end = np.cumsum([0, *(len(part.ends) for part in self._parts)])
-        parts = self._parts
-        lanes = len(self.info.envs)
-        width = max((part.step.shape[1] for part in parts), default=1)
-        ends = [part.ends.copy() for part in parts]
-        for rows, first in zip(ends, self._first_block, strict=False):
-            rows["block"] += first
-        names = dict.fromkeys(name for part in parts for name in part.values)
+    def __init__(self, parts: list[StoredPart]) -> None:
+        self.info = parts[0].info
+        self.info.attachments = parts[0].attachments
+        self.lost_parts: list[str] = []
+        holes = self._holes(parts)
+        parts = [part for part in parts if part.blocks]
+        layouts = [part.layout for part in parts if part.layout is not None]
+        packed = any(layout.packed for layout in layouts)
+        lanes = 1 if packed else len(self.info.envs)
+        self._parts = parts
+        self._at = [(part, block) for part in parts for block in part.blocks]
+        self._paths = layouts[0].paths if layouts else {}
+        self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
+        per_lane = np.array(_read(parts, "index/lanes"), LANE_DTYPE).reshape(-1, lanes)
+        step = np.full((len(self._at), max([1, *(each.rows for each in layouts)])), -1, np.int64)
+        for into, steps in zip(step, _read(parts, "index/step"), strict=True):
+            into[: len(steps)] = steps
+        ends = _read(parts, "ends")
+        counts = [len(some) for some in ends]
+        self._end_block = np.repeat(np.arange(len(ends)), counts)
+        self._end_at = np.concatenate([np.zeros(0, int), *map(np.arange, counts)])
+        joined = np.concatenate([np.zeros(0, END_DTYPE), *ends])
+        joined["block"] = self._end_block
+        names = dict.fromkeys(name for layout in layouts for name in layout.values)
         self.index = Index(
-            rows=_joined([part.rows.astype(np.int64) for part in parts], (0,)),
-            gap=_joined([part.gap for part in parts], (0,)),
-            step=_joined([part.step for part in parts], (0, width)),
-            first_episode=_joined([part.first_episode for part in parts], (0, lanes)),
-            first_step=_joined([part.first_step for part in parts], (0, lanes)),
-            total=_joined([part.total for part in parts], (0, lanes)),
-            recorded=_joined([part.recorded for part in parts], (0, lanes)),
-            ends=np.concatenate([np.zeros(0, END_DTYPE), *ends]),
-            values={
-                name: np.concatenate(
-                    [p.values.get(name, np.full(len(p.ends), np.nan)) for p in parts]
-                )
-                for name in names
-            },
-            packed=any(part.packed for part in parts),
+            rows=np.array([part.index["rows"][block] for part, block in self._at], np.int64),
+            gap=np.array([part.index["gap"][block] for part, block in self._at], np.int64),
+            step=step,
+            first_episode=per_lane["first_episode"],
+            first_step=per_lane["first_step"],
+            total=per_lane["total"],
+            recorded=per_lane["recorded"],
+            ends=joined,
+            values={name: np.concatenate(list(self._values(name))) for name in names},
+            packed=packed,
+            holes=holes,
         )
+        self._changes = self._model_changes(layouts)
 
     def has(self, name: str) -> bool:
-        return any(name in part.channels for part in self._parts)
+        return name in self._stored
 
-    def fill(
-        self, out: np.ndarray, name: str, block: int, lane: int, start: int, stop: int
-    ) -> None:
-        part, block = self._at(self._first_block, block)
-        out[...] = part.channels[name].read(block, lane, slice(start, stop))
+    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        part, block = self._at[block]
+        return part.columns[f"blocks/{self._paths[name]}"].items(block, lanes)
 
-    def tail(self, name: str, block: int, lane: int) -> np.ndarray:
-        part, block = self._at(self._first_block, block)
-        return part.tails[name].read(block, lane)
+    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
+        part, block = self._at[block]
+        values, at = part.columns[f"tail/{self._paths[name]}"].items(block, lanes)
+        return values[at]
 
-    def final(self, name: str, end: int) -> np.ndarray:
-        part, end = self._at(self._first_end, end)
-        return part.finals[name][end]
+    def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
+        part, block = self._at[self._end_block[ends[0]]]
+        values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
+        return values[at]
 
     def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
         found = {}
-        for part in self._parts:
-            for name, (where, values) in part.model.items():
-                mine = where["lane"] == lane
-                if self.index.packed:
-                    mine &= where["episode"] == key
-                else:
-                    mine &= where["episode"] <= key
-                at = np.flatnonzero(mine)
-                if len(at):
-                    found[name] = np.asarray(values[at[-1]])
+        for name, (where, block, at) in self._changes.items():
+            mine = where["lane"] == lane
+            mine &= where["episode"] == key if self.index.packed else where["episode"] <= key
+            rows = np.flatnonzero(mine)
+            last = int(rows[-1]) if len(rows) else -1
+            self._refuse_hole(int(block[last]) if last >= 0 else -1, lane, key)
+            if last >= 0:
+                part, number = self._at[block[last]]
+                column = part.columns[f"model_fields/{name}/value"]
+                values, place = column.items(number, at[last : last + 1])
+                found[name] = values[place[0]].copy()
         return found
 
-    def _at(self, firsts: np.ndarray, number: int) -> tuple[_Part, int]:
-        part = int(np.searchsorted(firsts, number, side="right")) - 1
-        return self._parts[part], number - int(firsts[part])
+    def _refuse_hole(self, block: int, lane: int, key: int) -> None:
+        """Raise if a block is lost that may have said more about an episode than that block."""
+        for hole, why in self.index.holes.items():
+            known = -1 if hole == 0 else self.index.first_episode[hole - 1, lane]
+            if block < hole and key > known and not self.index.packed:
+                raise DataError(f"What the model was like in the episode is not known: {why}")
+
+    def _holes(self, parts: list[StoredPart]) -> dict[int, str]:
+        """Which blocks are followed by one that was lost, by how many blocks come before it."""
+        holes: dict[int, str] = {}
+        count, number = 0, 0
+        for part in parts:
+            if part.number != number:
+                lost = f"Before '{part.path}', part {number} of the run is missing."
+                self.lost_parts.append(lost)
+                holes.setdefault(count, lost)
+            number = part.number + 1
+            for block in sorted((*part.blocks, *part.holes)):
+                if block in part.holes:
+                    holes.setdefault(count, part.holes[block])
+                else:
+                    count += 1
+            if part.missing and part is not parts[-1]:
+                holes.setdefault(count, part.missing)
+        return holes
+
+    def _values(self, name: str) -> Iterator[np.ndarray]:
+        """What recorders added to ends, not a number where they added nothing."""
+        yield np.zeros(0)
+        for part in self._parts:
+            path = "" if part.layout is None else part.layout.value_paths.get(name, "")
+            for number, ends in enumerate(part.read["ends"]):
+                yield part.read[f"values/{path}"][number] if path else np.full(len(ends), np.nan)
+
+    def _model_changes(
+        self, layouts: list[Layout]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each model field: whose it is, in which block it is stored, and at which place."""
+        found = {}
+        for name in dict.fromkeys(name for layout in layouts for name in layout.model):
+            path = f"model_fields/{name}/where"
+            where = [
+                some
+                for part in self._parts
+                for some in part.read.get(path, [np.zeros(0, MODEL_DTYPE)] * len(part.blocks))
+            ]
+            counts = [len(some) for some in where]
+            at = [np.arange(count) for count in counts]
+            block = np.repeat(np.arange(len(where)), counts)
+            found[name] = np.concatenate(where), block, np.concatenate(at)
+        return found
 
 
-class _Rows:
-    """A dataset by block and lane. Plain chunks are read from the file itself, some hundred times
-    as fast as h5py finds its way to a few rows.
-    """
-
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self.dataset = dataset
-        self._plain = not dataset.id.get_create_plist().get_nfilters() and bool(dataset.size)
-        self._shape: tuple[int, ...] = dataset.chunks or ()
-        self._chunks: dict[tuple[int, int], np.ndarray] = {}
-        self._bytes: np.ndarray | None = None
-
-    def read(self, block: int, lane: int, rows: Any = ()) -> np.ndarray:
-        """What a lane has in a block, or some rows of it: in memory that must not be kept."""
-        if not self._plain:
-            return self.dataset[(block, lane, rows) if rows != () else (block, lane)]
-        blocks, lanes = self._shape[:2]
-        at = block // blocks, lane // lanes
-        if at not in self._chunks:
-            self._chunks[at] = self._chunk(at[0] * blocks, at[1] * lanes)
-        return self._chunks[at][block % blocks, lane % lanes][rows]
-
-    def _chunk(self, block: int, lane: int) -> np.ndarray:
-        """The chunk that begins at a block and lane, as a view of the file."""
-        dataset = self.dataset
-        if self._bytes is None:
-            self._bytes = np.memmap(dataset.file.filename, np.uint8, "r")
-        start = (block, lane, *(0,) * (dataset.ndim - 2))
-        info = dataset.id.get_chunk_info_by_coord(start)
-        content = self._bytes[info.byte_offset : info.byte_offset + info.size]
-        return content.view(dataset.dtype).reshape(self._shape)
-
-
-def _named(
-    group: Any, paths: Mapping[str, str], make: Callable[[h5py.Dataset], Any] = lambda d: d
-) -> dict[str, Any]:
-    """Those datasets that there are in a group, by name."""
-    return {name: make(group[path]) for name, path in paths.items() if path in group}
-
-
-def _datasets(group: Any) -> dict[str, Any]:
-    """All datasets below a group by their path."""
-    found = {}
-    for name, item in group.items():
-        if isinstance(item, h5py.Group):
-            found |= {f"{name}/{rest}": value for rest, value in _datasets(item).items()}
-        else:
-            found[name] = item
-    return found
-
-
-def _group(file: h5py.File, name: str) -> Any:
-    return file[name] if name in file else {}
-
-
-def _read(group: Any, name: str, rows: Any = None) -> np.ndarray:
-    return group[name][:rows]
-
-
-def _value(dataset: Any) -> Any:
-    return dataset[()]
-
-
-def _joined(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.zeros(shape, np.int64)
+def _read(parts: Sequence[StoredPart], path: str) -> list[np.ndarray]:
+    return [values for part in parts for values in part.read[path]]

@@ -113,17 +113,15 @@ class _MemoryRun(BlockRun):
     def has(self, name: str) -> bool:
         return any(spec.name == name for spec in self.info.stored)
 
-    def fill(
-        self, out: np.ndarray, name: str, block: int, lane: int, start: int, stop: int
-    ) -> None:
-        out[...] = self._blocks[block].arrays[name][start:stop, lane]
+    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._blocks[block].arrays[name].swapaxes(0, 1), lanes
 
-    def tail(self, name: str, block: int, lane: int) -> np.ndarray:
-        return self._blocks[block].tail[name][lane]
+    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
+        return self._blocks[block].tail[name][lanes]
 
-    def final(self, name: str, end: int) -> np.ndarray:
-        block, at = self._final[end]
-        return block.ends.final[name][at]
+    def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
+        block, _ = self._final[ends[0]]
+        return block.ends.final[name][[self._final[end][1] for end in ends]]
 
     def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
         fields: dict[str, np.ndarray] = {}

@@ -1,0 +1,224 @@
+"""What a recording in HDF5 says about itself, at a place where it is found without HDF5.
+
+HDF5 finds what is in a file by a chain of addresses, and a wrong byte in any of them costs the
+whole file, or leads the library astray. So readers of ours do not need it. At two fixed places that
+HDF5 does not use there is a locator; each one points to a copy of the head, a JSON text that says
+where everything else begins. What grows later has its place in lists whose own place is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.data.formats.hdf5_layout import (
+    CHUNK_DTYPE,
+    STATE_DTYPE,
+    Layout,
+    Plan,
+    index_dtype,
+)
+from mjlab_rec.data.schema import FORMAT_VERSION, DataError, RunInfo
+
+MARK = b"mjlab_rec blocks"
+PLACES = (1024, 1536)
+END = 2048  # of what is read at once to find the head
+
+_LOCATOR = struct.Struct("<16sIQQI")  # mark, version, place and size of the head, its checksum
+_CHECK = struct.Struct("<I")
+_KINDS = "biuf"  # of numbers that a channel may be made of
+_MOST = 1 << 40  # more than any count or size can be
+
+
+@dataclass(kw_only=True)
+class Head:
+    """What a file says about itself, but for what grows in it."""
+
+    info: RunInfo
+    run: str
+    part: int  # number within the run
+    attachments: dict[str, tuple[int, int, int]]  # place, size, checksum
+    state: int  # place of how the file was left
+    plan: Plan | None = None  # None: there are no columns yet
+    index: int = 0  # place of the list of blocks
+    chunks: int = 0  # place of the list of chunks
+    problems: list[str] = field(default_factory=list)
+
+    def dump(self) -> bytes:
+        """As text that ``load`` reads."""
+        data: dict[str, Any] = {
+            "info": self.info.to_json(),
+            "run": self.run,
+            "part": self.part,
+            "attachments": self.attachments,
+            "state": self.state,
+        }
+        if self.plan is not None:
+            layout = self.plan.layout
+            data["plan"] = {
+                "rows": layout.rows,
+                "packed": layout.packed,
+                "values": {name: dtype.str for name, dtype in layout.values.items()},
+                "model": {n: [dtype.str, shape] for n, (dtype, shape) in layout.model.items()},
+                "capacity": self.plan.capacity,
+                "columns": [[c.chunk, c.unit, c.slots, c.compression] for c in self.plan.columns],
+                "index": self.index,
+                "chunks": self.chunks,
+            }
+        return json.dumps(data).encode()
+
+
+def locators(heads: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    """What belongs at the fixed places, for copies of the head and their places."""
+    found = {}
+    for place, (at, text) in zip(PLACES, heads, strict=True):
+        locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), zlib.crc32(text))
+        found[place] = locator + _CHECK.pack(zlib.crc32(locator))
+    return found
+
+
+def is_ours(start: bytes) -> bool:
+    """Whether a file is a recording, by its first ``END`` bytes."""
+    return any(start[place : place + len(MARK)] == MARK for place in PLACES)
+
+
+def load(read: Callable[[int, int], bytes], size: int) -> Head:
+    """The head of a file of that size, which `read` reads by place and size.
+
+    Raises what is wrong as a DataError that says nothing about which file it is.
+    """
+    start = read(0, min(END, size))
+    texts, problems, versions = [], [], set()
+    for copy, place in enumerate(PLACES, 1):
+        locator = start[place : place + _LOCATOR.size]
+        check = start[place + _LOCATOR.size : place + _LOCATOR.size + _CHECK.size]
+        if len(check) < _CHECK.size or _CHECK.pack(zlib.crc32(locator)) != check:
+            problems.append(f"copy {copy} of the head cannot be found")
+            continue
+        mark, version, at, length, expected = _LOCATOR.unpack(locator)
+        versions.add(version)
+        if mark != MARK or at + length > size:
+            problems.append(f"copy {copy} of the head is cut off")
+            continue
+        text = read(at, length)
+        if zlib.crc32(text) == expected:
+            texts.append(text)
+        else:
+            problems.append(f"copy {copy} of the head is damaged")
+    if versions and FORMAT_VERSION not in versions:
+        raise DataError(
+            f"was recorded in format version {versions.pop()}, but this mjlab_rec reads version"
+            f" {FORMAT_VERSION}"
+        )
+    if not texts:
+        if not is_ours(start):
+            raise DataError(
+                "was not recorded by mjlab_rec, or another program wrote it again: it does not"
+                " describe itself"
+            )
+        raise DataError("is damaged: " + " and ".join(problems))
+    try:
+        head = _parse(json.loads(texts[0]), size)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
+        raise DataError(f"describes itself in a way that makes no sense: {e!r:.200}") from e
+    except MemoryError as e:
+        raise DataError("describes itself in a way that makes no sense: it is too large") from e
+    head.problems = problems
+    return head
+
+
+def _parse(data: Mapping[str, Any], size: int) -> Head:
+    info = RunInfo.from_json(data["info"])
+    _check_info(info)
+    attachments = {}
+    for name, numbers in data["attachments"].items():
+        at, length, check = map(_count, numbers)
+        _within(at, length, size, f"the attached file '{name:.100}'")
+        attachments[str(name)] = (at, length, check)
+    head = Head(
+        info=info,
+        run=str(data["run"]),
+        part=_count(data["part"]),
+        attachments=attachments,
+        state=_count(data["state"]),
+    )
+    _within(head.state, STATE_DTYPE.itemsize, size, "its state")
+    if "plan" in data:
+        head.plan = _plan(info, data["plan"])
+        head.index, head.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
+        index = head.plan.capacity * index_dtype(head.plan.layout).itemsize
+        _within(head.index, index, size, f"the list of {head.plan.capacity} blocks")
+        chunks = 2 * head.plan.slots * CHUNK_DTYPE.itemsize
+        _within(head.chunks, chunks, size, f"the list of {head.plan.slots} chunks")
+    return head
+
+
+def _plan(info: RunInfo, data: Mapping[str, Any]) -> Plan:
+    layout = Layout(
+        info=info,
+        rows=_count(data["rows"], 1),
+        packed=bool(data["packed"]),
+        values={str(name): _number_type(dtype) for name, dtype in data["values"].items()},
+        model={
+            str(name): (_number_type(dtype), tuple(map(_count, shape)))
+            for name, (dtype, shape) in data["model"].items()
+        },
+    )
+    columns = list(layout.columns())
+    for column, numbers in zip(columns, data["columns"], strict=True):
+        chunk, unit, slots, compression = numbers
+        column.chunk, column.unit = _count(chunk, 1), _count(unit, 1)
+        column.slots, column.compression = _count(slots), compression
+        if compression not in (None, "gzip", "lzf"):
+            raise ValueError(f"the compression {compression!r:.20}")
+        if column.items:
+            whole = compression is not None or column.chunk % column.items == 0
+            if not whole or column.unit > column.items or (compression and chunk != unit):
+                raise ValueError(f"chunks of {chunk} items in '{column.path}'")
+    return Plan(layout=layout, columns=columns, capacity=_count(data["capacity"]))
+
+
+def _check_info(info: RunInfo) -> None:
+    """Raise unless all that is computed with can be what it says it is."""
+    specs = {}
+    for spec in info.channels:
+        _number_type(spec.dtype)
+        if not isinstance(spec.name, str) or not spec.name or spec.name in specs:
+            raise ValueError(f"the channel {spec.name!r:.100}")
+        if not all(isinstance(size, int) and 0 <= size < _MOST for size in spec.shape):
+            raise ValueError(f"the shape of the channel '{spec.name:.100}'")
+        specs[spec.name] = spec
+    for spec in info.channels:
+        source = specs[spec.next_of] if spec.next_of else spec
+        if (source.dtype, source.shape) != (spec.dtype, spec.shape):
+            raise ValueError(f"the channel '{spec.name:.100}' is unlike '{spec.next_of:.100}'")
+    for env in info.envs:
+        if not isinstance(env, int) or not 0 <= env < 1 << 31:
+            raise ValueError(f"the environment {env!r:.20}")
+    _count(info.every, 1)
+    if not isinstance(info.step_dt, int | float) or not isinstance(info.about, dict):
+        raise ValueError("the duration of a step, or what is told about the run")
+
+
+def _number_type(dtype: Any) -> np.dtype:
+    found = np.dtype(dtype)
+    if found.kind not in _KINDS or found.itemsize > 16:
+        raise ValueError(f"the type {found!s:.50}")
+    return found
+
+
+def _count(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < _MOST:
+        raise ValueError(f"{value!r:.50} where a number is expected")
+    return value
+
+
+def _within(at: int, length: int, size: int, what: str) -> None:
+    if at + length > size:
+        raise DataError(f"is cut off: {what} would end at byte {at + length}, the file at {size}")

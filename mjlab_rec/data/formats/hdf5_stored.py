@@ -1,0 +1,321 @@
+"""What is stored in an HDF5 file of a run, read by place and compared with its checksums.
+
+Nothing is mapped into memory and no library walks the file, so that a file that gets shorter, or
+that was made to deceive, ends in an error that says so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mjlab_rec.data.formats.hdf5_head import END, PLACES
+from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
+from mjlab_rec.data.schema import DataError
+
+_DENSEST = 1100  # bytes that a compressed byte can stand for, in any compression
+_KEPT = 32 << 20  # bytes of values that a reader keeps because their neighbours are wanted soon
+
+
+class StoredFile:
+    """A file that is read by place, in any process that knows of it.
+
+    It stays open if it is to be kept so; else it is opened for each access, so that a run may have
+    more parts than a process may have open files.
+    """
+
+    def __init__(self, path: Path, keep: bool) -> None:
+        self.path = path
+        self._absolute = os.path.abspath(path)
+        self._descriptor: int | None = None
+        self._closed = False
+        descriptor = self._opened()
+        status = os.fstat(descriptor)
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise DataError(f"'{path}' is not a file.")
+        self._locators = self._some(descriptor, PLACES[0], END - PLACES[0])
+        if keep:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+
+    def read(self, at: int, size: int) -> bytes:
+        """Bytes from a place on."""
+        if at + size > self.size:
+            raise DataError(
+                f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes may"
+                " be whole."
+            )
+        if self._descriptor is not None:
+            return self._read(self._descriptor, at, size)
+        descriptor = self._opened()
+        try:
+            # They never change, and no two files have the same.
+            if self._some(descriptor, PLACES[0], END - PLACES[0]) != self._locators:
+                raise DataError(f"'{self.path}' was replaced since it was opened. Open it again.")
+            return self._read(descriptor, at, size)
+        finally:
+            os.close(descriptor)
+
+    def look_again(self) -> None:
+        """See how long the file has become meanwhile."""
+        self.size = os.stat(
+            self._absolute if self._descriptor is None else self._descriptor
+        ).st_size
+
+    def close(self) -> None:
+        """Release the file. May be called twice."""
+        self._closed = True
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _opened(self) -> int:
+        if self._closed:
+            raise DataError(f"'{self.path}' was closed. Open the recording again.")
+        try:
+            # Else something that only looks like a file could keep us waiting.
+            return os.open(self._absolute, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise DataError(f"Cannot open '{self.path}': {error.strerror}.") from error
+
+    def _read(self, descriptor: int, at: int, size: int) -> bytes:
+        content = self._some(descriptor, at, size)
+        while len(content) < size:
+            more = self._some(descriptor, at + len(content), size - len(content))
+            if not more:
+                raise DataError(
+                    f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes"
+                    " may be whole."
+                )
+            content += more
+        return content
+
+    def _some(self, descriptor: int, at: int, size: int) -> bytes:
+        """As many bytes as the system gives at once."""
+        try:
+            return os.pread(descriptor, size, at)
+        except OSError as error:
+            raise DataError(f"Cannot read '{self.path}': {error.strerror}.") from error
+
+
+class Kept:
+    """Values that were read and found to be right, until there are too many of them."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, np.ndarray] = {}
+        self._nbytes = 0
+
+    def get(self, key: Any) -> np.ndarray | None:
+        """What was kept, if it still is."""
+        return self._values.get(key)
+
+    def put(self, key: Any, values: np.ndarray) -> None:
+        """Keep values, and forget the oldest ones if need be."""
+        if values.nbytes > _KEPT // 4:
+            return
+        self._values[key] = values
+        self._nbytes += values.nbytes
+        while self._nbytes > _KEPT:
+            oldest = self._values.pop(next(iter(self._values)), None)
+            self._nbytes -= 0 if oldest is None else oldest.nbytes
+
+
+class Blocks(Protocol):
+    """What a column must know about the blocks of its file."""
+
+    file: StoredFile
+
+    def span(self, column: Column, block: int) -> tuple[int, int]:
+        """Number of a block's first item, and of its items."""
+        ...
+
+    def expected(self, column: Column, block: int) -> np.ndarray | None:
+        """Checksums of a block's units; None if they are not to be compared."""
+        ...
+
+    def damage(self, column: Column, block: int, first: int, count: int) -> str:
+        """A sentence that says that some items of a block are damaged."""
+        ...
+
+
+class StoredColumn:
+    """A column of a file, read in units: the items that share a checksum.
+
+    Args:
+        blocks: The blocks of the file.
+        column: What it is.
+        copies: Its entries in both copies of the file's list of chunks.
+        kept: Where values are kept.
+    """
+
+    def __init__(
+        self, blocks: Blocks, column: Column, copies: list[np.ndarray], kept: Kept
+    ) -> None:
+        self.column = column
+        self._blocks = blocks
+        self._file = blocks.file
+        self._kept = kept
+        # Zero where an entry is not what was written.
+        chunks = np.zeros_like(copies[0])
+        for copy in copies:
+            for slot, entry in enumerate(copy):
+                if chunk_check(entry.tobytes(), slot) == entry["check"]:
+                    chunks[slot] = entry
+        size, most = chunks["size"].astype(np.int64), column.chunk * column.nbytes
+        packed = (chunks["mask"] == 0) & (column.compression is not None)
+        possible = np.where(packed, _DENSEST * size >= most, size == most)
+        possible &= chunks["at"] < 1 << 60
+        self._at = np.where(possible, chunks["at"], 0).astype(np.int64)
+        self._size, self._packed = size, packed
+
+    def items(self, block: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some items of a block: an array that has them and maybe more, and their places in it.
+
+        The array must not be changed.
+        """
+        size = self.column.unit
+        if len(numbers) == 1:
+            unit, within = divmod(int(numbers[0]), size)
+            return self.unit(block, unit), np.array([within])
+        units, which = np.unique(numbers // size, return_inverse=True)
+        if 2 * len(units) > self.column.checks(self._blocks.span(self.column, block)[1]):
+            return self.block(block), numbers
+        values = [self.unit(block, unit) for unit in units.tolist()]
+        return np.concatenate(values), which * size + numbers % size
+
+    def unit(self, block: int, number: int) -> np.ndarray:
+        """Items of a block that share a checksum."""
+        key = self, block, number
+        values = self._kept.get(key)
+        if values is None:
+            first, (_, count) = number * self.column.unit, self._blocks.span(self.column, block)
+            values = self._some(block, first, min(self.column.unit, count - first))
+            self._kept.put(key, values)
+        return values
+
+    def block(self, block: int) -> np.ndarray:
+        """All items of a block."""
+        count = self._blocks.span(self.column, block)[1]
+        if not self.column.compression:
+            return self._some(block, 0, count)
+        starts = range(0, count, self.column.unit)
+        units = [self._some(block, at, min(self.column.unit, count - at)) for at in starts]
+        return np.concatenate(units)
+
+    def damages(self, block: int) -> list[str]:
+        """Read a block once more; a sentence for each unit that is damaged."""
+        found, (_, count) = [], self._blocks.span(self.column, block)
+        for first in range(0, count, self.column.unit):
+            try:
+                self._some(block, first, min(self.column.unit, count - first))
+            except DataError as error:
+                found.append(str(error))
+        return found
+
+    def ends(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Where blocks end in the file, by their first items and how many they have."""
+        column = self.column
+        if not len(self._at):
+            return np.zeros(len(first), np.int64)
+        if column.compression:
+            tiles = (self._at + self._size).reshape(-1, column.tiles).max(axis=1)
+            return tiles[np.minimum(first // column.items, len(tiles) - 1)]
+        last = np.maximum(first + count - 1, 0)
+        at = self._at[np.minimum(last // column.chunk, len(self._at) - 1)]
+        return np.where(count > 0, at + (last % column.chunk + 1) * column.nbytes, 0)
+
+    def _some(self, block: int, first: int, count: int) -> np.ndarray:
+        """Some items of a block, from the beginning of a unit on."""
+        column = self.column
+        if column.compression:
+            content = self._unpacked(block * column.tiles + first // column.unit)
+            content = content[: count * column.nbytes]
+        else:
+            content = self._content(self._blocks.span(column, block)[0] + first, count)
+        expected = self._blocks.expected(column, block)
+        if expected is not None:
+            size = column.unit * column.nbytes
+            view, unit = memoryview(content), first // column.unit
+            for number, at in enumerate(range(0, len(view), size), unit):
+                if zlib.crc32(view[at : at + size]) != expected[number]:
+                    start = number * column.unit
+                    told = min(column.unit, first + count - start)
+                    raise DataError(self._blocks.damage(column, block, start, told))
+        return np.frombuffer(content, column.dtype).reshape(count, *column.shape)
+
+    def _content(self, start: int, count: int) -> bytes:
+        """Items from a number on, from as many chunks as it takes."""
+        column, pieces = self.column, []
+        while count:
+            slot, within = divmod(start, column.chunk)
+            some = min(count, column.chunk - within)
+            at = self._place(slot) + within * column.nbytes
+            pieces.append(self._file.read(at, some * column.nbytes))
+            start, count = start + some, count - some
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _unpacked(self, slot: int) -> bytes:
+        wanted = self.column.chunk * self.column.nbytes
+        content = self._file.read(self._place(slot), int(self._size[slot]))
+        if self._packed[slot]:
+            unpack = _inflated if self.column.compression == "gzip" else _lzf
+            try:
+                content = unpack(content, wanted)
+            except (zlib.error, IndexError, ValueError):
+                content = b""
+        if len(content) != wanted:
+            raise DataError(
+                f"'{self._file.path}': chunk {slot} of '{self.column.path}' cannot be unpacked, so"
+                " it is damaged. Other episodes can be read."
+            )
+        return content
+
+    def _place(self, slot: int) -> int:
+        """Where a chunk lies."""
+        at = int(self._at[slot]) if slot < len(self._at) else 0
+        if not at:
+            raise DataError(
+                f"'{self._file.path}': where chunk {slot} of '{self.column.path}' lies is damaged."
+                " Other episodes can be read."
+            )
+        return at
+
+
+def _inflated(content: bytes, size: int) -> bytes:
+    """Unpack what zlib packed, but not more than a byte too much."""
+    return zlib.decompressobj().decompress(content, size + 1)
+
+
+def _lzf(content: bytes, size: int) -> bytes:
+    """Unpack what LZF packed, but not much more than `size` bytes."""
+    out = bytearray()
+    at, end = 0, len(content)
+    while at < end and len(out) <= size:
+        control = content[at]
+        at += 1
+        if control < 32:  # bytes as they are, one more than this
+            out += content[at : at + control + 1]
+            at += control + 1
+            continue
+        length = control >> 5  # what was there before, once more
+        if length == 7:
+            length += content[at]
+            at += 1
+        start = len(out) - ((control & 31) << 8) - content[at] - 1
+        at += 1
+        length += 2
+        if start < 0:
+            raise ValueError("It refers to what comes before its beginning.")
+        piece = out[start : start + length]
+        while len(piece) < length:
+            piece += piece[: length - len(piece)]
+        out += piece
+    return bytes(out)

@@ -1,0 +1,217 @@
+"""A damaged recording in HDF5 never gives a wrong value: it is refused, and the rest is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_worlds import same
+from test_data_crash import make_blocks
+from test_data_hdf5 import World, as_episode, make_info
+
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.formats.hdf5 import Hdf5Reader, Hdf5Writer
+from mjlab_rec.data.schema import DataError
+
+LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # for all that can be tried, not some of it
+FLIPS = 1000 if LONG else 50
+KINDS = pytest.mark.parametrize("kind", ["blocks", "gzip", "lzf", "episodes", "parts"])
+
+
+def record(path: Path, kind: str, count: int = 9) -> list[Path]:
+    """A short recording with all that there may be in one."""
+    options = WriterOptions(path=str(path), block_rows=8)
+    if kind in ("gzip", "lzf"):
+        options.compression = kind
+    writer = Hdf5Writer(make_info(), options)
+    if kind == "parts":
+        writer.options.roll_over_bytes = 150_000
+    if kind == "episodes":
+        world = World(make_info(), rows=8, seed=3)
+        for _ in range(30):
+            world.block(p_end=0.05)
+        for log in [log for log in world.episodes() if log.ended][:20]:
+            writer.write_episode(as_episode(log))
+    else:
+        for block in make_blocks(5 if kind == "parts" else count, p_end=0.1):
+            writer.write(block)
+    writer.close()
+    return writer.files
+
+
+@dataclass
+class Known:
+    """All that can be read of a recording."""
+
+    rows: dict[tuple[int, int], dict[str, Any]]
+    arrays: dict[tuple[int, int], dict[str, np.ndarray]]
+    models: dict[tuple[int, int], dict[str, np.ndarray]]
+    attachments: dict[str, bytes]
+    finished: bool
+
+
+def read(reader: Hdf5Reader) -> Known:
+    """What can be read; episodes that are refused have no arrays, or no model."""
+    names = ["step", *(spec.name for spec in reader.info.channels)]
+    known = Known({}, {}, {}, reader.info.attachments, reader.finished)
+    for index, row in enumerate(reader.episodes.iter_rows(named=True)):
+        key = row["env"], row["number"]
+        known.rows[key] = {
+            name: "nan" if value is not None and value != value else value
+            for name, value in row.items()
+        }
+        try:
+            known.arrays[key] = reader.read(index, names)
+        except DataError:
+            pass
+        try:
+            known.models[key] = reader.model(index)
+        except DataError:
+            pass
+    return known
+
+
+def check(found: Known, truth: Known, told: list[str]) -> None:
+    """What is found is true, and what is missing has been told."""
+    assert found.rows.keys() <= truth.rows.keys()
+    for key, arrays in found.arrays.items():
+        assert found.rows[key] == truth.rows[key]
+        assert all(same(arrays[name], truth.arrays[key][name]) for name in truth.arrays[key])
+    for key, model in found.models.items():
+        if key in found.arrays:
+            assert model.keys() == truth.models[key].keys()
+            assert all(same(model[name], truth.models[key][name]) for name in model)
+    whole = found.arrays.keys() == found.models.keys() == truth.rows.keys()
+    whole = whole and found.attachments == truth.attachments and found.finished == truth.finished
+    assert whole or told
+    assert found.attachments.items() <= truth.attachments.items()
+
+
+@KINDS
+def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path):
+    whole, hurt = tmp_path / "whole.h5", tmp_path / "hurt.h5"
+    files = record(whole, kind)
+    reader = Hdf5Reader(whole)
+    truth = read(reader)
+    assert reader.verify() == [] and reader.finished
+    reader.close()
+    copies = [hurt.with_name(file.name.replace("whole", "hurt")) for file in files]
+    for file, copy in zip(files, copies, strict=True):
+        shutil.copy(file, copy)
+    rng = np.random.default_rng(FLIPS)
+    lost = refused = noticed = 0
+    used = {copy: np.flatnonzero(np.fromfile(copy, np.uint8)) for copy in copies}
+    for number in range(FLIPS):
+        copy = copies[int(rng.integers(len(copies)))]
+        at, bit = int(rng.integers(copy.stat().st_size)), 1 << int(rng.integers(8))
+        if number % 4:  # Most of a short file is room for more.
+            at = int(rng.choice(used[copy]))
+        with open(copy, "r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ bit]))
+        reader = Hdf5Reader(hurt)
+        found, told = read(reader), reader.verify()
+        reader.close()
+        with open(copy, "r+b") as file:
+            file.seek(at)
+            file.write(bytes([byte]))
+        check(found, truth, told)
+        assert all("hurt" in sentence for sentence in told)
+        noticed += bool(told)
+        lost += len(truth.rows) - len(found.rows)
+        refused += len(found.rows) - len(found.arrays)
+    assert noticed > FLIPS // 5
+    assert lost + refused < 0.2 * FLIPS * len(truth.rows)  # The rest can be read.
+
+
+@KINDS
+def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, caplog):
+    path = tmp_path / "a.h5"
+    (*_, last) = record(path, kind, count=20)
+    reader = Hdf5Reader(path)
+    truth, rows = read(reader), reader.episodes["rows"].sum()
+    reader.close()
+    content, counts = last.read_bytes(), []
+    step = 4096 if LONG else max(4096, len(content) // 20 // 4096 * 4096)
+    for size in (*range(0, len(content), step), len(content)):
+        last.write_bytes(content[:size])
+        caplog.clear()
+        try:
+            reader = Hdf5Reader(path)
+        except DataError as error:
+            assert str(last) in str(error) or "a.h5" in str(error)
+            continue
+        told = reader.verify()
+        counts.append(reader.episodes["rows"].sum())
+        assert told == [] or caplog.text
+        assert told or counts[-1] == rows
+        names = ["step", "obs/actor", "next_obs/actor"]
+        for index, row in enumerate(reader.episodes.iter_rows(named=True)):
+            key = row["env"], row["number"]
+            try:
+                arrays = reader.read(index, names)
+            except DataError as error:  # A block that brought no end may be there, but none before.
+                assert "was cut off" in str(error)
+                continue
+            for name in names:
+                assert same(arrays[name], truth.arrays[key][name][: row["rows"]])
+        reader.close()
+    assert counts == sorted(counts) and len(set(counts)) > 1 and counts[-1] == rows
+
+
+def test_a_file_that_gets_shorter_while_it_is_open_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    record(path, "blocks", count=40)
+    reader = Hdf5Reader(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match="a.h5' ends before byte .* it was cut off"):
+        for index in range(len(reader.episodes)):
+            reader.read(index, ["action"])
+    assert any("cut off" in sentence for sentence in reader.verify())
+    reader.close()
+
+
+def test_a_damaged_value_is_named_and_can_be_read_without_the_check(tmp_path):
+    path = tmp_path / "a.h5"
+    record(path, "blocks", count=3)
+    reader = Hdf5Reader(path)
+    (index,) = np.flatnonzero((reader.episodes["env"] == 20) & (reader.episodes["start"] == 100))
+    value = reader.read(int(index), ["action"])["action"]
+    reader.close()
+    content = path.read_bytes()
+    assert content.count(value[:3].tobytes()) == 1
+    path.write_bytes(content.replace(value[:3].tobytes(), (value[:3] * 0 + 5).tobytes()))
+    reader = Hdf5Reader(path)
+    told = r"a.h5', block 0 \(8 rows, control steps 100 to 107\): 'blocks/action' of environments"
+    with pytest.raises(DataError, match=told):
+        reader.read(int(index), ["reward", "action"])
+    reader.read(int(index), ["reward"])
+    assert len(reader.verify()) == 1
+    reader.close()
+    reader = Hdf5Reader(path, check=False)
+    assert (reader.read(int(index), ["action"])["action"][:3] == 5).all()
+    assert len(reader.verify()) == 1
+    reader.close()
+
+
+def test_a_part_that_is_missing_is_told_and_what_went_through_it_is_refused(tmp_path, caplog):
+    path = tmp_path / "a.h5"
+    files = record(path, "parts")
+    reader = Hdf5Reader(path)
+    truth = read(reader)
+    reader.close()
+    assert len(files) > 3
+    files[1].unlink()
+    reader = Hdf5Reader(path)
+    found, told = read(reader), reader.verify()
+    reader.close()
+    check(found, truth, told)
+    assert 0 < len(found.arrays) < len(found.rows) < len(truth.rows)
+    assert told == [f"Before '{files[2]}', part 1 of the run is missing."]
