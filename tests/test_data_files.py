@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mjlab_rec.data.files import Claim, parts, sidecar
+from mjlab_rec.data.files import Claim, being_written, local_path, parts, sidecar
 from mjlab_rec.data.schema import DataError
 
 
@@ -116,3 +119,76 @@ def test_two_recorders_never_share_a_path(tmp_path):
     Claim(tmp_path / "rollout_1.h5", "error").release()
     Claim(tmp_path / "rollout.h5", "error").release()
     assert list(tmp_path.iterdir()) == []
+
+
+# -- paths -----------------------------------------------------------------------------------------
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    claim = Claim("~/runs/rollout.h5", "error")
+    assert claim.path == tmp_path / "runs" / "rollout.h5"
+    assert local_path("~/runs") == tmp_path / "runs"
+    assert being_written(local_path("~/runs/rollout.h5"))
+    claim.release()
+    with pytest.raises(DataError, match="not known which folder '~no_such_user/a.h5' means"):
+        Claim("~no_such_user/a.h5", "error")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b.h5", "has a NUL character"),
+        ("x" * 300 + ".h5", "Cannot record to .*: File name too long"),
+        ("", "No path was given"),
+        (".", "Cannot record to '.': give it a name"),
+        ("/", "Cannot record to '/': give it a name"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["error", "number"])
+def test_a_path_that_cannot_be_is_refused(name, message, choice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        Claim(name, choice)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("choice", ["error", "overwrite", "append"])
+def test_pipes_and_devices_are_never_replaced(choice, tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(DataError, match="pipe.h5' is a named pipe, but a recording is a file"):
+        Claim(tmp_path / "pipe.h5", choice)
+    (tmp_path / "null.h5").symlink_to("/dev/null")
+    with pytest.raises(DataError, match="null.h5' is a device"):
+        Claim(tmp_path / "null.h5", choice)
+    os.mkfifo(tmp_path / "a.part001.h5")
+    with pytest.raises(DataError, match="a.part001.h5' is a named pipe"):
+        Claim(tmp_path / "a.h5", choice)
+    assert stat.S_ISFIFO((tmp_path / "pipe.h5").stat().st_mode)
+    assert (tmp_path / "null.h5").is_symlink()
+
+
+def test_whether_a_path_is_being_written_is_known_here_and_elsewhere(tmp_path):
+    path = tmp_path / "rollout.h5"
+    (tmp_path / ".rollout.h5.lock").touch()  # as a kill leaves it
+    assert not being_written(path)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from mjlab_rec.data.files import being_written\n"
+        "print(being_written(Path(sys.argv[1])))"
+    )
+
+    def asked_elsewhere() -> str:
+        ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+        return ran.stdout.strip()
+
+    claim = Claim(path, "error")
+    assert being_written(path)
+    assert asked_elsewhere() == "True"
+    with pytest.raises(DataError, match="another recorder of this process"):
+        Claim(path, "error")
+    assert asked_elsewhere() == "True"  # Asking here did not cost the lock.
+    claim.release()
+    assert not being_written(path)
+    assert asked_elsewhere() == "False"
+    assert not being_written(Path("/"))

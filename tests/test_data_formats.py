@@ -14,7 +14,7 @@ import pytest
 from data_worlds import LoggedEpisode, World, same
 
 from mjlab_rec.data.episodes import EpisodeAssembler
-from mjlab_rec.data.formats import WRITERS, writer_class
+from mjlab_rec.data.formats import formats, writer_class
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Writer, WriterOptions
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
@@ -659,7 +659,7 @@ def test_gaps_that_the_writer_is_told_of_are_kept(name, tmp_path):
 
 
 def test_writers_are_found_by_name_and_an_unknown_one_gets_a_suggestion():
-    assert {name for name in WRITERS} >= {"csv", "npz", "parquet"}
+    assert {f.name for f in formats()} >= {"csv", "npz", "parquet"}
     with pytest.raises(ValueError, match="Unknown format 'parket'. Did you mean 'parquet'"):
         writer_class("parket")
 

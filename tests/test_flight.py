@@ -290,7 +290,8 @@ def test_what_happens_in_a_pause_is_not_pasted_together(tmp_path):
         folder = dumped(env)
     with open_rollouts(folder / "rollout.npz") as rollouts:
         steps = [episode["step"].tolist() for episode in rollouts]
-    assert steps == [[3, 4], [3], [0], [3, 4], [3, 4]]  # Environment 1 ended with step 4.
+    # Environment 1 ended with step 4.
+    assert steps == [[2, 3, 4], [2, 3], [0], [2, 3, 4], [2, 3, 4]]
 
 
 def test_recording_leaves_the_rollout_as_it_was(tmp_path):

@@ -108,7 +108,7 @@ def test_every_module_belongs_to_a_layer():
         ("mjlab_rec.managers.base", "from mjlab_rec import envs"),
         ("mjlab_rec.envs.mdp.rewards", "from mjlab_rec.envs import ManagerBasedRlEnv"),
         ("mjlab_rec.managers.base", "from ..envs import mdp"),
-        ("mjlab_rec.data.writer", "import warp.types"),
+        ("mjlab_rec.data.worker", "import warp.types"),
         ("mjlab_rec.recorders.csv", "from mjlab_rec.envs import ManagerBasedRlEnv"),
         ("mjlab_rec.sim.engine", "if TYPE_CHECKING:\n    pass\nelse:\n    import tasks.cartpole"),
     ],

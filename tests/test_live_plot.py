@@ -21,18 +21,17 @@ from worlds import actions, cart_cfg, shaky
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import Channel
-from mjlab_rec.recorders.drawer import Drawer
 from mjlab_rec.recorders.live_plot import panels as panels_of
-from mjlab_rec.recorders.live_plot.cfg import (
+from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg
+from mjlab_rec.recorders.live_plot.figure import PlotFigure
+from mjlab_rec.recorders.live_plot.panels import Frame, Panel
+from mjlab_rec.recorders.live_plot.plots import (
     DEFAULT_PLOTS,
     ImageCfg,
     LinesCfg,
-    LivePlotRecorderCfg,
     VectorsCfg,
     flat_plots,
 )
-from mjlab_rec.recorders.live_plot.figure import PlotFigure
-from mjlab_rec.recorders.live_plot.panels import Frame, Panel
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 from mjlab_rec.recorders.presets import PRESETS, load_preset
 from mjlab_rec.recorders.progress import progress
@@ -375,33 +374,6 @@ def test_a_backend_that_hangs_never_holds_up_a_step_and_the_latest_wins():
         # The first picture is still that of its moment, though the ring went on.
         assert len(gate.frames) == 2 and gate.frames[0].contents[0]["x"].tolist() == [0.0]
         assert recorder(env).dropped_rows == 0
-
-
-def test_pictures_come_at_most_so_often_by_an_injected_clock():
-    now, waits, drawn = [100.0], [], []
-    ready = threading.Event()
-
-    def draw(item, final):
-        now[0] += 0.01 if item == "a" else 0.5
-        drawn.append(item)
-
-    def wait(event, seconds):
-        waits.append(seconds)
-        ready.set()
-        return event.wait(WAIT_S)
-
-    drawer = Drawer("plot", draw, lambda: drawn.append("end"), 10.0, 1, lambda: now[0], wait)
-    assert drawer.ready()
-    drawer.submit("a")
-    assert ready.wait(WAIT_S)
-    assert not drawer.ready()  # It was drawn, but the next one is not due.
-    drawer.draw_now("b")  # Somebody waits for this one, so it does not wait for its time.
-    assert waits == [pytest.approx(0.09)] and drawn == ["a", "b"]
-    assert drawer.ready()
-    drawer.submit("c")  # Took longer than the time between two.
-    drawer.finish()
-    drawer.finish()
-    assert drawn == ["a", "b", "c", "end"] and len(waits) == 1
 
 
 def test_a_video_stays_in_time_where_drawing_cannot_keep_up():

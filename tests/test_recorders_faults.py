@@ -103,7 +103,7 @@ def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
         for k, action in enumerate(actions(31)):
             if k == 13:
                 gate.open()
-                while term._staging._free.empty():
+                while term._store._free.empty():
                     pass
             log.step(action)
         assert term.stalled_s == 0
@@ -153,7 +153,7 @@ def failing(after: int):
     return Recorder
 
 
-@pytest.mark.parametrize("overflow", ["block", "drop", "error"])
+@pytest.mark.parametrize("overflow", ["block", "error"])
 def test_an_error_of_the_writer_comes_back_in_the_next_hook_and_in_close(overflow):
     cfg = MemoryRecorderCfg(
         func=failing(after=2), channels=ASKED, block_steps=2, num_blocks=3, overflow=overflow
@@ -172,6 +172,59 @@ def test_an_error_of_the_writer_comes_back_in_the_next_hook_and_in_close(overflo
         env.close()
     assert group.group_contains(DataError, match="No space left on device")
     env.close()  # Nothing is left to do.
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop"])
+def test_recording_goes_on_once_the_disk_has_room_again(overflow, caplog):
+    """What could not be written is a gap; all that is written is true."""
+    full = threading.Event()
+
+    class Disk(MemoryWriter):
+        def write(self, block):
+            if full.is_set():
+                raise OSError(28, "No space left on device")
+            super().write(block)
+
+    class Recorder(MemoryRecorder):
+        def writer(self):
+            return Disk
+
+    cfg = MemoryRecorderCfg(func=Recorder, channels=ASKED, block_steps=2, overflow=overflow)
+    env = make(cfg)
+    log, failures = StepLog(env, state=False), 0
+    log.reset()
+    for k, action in enumerate(actions(60)):
+        (full.set if k == 20 else full.clear if k == 40 else bool)()
+        try:
+            log.step(action)
+        except DataError as error:
+            assert "No space left on device" in str(error)
+            failures += 1
+            env.reset()
+            log.reset()
+        env.recorder_manager.get_term("log")._store._thread.wait()
+    term = env.recorder_manager.get_term("log")
+    if overflow == "block":
+        assert failures > 2
+        with pytest.raises(ExceptionGroup) as group:
+            env.close()
+        assert group.group_contains(DataError, match="No space left on device")
+    else:
+        assert failures == 0
+        env.close()
+        assert caplog.text.count("Rows are dropped until it works again") == 1
+    rollouts, seen = term.rollouts, set()
+    assert 0 < rollouts.gaps <= term.dropped_rows
+    for i, row in enumerate(rollouts.episodes.iter_rows(named=True)):
+        arrays = rollouts[i]
+        began = row["start"] - int(arrays["step"][0])
+        (episode,) = [e for e in log.episodes[row["env"]] if e.start == began and e.rows]
+        for at, step in enumerate(arrays["step"].tolist()):
+            seen.add(began + step)
+            for name in CHANNELS:
+                np.testing.assert_array_equal(arrays[name][at], episode.rows[step][name])
+    assert seen >= set(range(18)) | set(range(48, 58))
+    assert not seen & set(range(24, 38))
 
 
 def test_a_step_that_fails_leaves_no_trace_in_the_rows():

@@ -120,7 +120,7 @@ def strict():
 def recorded(tmp_path, steps=30, num_envs=4, cfg=None, then=None, **fields):
     """Run with a recorder and a log of the truth; returns the file read, the log and the model."""
     path = tmp_path / "run.rrd"
-    rec = RerunRecorderCfg(**{"path": str(path), "chunk_steps": 8, **fields})
+    rec = RerunRecorderCfg(**{"path": str(path), "block_steps": 8, **fields})
     cfg = cfg or zoo_cfg(num_envs)
     cfg.recorders = {"truth": RecorderTermCfg(func=TruePoses), "rerun": rec}
     with ManagerBasedRlEnv(cfg) as env:
@@ -281,7 +281,7 @@ def test_sizes_and_colours_of_worlds_are_written_when_they_change(tmp_path):
     def ball(env):
         return env.sim.mj_model.geom("robot/ball").id
 
-    file, truth, _ = recorded(tmp_path, cfg=zoo_cfg(events=events), then=note, chunk_steps=2)
+    file, truth, _ = recorded(tmp_path, cfg=zoo_cfg(events=events), then=note, block_steps=2)
     sizes, steps, _ = file[geom_path("ball")].column("Ellipsoids3D:half_sizes")
     # Between steps k and k + 1 worlds have what the frame of step k + 1 shows.
     changed = [k + 1 for k in range(30) if k == 0 or seen[k] != seen[k - 1]]
@@ -622,7 +622,7 @@ def test_the_file_can_be_read_after_a_kill(tmp_path):
         sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from test_rerun import actions, zoo_cfg, ManagerBasedRlEnv, RerunRecorderCfg
         path = {str(tmp_path / "run.rrd")!r}
-        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, chunk_steps=8)}})
+        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, block_steps=8)}})
         env = ManagerBasedRlEnv(cfg)
         env.reset()
         for k, action in enumerate(actions(27)):
@@ -652,7 +652,7 @@ def test_recording_changes_no_bit_of_the_rollout(tmp_path, contacts):
                 trace += [obs["actor"], *rest[:3], env.sim.get_state().clone()]
         return [value.clone() for value in trace]
 
-    rec = RerunRecorderCfg(path=str(tmp_path / "a.rrd"), contacts=contacts, chunk_steps=4)
+    rec = RerunRecorderCfg(path=str(tmp_path / "a.rrd"), contacts=contacts, block_steps=4)
     triggered = RerunRecorderCfg(path=str(tmp_path / "b.rrd"), trigger="every_n_episodes(2)")
     with_it, without = run({"a": rec, "b": triggered}), run({})
     assert all(torch.equal(a, b) for a, b in zip(with_it, without, strict=True))
@@ -760,7 +760,7 @@ def test_recording_goes_on_if_somebody_closes_the_viewer(tmp_path, caplog):
         if k == 15:
             term._viewers[0].close()
 
-    file, *_ = recorded(tmp_path, steps=40, serve=True, web_port=19490, then=close, chunk_steps=2)
+    file, *_ = recorded(tmp_path, steps=40, serve=True, web_port=19490, then=close, block_steps=2)
     _, _, steps, _ = poses_of(file[geom_path("ball")])
     assert steps == list(range(1, 41))
     assert [r.getMessage()[:26] for r in caplog.records if r.levelname == "WARNING"] == [
@@ -801,7 +801,7 @@ def test_a_viewer_that_is_not_there_is_said_before_the_run():
         ({"path": ""}, "nowhere to write to"),
         ({"recording_stream": object()}, "must not be set"),
         ({"if_exists": "append"}, "if_exists is 'append'"),
-        ({"chunk_steps": 0}, "chunk_steps must be at least 1"),
+        ({"block_steps": 0}, "block_steps must be at least 1"),
         ({"spacing_m": -1.0}, "spacing_m must not be negative"),
         ({"channels": "reward"}, "is a text"),
         ({"every": 0}, "RerunRecorderCfg.every must be at least 1"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +49,8 @@ class Batches:
         self._device = torch.device(device)
         self._memory_bytes = memory_bytes
         self._epoch = 0
-        self._chosen, self._starts = _starts(rollouts, length, stride, episodes)
+        self._chosen, counts, self._starts = _items(rollouts, length, stride, episodes)
+        self._bounds = np.append(0, np.cumsum(counts))  # of each chosen episode's items
         specs = rollouts.channels
         sizes = [specs[name].nbytes if name in specs else 4 for name in self.channels]
         self._row_bytes = sum(sizes)
@@ -61,7 +61,7 @@ class Batches:
     @property
     def items(self) -> int:
         """Rows or windows per pass."""
-        return sum(map(len, self._starts))
+        return len(self._starts)
 
     def __len__(self) -> int:
         batches = self.items / self._batch_size
@@ -134,7 +134,9 @@ class Batches:
             arrays = self._rollouts.read(int(self._chosen[episode]), self.channels)
             for name, array in arrays.items():
                 rows[name][offsets[i] : offsets[i + 1]] = array
-        starts = np.concatenate([self._starts[e] + offsets[i] for i, e in enumerate(episodes)])
+        counts = np.diff(self._bounds)[episodes]
+        at = np.repeat(self._bounds[episodes], counts) + _ranges(counts)
+        starts = self._starts[at] + np.repeat(offsets[:-1], counts)
         return (
             {name: torch.from_numpy(array).to(self._device) for name, array in rows.items()},
             torch.from_numpy(starts).to(self._device),
@@ -155,8 +157,9 @@ class Batches:
 class RolloutDataset(Dataset):
     """Rows or windows by number, for ``torch.utils.data.DataLoader``.
 
-    Each process opens the recording for itself, so it may be passed to workers. An episode is read
-    whole for an item of it, and kept until an item of another is wanted.
+    It may be passed to other processes: one that was forked reads with what its parent has opened,
+    another opens the recording for itself. An episode is read whole for an item of it, and kept
+    until an item of another is wanted.
     """
 
     def __init__(
@@ -168,11 +171,11 @@ class RolloutDataset(Dataset):
     ) -> None:
         self.channels = rollouts.names(channels)
         self.path: Path | None = rollouts.path
-        chosen, starts = _starts(rollouts, length, stride, None)
+        chosen, counts, self._start = _items(rollouts, length, stride, None)
         self._length = length
-        self._episode = np.repeat(chosen, [len(s) for s in starts])
-        self._start = np.concatenate([np.empty(0, np.int64), *starts])
-        self._opened: tuple[int, Rollouts] | None = (os.getpid(), rollouts)
+        self._episode = np.repeat(chosen, counts)
+        self._check = rollouts.checked
+        self._rollouts: Rollouts | None = rollouts
         self._latest: tuple[int, dict[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
@@ -183,7 +186,10 @@ class RolloutDataset(Dataset):
             raise IndexError(f"There is no item {index}: there are {len(self)}.")
         episode, start = int(self._episode[index]), int(self._start[index])
         if self._latest is None or self._latest[0] != episode:
-            self._latest = episode, self._rollouts().read(episode, self.channels)
+            if self._rollouts is None:
+                assert self.path is not None
+                self._rollouts = open_rollouts(self.path, self._check)
+            self._latest = episode, self._rollouts.read(episode, self.channels)
         rows = start if self._length is None else slice(start, start + self._length)
         # Copies, because the tensors may outlive the episode, and so that nothing is shared.
         return {name: torch.tensor(a[rows]) for name, a in self._latest[1].items()}
@@ -194,22 +200,17 @@ class RolloutDataset(Dataset):
                 "A recording in memory cannot be passed to another process. Write it to a file,"
                 " or use num_workers=0."
             )
-        return {**self.__dict__, "_opened": None, "_latest": None}
-
-    def _rollouts(self) -> Rollouts:
-        """The recording as this process opened it; what is in memory only is in every fork."""
-        process, rollouts = self._opened or (-1, None)
-        if rollouts is None or (process != os.getpid() and self.path is not None):
-            assert self.path is not None
-            rollouts = open_rollouts(self.path)
-            self._opened = os.getpid(), rollouts
-        return rollouts
+        return {**self.__dict__, "_rollouts": None, "_latest": None}
 
 
-def _starts(
+def _items(
     rollouts: Rollouts, length: int | None, stride: int, episodes: Sequence[int] | None
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The episodes that are wanted, and the rows in each at which an item begins."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The E episodes that are wanted, how many items each has, and the row where each item begins.
+
+    Returns:
+        Episodes (E,), counts (E,), and rows (sum of counts,), counted from each episode's first.
+    """
     if length is not None and length < 1:
         raise ValueError(f"length must be at least 1, got {length}.")
     if stride < 1:
@@ -218,18 +219,31 @@ def _starts(
     chosen = np.arange(count) if episodes is None else np.array(list(episodes), np.int64)
     if len(chosen) and not (0 <= chosen.min() and chosen.max() < count):
         raise IndexError(f"Episodes are numbered from 0 to {count - 1}, got {chosen.tolist()}.")
-    rows = rollouts.episodes["rows"].to_numpy()
-    if length is None or length == 1:
-        return chosen, [np.arange(0, rows[episode], stride, dtype=np.int64) for episode in chosen]
-    starts = []
-    for episode in chosen:
-        step = rollouts.read(int(episode), ["step"])["step"].astype(np.int64)
+    length = length or 1
+    table = rollouts.episodes
+    rows = table["rows"].to_numpy()[chosen].astype(np.int64)
+    counts = np.maximum(0, (rows - length) // stride + 1)
+    if length == 1:
+        return chosen, counts, stride * _ranges(counts)
+    # Only where rows are missing may a window lead over a hole.
+    partial = table["partial"].fill_null(True).to_numpy()[chosen]
+    pieces = {}
+    for i in np.flatnonzero(partial & (counts > 0)):
+        step = rollouts.read(int(chosen[i]), ["step"])["step"].astype(np.int64)
         # Windows count from the first row behind a hole, as from that of an episode.
         holes = np.flatnonzero(np.diff(step) != rollouts.info.every) + 1
-        bounds = np.concatenate([[0], holes, [len(step)]])
-        pieces = [
-            np.arange(first, last - length + 1, stride, dtype=np.int64)
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
-        starts.append(np.concatenate(pieces))
-    return chosen, starts
+        first = np.append(0, holes)
+        each = np.maximum(0, (np.diff(np.append(first, len(step))) - length) // stride + 1)
+        pieces[i] = np.repeat(first, each) + stride * _ranges(each)
+        counts[i] = len(pieces[i])
+    starts = stride * _ranges(counts)
+    bounds = np.append(0, np.cumsum(counts))
+    for i, piece in pieces.items():
+        starts[bounds[i] : bounds[i + 1]] = piece
+    return chosen, counts, starts
+
+
+def _ranges(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... up to each count, one after another."""
+    after = np.cumsum(counts)
+    return np.arange(after[-1] if len(after) else 0) - np.repeat(after - counts, counts)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import threading
 from pathlib import Path
 from typing import Literal, get_args
@@ -37,6 +38,49 @@ def parts(path: Path) -> list[Path]:
 def sidecar(path: Path) -> Path:
     """Where a format that cannot describe itself says what a run is: rollout.csv.json."""
     return path.with_name(f"{path.name}.json")
+
+
+def local_path(path: str | Path) -> Path:
+    """A path as the file system takes it, with ``~`` for the home folder."""
+    text = os.fspath(path)
+    if "\0" in text:
+        raise DataError(
+            f"The path {text!r} has a NUL character in it, which no file name may have."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"It is not known which folder '{path}' means: {error}") from error
+
+
+def check_kind(path: Path) -> None:
+    """Raise if there is something at a path that is neither file nor folder, such as a device."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise DataError(f"'{path}' is a {kind}, but a recording is a file or a folder.")
+
+
+def being_written(path: Path) -> bool:
+    """Whether a recorder, of this process or of another, writes a recording at a path now."""
+    if not path.name:
+        return False
+    # Closing a file gives up all of this process's locks on it, so nobody may take one meanwhile.
+    with _guard:
+        if _key(path) in _claimed:
+            return True
+        try:
+            descriptor = os.open(_hidden(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(path: str | Path) -> None:
@@ -70,7 +114,9 @@ class Claim:
             )
         self.folder = folder
         self._mark = mark  # the file in a folder that says that it is a recording
-        self.path = Path(path)
+        self.path = local_path(path)
+        if not self.path.name:
+            raise DataError(f"Cannot record to '{path}': give it a name.")
         self._lock: int | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +187,8 @@ class Claim:
         path = self.path
         if not self._exists():
             return
+        for there in filter(os.path.exists, [path] if self.folder else parts(path)):
+            check_kind(there)
         if self.folder != path.is_dir() and os.path.lexists(path):
             is_kind, needs = ("file", "folder") if self.folder else ("folder", "file")
             raise DataError(f"'{path}' is a {is_kind}, but this format writes a {needs}.")

@@ -35,6 +35,9 @@ class Pipeline:
         max_episodes: int | None = None,
     ) -> None:
         self.episodes = 0
+        """Episodes that were kept, or that ended if all are kept."""
+        self.rows = 0
+        """Rows that were written, of all environments together."""
         self._keep = keep
         self._max_episodes = max_episodes
         self._assembler = EpisodeAssembler(info) if by_episode or keep != "all" else None
@@ -72,6 +75,7 @@ class Pipeline:
         if self._assembler is None:
             self.episodes += len(block.ends)
             self._writers[0].write(block)
+            self.rows += block.rows * block.lanes
         else:
             for episode in self._assembler.add(block):
                 self._write_episode(episode)
@@ -93,9 +97,10 @@ class Pipeline:
             return
         if self._keep == "failed" and success:
             return
-        self.episodes += 1
         failed = self._keep == "separate" and not success
         self._writers[failed].write_episode(episode)
+        self.episodes += 1
+        self.rows += episode.rows
 
     def _close_writers(self) -> None:
         errors = []

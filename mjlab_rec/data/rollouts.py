@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mjlab_rec.data.files import META, parts
+from mjlab_rec.data.files import being_written, local_path, parts
+from mjlab_rec.data.formats.registry import Format, formats, known_formats, recognise
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.tables import format_table
@@ -23,30 +23,31 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 1 << 30
 
-# Loaded on first use: h5py and polars take a while to import.
-_READERS = {
-    "csv": "csv:CsvReader",
-    "hdf5": "hdf5:Hdf5Reader",
-    "npz": "npz:NpzReader",
-    "parquet": "parquet:ParquetReader",
-    "robomimic": "robomimic:RobomimicReader",
-}
-_SUFFIXES = {".csv": "csv", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5"}
-_POSSIBLE = (
-    "A recording is a .h5 (also in robomimic's or Isaac Lab's layout), .csv or .npz file, or a"
-    " folder that a recorder wrote as npz or parquet."
-)
 
-
-def open_rollouts(path: str | Path) -> Rollouts:
+def open_rollouts(path: str | Path, check: bool = True) -> Rollouts:
     """Open a recording by its path, whatever its format and number of parts.
 
     It may still be in the making, or left by a process that was killed: what is there is read.
+
+    Args:
+        path: A file, one of numbered parts without its number, or a folder. ``~`` is the home
+            folder.
+        check: Compare all that is read with the checksums that were stored with it, and raise
+            DataError for what is damaged. Without it reading is a little faster.
     """
-    path = Path(path)
-    module, _, name = _READERS[_format(path)].partition(":")
-    reader = getattr(importlib.import_module(f"mjlab_rec.data.formats.{module}"), name)
-    return Rollouts(reader(path), path)
+    path = local_path(path)
+    try:
+        return Rollouts(_format(path).open(path, check), path)
+    except (DataError, OSError) as error:
+        told = str(error)
+        if isinstance(error, OSError):
+            told = f"Cannot open '{path}': {error.strerror or error}."
+        if being_written(path):
+            told = (
+                f"'{path}' is being written now, and nothing in it can be read yet. Wait until its"
+                f" recorder has written something, or call the recorder's flush(). ({told})"
+            )
+        raise DataError(told) from error
 
 
 class Rollouts:
@@ -88,6 +89,16 @@ class Rollouts:
     def gaps(self) -> int:
         """Rows that were dropped because the disk was too slow."""
         return self._reader.gaps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recording was closed; else it is being written, or was left by a kill."""
+        return self._reader.finished
+
+    @property
+    def checked(self) -> bool:
+        """Whether all that is read is compared with its checksum."""
+        return self._reader.check
 
     @property
     def rows(self) -> int:
@@ -221,6 +232,10 @@ class Rollouts:
 
         return RolloutDataset(self, length, channels, stride)
 
+    def verify(self) -> list[str]:
+        """Read everything and compare it with its checksums: a sentence for each damage, or []."""
+        return self._reader.verify()
+
     def summary(self) -> str:
         """A text for people that tells what was recorded."""
         about, table = self.info.about, self.episodes
@@ -236,6 +251,7 @@ class Rollouts:
             ("recording", self.path or "in memory"),
             *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
             *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
+            *([] if self.finished else [("state", self._state())]),
             ("environments", len(self.info.envs)),
             ("rows", self.rows),
             ("rows lost", self.gaps),
@@ -266,6 +282,11 @@ class Rollouts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _state(self) -> str:
+        if self.path is not None and being_written(self.path):
+            return "being written"
+        return "not finished: its process was killed, or it was copied too early"
+
     def _index(self, index: int) -> int:
         try:
             number = operator.index(index)
@@ -284,44 +305,24 @@ def _spread(values: pl.Series) -> str:
     return f"mean {known.mean():g}, min {known.min():g}, max {known.max():g}"
 
 
-def _format(path: Path) -> str:
+def _format(path: Path) -> Format:
     """The format of what is at a path."""
     if path.is_dir():
-        from mjlab_rec.data.formats.parquet import HEAD
-
-        for name, mark in (("parquet", HEAD), ("npz", META)):
-            if (path / mark).is_file():
-                return name
-        raise DataError(f"The folder '{path}' is not a recording. {_there(path)} {_POSSIBLE}")
+        if format := recognise([path]):
+            return format
+        raise DataError(f"The folder '{path}' is not a recording. {_there(path)} {known_formats()}")
     files = parts(path)
     if not files:
         raise DataError(f"There is no recording at '{path}'. {_there(path.parent, path)}")
-    for file in files:  # a damaged part must not cost the others
-        if name := _by_content(file):
-            return name
-    expected = _SUFFIXES.get(path.suffix.lower())
-    if expected:
+    if format := recognise(files):
+        return format
+    called = [format.name for format in formats() if format.claims(path)]
+    if called:
         raise DataError(
-            f"'{path}' is not a {expected} file, though it is called so, or it was left before"
-            f" anything was written. {_POSSIBLE}"
+            f"'{path}' is no {' or '.join(called)} file, though it is called so, or it was left"
+            f" before anything was written. {known_formats()}"
         )
-    raise DataError(f"'{path}' is not a recording. {_POSSIBLE}")
-
-
-def _by_content(file: Path) -> str | None:
-    with open(file, "rb") as stream:
-        magic = stream.read(8)
-    if magic == b"\x89HDF\r\n\x1a\n":
-        import h5py
-
-        try:
-            with h5py.File(file, "r", locking=False) as opened:
-                return "robomimic" if "data" in opened else "hdf5"
-        except OSError:
-            return None
-    if magic[:4] == b"PK\x03\x04":
-        return "npz"
-    return "csv" if file.suffix.lower() == ".csv" else None
+    raise DataError(f"'{path}' is not a recording. {known_formats()}")
 
 
 def _there(folder: Path, wanted: Path | None = None) -> str:
@@ -331,7 +332,7 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     found = sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.suffix in _SUFFIXES or (entry.is_dir() and (entry / META).is_file())
+        if any(f.fits(entry, None) if entry.is_dir() else f.claims(entry) for f in formats())
     )
     if not found:
         return f"There are no recordings in '{folder}'."

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -68,13 +71,32 @@ class ChannelSpec:
         return {**asdict(self), "dtype": self.dtype.str}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ChannelSpec:
-        """The inverse of ``to_json``; keys of later versions are ignored."""
-        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        known["dtype"] = np.dtype(known["dtype"])
-        known["shape"] = tuple(known.get("shape", ()))
-        known["elements"] = tuple(known.get("elements", ()))
-        return cls(**known)
+    def from_json(cls, data: Any) -> ChannelSpec:
+        """The inverse of ``to_json``; raises DataError for whatever is no channel."""
+        name = check_name(_value(data, "name", str, "A channel"), "channel")
+        what = f"Channel '{name}'"
+        dtype = _dtype(_value(data, "dtype", str, what), what)
+        shape = tuple(_value(data, "shape", (tuple, list), what))
+        check_shape(shape, dtype, what)
+        elements = tuple(_value(data, "elements", (tuple, list), what))
+        if not all(isinstance(element, str) for element in elements):
+            raise DataError(f"{what}: the names of its elements are not all text.")
+        if elements and len(elements) != math.prod(shape):
+            raise DataError(
+                f"{what} has {len(elements)} names of elements, but {math.prod(shape)} elements."
+            )
+        when = _value(data, "when", str, what)
+        if when not in ("before", "after"):
+            raise DataError(f"{what}: 'when' is {_told(when)}, but it must be before or after.")
+        return cls(
+            name=name,
+            dtype=dtype,
+            shape=shape,
+            elements=elements,
+            when=when,
+            units=_value(data, "units", str, what),
+            next_of=_value(data, "next_of", str, what),
+        )
 
 
 @dataclass(kw_only=True)
@@ -123,22 +145,119 @@ class RunInfo:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunInfo:
-        """The inverse of ``to_json``."""
-        if data.get("format") != "mjlab_rec":
+    def from_json(cls, data: Any) -> RunInfo:
+        """The inverse of ``to_json``; raises DataError for whatever describes no run."""
+        if not isinstance(data, Mapping) or data.get("format") != "mjlab_rec":
             raise DataError("This was not recorded by mjlab_rec: it does not describe itself.")
-        if data["version"] > FORMAT_VERSION:
+        version = data.get("version")
+        if type(version) is not int or version != FORMAT_VERSION:
+            cure = "Read it with the mjlab_rec that wrote it, or record again."
+            if type(version) is int and version > FORMAT_VERSION:
+                cure = "Install a newer one."
             raise DataError(
-                f"This was recorded in format version {data['version']}, but this mjlab_rec reads"
-                f" up to {FORMAT_VERSION}. Install a newer one."
+                f"This was recorded in format version {_told(version)}, but this mjlab_rec reads"
+                f" version {FORMAT_VERSION}. {cure}"
             )
+        what = "The description"
+        channels = tuple(map(ChannelSpec.from_json, _value(data, "channels", (tuple, list), what)))
+        check_channels(channels)
+        envs = tuple(_value(data, "envs", (tuple, list), what))
+        if not all(type(env) is int and 0 <= env < _MOST for env in envs):
+            raise DataError(f"{what}: envs are not all integers from 0 on.")
+        if len(set(envs)) != len(envs):
+            raise DataError(f"{what}: envs are not distinct.")
+        step_dt = _value(data, "step_dt", (int, float), what)
+        if not 0 <= step_dt <= 1e9:
+            raise DataError(f"{what}: step_dt is {_told(step_dt)}, but must be a time in seconds.")
+        every = _value(data, "every", int, what)
+        if not 1 <= every < _MOST:
+            raise DataError(f"{what}: every is {_told(every)}, but must be at least 1.")
+        about = _value(data, "about", dict, what)
         return cls(
-            channels=tuple(ChannelSpec.from_json(spec) for spec in data["channels"]),
-            envs=tuple(data["envs"]),
-            step_dt=data["step_dt"],
-            every=data["every"],
-            about=data["about"],
+            channels=channels, envs=envs, step_dt=float(step_dt), every=every, about=dict(about)
         )
+
+
+_MOST = 1 << 31
+_MOST_BYTES = 1 << 30  # of one environment's value in one row
+_MOST_AXES = 16
+
+
+def check_name(name: str, kind: str) -> str:
+    """A name that may be a path within a file or folder; raise if it could lead elsewhere."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise DataError(f"A {kind} is called {_told(name)}, which is not valid Unicode.") from None
+    if not 0 < size <= 1000:
+        raise DataError(f"The name of a {kind} has {size} bytes; it must have 1 to 1000.")
+    if "\0" in name or {"", ".", ".."} & set(name.split("/")):
+        raise DataError(
+            f"A {kind} cannot be called {_told(name)}. Between its slashes must be names, without"
+            " '.', '..' and NUL."
+        )
+    return name
+
+
+def check_shape(shape: Sequence[Any], dtype: np.dtype, what: str) -> None:
+    """Raise unless an array in a row may have this shape."""
+    if not all(type(n) is int and 0 <= n < _MOST for n in shape) or len(shape) > _MOST_AXES:
+        raise DataError(f"{what} has the shape {_told(list(shape))}, which no array can have.")
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MOST_BYTES:
+        raise DataError(f"{what} has the shape {_told(list(shape))}: more than 1 GiB in a row.")
+
+
+def check_channels(channels: Iterable[ChannelSpec]) -> None:
+    """Raise unless these channels go together: names of their own, next values of what there is."""
+    known: dict[str, ChannelSpec] = {}
+    for spec in channels:
+        if spec.name in known:
+            raise DataError(f"Channel '{spec.name}' occurs twice.")
+        known[spec.name] = spec
+    for spec in known.values():
+        source = known.get(spec.next_of) if spec.next_of else spec
+        if source is None:
+            raise DataError(f"Channel '{spec.name}' follows {_told(spec.next_of)}: there is none.")
+        if spec.next_of and (
+            source.next_of
+            or source.when != "before"
+            or (source.dtype, source.shape) != (spec.dtype, spec.shape)
+        ):
+            raise DataError(
+                f"Channel '{spec.name}' cannot follow '{source.name}': that must be a stored value"
+                " before the action, of the same type and shape."
+            )
+
+
+def _value(data: Any, key: str, kinds: Any, what: str) -> Any:
+    """What JSON data says under a key, if it has one of these types."""
+    if not isinstance(data, Mapping):
+        raise DataError(f"{what} is {_told(data)}, but must be an object with keys.")
+    if key not in data:
+        raise DataError(f"{what} does not say '{key}'.")
+    value = data[key]
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    if type(value) not in kinds:
+        raise DataError(f"{what}: '{key}' is {_told(value)}, but must be a {kinds[-1].__name__}.")
+    return value
+
+
+def _dtype(text: str, what: str) -> np.dtype:
+    """A type of plain numbers; no other is stored."""
+    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", text):
+        return np.dtype(text)
+    raise DataError(
+        f"{what} has the dtype {_told(text)}. Possible are booleans, integers and floating-point"
+        " numbers of up to 8 bytes, such as '<f4'."
+    )
+
+
+def _told(value: Any) -> str:
+    """A value for a message, shortened: it may be anything."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
 
 
 @dataclass(kw_only=True)
@@ -206,12 +325,18 @@ class Block:
         """Number of environments."""
         return len(self.first_episode)
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The same as ``dense``."""
+        return self.dense(name)
+
     def dense(self, name: str) -> np.ndarray:
         """A channel with a value for every row (rows, lanes, *shape), derived ones included."""
         if name in self.arrays:
             return self.arrays[name]
         spec = next(spec for spec in self.info.channels if spec.name == name)
         source = spec.next_of
+        if not self.rows:
+            return self.arrays[source][:0]
         values = np.concatenate([self.arrays[source][1:], self.tail[source][None]])
         at = self.ends.row >= 0
         values[self.ends.row[at], self.ends.lane[at]] = self.ends.final[source][at]

@@ -2,280 +2,269 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from mjlab_rec.data.block_memory import BlockMemory, BlockShape
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Ends, ModelRows, RunInfo
-from mjlab_rec.data.writer import WriterThread
+from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
 
-_ALIGNMENT = 64
-_TORCH_TYPES = {
-    np.dtype(name): getattr(torch, name if name != "bool_" else "bool")
-    for name in ("bool_", "uint8", "int8", "int16", "int32", "int64", "float16", "float32")
-} | {np.dtype("float64"): torch.float64}
+logger = logging.getLogger(__name__)
 
 
-def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """The torch type of a numpy type that channels may have."""
-    try:
-        return _TORCH_TYPES[np.dtype(dtype)]
-    except KeyError:
-        known = ", ".join(str(d) for d in _TORCH_TYPES)
-        raise DataError(f"Channels cannot have the dtype {dtype}. Possible: {known}.") from None
+class RowStore:
+    """The block that is being filled: its memory, and how much of it is used.
 
-
-def numpy_dtype(dtype: torch.dtype) -> np.dtype:
-    """The numpy type of a torch type that channels may have."""
-    for ours, theirs in _TORCH_TYPES.items():
-        if theirs == dtype:
-            return ours
-    known = ", ".join(str(d) for d in _TORCH_TYPES)
-    raise DataError(f"Channels cannot have the dtype {dtype}. Possible: {known}.")
-
-
-@dataclass(kw_only=True)
-class Shape:
-    """What a block has room for."""
-
-    rows: int
-    ends: int  # episodes that may end within a block
-    values: tuple[str, ...] = ()  # sums over the episode that ends carry, float32
-    model: dict[str, tuple[int, ...]] = field(default_factory=dict)  # per-world fields, float32
-    active: bool = False  # whether rows have a flag that says if they are wanted
-
-
-class _Slab:
-    """One block's memory, in one piece, seen as named tensors."""
-
-    def __init__(self, info: RunInfo, shape: Shape, device: torch.device, pinned: bool) -> None:
-        lanes, rows, ends = len(info.envs), shape.rows, shape.ends
-        parts: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-        for spec in info.stored:
-            # One more value before than rows: what came after the last one.
-            count = rows + (spec.when == "before")
-            parts["/" + spec.name] = ((count, lanes, *spec.shape), torch_dtype(spec.dtype))
-        for name in info.chained:
-            spec = next(spec for spec in info.stored if spec.name == name)
-            parts["final/" + name] = ((ends, *spec.shape), torch_dtype(spec.dtype))
-        if shape.active:
-            parts["active"] = ((rows + 1, lanes), torch.bool)
-        for name, dtype in _LANE_PARTS.items():
-            parts[name] = ((lanes,), dtype)
-        for name, dtype in _END_PARTS.items():
-            parts[name] = ((ends,), dtype)
-        parts["end/values"] = ((ends, len(shape.values)), torch.float32)
-        if shape.model:
-            parts["model/env"] = ((ends,), torch.int64)
-            parts["model/episode"] = ((ends,), torch.int32)
-        for name, field_shape in shape.model.items():
-            parts["model/=" + name] = ((ends, *field_shape), torch.float32)
-
-        offsets, total = {}, 0
-        for name, (size, dtype) in parts.items():
-            offsets[name] = total
-            total += math.prod(size) * dtype.itemsize
-            total = -(-total // _ALIGNMENT) * _ALIGNMENT
-        self.memory = torch.zeros(total, dtype=torch.uint8, device=device, pin_memory=pinned)
-        self.parts = {
-            name: self.memory[offsets[name] :][: math.prod(size) * dtype.itemsize]
-            .view(dtype)
-            .view(size)
-            for name, (size, dtype) in parts.items()
-        }
-        self.copied: Any = None  # on a GPU, when the block has left it
-
-
-_LANE_PARTS = {
-    "first_episode": torch.int32,
-    "first_step": torch.int32,
-    "total": torch.float64,
-    "recorded": torch.float64,
-}
-_END_PARTS = {
-    "end/env": torch.int64,
-    "end/episode": torch.int32,
-    "end/length": torch.int32,
-    "end/total": torch.float64,
-    "end/rows": torch.int32,
-    "end/recorded": torch.float64,
-    "end/terminated": torch.bool,
-    "end/truncated": torch.bool,
-    "end/success": torch.int8,
-}
-
-
-@dataclass
-class _Filled:
-    """A block on its way to the writer."""
-
-    slab: _Slab
-    rows: int
-    step: np.ndarray
-    ends: list[tuple[int, int, int, float]]  # how many; last row, control steps, time of the end
-    models: int
-    gap: int
-
-
-class Staging:
-    """Gathers rows in blocks on the device and hands full ones to a writer thread.
-
-    The recorder writes values into ``parts`` at ``row``, which counts from ``commit`` on. The
-    "before" values of the row to come are written ahead, also behind the last row of a block.
-    Nothing is allocated, and nothing is waited for but a free block, if there is none and
-    `overflow` is "block".
-
-    Args:
-        info: Channels and environments.
-        shape: What a block has room for.
-        device: Where the values are.
-        num_blocks: Blocks on the host; on a CPU one of them is being filled.
-        overflow: What to do when no block is free: wait, forget the block's rows, or raise.
-        work: Writes a block, in another thread.
-        name: Who records, for messages.
+    Values are written into ``memory`` at ``row``. What the next row starts from is written ahead,
+    also behind the last row of a block. Between ``begin_step`` and ``commit`` the block must not
+    change.
     """
 
-    def __init__(
-        self,
-        info: RunInfo,
-        shape: Shape,
-        device: str | torch.device,
-        num_blocks: int,
-        overflow: Overflow,
-        work: Callable[[Block], None],
-        name: str,
-    ) -> None:
-        if num_blocks < 2:
-            raise ValueError(f"num_blocks must be at least 2, got {num_blocks}.")
+    def __init__(self, info: RunInfo, shape: BlockShape, memory: BlockMemory) -> None:
         self.info = info
         self.shape = shape
-        self.dropped_rows = 0
-        self.stalled_s = 0.0
-        self._overflow = overflow
-        self._name = name
-        self._work = work
-        device = torch.device(device)
-        self._cuda = device.type == "cuda"
-        self._free: queue.SimpleQueue[_Slab] = queue.SimpleQueue()
-        for _ in range(num_blocks - (not self._cuda)):
-            self._free.put(_Slab(info, shape, torch.device("cpu"), pinned=self._cuda))
-        self._on_device = [_Slab(info, shape, device, pinned=False)]
-        if self._cuda:
-            self._on_device.append(_Slab(info, shape, device, pinned=False))
-            self._stream = torch.cuda.Stream(device)
-        self.block_bytes = self._on_device[0].memory.nbytes
-        ahead = ["/" + spec.name for spec in info.stored if spec.when == "before"]
-        self._ahead = ahead + ["active"] * shape.active  # What is written before its row begins.
-        self._gap = 0
+        self.memory = memory
+        self.row = self.ends = self.models = 0
+        self.lost = False
+        """Whether rows were lost. Who has made up for that sets it to False."""
+        self._ahead = [spec.name for spec in info.stored if spec.when == "before"]
         self._steps = np.zeros(shape.rows, np.int64)
-        self._thread = WriterThread(name, self._write, self._give_back)
-        self._lane_of = np.full(max(info.envs) + 2, -1, np.int32)
-        self._lane_of[list(info.envs)] = np.arange(len(info.envs))
-        self._known_model: dict[str, np.ndarray] = {}
-        self._start(self._on_device[0])
+        self._mark = 0, 0
 
-    # -- on the environment's thread ---------------------------------------------------------------
-
-    @property
-    def parts(self) -> dict[str, torch.Tensor]:
-        """The running block's tensors: channels as "/name", the others as in ``_Slab``."""
-        return self._slab.parts
-
-    @property
-    def full(self) -> bool:
-        """Whether the running block has no room for another row."""
-        return self.row == self.shape.rows
+    def begin_step(self) -> None:
+        """A step begins; ``undo_step`` comes back to here."""
+        self._mark = self.ends, self.models
 
     def has_room(self, ends: int) -> bool:
-        """Whether this many more episodes may end within the running block."""
-        return max(self.ends, self.models) + ends <= self.shape.ends
+        """Whether there is room for a row, and for this many ends and rows of model fields."""
+        used = max(self.ends, self.models)
+        return self.row < self.shape.rows and used + ends <= self.shape.ends
 
     def commit(self, step: int) -> None:
         """The row is complete; `step` counts the control steps before it."""
         self._steps[self.row] = step
         self.row += 1
 
+    def undo_step(self) -> None:
+        """Forget what was noted since ``begin_step``."""
+        self.ends, self.models = self._mark
+
     def add_ends(self, count: int, row: int, step: int) -> slice:
-        """Note that episodes ended with a row; returns where to write about them."""
+        """Note that episodes ended after a row; returns which slots are to be filled."""
         at = slice(self.ends, self.ends + count)
-        self._events.append((count, row, step, time.time()))
+        ends = self.memory.ends
+        ends.row[at] = row
+        ends.at[at] = step
+        ends.time[at] = time.time()
         self.ends += count
         return at
 
     def add_models(self, count: int) -> slice:
-        """Note that model fields follow; returns where to write them."""
+        """Note that model fields follow; returns where they go."""
         at = slice(self.models, self.models + count)
         self.models += count
         return at
 
-    def hand_over(self) -> bool:
-        """Give the running block away and start another; "before" values carry over.
+    def hand_over(self) -> None:
+        """Begin another block; what the next row starts from carries over."""
+        raise NotImplementedError
 
-        Returns False if its rows had to be dropped.
-        """
-        old, row = self._slab, self.row
-        self._thread.check()
-        if row == 0 and not self._events and not self.models:
-            return True
-        host = self._take_free()
-        if host is None:
-            self.dropped_rows += row
-            self._gap += row
-            fresh = old
-        else:
-            filled = (row, self._steps[:row].copy(), self._events, self.models, self._gap)
-            self._gap = 0
-            fresh = self._pass_on(old, host, filled)
-        self._carry(old, row, fresh)
-        self._start(fresh)
-        return host is not None
+    forked = False
+    """Whether this is a child of the process that records."""
 
     def check(self) -> None:
-        """Raise what went wrong in the writer thread, if anything did."""
-        self._thread.check()
+        """Raise what went wrong with blocks that were handed over."""
 
-    @property
-    def failed(self) -> bool:
-        """Whether the writer thread has given up."""
-        return self._thread.error is not None
-
-    @property
-    def forked(self) -> bool:
-        """Whether this is a child of the process that records."""
-        return self._thread.forked
-
-    def flush(self) -> None:
-        """Hand over what there is and wait until it is written."""
-        self.hand_over()
-        self._thread.wait()
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that was handed over is written."""
 
     def finish(self) -> None:
-        """Hand over what is left, wait until it is written, and free the memory."""
+        """Hand over what is left, and release everything."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was noted in the block."""
+        return not (self.row or self.ends or self.models)
+
+    def _go_on_in(self, fresh: BlockMemory) -> None:
+        old, row = self.memory, self.row
+        if fresh is not old or row > 0:
+            before, after = old.channels, fresh.channels
+            copy_all(
+                [after[name][0] for name in self._ahead],
+                [before[name][row] for name in self._ahead],
+            )
+            if old.active is not None and fresh.active is not None:
+                fresh.active[0].copy_(old.active[row])
+        self.memory = fresh
+        self.row = self.ends = self.models = 0
+
+
+@dataclass
+class _Filled:
+    """A block on its way to the writer."""
+
+    memory: BlockMemory
+    rows: int
+    step: np.ndarray
+    ends: int
+    models: int
+    gap: int
+    resumes: bool  # whether it makes up for a block that was lost before it
+
+
+class Staging(RowStore):
+    """Hands full blocks to a writer thread.
+
+    Nothing is allocated, and nothing is waited for but a free block, if there is none and
+    `overflow` is "block".
+
+    A block that cannot be written is lost, and with it those that follow until the loss was noticed
+    by ``check``: their rows are a gap. With `overflow` "drop" that is logged, else raised, once.
+
+    Args:
+        info: Channels and environments.
+        shape: What a block has room for.
+        device: Where the values are.
+        num_blocks: Blocks on the host; on a CPU one of them is being filled.
+        overflow: What to do when no block is free: wait, drop the block's rows, or raise.
+        work: Writes a block, in another thread.
+        name: The recorder, for messages.
+        seconds: Hand over a block that is this old, even if it is not full.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        shape: BlockShape,
+        device: str | torch.device,
+        num_blocks: int,
+        overflow: Overflow,
+        work: Callable[[Block], None],
+        name: str,
+        seconds: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if num_blocks < 2:
+            raise ValueError(f"num_blocks must be at least 2, got {num_blocks}.")
+        device = torch.device(device)
+        super().__init__(info, shape, BlockMemory(info, shape, device))
+        self.stalled_s = 0.0
+        """Seconds for which the simulation waited for a free block."""
+        self.block_bytes = self.memory.all.nbytes
+        self._overflow, self._drops = overflow, overflow == "drop"
+        self._name = name
+        self._work = work
+        self._seconds, self._clock = seconds, clock
+        self._since = clock()
+        self._cuda = device.type == "cuda"
+        self._free: queue.SimpleQueue[BlockMemory] = queue.SimpleQueue()
+        cpu = torch.device("cpu")
+        for _ in range(num_blocks - (not self._cuda)):
+            self._free.put(BlockMemory(info, shape, cpu, pinned=self._cuda))
+        if self._cuda:
+            self._on_device = [self.memory, BlockMemory(info, shape, device)]
+            self._stream = torch.cuda.Stream(device)
+        self._copied: dict[int, Any] = {}  # on a GPU: when a block's copy was or will be complete
+        self._gap = self._dropped_rows = 0
+        self._failure: Exception | None = None  # news from the writer thread
+        self._first_failure: Exception | None = None
+        self._resumes = self._warned = False
+        self._lane_of = np.full(max(info.envs) + 2, -1, np.int32)
+        self._lane_of[list(info.envs)] = np.arange(len(info.envs))
+        # Of the writer thread:
+        self._known_model: dict[str, np.ndarray] = {}
+        self._losing = False
+        self._lost_rows = self._unwritten_rows = 0
+        self._thread = Worker(name, self._write, release=self._give_back, niceness=STEP_BACK)
+
+    # -- on the environment's thread ---------------------------------------------------------------
+
+    def has_room(self, ends: int) -> bool:  # noqa: D102
+        return super().has_room(ends) and (
+            self.row == 0 or self._clock() - self._since < self._seconds
+        )
+
+    def hand_over(self) -> None:  # noqa: D102
+        if self.empty:
+            return
+        host = self._take_free()
+        if host is None:
+            self._lose_rows()
+            return
+        filled = _Filled(
+            self.memory,
+            self.row,
+            self._steps[: self.row].copy(),
+            self.ends,
+            self.models,
+            self._gap,
+            self._resumes,
+        )
+        self._gap, self._resumes = 0, False
+        self._go_on_in(self._pass_on(host, filled))
+        self._since = self._clock()
+
+    def check(self) -> None:
+        """Raise what went wrong in the writer thread, unless rows may be dropped."""
+        self._thread.check()
+        if self._failure is None:
+            return
+        failure, self._failure = self._failure, None
+        self._lose_rows()
+        self._resumes = True
+        message = f"{self._name}: writing failed: {failure}"
+        if not (self._drops and isinstance(failure, (OSError, DataError))):
+            raise DataError(message) from failure
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s. Rows are dropped until it works again.", message.rstrip("."))
+
+    @property
+    def dropped_rows(self) -> int:
+        """Rows that were lost, each of all environments."""
+        return self._dropped_rows + self._unwritten_rows
+
+    @property
+    def forked(self) -> bool:  # type: ignore[override]  # noqa: D102
+        return self._thread.forked
+
+    def flush(self, timeout: float | None = None) -> None:  # noqa: D102
+        self._thread.wait(timeout)
+
+    def finish(self) -> None:
+        """Hand over what is left, wait until it is written, and end the thread."""
         try:
-            if not self._thread.forked and self._thread.error is None:
+            if not self._thread.forked:
                 self._overflow = "block"
                 self.hand_over()
         finally:
             self._thread.finish()
         self._thread.check()
+        if self._first_failure is not None and not self._drops:
+            failure = self._first_failure
+            raise DataError(f"{self._name}: writing failed: {failure}") from failure
 
-    def _start(self, slab: _Slab) -> None:
-        self._slab = slab
-        self.row = 0
-        self.ends = 0
-        self.models = 0
-        self._events: list[tuple[int, int, int, float]] = []
+    def _lose_rows(self) -> None:
+        """Drop the rows of the running block."""
+        self.lost = True
+        self._dropped_rows += self.row
+        self._gap += self.row
+        self._go_on_in(self.memory)
+        self._since = self._clock()
 
-    def _take_free(self) -> _Slab | None:
+    def _take_free(self) -> BlockMemory | None:
         try:
             return self._free.get_nowait()
         except queue.Empty:
@@ -288,6 +277,9 @@ class Staging:
                 " Choose overflow='block' to wait or 'drop' to lose rows, record less, or raise"
                 " memory_bytes."
             )
+        return self._wait_for_free()
+
+    def _wait_for_free(self) -> BlockMemory:
         since = time.perf_counter()
         while True:
             try:
@@ -298,56 +290,64 @@ class Staging:
                 self.stalled_s += time.perf_counter() - since
                 since = time.perf_counter()
 
-    def _pass_on(self, old: _Slab, host: _Slab, filled: tuple) -> _Slab:
-        """Send a filled block to the writer; returns the block to fill next."""
+    def _pass_on(self, host: BlockMemory, filled: _Filled) -> BlockMemory:
+        """Send the filled block to the writer; returns the block to fill next."""
+        old = filled.memory
         if not self._cuda:
-            self._thread.submit(_Filled(old, *filled))
+            self._thread.submit(filled)
             return host
-        here = torch.cuda.current_stream(old.memory.device)
+        here = torch.cuda.current_stream(old.all.device)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
-            host.memory.copy_(old.memory, non_blocking=True)
-            old.copied = host.copied = self._stream.record_event()
-        self._thread.submit(_Filled(host, *filled))
+            host.all.copy_(old.all, non_blocking=True)
+            self._copied[id(old)] = self._copied[id(host)] = self._stream.record_event()
+        filled.memory = host
+        self._thread.submit(filled)
         fresh = self._on_device[1 - self._on_device.index(old)]
-        if fresh.copied is not None:
-            here.wait_event(fresh.copied)
+        if id(fresh) in self._copied:
+            here.wait_event(self._copied[id(fresh)])
         return fresh
-
-    def _carry(self, old: _Slab, row: int, fresh: _Slab) -> None:
-        if fresh is not old or row > 0:
-            copy_all(
-                [fresh.parts[name][0] for name in self._ahead],
-                [old.parts[name][row] for name in self._ahead],
-            )
 
     # -- on the writer's thread --------------------------------------------------------------------
 
     def _write(self, filled: _Filled) -> None:
-        if filled.slab.copied is not None:
-            filled.slab.copied.synchronize()
-        self._work(self._block(filled))
+        if self._cuda:
+            self._copied[id(filled.memory)].synchronize()
+        if filled.resumes:
+            self._losing = False
+            self._known_model.clear()
+        filled.gap += self._lost_rows
+        if not self._losing:
+            try:
+                self._work(self._block(filled))
+                self._lost_rows, self._warned = 0, False
+                return
+            except Exception as error:
+                self._losing = True
+                self._first_failure = self._first_failure or error
+                self._failure = error
+        self._lost_rows = filled.gap + filled.rows
+        self._unwritten_rows += filled.rows
 
     def _give_back(self, filled: _Filled) -> None:
-        self._free.put(filled.slab)
+        self._free.put(filled.memory)
 
     def _block(self, filled: _Filled) -> Block:
-        """See a slab as a block."""
-        rows, parts = filled.rows, {k: v.numpy() for k, v in filled.slab.parts.items()}
-        ends = self._ends(filled, parts)
+        """See a block's memory as a block."""
+        memory, rows = filled.memory, filled.rows
         return Block(
             info=self.info,
             rows=rows,
-            arrays={spec.name: parts["/" + spec.name][:rows] for spec in self.info.stored},
-            tail={name: parts["/" + name][rows] for name in self.info.chained},
+            arrays={name: values.numpy()[:rows] for name, values in memory.channels.items()},
+            tail={name: memory.channels[name][rows].numpy() for name in self.info.chained},
             step=filled.step,
-            first_episode=parts["first_episode"],
-            first_step=parts["first_step"],
-            total=parts["total"],
-            recorded=parts["recorded"],
-            ends=ends,
-            active=parts["active"][:rows] if self.shape.active else None,
-            model=self._model_rows(filled.models, parts) if filled.models else None,
+            first_episode=memory.first_episode.numpy(),
+            first_step=memory.first_step.numpy(),
+            total=memory.total.numpy(),
+            recorded=memory.recorded.numpy(),
+            ends=self._ends(filled),
+            active=None if memory.active is None else memory.active.numpy()[:rows],
+            model=self._model_rows(filled.models, memory) if filled.models else None,
             gap=filled.gap,
         )
 
@@ -355,45 +355,31 @@ class Staging:
         """The lane of each environment, -1 for those that are not recorded."""
         return self._lane_of[np.minimum(envs, len(self._lane_of) - 1)]
 
-    def _ends(self, filled: _Filled, parts: dict[str, np.ndarray]) -> Ends:
-        counts, rows, steps, times = zip(*filled.ends, strict=True) if filled.ends else [()] * 4
-        total = sum(counts)
-        lane = self._lanes(parts["end/env"][:total])
-        length = parts["end/length"][:total]
-        row = np.repeat(np.array(rows, np.int32), counts)
-        # An error may have kept the last row from being completed.
-        keep = np.flatnonzero((lane >= 0) & (length > 0) & (row < filled.rows))
-        at = np.repeat(np.array(steps, np.int64), counts)
-        wall = np.repeat(np.array(times, np.float64), counts)
-
-        def chosen(name: str) -> np.ndarray:
-            return parts[name][:total][keep]
-
-        values = chosen("end/values")
+    def _ends(self, filled: _Filled) -> Ends:
+        used = slice(filled.ends)
+        columns = {name: values[used].numpy() for name, values in filled.memory.ends.columns()}
+        lane = self._lanes(columns.pop("env"))
+        keep = np.flatnonzero((lane >= 0) & (columns["length"] > 0))
+        # In the order of time; late ones were noted when recording went on.
+        keep = keep[np.argsort(columns["at"][keep], kind="stable")]
+        kept = {name: values[keep] for name, values in columns.items()}
+        wall_time, values = kept.pop("time"), kept.pop("values")
+        finals = filled.memory.finals.items()
         return Ends(
             lane=lane[keep],
-            row=row[keep],
-            at=at[keep],
-            length=length[keep],
-            episode=chosen("end/episode"),
-            total=chosen("end/total"),
-            rows=chosen("end/rows"),
-            recorded=chosen("end/recorded"),
-            terminated=chosen("end/terminated"),
-            truncated=chosen("end/truncated"),
-            success=chosen("end/success"),
-            final={name: chosen("final/" + name) for name in self.info.chained},
+            **kept,
+            final={name: memory[used].numpy()[keep] for name, memory in finals},
             values={
-                "wall_time": wall[keep],
+                "wall_time": wall_time,
                 **{name: values[:, i] for i, name in enumerate(self.shape.values)},
             },
         )
 
-    def _model_rows(self, count: int, parts: dict[str, np.ndarray]) -> ModelRows | None:
+    def _model_rows(self, count: int, memory: BlockMemory) -> ModelRows | None:
         """Those model fields that differ from what is known of their lane."""
-        lane = self._lanes(parts["model/env"][:count])
-        episode = parts["model/episode"][:count]
-        fields = {name: parts["model/=" + name][:count] for name in self.shape.model}
+        lane = self._lanes(memory.model_env[:count].numpy())
+        episode = memory.model_episode[:count].numpy()
+        fields = {name: values[:count].numpy() for name, values in memory.model.items()}
         keep = np.zeros(count, bool)
         for each in _rounds(lane):
             for name, values in fields.items():
@@ -425,7 +411,4 @@ def _rounds(lane: np.ndarray) -> Iterator[np.ndarray]:
 def rows_for(specs: Sequence[ChannelSpec], lanes: int, num_blocks: int, memory_bytes: int) -> int:
     """How many rows a block may have if all blocks together take this much memory."""
     row = max(1, lanes * sum(spec.nbytes for spec in specs))
-    return max(1, min(_MOST_ROWS, memory_bytes // (num_blocks * row)))
-
-
-_MOST_ROWS = 256
+    return max(1, memory_bytes // (num_blocks * row))

@@ -284,12 +284,13 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.event_manager.apply_intervals(event_ids, self.step_dt)
 
         final_obs: Observations | None = None
+        wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
-            if self.cfg.final_obs or self.curriculum_manager:
+            if wants_final_obs or self.curriculum_manager:
                 # Both look at the end of the episode; what they see must not depend on each other.
                 self._forward(self.reset_buf)
-            if self.cfg.final_obs:
+            if wants_final_obs:
                 final_obs = self._final_observation()
                 self.extras["final_obs"] = final_obs
             self.recorder_manager.record_pre_reset(done_ids)
@@ -303,7 +304,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.command_manager.update(command_ids, running_ids[0] if over else None)
         self.sim.sense()
         self.obs_buf = self.observation_manager.compute(update_history=True)
-        if self.cfg.final_obs:
+        if wants_final_obs:
             self.extras["final_obs"] = self._complete_final_observation(final_obs)
 
         if resets:

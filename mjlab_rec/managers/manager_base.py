@@ -194,6 +194,8 @@ def _name(func: Any) -> str:
 class NullManager:
     """Stands in for a manager without terms: every operation does nothing."""
 
+    needs_final_obs = False
+
     def __init__(self) -> None:
         self.active_terms: list[str] = []
         self.cfg = None

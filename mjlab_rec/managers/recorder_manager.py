@@ -48,6 +48,9 @@ class RecorderTerm(ManagerTermBase):
     """Whether hooks may draw from torch's global generators or ``env.rng``. If so they are kept
     apart from the rollout's random numbers, which costs some 20 us per call of the hook."""
 
+    needs_final_obs: bool = False
+    """Whether the environment must provide ``extras["final_obs"]``."""
+
     hooks_when_idle: tuple[str, ...] = ()
     """Names of hooks that are called also while the recorder is paused or stopped."""
 
@@ -131,6 +134,10 @@ class RecorderTerm(ManagerTermBase):
     def close(self) -> None:
         """Called once, when the environment closes: write what is left and release files."""
 
+    def _recorder_close(self) -> None:
+        """Close for good; a base class does here what must happen before ``close``."""
+        self.close()
+
 
 _HOOKS = (
     "record_pre_step",
@@ -148,6 +155,8 @@ class RecorderManager(ManagerBase):
     def __init__(self, cfg: dict[str, RecorderTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
+        self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
+        """Whether the environment must provide final observations."""
         for term in self._terms.values():
             term._recorder_changed = self._select_hooks
         self._select_hooks()
@@ -290,7 +299,7 @@ class RecorderManager(ManagerBase):
             return
         term._recorder_closed = True
         try:
-            term.close()
+            term._recorder_close()
         finally:
             term._recorder_state = "stopped"
             self._select_hooks()

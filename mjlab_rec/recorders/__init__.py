@@ -1,6 +1,7 @@
 """Ready-made recorders: what to record of a rollout, and when."""
 
 from mjlab_rec.recorders.cfg import RolloutRecorderCfg as RolloutRecorderCfg
+from mjlab_rec.recorders.cfg import TransitionRecorderCfg as TransitionRecorderCfg
 from mjlab_rec.recorders.channels import DEFAULT_CHANNELS as DEFAULT_CHANNELS
 from mjlab_rec.recorders.channels import Channel as Channel
 from mjlab_rec.recorders.episode_log import EpisodeLogRecorder as EpisodeLogRecorder
@@ -25,6 +26,9 @@ from mjlab_rec.recorders.live_plot import VectorsCfg as VectorsCfg
 from mjlab_rec.recorders.rerun import RerunRecorder as RerunRecorder
 from mjlab_rec.recorders.rerun import RerunRecorderCfg as RerunRecorderCfg
 from mjlab_rec.recorders.rollout import RolloutRecorder as RolloutRecorder
+from mjlab_rec.recorders.transitions import EndedEpisodes as EndedEpisodes
+from mjlab_rec.recorders.transitions import Rows as Rows
+from mjlab_rec.recorders.transitions import TransitionRecorder as TransitionRecorder
 from mjlab_rec.recorders.triggers import Trigger as Trigger
 from mjlab_rec.recorders.triggers import at_episodes as at_episodes
 from mjlab_rec.recorders.triggers import at_steps as at_steps

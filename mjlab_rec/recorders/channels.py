@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from mjlab_rec.data.block_memory import numpy_dtype
 from mjlab_rec.data.schema import ChannelSpec
-from mjlab_rec.data.staging import numpy_dtype
 from mjlab_rec.utils.string import nearest
 
 DEFAULT_CHANNELS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
@@ -254,11 +254,11 @@ def _reward_terms(env: Any) -> Iterator[Source]:
     for i, name in enumerate(manager.active_terms):
         yield Source(
             name=f"reward_terms/{name}",
-            read=lambda i=i: _step_reward(manager)[:, i] * scale,
+            read=lambda i=i: step_reward(manager)[:, i] * scale,
         )
 
 
-def _step_reward(manager: Any) -> torch.Tensor:
+def step_reward(manager: Any) -> torch.Tensor:
     """Rate of each term (num_envs, terms); mjlab's manager has it under a private name only."""
     value = getattr(manager, "step_reward", None)
     return manager._step_reward if value is None else value
@@ -359,14 +359,16 @@ def _names(manager: Any) -> list[str]:
     return list(manager.active_terms)
 
 
-def provide_final_obs(env: Any) -> None:
-    """Have the environment provide final observations, as the next ones where episodes end."""
+def needs_final_obs(env: Any, sources: Sequence[Source]) -> bool:
+    """Whether the environment must provide final observations; raises if it cannot."""
+    if not any(source.when == "next" for source in sources):
+        return False
     if not hasattr(env.cfg, "final_obs"):
         raise ValueError(
             f"{type(env).__name__} provides no final observations, so 'next_obs' would be wrong"
             " where episodes end. Leave it out of the recorder's channels."
         )
-    env.cfg.final_obs = True
+    return True
 
 
 def model_fields_in_flux(env: Any) -> list[str]:

@@ -2,95 +2,217 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from mjlab_rec.recorders.rows import Lanes, Parts, gather
+from mjlab_rec.data.block_memory import EndsMemory
+from mjlab_rec.recorders.channels import step_reward
 
 
 class EpisodeCounters:
-    """Number, length, return and success of the running episodes.
+    """Number, length, return and success of the running episodes, and how much has rows.
 
-    Kept apart from the rows, so that they are right whatever part of an episode is recorded.
+    They count from when the environment was made, whatever is recorded. A step can be taken back,
+    as long as no other one was counted after it.
 
     Args:
         env: The environment.
-        lanes: The environments that are recorded.
-        success: Tells which environments have succeeded, or None if nobody can tell.
+        success: Tells which environments have succeeded; None if nothing does.
         sums: Whether to add up each reward term as well.
     """
 
-    def __init__(
-        self,
-        env: Any,
-        lanes: Lanes,
-        success: Callable[[], torch.Tensor] | None,
-        sums: bool,
-    ) -> None:
+    def __init__(self, env: Any, success: Callable[[], torch.Tensor] | None, sums: bool) -> None:
         count, device = env.num_envs, env.device
         self._env = env
-        self._lanes = lanes
         self._success = success
-        self.episode = torch.zeros(count, dtype=torch.int32, device=device)
-        self.length = env.episode_length_buf.to(torch.int32)
-        # The return of an episode that is running already will never be known.
-        self._total = torch.where(self.length > 0, torch.nan, 0.0).double()
-        self._rows = torch.zeros(count, dtype=torch.int32, device=device)
-        self._recorded = torch.zeros_like(self._total)
-        self._won = torch.full((count,), -1, dtype=torch.int8, device=device)
         self.sum_names: tuple[str, ...] = tuple(env.reward_manager.active_terms) if sums else ()
-        self._sums = torch.zeros(count, len(self.sum_names), device=device)
+        """Names of the reward terms that are added up."""
         self._scale = env.step_dt if getattr(env.cfg, "scale_rewards_by_dt", True) else 1.0
+        self.episode = torch.zeros(count, dtype=torch.int32, device=device)
+        """Number of the running episode (num_envs,)."""
+        self._episode_before = self.episode.clone()
+        self._now = _Sums.zeros(count, len(self.sum_names), device)
+        # The other one holds what was known before the last step.
+        self._before = _Sums.zeros(count, len(self.sum_names), device)
+        self._restarted = False
+        # The return of an episode that is running already will never be known.
+        self._now.steps[0].copy_(env.episode_length_buf)
+        self._now.totals[0].masked_fill_(env.episode_length_buf > 0, torch.nan)
 
-    def add_step(self) -> None:
-        """Count the step that has just been taken."""
-        self._total.add_(self._env.reward_buf)
-        self.length.add_(1)
-        if self._success is not None:
-            self._won.copy_(self._success())
-        if self.sum_names:
-            self._sums.add_(self._env.reward_manager.step_reward, alpha=self._scale)
+    @property
+    def knows_success(self) -> bool:
+        """Whether something tells which episodes succeeded."""
+        return self._success is not None
 
-    def add_rows(self, active: torch.Tensor | None) -> None:
-        """Count the row of the step that has just been taken, where it is `active`; None: all."""
+    @property
+    def length(self) -> torch.Tensor:
+        """Steps of the running episode (num_envs,) int32."""
+        return self._now.steps[0]
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """Recorded rows of the running episode (num_envs,) int32."""
+        return self._now.steps[1]
+
+    @property
+    def total(self) -> torch.Tensor:
+        """Return of the running episode (num_envs,) float64."""
+        return self._now.totals[0]
+
+    @property
+    def recorded(self) -> torch.Tensor:
+        """The part of the return that was recorded (num_envs,) float64."""
+        return self._now.totals[1]
+
+    def add_step(self, has_row: bool, active: torch.Tensor | None) -> None:
+        """Count the step that has just been taken.
+
+        Args:
+            has_row: Whether it has a row.
+            active: In which environments (num_envs,); None means all.
+        """
+        old, new = self._now, self._before
         reward = self._env.reward_buf
-        self._rows.add_(1 if active is None else active)
-        self._recorded.add_(reward if active is None else reward * active)
-
-    def write_header(self, parts: Parts) -> None:
-        """Write where the episodes are before a block's first row."""
-        parts["first_episode"].copy_(self._lanes.select(self.episode))
-        parts["first_step"].copy_(self._lanes.select(self.length))
-
-    def write_totals(self, parts: Parts) -> None:
-        """Write the running returns after a block's last row."""
-        parts["total"].copy_(self._lanes.select(self._total))
-        if "recorded" in parts:
-            parts["recorded"].copy_(self._lanes.select(self._recorded))
-
-    def write_ends(self, parts: Parts, at: slice, env_ids: torch.Tensor) -> None:
-        """Write how these episodes ended."""
-        parts["end/env"][at] = env_ids
-        gather(self.episode, env_ids, parts["end/episode"][at])
-        gather(self.length, env_ids, parts["end/length"][at])
-        gather(self._total, env_ids, parts["end/total"][at])
-        gather(self._rows, env_ids, parts["end/rows"][at])
-        gather(self._recorded, env_ids, parts["end/recorded"][at])
-        gather(self._env.reset_terminated, env_ids, parts["end/terminated"][at])
-        gather(self._env.reset_time_outs, env_ids, parts["end/truncated"][at])
-        gather(self._won, env_ids, parts["end/success"][at])
+        if has_row and active is None:
+            torch.add(old.steps, 1, out=new.steps)
+            torch.add(old.totals, reward, out=new.totals)
+        else:
+            new.steps.copy_(old.steps)
+            new.totals.copy_(old.totals)
+            new.steps[0].add_(1)
+            new.totals[0].add_(reward)
+            if has_row and active is not None:
+                new.steps[1].add_(active)
+                new.totals[1].add_(torch.where(active, reward, 0.0))
+        if self._success is not None:
+            new.success.copy_(self._success())
         if self.sum_names:
-            gather(self._sums, env_ids, parts["end/values"][at])
+            rewards = step_reward(self._env.reward_manager)
+            torch.add(old.terms, rewards, alpha=self._scale, out=new.terms)
+        self._now, self._before = new, old
+        self._restarted = False
+
+    def undo_step(self) -> None:
+        """Take back the last step, and the restarts that came with it."""
+        self._now, self._before = self._before, self._now
+        if self._restarted:
+            self.episode.copy_(self._episode_before)
+
+    def begin_recording(self) -> None:
+        """A recording begins: nothing of the running episodes has a row in it."""
+        self.rows.zero_()
+        self.recorded.zero_()
+
+    def lose_rows(self) -> None:
+        """Rows were lost: how much of the running episodes is recorded is no longer known."""
+        self.recorded.masked_fill_(self.rows > 0, torch.nan)
 
     def restart(self, env_ids: torch.Tensor) -> None:
         """New episodes begin; those without a step do not count."""
+        if not self._restarted:
+            self._restarted = True
+            self._episode_before.copy_(self.episode)
         self.episode.index_add_(0, env_ids, (self.length[env_ids] > 0).int())
-        self.length.index_fill_(0, env_ids, 0)
-        self._total.index_fill_(0, env_ids, 0.0)
-        self._rows.index_fill_(0, env_ids, 0)
-        self._recorded.index_fill_(0, env_ids, 0.0)
-        self._won.index_fill_(0, env_ids, -1)
+        self._now.clear(env_ids)
+
+    def write_ends(self, ends: EndsMemory, at: slice, env_ids: torch.Tensor, cut: bool) -> None:
+        """Write how these episodes ended; `cut`: neither terminated nor truncated."""
+        now = self._now
+        ends.env[at] = env_ids
+        gather(self.episode, env_ids, ends.episode[at])
+        gather(now.steps[0], env_ids, ends.length[at])
+        gather(now.steps[1], env_ids, ends.rows[at])
+        gather(now.totals[0], env_ids, ends.total[at])
+        gather(now.totals[1], env_ids, ends.recorded[at])
+        if self._success is None:
+            ends.success[at] = -1
+        else:
+            gather(now.success, env_ids, ends.success[at])
+            if cut:  # Whether it would have succeeded is not known.
+                ends.success[at].masked_fill_(ends.success[at] == 0, -1)
+        if cut:
+            ends.terminated[at] = False
+            ends.truncated[at] = False
+        else:
+            gather(self._env.reset_terminated, env_ids, ends.terminated[at])
+            gather(self._env.reset_time_outs, env_ids, ends.truncated[at])
         if self.sum_names:
-            self._sums.index_fill_(0, env_ids, 0.0)
+            gather(now.terms, env_ids, ends.values[at])
+
+
+class _Sums:
+    """What adds up in an episode."""
+
+    def __init__(
+        self, steps: torch.Tensor, totals: torch.Tensor, success: torch.Tensor, terms: torch.Tensor
+    ) -> None:
+        self.steps = steps  # (2, num_envs) int32: all, and those with a row
+        self.totals = totals  # (2, num_envs) float64: all rewards, and those with a row
+        self.success = success  # (num_envs,) int8: 1 yes, 0 no
+        self.terms = terms  # (num_envs, reward terms)
+
+    @classmethod
+    def zeros(cls, count: int, terms: int, device: Any) -> _Sums:
+        return cls(
+            torch.zeros((2, count), dtype=torch.int32, device=device),
+            torch.zeros((2, count), dtype=torch.float64, device=device),
+            torch.zeros(count, dtype=torch.int8, device=device),
+            torch.zeros((count, terms), device=device),
+        )
+
+    def clear(self, env_ids: torch.Tensor) -> None:
+        self.steps.index_fill_(1, env_ids, 0)
+        self.totals.index_fill_(1, env_ids, 0.0)
+        self.success.index_fill_(0, env_ids, 0)
+        if self.terms.numel():
+            self.terms.index_fill_(0, env_ids, 0.0)
+
+
+class LateEnds:
+    """Ends that came while no rows were recorded: at most one per environment has rows.
+
+    Args:
+        counters: What is known of the episodes.
+    """
+
+    def __init__(self, counters: EpisodeCounters) -> None:
+        count, device = len(counters.episode), counters.episode.device
+        values = len(counters.sum_names)
+        self.ends = EndsMemory.allocate(count, values, device)
+        """A slot per environment; empty where ``length`` is 0."""
+        self.any = False
+        """Whether there may be any."""
+        self._scratch = EndsMemory.allocate(count, values, device)
+        self._counters = counters
+
+    def add(self, env_ids: torch.Tensor, cut: bool, step: int) -> None:
+        """Note ends of episodes; those without rows are left out."""
+        at = slice(0, len(env_ids))
+        new = self._scratch
+        self._counters.write_ends(new, at, env_ids, cut)
+        new.row[at] = -1
+        new.at[at] = step
+        new.time[at] = time.time()
+        has_rows = new.rows[at] > 0
+        for (_, slots), (_, values) in zip(self.ends.columns(), new.columns(), strict=True):
+            mask = has_rows.view(-1, *[1] * (values.ndim - 1))
+            slots[env_ids] = torch.where(mask, values[at], slots[env_ids])
+        self.any = True
+
+    def take(self, ends: EndsMemory, at: slice) -> None:
+        """Move all slots to other memory."""
+        for (_, slots), (_, values) in zip(self.ends.columns(), ends.columns(), strict=True):
+            values[at] = slots
+        self.ends.length.zero_()
+        self.any = False
+
+
+def gather(values: torch.Tensor, ids: torch.Tensor, out: torch.Tensor) -> None:
+    """Write some rows of a tensor to another place, converting their type if need be."""
+    if values.dtype == out.dtype:
+        torch.index_select(values, 0, ids, out=out)
+    else:
+        out.copy_(values.index_select(0, ids))

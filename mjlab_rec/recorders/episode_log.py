@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 
+from mjlab_rec.data.block_memory import BlockShape
 from mjlab_rec.data.files import Claim, IfExists
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.schema import Block, Episode, RunInfo
+from mjlab_rec.data.staging import Staging
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import RolloutRecorderCfg, typed
-from mjlab_rec.recorders.channels import Channel
-from mjlab_rec.recorders.rollout import RolloutRecorder
+from mjlab_rec.recorders.about import about
+from mjlab_rec.recorders.cfg_fields import env_ids, typed
+from mjlab_rec.recorders.row_clock import RowClock
+from mjlab_rec.recorders.success import success_of
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+
+_STEPS = 256
+"""Steps after which lines are written."""
+_SECONDS = 10.0
 
 
 class EpisodeLogWriter(Writer):
@@ -91,11 +99,113 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+class EpisodeLogRecorder(RowClock):
+    """Writes one JSON line per finished episode.
+
+    A line has env, episode (counted per environment), length, return, terminated, truncated,
+    success, seed, step, sim_time, wall_time (seconds since 1970) and reward_terms, the sum of each
+    term. Lines are written in batches: at the latest 256 steps after the episode's end. Episodes
+    that end while the recorder is paused or stopped have no line.
+    """
+
+    cfg: EpisodeLogRecorderCfg
+    cfg_type: ClassVar[type[RecorderTermCfg]]
+
+    def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
+        self.cfg = typed(cfg, self.cfg_type)
+        cfg = self.cfg
+        super().__init__(cfg, env, success=success_of(cfg.success, env), sums=True)
+        self.draws_random_numbers = callable(cfg.success)
+        everyone = tuple(range(env.num_envs))
+        own = type(cfg).__name__
+        self._env_ids = everyone if cfg.envs is None else env_ids(cfg.envs, env.num_envs, own)
+        self._written: list[Path] = []
+        self._written_bytes = 0
+        self._writer: EpisodeLogWriter | None = None
+        self._store: Staging | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """What was written so far."""
+        return self._written + ([] if self._writer is None else self._writer.files)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+        return self._written_bytes + (0 if self._writer is None else self._writer.nbytes)
+
+    def on_open(self) -> None:
+        """Open the file."""
+        cfg, env = self.cfg, self._env
+        info = RunInfo(channels=(), envs=self._env_ids, step_dt=env.step_dt, about=about(env))
+        again = "number" if self._written and cfg.if_exists != "append" else cfg.if_exists
+        options = WriterOptions(path=cfg.path, if_exists=again, block_rows=_STEPS)
+        writer = self._writer = EpisodeLogWriter(info, options)
+        shape = BlockShape(
+            rows=_STEPS, ends=env.num_envs * (2 + _STEPS // 8), values=self.counters.sum_names
+        )
+        name = type(self).__name__
+        self._store = Staging(info, shape, env.device, 2, "block", writer.write, name, _SECONDS)
+
+    def on_step(self, ended: torch.Tensor) -> None:
+        """A step was taken: make room for the episodes that end with it."""
+        if self._store is not None:
+            self._store.check()
+            if not self._store.has_room(self.num_envs):
+                self._store.hand_over()
+            self._store.begin_step()
+
+    def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
+        """Note how these episodes ended."""
+        store = self._store
+        if store is None or not self._on:
+            return
+        if not in_row and not store.has_room(len(env_ids)):
+            store.hand_over()
+        at = store.add_ends(len(env_ids), store.row, self._env.common_step_counter)
+        self.counters.write_ends(store.memory.ends, at, env_ids, cut)
+
+    def on_row_complete(self, was_reset: bool) -> None:
+        """The step is over."""
+        if self._store is not None:
+            self._store.commit(self._env.common_step_counter - 1)
+
+    def on_step_failed(self) -> None:
+        """Forget what was noted of the step."""
+        if self._store is not None:
+            self._store.undo_step()
+
+    def on_flush(self) -> None:
+        """Hand over what there is."""
+        if self._store is not None:
+            self._store.hand_over()
+
+    on_rows_stop = on_flush
+
+    def wait_until_written(self, timeout: float | None) -> None:
+        """Wait until what was handed over is written."""
+        if self._store is not None:
+            self._store.flush(timeout)
+
+    def on_finish(self) -> None:
+        """Write what is left and close the file."""
+        store, writer = self._store, self._writer
+        self._store = self._writer = None
+        if store is None or writer is None or store.forked:
+            return
+        try:
+            store.finish()
+        finally:
+            writer.close()
+            self._written += writer.files
+            self._written_bytes += writer.nbytes
+
+
 @dataclass(kw_only=True)
 class EpisodeLogRecorderCfg(RecorderTermCfg):
     """Configuration of ``EpisodeLogRecorder``."""
 
-    func: Any = field(default_factory=lambda: EpisodeLogRecorder)
+    func: type = EpisodeLogRecorder
 
     path: str
     """File to write, one JSON object per line."""
@@ -110,25 +220,4 @@ class EpisodeLogRecorderCfg(RecorderTermCfg):
     """What to do if the path exists: "error", "overwrite", "append" to it, or add a "number"."""
 
 
-class EpisodeLogRecorder(RolloutRecorder):
-    """Writes one JSON line per finished episode.
-
-    A line has env, episode (counted per environment), length, return, terminated, truncated,
-    success, seed, step, sim_time, wall_time (seconds since 1970) and reward_terms, the sum of each
-    term. Lines are written in batches: at the latest 256 steps after the episode's end.
-    """
-
-    sums_reward_terms = True
-
-    def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
-        cfg = typed(cfg, EpisodeLogRecorderCfg)
-        names = [f.name for f in fields(cfg)]
-        super().__init__(RolloutRecorderCfg(**{name: getattr(cfg, name) for name in names}), env)
-
-    def channels(self) -> Sequence[str | Channel]:
-        """No rows."""
-        return ()
-
-    def writer(self) -> Callable[..., Any]:
-        """What writes lines."""
-        return EpisodeLogWriter
+EpisodeLogRecorder.cfg_type = EpisodeLogRecorderCfg

@@ -8,24 +8,24 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.data.block_memory import torch_dtype
 from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.schema import ChannelSpec, Episode, RunInfo
-from mjlab_rec.data.staging import torch_dtype
-from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
+from mjlab_rec.data.schema import Episode, RunInfo
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
-from mjlab_rec.recorders.channels import Channel, provide_final_obs, resolve_channels
-from mjlab_rec.recorders.counters import EpisodeCounters
-from mjlab_rec.recorders.rows import Lanes, Parts, RowReader
-from mjlab_rec.recorders.shutdown import close_at_exit, closed
-from mjlab_rec.recorders.watch import Watch
+from mjlab_rec.recorders.cfg_fields import typed
+from mjlab_rec.recorders.channels import Channel, needs_final_obs, resolve_channels
+from mjlab_rec.recorders.row_clock import RowClock
+from mjlab_rec.recorders.rows import Lanes, RowReader
+from mjlab_rec.recorders.watch import NAN, Watch
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _ROWS = "rollout.npz"
 
 
-class FlightRecorder(RecorderTerm):
+class FlightRecorder(RowClock):
     """Keeps the last steps on the device, and writes a folder for each thing that goes wrong.
 
     A dump is ``<path>/<task>-step-<N>-<reason>``, with the rows in ``rollout.npz``, which
@@ -48,15 +48,17 @@ class FlightRecorder(RecorderTerm):
     """
 
     cfg: FlightRecorderCfg
+    cfg_type: ClassVar[type[RecorderTermCfg]]
 
-    def __init__(self, cfg: FlightRecorderCfg, env: ManagerBasedRlEnv) -> None:
-        super().__init__(cfg, env)
+    def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
+        self.cfg = typed(cfg, self.cfg_type)
+        cfg = self.cfg
         cfg.check()
+        super().__init__(cfg, env)
         self.folders: list[Path] = []
         """The dumps so far."""
         self._sources = resolve_channels(env, cfg.channels)
-        if any(source.when == "next" for source in self._sources):
-            provide_final_obs(env)
+        self.needs_final_obs = needs_final_obs(env, self._sources)
         known = list(env.termination_manager.active_terms)
         for name in cfg.on_terminations:
             if name not in known:
@@ -65,67 +67,14 @@ class FlightRecorder(RecorderTerm):
                     f" {nearest(name, known)}"
                 )
         self.draws_random_numbers = any(isinstance(channel, Channel) for channel in cfg.channels)
-        self._lanes = Lanes(range(env.num_envs), env.num_envs, str(env.device))
-        self._ready = False  # Whether the ring continues from the step before.
-        self._mid_step = False
         self._dumped: BaseException | None = None
         # In a notebook it may be there since long before this environment.
         self._old_error = getattr(sys, "last_value", None)
 
-    # -- what the environment calls ----------------------------------------------------------------
-
-    def record_pre_reset(self, env_ids: torch.Tensor) -> None:
-        """The last step of some episodes: read what the reset is about to wipe out."""
-        if self._ready:
-            self._after()
-        self._mid_step = True
-
-    def record_post_reset(self, env_ids: torch.Tensor) -> None:
-        """New episodes begin, after a step that ended some or because the user says so."""
-        if self._ready:
-            self._counters.restart(env_ids)
-            if not self._mid_step:
-                self._look_ahead()
-        elif not self._mid_step:
-            self._prepare()
-
-    def record_post_step(self) -> None:
-        """A row is complete; see whether something is wrong."""
-        was_reset, self._mid_step = self._mid_step, False
-        if not self._ready:
-            self._prepare()
-            return
-        if not was_reset:
-            self._after()
-        self._reader.complete(self._ring, self._row, was_reset)
-        self._watch.after(self._ring, self._row)
-        self._rows += 1
-        self._look_ahead()
-        for reason, step, env_ids in self._watch.news():
-            self._dump(reason, {"step": step}, env_ids)
-
     def record_exception(self, error: BaseException) -> None:
         """``step()`` fails: write what led to it. A Ctrl-C is no failure."""
         self._dump_error("exception-in-step", error)
-        if self._mid_step:
-            # The row was being read; what comes now does not follow the one before it.
-            self._ready = self._mid_step = False
-
-    def close(self) -> None:
-        """Write what led to an error of the caller's, if one is why the environment closes."""
-        closed(self)
-        last = getattr(sys, "last_value", None)
-        error = sys.exc_info()[1] or (None if last is self._old_error else last)
-        if error is not None:
-            self._dump_error("exception", error)
-
-    # -- what the user may call --------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Go on; what was not seen in the meantime leaves no gap, since the past is forgotten."""
-        if self.state != "recording":
-            self._ready = False
-        super().start()
+        super().record_exception(error)
 
     @property
     def files(self) -> list[Path]:
@@ -136,57 +85,69 @@ class FlightRecorder(RecorderTerm):
         """Write the last steps of all environments now; None if there were max_dumps already."""
         return self._dump(reason, {})
 
-    # -- rows --------------------------------------------------------------------------------------
+    # -- moments -----------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        """Begin an empty ring."""
+    def on_open(self) -> None:
+        """Allocate the ring."""
         env = self._env
-        if not hasattr(self, "_ring"):
-            self._reader = RowReader(env, self._sources, self._lanes, chain=False, dtype=None)
-            self._ring = self._allocate(self._reader.specs)
-            self._watch = Watch(env, self._reader.specs, self.cfg.on_nan, self.cfg.on_terminations)
-            close_at_exit(self)
-        self._counters = EpisodeCounters(env, self._lanes, None, sums=False)
-        self._rows = 0
-        self._ready = True
-        self._look_ahead()
-
-    def _allocate(self, specs: Sequence[ChannelSpec]) -> Parts:
+        lanes = Lanes(range(env.num_envs), env.num_envs, str(env.device))
+        self._reader = RowReader(env, self._sources, lanes, chain=False, dtype=None)
         # One slot more than rows: what the next step starts from is read ahead.
         size = (self.cfg.steps + 1, self.num_envs)
-        ring = {
-            f"/{spec.name}": torch.zeros(
-                *size, *spec.shape, dtype=torch_dtype(spec.dtype), device=self.device
-            )
-            for spec in specs
-        }
-        kinds = {"episode": torch.int32, "taken": torch.int32, "return": torch.float32}
-        kinds |= {"terminated": torch.bool, "truncated": torch.bool}
-        for name, dtype in kinds.items():
-            ring[name] = torch.zeros(size, dtype=dtype, device=self.device)
-        return ring
+
+        def ring(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+            return torch.zeros(*size, *shape, dtype=dtype, device=self.device)
+
+        specs = self._reader.specs
+        self._ring = {spec.name: ring(torch_dtype(spec.dtype), *spec.shape) for spec in specs}
+        self._episode, self._taken = ring(torch.int32), ring(torch.int32)
+        self._return = ring(torch.float64)
+        self._terminated, self._truncated = ring(torch.bool), ring(torch.bool)
+        self._watch = Watch(env, specs, self.cfg.on_nan, self.cfg.on_terminations)
+
+    def on_rows_start(self) -> None:
+        """The ring is empty: what was not seen in the meantime must not leave a gap in it."""
+        self._count = 0
+
+    def on_row_begins(self, has_row: bool) -> None:
+        """Read what the next step starts from."""
+        row, counters = self._row, self.counters
+        self._step = self._env.common_step_counter
+        self._reader.before(self._ring, row)
+        self._episode[row].copy_(counters.episode)
+        self._taken[row].copy_(counters.length)
+        self._watch.before(self._ring, row, self._step)
+
+    def on_row_taken(self) -> None:
+        """Read what came of the action."""
+        env, row = self._env, self._row
+        self._reader.after(self._ring, row)
+        self._return[row].copy_(self.counters.total)
+        self._terminated[row].copy_(env.reset_terminated)
+        self._truncated[row].copy_(env.reset_time_outs)
+
+    def on_row_complete(self, was_reset: bool) -> None:
+        """The step is over; news of it are written with the next one's start."""
+        self._reader.complete(self._ring, self._row, was_reset)
+        self._watch.after(self._ring, self._row)
+        self._count += 1
+
+    def record_post_step(self) -> None:
+        """A step is over: see whether something is wrong."""
+        super().record_post_step()
+        for reason, step, env_ids in self._watch.news() if self._open else ():
+            self._dump(reason, {"step": step}, env_ids)
+
+    def on_finish(self) -> None:
+        """Write what led to an error of the caller's, if one is why the environment closes."""
+        last = getattr(sys, "last_value", None)
+        error = sys.exc_info()[1] or (None if last is self._old_error else last)
+        if error is not None:
+            self._dump_error("exception", error)
 
     @property
     def _row(self) -> int:
-        return self._rows % (self.cfg.steps + 1)
-
-    def _after(self) -> None:
-        """A step has been taken: read what came of it."""
-        env, ring, row = self._env, self._ring, self._row
-        self._counters.add_step()
-        self._reader.after(ring, row)
-        self._counters.write_totals({"total": ring["return"][row]})
-        ring["terminated"][row].copy_(env.reset_terminated)
-        ring["truncated"][row].copy_(env.reset_time_outs)
-
-    def _look_ahead(self) -> None:
-        """Read what the next step starts from."""
-        ring, row = self._ring, self._row
-        self._step = self._env.common_step_counter
-        self._reader.before(ring, row)
-        ring["episode"][row].copy_(self._counters.episode)
-        ring["taken"][row].copy_(self._counters.length)
-        self._watch.before(ring, row, self._step)
+        return self._count % (self.cfg.steps + 1)
 
     # -- dumps -------------------------------------------------------------------------------------
 
@@ -199,7 +160,7 @@ class FlightRecorder(RecorderTerm):
     def _dump(
         self, reason: str, details: dict[str, Any], env_ids: Sequence[int] | None = None
     ) -> Path | None:
-        if not self._ready or len(self.folders) >= self.cfg.max_dumps:
+        if not self._on or len(self.folders) >= self.cfg.max_dumps:
             return None
         description = about(self._env)
         folder = _new_folder(
@@ -207,14 +168,21 @@ class FlightRecorder(RecorderTerm):
         )
         self.folders.append(folder)
         ids = list(range(self.num_envs)) if env_ids is None else list(env_ids)
+        rows = self._rows_of(ids)
+        if reason == NAN:
+            details["channels"] = self._not_finite(rows)
         details = {"reason": reason, "dumped_at_step": self._step, **details, "envs": ids}
         (folder / "reason.json").write_text(json.dumps(details, indent=2), encoding="utf-8")
         mujoco.mj_saveModel(self._env.sim.mj_model, str(folder / "model.mjb"), None)
-        self._write_rows(folder, {**description, "flight": details}, ids)
-        logger.warning("Flight recorder: %s; the last steps are in %s", reason, folder)
+        self._write_rows(folder, {**description, "flight": details}, ids, rows)
+        where = ", ".join(details.get("channels", ()))
+        told = f"{reason} in {where}" if where else reason
+        logger.warning("Flight recorder: %s; the last steps are in %s", told, folder)
         return folder
 
-    def _write_rows(self, folder: Path, description: dict[str, Any], env_ids: list[int]) -> None:
+    def _write_rows(
+        self, folder: Path, description: dict[str, Any], env_ids: list[int], rows: _Kept
+    ) -> None:
         from mjlab_rec.data.formats.npz import NpzWriter
 
         info = RunInfo(
@@ -226,33 +194,52 @@ class FlightRecorder(RecorderTerm):
         )
         writer = NpzWriter(info, WriterOptions(path=str(folder / _ROWS)))
         try:
-            rows = self._rows_of(env_ids)
-            for i, env_id in enumerate(env_ids):
-                for episode in self._episodes({k: v[:, i] for k, v in rows.items()}, env_id):
+            for lane, env_id in enumerate(env_ids):
+                for episode in self._episodes(rows.of(lane), env_id):
                     writer.write_episode(episode)
         finally:
             writer.close()
 
-    def _rows_of(self, env_ids: list[int]) -> dict[str, np.ndarray]:
-        """The ring from the oldest row to the one read ahead, on the host: (rows, envs, ...)."""
+    def _rows_of(self, env_ids: list[int]) -> _Kept:
+        """The ring from the oldest row to the one read ahead, on the host."""
         size = self.cfg.steps + 1
-        count = min(self._rows, self.cfg.steps) + 1
-        order = [(self._rows + 1 - count + i) % size for i in range(count)]
+        count = min(self._count, self.cfg.steps) + 1
+        order = [(self._count + 1 - count + i) % size for i in range(count)]
         at = torch.tensor(order, device=self.device)
         ids = torch.tensor(env_ids, device=self.device)
-        rows = {
-            name: ring.index_select(0, at).index_select(1, ids).cpu().numpy()
-            for name, ring in self._ring.items()
-        }
+
+        def host(ring: torch.Tensor) -> np.ndarray:
+            return ring.index_select(0, at).index_select(1, ids).cpu().numpy()
+
+        channels = {name: host(ring) for name, ring in self._ring.items()}
         for spec in self._reader.specs:
             if spec.when == "after":
-                rows[f"/{spec.name}"][-1] = np.nan if spec.dtype.kind == "f" else 0
-        rows["terminated"][-1] = rows["truncated"][-1] = False
-        return rows
+                channels[spec.name][-1] = np.nan if spec.dtype.kind == "f" else 0
+        terminated, truncated = host(self._terminated), host(self._truncated)
+        terminated[-1] = truncated[-1] = False
+        return _Kept(
+            channels=channels,
+            episode=host(self._episode),
+            taken=host(self._taken),
+            total=host(self._return),
+            terminated=terminated,
+            truncated=truncated,
+        )
 
-    def _episodes(self, rows: dict[str, np.ndarray], env_id: int) -> list[Episode]:
+    def _not_finite(self, rows: _Kept) -> list[str]:
+        """Which elements of which channels are NaN or infinite in some row."""
+        found = []
+        for spec in self._reader.specs:
+            if spec.dtype.kind == "f":
+                # The last row's results are not there yet.
+                values = rows.channels[spec.name][: None if spec.when == "before" else -1]
+                bad = np.atleast_1d(~np.isfinite(values).reshape(-1, spec.size).all(axis=0))
+                found += [name for name, is_bad in zip(spec.columns(), bad, strict=True) if is_bad]
+        return found
+
+    def _episodes(self, rows: _Kept, env_id: int) -> list[Episode]:
         """What the ring holds of an environment's episodes, in order."""
-        number, count = rows["episode"], len(rows["episode"])
+        number, count = rows.episode, len(rows.episode)
         starts = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), count]
         episodes = []
         for first, end in zip(starts, starts[1:], strict=False):
@@ -264,20 +251,38 @@ class FlightRecorder(RecorderTerm):
                     env=env_id,
                     number=int(number[first]),
                     start=self._step - (count - 1 - first),
-                    length=int(rows["taken"][end - 1]) + (not running),
-                    total=float(rows["return"][done]) if has_result else 0.0,
+                    length=int(rows.taken[end - 1]) + (not running),
+                    total=float(rows.total[done]) if has_result else 0.0,
                     recorded=float("nan"),
-                    partial=int(rows["taken"][first]) > 0,
-                    terminated=bool(rows["terminated"][done]) and has_result,
-                    truncated=bool(rows["truncated"][done]) and has_result,
+                    terminated=bool(rows.terminated[done]) and has_result,
+                    truncated=bool(rows.truncated[done]) and has_result,
                     success=None,
+                    partial=int(rows.taken[first]) > 0,
                     arrays={
-                        **{k[1:]: v[first:end] for k, v in rows.items() if k.startswith("/")},
-                        "step": rows["taken"][first:end],
+                        **{name: values[first:end] for name, values in rows.channels.items()},
+                        "step": rows.taken[first:end],
                     },
                 )
             )
         return episodes
+
+
+@dataclass(kw_only=True)
+class _Kept:
+    """Rows of the ring in order of time, the last one without results: (rows, envs, ...)."""
+
+    channels: dict[str, np.ndarray]
+    episode: np.ndarray
+    taken: np.ndarray
+    total: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def of(self, lane: int) -> _Kept:
+        """One environment's (rows, ...)."""
+        channels = {name: values[:, lane] for name, values in self.channels.items()}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "channels"}
+        return _Kept(channels=channels, **{name: values[:, lane] for name, values in rest.items()})
 
 
 @dataclass(kw_only=True)
@@ -319,6 +324,9 @@ class FlightRecorderCfg(RecorderTermCfg):
                 )
         if not self.channels or not self.path:
             raise ValueError(f"{type(self).__name__} needs a path and at least one channel.")
+
+
+FlightRecorder.cfg_type = FlightRecorderCfg
 
 
 def _new_folder(parent: Path, name: str) -> Path:

@@ -35,7 +35,9 @@ class Hdf5Recorder(RolloutRecorder):
 
     def writer(self) -> Callable[..., Any]:
         """What writes the layout that was asked for."""
-        return writer_class("robomimic" if self.cfg.layout == "episodes" else "hdf5")
+        if self.cfg.format is None and self.cfg.layout == "episodes":
+            return writer_class("robomimic")
+        return super().writer()
 
 
 @dataclass(kw_only=True)
@@ -90,8 +92,15 @@ class MemoryRecorder(RolloutRecorder):
         from mjlab_rec.data.rollouts import Rollouts
 
         self.flush()
-        writer: MemoryWriter = self._pipeline.writers[0]  # type: ignore[assignment]
-        return Rollouts(MemoryReader(writer))
+        if self._pipeline is not None:
+            self._last: MemoryWriter = self._pipeline.writers[0]  # type: ignore[assignment]
+        return Rollouts(MemoryReader(self._last))
+
+    def end_recording(self) -> None:
+        """Keep what was recorded."""
+        if self._pipeline is not None:
+            self._last = self._pipeline.writers[0]  # type: ignore[assignment]
+        super().end_recording()
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from mjlab_rec.data.formats import formats
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.triggers import Trigger, trigger_from
 from mjlab_rec.utils.cfg_paths import field_types
@@ -33,6 +34,8 @@ KINDS: dict[str, tuple[str, str | None]] = {
     "flight": ("mjlab_rec.recorders.flight:FlightRecorderCfg", ""),
 }
 
+_ANY_FORMAT = "mjlab_rec.recorders:RolloutRecorderCfg"
+
 _MAKERS = {Trigger: trigger_from}
 
 
@@ -40,8 +43,9 @@ class Preset:
     """A recorder with the fields that are set so far.
 
     Args:
-        source: Name of a preset in configs/recorders, path of a TOML file, name of a recorder, or
-            "package.module:Class" for a recorder or a recorder's cfg of your own.
+        source: Name of a preset in configs/recorders, path of a TOML file, name of a recorder or
+            of a file format, or "package.module:Class" for a recorder or a recorder's cfg of your
+            own.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -49,10 +53,12 @@ class Preset:
         self.fields: dict[str, Any] = _read(self.source)
         """What is set so far."""
         recorder = self.fields.pop("recorder")
-        target, self._suffix = KINDS.get(recorder, (recorder, None))
+        target, self._suffix = _kinds().get(recorder, (recorder, None))
+        if target == _ANY_FORMAT:
+            self.fields.setdefault("format", recorder)
         if ":" not in target:
             raise ValueError(
-                f"Unknown recorder {target!r}. {nearest(target, list(KINDS))} One of your own is"
+                f"Unknown recorder {target!r}. {nearest(target, list(_kinds()))} One of your own is"
                 " named as 'package.module:Class'."
             )
         self.cfg_class, self._func = _classes(target)
@@ -121,14 +127,20 @@ def load_preset(source: str | Path, **fields: Any) -> RecorderTermCfg:
 
 def preset_names() -> list[str]:
     """Names that ``load_preset`` knows."""
-    return sorted({*KINDS, *(path.stem for path in PRESETS.glob("*.toml"))})
+    return sorted({*_kinds(), *(path.stem for path in PRESETS.glob("*.toml"))})
+
+
+def _kinds() -> dict[str, tuple[str, str | None]]:
+    """What there is in KINDS, and a rollout recorder for each file format that has none there."""
+    others = {f.name: (_ANY_FORMAT, (*f.suffixes, "")[0]) for f in formats()}
+    return others | KINDS
 
 
 def _read(source: str) -> dict[str, Any]:
     """The table of a preset; it says at least which recorder it is for."""
     path = Path(source) if source.endswith(".toml") else PRESETS / f"{source}.toml"
     if not path.is_file():
-        if source in KINDS or ":" in source:
+        if source in _kinds() or ":" in source:
             return {"recorder": source}
         raise ValueError(
             f"Unknown recorder preset {source!r}. {nearest(path.stem, preset_names())} Or give the"
@@ -141,7 +153,7 @@ def _read(source: str) -> dict[str, Any]:
     if not isinstance(table.get("recorder"), str):
         raise ValueError(
             f"The preset {str(path)!r} does not say which recorder it is for. Begin it with a line"
-            f' such as recorder = "hdf5". Known: {", ".join(KINDS)}.'
+            f' such as recorder = "hdf5". Known: {", ".join(_kinds())}.'
         )
     return table
 

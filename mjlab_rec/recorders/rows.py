@@ -1,8 +1,8 @@
-"""Reading the values of a row from the environment into the blocks of a staging area."""
+"""Reading the values of a row from the environment into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 
 from mjlab_rec.data.schema import ChannelSpec
 from mjlab_rec.recorders.channels import Source
+from mjlab_rec.recorders.counters import gather
 from mjlab_rec.utils.copies import copy_all
 
-Parts = dict[str, torch.Tensor]
+Rows = Mapping[str, torch.Tensor]
+"""Rows of each channel by its name: (rows, lanes, ...)."""
 
 
 class _Group:
@@ -28,24 +30,24 @@ class _Group:
             self._expected.append((value.shape, value.dtype))
             if source.into is not None:
                 self._scratch[source.name] = value
-        # Per block, per row: where the values go. Slicing anew in every step would cost more than
-        # the copies themselves.
+        # Per memory, per row: where the values go. Slicing in every step would cost more than the
+        # copies themselves.
         self._places: dict[int, list[list[torch.Tensor]]] = {}
 
-    def places(self, parts: Parts, row: int) -> list[torch.Tensor]:
-        """Where in a block the values of a row go."""
-        rows = self._places.get(id(parts))
-        if rows is None:
-            buffers = [parts["/" + source.name] for source in self.sources]
+    def places(self, rows: Rows, row: int) -> list[torch.Tensor]:
+        """Where the values of a row go."""
+        places = self._places.get(id(rows))
+        if places is None:
+            buffers = [rows[source.name] for source in self.sources]
             count = min((len(buffer) for buffer in buffers), default=0)
-            rows = [[buffer[i] for buffer in buffers] for i in range(count)]
-            self._places[id(parts)] = rows
-        return rows[row]
+            places = [[buffer[i] for buffer in buffers] for i in range(count)]
+            self._places[id(rows)] = places
+        return places[row]
 
-    def copy(self, parts: Parts, row: int) -> None:
+    def copy(self, rows: Rows, row: int) -> None:
         """Read all sources into a row."""
         if self.sources:
-            places = self.places(parts, row)
+            places = self.places(rows, row)
             copy_all(places, [self.read(i, place) for i, place in enumerate(places)])
 
     def read(self, index: int, place: torch.Tensor) -> torch.Tensor:
@@ -76,17 +78,17 @@ class Lanes:
         self.count = count
         self.all = list(env_ids) == list(range(num_envs))
         self._prefix = list(env_ids) == list(range(count))
-        self._ids = torch.tensor(env_ids, dtype=torch.long, device=device)
+        self.ids = torch.tensor(env_ids, dtype=torch.long, device=device)
         self._lane_of = torch.zeros(num_envs, dtype=torch.long, device=device)
-        self._lane_of[self._ids] = torch.arange(count, device=device)
+        self._lane_of[self.ids] = torch.arange(count, device=device)
         self._has = torch.zeros(num_envs, dtype=torch.bool, device=device)
-        self._has[self._ids] = True
+        self._has[self.ids] = True
 
     def select(self, value: torch.Tensor) -> torch.Tensor:
         """The recorded environments' part of a value for all."""
         if self.all:
             return value
-        return value[: self.count] if self._prefix else value.index_select(0, self._ids)
+        return value[: self.count] if self._prefix else value.index_select(0, self.ids)
 
     def of(self, env_ids: torch.Tensor) -> torch.Tensor:
         """Lanes of environments; 0, which is some other's, for those that are not recorded."""
@@ -141,43 +143,37 @@ class RowReader:
         """Whether a row's next observation is looked up in the next row."""
         return bool(self._chained)
 
-    def before(self, parts: Parts, row: int) -> None:
+    def before(self, rows: Rows, row: int) -> None:
         """Read what a row starts from."""
-        self._before.copy(parts, row)
+        self._before.copy(rows, row)
 
-    def after(self, parts: Parts, row: int) -> None:
+    def after(self, rows: Rows, row: int) -> None:
         """Read what came of a row's action, before a reset wipes it out."""
-        self._after.copy(parts, row)
+        self._after.copy(rows, row)
 
-    def complete(self, parts: Parts, row: int, was_reset: bool) -> None:
+    def complete(self, rows: Rows, row: int, was_reset: bool) -> None:
         """Read what is only known at the end of the step."""
-        self._next.copy(parts, row)
+        self._next.copy(rows, row)
         if was_reset and self._derived:
             ended = self._lanes.select(self._env.reset_buf)
-            places = self._after.places(parts, row)
+            places = self._after.places(rows, row)
             for i in self._derived:
                 # Elsewhere the step's forward pass came after the value was read.
                 mask = ended.view(-1, *[1] * (places[i].ndim - 1))
                 value = self._after.read(i, places[i]).to(places[i].dtype)
                 torch.where(mask, places[i], value, out=places[i])
 
-    def finals(self, parts: Parts, at: slice, env_ids: torch.Tensor) -> None:
-        """Read the final observations of episodes that the environment is about to reset."""
+    def finals(self, finals: Rows, at: slice, env_ids: torch.Tensor) -> None:
+        """Read the final observations of episodes that ended with the step being taken."""
         for source in self._chained:
             assert source.of_obs is not None
             value = source.of_obs(self._env.extras["final_obs"])
-            gather(value, env_ids, parts["final/" + source.next_of][at])
+            gather(value, env_ids, finals[source.next_of][at])
 
-    def finals_from_row(self, parts: Parts, at: slice, env_ids: torch.Tensor, row: int) -> None:
+    def finals_from_row(
+        self, finals: Rows, at: slice, env_ids: torch.Tensor, rows: Rows, row: int
+    ) -> None:
         """Take the final observations from what was read ahead for the next row."""
         for source in self._chained:
-            ahead = parts["/" + source.next_of][row]
-            gather(ahead, self._lanes.of(env_ids), parts["final/" + source.next_of][at])
-
-
-def gather(values: torch.Tensor, ids: torch.Tensor, out: torch.Tensor) -> None:
-    """Write some rows of a tensor to another place, converting their type if need be."""
-    if values.dtype == out.dtype:
-        torch.index_select(values, 0, ids, out=out)
-    else:
-        out.copy_(values.index_select(0, ids))
+            ahead = rows[source.next_of][row]
+            gather(ahead, self._lanes.of(env_ids), finals[source.next_of][at])

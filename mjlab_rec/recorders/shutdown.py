@@ -49,7 +49,7 @@ def closed(term: Closable) -> None:
 def _close_all() -> None:
     for term in list(_open):
         try:
-            term.close()
+            getattr(term, "_recorder_close", term.close)()
         except Exception:
             logger.exception("Closing %s at exit failed.", type(term).__name__)
 

@@ -64,14 +64,25 @@ class Stretches:
         elif self._length is None:
             self._until_of.index_fill_(0, env_ids, 0)
 
-    def active(self, step: int, taken: torch.Tensor) -> torch.Tensor:
-        """Which environments are recorded in a step (num_envs,), given the steps taken by each."""
+    def active(self, step: int, taken: torch.Tensor) -> torch.Tensor | None:
+        """Which environments are recorded in a step (num_envs,), given the steps taken by each.
+
+        None means all of them.
+        """
+        if not self.per_env:
+            return None
         if self._by_episode:
             return self._chosen if self._length is None else self._chosen & (taken < self._length)
         return self._until_of > step
 
-    def fire(self) -> None:
-        """Make a manual trigger fire before the next step."""
+    def check_manual(self) -> None:
+        """Raise unless there is a trigger that can be fired by hand."""
         if self._runner is None:
             raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
+        if self._runner.trigger.kind != "manual":
+            self._runner.fire()  # Says what cannot be done.
+
+    def fire(self) -> None:
+        """Make a manual trigger fire before the next step."""
+        assert self._runner is not None
         self._runner.fire()

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from mjlab_rec.data.schema import ChannelSpec
-from mjlab_rec.recorders.rows import Parts
+from mjlab_rec.recorders.rows import Rows
+
+NAN = "nan"
+"""Name of the condition that a value is not finite."""
 
 _NEVER = -1
 
@@ -31,9 +34,9 @@ class Watch:
     ) -> None:
         self._manager, self._terminations = env.termination_manager, terminations
         floats = [spec for spec in specs if nan and spec.dtype.kind == "f"]
-        self._before = [f"/{spec.name}" for spec in floats if spec.when == "before"]
-        self._after = [f"/{spec.name}" for spec in floats if spec.when == "after"]
-        self.conditions = [*(["nan"] if floats else []), *terminations]
+        self._before = [spec.name for spec in floats if spec.when == "before"]
+        self._after = [spec.name for spec in floats if spec.when == "after"]
+        self.conditions = [*([NAN] if floats else []), *terminations]
         shape = len(self.conditions), env.num_envs
         self._zeros = torch.zeros(env.num_envs, device=env.device)
         self._sums = self._zeros
@@ -46,11 +49,11 @@ class Watch:
         self._event: Any = torch.cuda.Event() if self._on_gpu else None
         self._copying = False
 
-    def after(self, ring: Parts, row: int) -> None:
+    def after(self, ring: Rows, row: int) -> None:
         """Look at what came of a row's action."""
         self._sums = self._sum(ring, row, self._after)
 
-    def before(self, ring: Parts, row: int, step: int) -> None:
+    def before(self, ring: Rows, row: int, step: int) -> None:
         """Look at what the next row starts from, and take note of what is new."""
         if not self.conditions:
             return
@@ -96,7 +99,7 @@ class Watch:
             self._copying = True
         return False
 
-    def _sum(self, ring: Parts, row: int, names: Sequence[str]) -> torch.Tensor:
+    def _sum(self, ring: Rows, row: int, names: Sequence[str]) -> torch.Tensor:
         """Per environment a number that is not finite if one of the values is not."""
         total = self._zeros
         for name in names:

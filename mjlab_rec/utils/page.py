@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mjlab_rec.utils.extras import require
+from mjlab_rec.utils.page_guard import PageGuard
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
         user: Who needs it, for the message if viser is missing.
         port: Where to serve it; if that is taken, the next free port is used.
         host: Address to listen at. The default is reached from this machine only; "0.0.0.0" opens
-            it, and all its buttons, to everybody who reaches the machine.
+            it, and all its buttons, to everybody who reaches the machine. Other web sites in the
+            same browser are refused, as ``PageGuard`` says.
     """
     viser = require("viser", "web", user)
     key = host, port
@@ -72,6 +74,12 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
         # rich's console, and nothing else.
         with rich.get_console().capture():
             server = viser.ViserServer(host=host, port=port, label="mjlab_rec", verbose=False)
+        try:
+            PageGuard(host).install(server)
+        except BaseException:
+            with _rich_is_quiet():
+                server.stop()
+            raise
         # The share button would make the page public by way of somebody else's server.
         server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
         _servers[key], _users[key] = server, 0

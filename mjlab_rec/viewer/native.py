@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
-from mjlab_rec.recorders.drawer import Drawer
+from mjlab_rec.data.worker import Worker
 from mjlab_rec.sim.snapshot import Puppet
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.display import why_no_window
@@ -60,7 +60,7 @@ class NativeViewer:
         self._max_envs = max_envs
         self._next = 0.0
         self._window: Any = None
-        self._drawer: Drawer[_Picture] | None = None
+        self._drawer: Worker[_Picture] | None = None
         self._closed = False
 
     @property
@@ -101,9 +101,8 @@ class NativeViewer:
             self._window.opt.geomgroup[:] = cfg.geom_group
             self._window.opt.sitegroup[:] = cfg.site_group
             self._place_camera()
-        self._drawer = Drawer("NativeViewer", self._draw, lambda: None)
-        if self._drawer.ready():
-            self._drawer.submit(self._picture(frame))
+        self._drawer = Worker("NativeViewer", self._draw, doing="drawing", capacity=1)
+        self._drawer.submit(self._picture(frame))
 
     def update(self) -> None:
         """Show what there is, if it is time."""
@@ -142,7 +141,7 @@ class NativeViewer:
     def _picture(self, frame: Frame) -> _Picture:
         return _Picture(frame, self._playback.speed, self.keys.help())
 
-    def _draw(self, picture: _Picture, _: bool = False) -> None:
+    def _draw(self, picture: _Picture) -> None:
         """Hand a picture to the window. Called by one thread."""
         frame = picture.frame
         self.figures.add(frame)

@@ -6,7 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from mjlab_rec.recorders.drawer import Drawer
+from mjlab_rec.data.worker import Worker
 from mjlab_rec.utils.extras import UnavailableError, require
 from mjlab_rec.utils.page import open_page
 from mjlab_rec.viewer.frame import Frame, FrameReader
@@ -59,7 +59,7 @@ class WebViewer:
         self._next = 0.0
         self._watched = False
         self._parts: list[Any] = []
-        self._drawer: Drawer[Frame] | None = None
+        self._drawer: Worker[Frame] | None = None
         self._ended = self._closed = False
 
     @property
@@ -94,7 +94,7 @@ class WebViewer:
         self._plots = WebPlots(server.gui)
         self._parts.append(self._plots)
         self._draw(first)
-        self._drawer = Drawer("WebViewer", self._draw, lambda: None)
+        self._drawer = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
         logger.info("The viewer is at %s", self.url)
 
     def update(self) -> None:
@@ -126,7 +126,7 @@ class WebViewer:
         if self._drawer is not None:
             self._drawer.check()
 
-    def _draw(self, frame: Frame, _: bool = False) -> None:
+    def _draw(self, frame: Frame) -> None:
         server = self._page.server
         with server.atomic():
             for part in self._parts:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from mjlab_rec.data.files import IfExists
+from mjlab_rec.data.formats.registry import check_path
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Writer(abc.ABC):
                 f"{type(self).__name__} does not know the compression '{options.compression}'."
                 f" Known: {known}."
             )
+        check_path(type(self), options.path)
 
     @property
     @abc.abstractmethod
@@ -96,7 +98,14 @@ class Writer(abc.ABC):
 
 
 class Reader(abc.ABC):
-    """Reads a run, also one that is still being written or was left by a killed process."""
+    """Reads a run, also one that is still being written or was left by a killed process.
+
+    It is made with a path, and with `check`: whether all that is read is compared with its stored
+    checksum.
+    """
+
+    check: bool = True
+    """Whether a damaged block or episode raises DataError when it is read."""
 
     info: RunInfo
 

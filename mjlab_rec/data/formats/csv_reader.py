@@ -26,8 +26,9 @@ class CsvReader(Reader):
     and flags are known only if that row's flags say that it ended there.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, check: bool = True) -> None:
         path = Path(path)
+        self.check = check
         described = sidecar(path)
         known = None
         self._gaps = 0

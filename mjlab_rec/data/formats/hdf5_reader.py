@@ -22,8 +22,9 @@ _LOG = logging.getLogger(__name__)
 class Hdf5Reader(BlocksReader):
     """Reads all parts of a run, and all runs that were appended to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: bool = True) -> None:
         path = Path(path)
+        self.check = check
         paths = files.parts(path)
         if not paths:
             raise DataError(f"There is no recording at '{path}'.")

@@ -18,10 +18,12 @@ from mjlab_rec.data.schema import DataError
 TABLE = "episodes.jsonl"
 
 
-def NpzReader(path: str | Path) -> Reader:
+def NpzReader(path: str | Path, check: bool = True) -> Reader:
     """A reader of a folder of episodes or of a single file with its parts."""
     path = Path(path)
-    return FolderReader(path) if path.is_dir() else _OneFileReader(path)
+    reader = FolderReader(path) if path.is_dir() else _OneFileReader(path)
+    reader.check = check
+    return reader
 
 
 class FolderReader(Reader):

@@ -158,8 +158,9 @@ class ParquetWriter(Writer):
 class ParquetReader(Reader):
     """Reads a folder of Parquet files, of which it keeps some in memory once they are decoded."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, check: bool = True) -> None:
         path = Path(path)
+        self.check = check
         text = pl.read_parquet_metadata(path / HEAD)["mjlab_rec"]
         self.info, about = episode_table.load_info(text, path / HEAD)
         self._gaps = about["gaps"]

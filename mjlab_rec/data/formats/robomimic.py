@@ -172,8 +172,9 @@ class RobomimicWriter(Writer):
 class RobomimicReader(Reader):
     """Reads files of this layout, also those of Isaac Lab and robomimic themselves."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: bool = True) -> None:
         path = Path(path)
+        self.check = check
         paths = files.parts(path)
         if not paths:
             raise DataError(f"There is no recording at '{path}'.")

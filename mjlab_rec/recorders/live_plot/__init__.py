@@ -1,7 +1,7 @@
 """Plots beside the rollout, while it goes on: lines, images and vector fields."""
 
-from mjlab_rec.recorders.live_plot.cfg import ImageCfg as ImageCfg
-from mjlab_rec.recorders.live_plot.cfg import LinesCfg as LinesCfg
 from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg as LivePlotRecorderCfg
-from mjlab_rec.recorders.live_plot.cfg import VectorsCfg as VectorsCfg
+from mjlab_rec.recorders.live_plot.plots import ImageCfg as ImageCfg
+from mjlab_rec.recorders.live_plot.plots import LinesCfg as LinesCfg
+from mjlab_rec.recorders.live_plot.plots import VectorsCfg as VectorsCfg
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder as LivePlotRecorder

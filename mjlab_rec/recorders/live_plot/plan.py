@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.recorders.channels import Channel, Source, provide_final_obs, resolve_channels
-from mjlab_rec.recorders.live_plot.cfg import (
+from mjlab_rec.recorders.channels import Channel, Source, needs_final_obs, resolve_channels
+from mjlab_rec.recorders.live_plot.panels import Panel
+from mjlab_rec.recorders.live_plot.plots import (
     ImageCfg,
     LinesCfg,
     Plot,
@@ -18,7 +19,6 @@ from mjlab_rec.recorders.live_plot.cfg import (
     Reduce,
     VectorsCfg,
 )
-from mjlab_rec.recorders.live_plot.panels import Panel
 
 _AXES = "xyz"
 
@@ -72,6 +72,8 @@ class Plan:
         early: bool,
     ) -> None:
         self._env, self._default_env, self._every = env, default_env, every
+        self.needs_final_obs = False
+        """Whether a plot shows next observations."""
         self._unit = "simulated time (s)" if x == "seconds" else "control step"
         self._early = early
         self._groups: dict[Any, Group] = {}
@@ -196,8 +198,7 @@ class Plan:
             name = getattr(item, "__name__", type(item).__name__).replace("<lambda>", "value")
             item = Channel(name=name, func=item, when="after")
         sources = resolve_channels(self._env, [item])
-        if any(source.when == "next" for source in sources):
-            provide_final_obs(self._env)
+        self.needs_final_obs |= needs_final_obs(self._env, sources)
         if isinstance(item, str):
             return sources
         # Two functions may have the same name, such as lambda.

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from mjlab_rec.recorders.channels import Source
-from mjlab_rec.recorders.live_plot.cfg import ImageCfg, Plot, VectorsCfg
 from mjlab_rec.recorders.live_plot.panels import Contents, Panel, image, lines, vectors
 from mjlab_rec.recorders.live_plot.plan import Group, Plan, Use, rows_of
-from mjlab_rec.recorders.rows import Lanes, Parts, RowReader
+from mjlab_rec.recorders.live_plot.plots import ImageCfg, Plot, VectorsCfg
+from mjlab_rec.recorders.rows import Lanes, RowReader
 from mjlab_rec.sim.snapshot import to_host
 
 _TAKEN = "(steps taken)"  # Steps since the episode began; where they do not go on, a line breaks.
+Rings = dict[str, torch.Tensor]
+"""A ring of values for each channel."""
+
 _REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin, "max": torch.amax}
 
 
@@ -35,32 +38,32 @@ class _Rings:
         # One more than are kept: what the next step starts from is read ahead.
         self._slots = group.rows + 1
         read_rows = self._slots if self._reduce is None else 1
-        self._parts: Parts = {}
+        self._read: Rings = {}
         for source in sources:
             value = source.read()
             shape = (read_rows, lanes.count, *value.shape[1:])
-            self._parts["/" + source.name] = torch.zeros(shape, dtype=value.dtype, device=device)
-        self.rings: Parts = {
+            self._read[source.name] = torch.zeros(shape, dtype=value.dtype, device=device)
+        self.rings: Rings = {
             name: part[:, 0]
             if self._reduce is None
             else torch.zeros((self._slots, *part.shape[2:]), device=device)
-            for name, part in self._parts.items()
+            for name, part in self._read.items()
         }
 
     def before(self, row: int) -> None:
-        self._reader.before(self._parts, self._row(row))
+        self._reader.before(self._read, self._row(row))
 
     def after(self, row: int) -> None:
-        self._reader.after(self._parts, self._row(row))
+        self._reader.after(self._read, self._row(row))
 
     def complete(self, row: int, was_reset: bool) -> None:
-        self._reader.complete(self._parts, self._row(row), was_reset)
+        self._reader.complete(self._read, self._row(row), was_reset)
         if self._reduce is None:
             return
         reduce = _REDUCE[self._reduce]
         for name, ring in self.rings.items():
             # Not out=: the ring is float32, whatever the channel is.
-            ring[row % self._slots].copy_(reduce(self._parts[name][0].float(), dim=0))
+            ring[row % self._slots].copy_(reduce(self._read[name][0].float(), dim=0))
 
     def _row(self, row: int) -> int:
         return row % self._slots if self._reduce is None else 0
@@ -75,7 +78,7 @@ class Snapshot:
         steps: Their control steps, a ring too.
     """
 
-    def __init__(self, rings: Mapping[int, Parts], rows: int, steps: np.ndarray) -> None:
+    def __init__(self, rings: Mapping[int, Rings], rows: int, steps: np.ndarray) -> None:
         self.rows, self.steps = rows, steps.copy()
         self._events: list[Any] = []
         self.rings = {
@@ -116,8 +119,11 @@ class Sampler:
         self._env, self._every, self._x = env, every, x
         self._plan: Callable[[bool], Plan] = partial(Plan, env, plots, default_env, every, x)
         # What can be known before the first reset is checked here, so that mistakes are seen early.
-        self.has_functions = self._plan(True).has_functions
+        early = self._plan(True)
+        self.has_functions = early.has_functions
         """Whether functions of the user's are called."""
+        self.needs_final_obs = early.needs_final_obs
+        """Whether a plot shows next observations."""
         self.rows = 0
         """Samples taken."""
 
@@ -163,7 +169,7 @@ class Sampler:
 
     def _content(self, use: Use, snapshot: Snapshot) -> Contents:
         rings, plot = snapshot.rings[id(use.group)], use.plot
-        values = [rings["/" + name].numpy() for name in use.names]
+        values = [rings[name].numpy() for name in use.names]
         newest = snapshot.rows - 1
         if isinstance(plot, ImageCfg):
             return image(values[0][newest % 2], plot.value_range)
@@ -174,7 +180,7 @@ class Sampler:
         y = [value[index % len(value)].reshape(count, -1) for value in values]
         steps = snapshot.steps[index % len(snapshot.steps)]
         goes_on = np.diff(steps) == self._every
-        taken = rings.get("/" + _TAKEN)
+        taken = rings.get(_TAKEN)
         if taken is not None:
             goes_on &= np.diff(taken.numpy()[index % len(taken)]) == self._every
         x = steps * self._env.step_dt if self._x == "seconds" else steps.astype(np.float64)

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import mujoco
 
-from mjlab_rec.data.staging import Overflow
-from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+from mjlab_rec.recorders.cfg import TransitionRecorderCfg
 from mjlab_rec.recorders.channels import Channel
-from mjlab_rec.recorders.triggers import Trigger
-
-_FILE_CHUNK = 128
-_LIVE_CHUNK = 16
-
-
-def _rerun_recorder() -> type:
-    from mjlab_rec.recorders.rerun.recorder import RerunRecorder
-
-    return RerunRecorder
+from mjlab_rec.recorders.rerun.recorder import RerunRecorder
 
 
 @dataclass(kw_only=True)
-class RerunRecorderCfg(RecorderTermCfg):
+class RerunRecorderCfg(TransitionRecorderCfg):
     """Configuration of ``RerunRecorder``."""
 
-    func: Any = field(default_factory=_rerun_recorder)
+    func: type = RerunRecorder
 
     path: str = ""
     """File to write, such as "run.rrd". Empty: none, if the recording goes elsewhere."""
@@ -75,39 +63,18 @@ class RerunRecorderCfg(RecorderTermCfg):
     """A ``rerun.blueprint.Blueprint`` that says how the viewer arranges it all. None shows the
     scene, and plots of the channels beside it."""
 
-    every: int = 1
-    """Record every so many steps."""
-
-    hz: float | None = None
-    """Frames per second of simulated time, instead of ``every``; rounded to whole steps."""
-
-    trigger: Trigger | Mapping[str, Any] | str | None = None
-    """When to record; None means always. A trigger of episodes picks whole episodes of each
-    environment, one of steps begins a stretch of ``length`` steps. Others are not shown
-    meanwhile."""
-
-    length: int | None = None
-    """Steps to record from when the trigger fires. None means until the episode ends."""
-
-    max_steps: int | None = None
-    """Stop after this many recorded steps."""
-
     max_bytes: int | None = None
     """Stop once the file has this size."""
 
     if_exists: Literal["error", "overwrite", "number"] = "error"
     """What to do if the file exists: "error", "overwrite", or add a "number" to the name."""
 
-    overflow: Overflow = "block"
-    """What to do when writing cannot keep up: "block" the simulation, "drop" frames (counted), or
-    raise an "error"."""
-
-    chunk_steps: int | None = None
+    block_steps: int | None = None
     """Steps that are written at once, the most that a kill can lose and a viewer lags behind. None
     means 128, or 16 if it goes to a viewer."""
 
-    autostart: bool = True
-    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
+    block_seconds: float = 10.0
+    """Write after this many seconds even if there are fewer steps."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RerunRecorderCfg:
         """A copy; a stream leads to the same place for all copies, which share it."""
@@ -118,6 +85,7 @@ class RerunRecorderCfg(RecorderTermCfg):
 
     def check(self) -> None:
         """Say what is wrong with the values, if anything is."""
+        super().check()
         name = type(self).__name__
         elsewhere = self.live or self.recording_stream is not None
         if not self.path and not elsewhere:
@@ -136,8 +104,6 @@ class RerunRecorderCfg(RecorderTermCfg):
             )
         if self.spacing_m is not None and self.spacing_m < 0.0:
             raise ValueError(f"{name}.spacing_m must not be negative, got {self.spacing_m}.")
-        if self.chunk_steps is not None and self.chunk_steps < 1:
-            raise ValueError(f"{name}.chunk_steps must be at least 1, got {self.chunk_steps}.")
         streams = self.recording_stream is None or hasattr(self.recording_stream, "send_columns")
         if not streams:
             raise ValueError(
@@ -156,30 +122,17 @@ class RerunRecorderCfg(RecorderTermCfg):
                 f"{name}.geom_groups is {self.geom_groups}; groups are from 0 to"
                 f" {mujoco.mjNGROUP - 1}."
             )
-        if isinstance(self.channels, str):
-            raise ValueError(f"{name}.channels is a text; write ({self.channels!r},) for one.")
 
     @property
     def live(self) -> bool:
         """Whether a viewer shows it while it is recorded."""
         return self.connect is not None or self.serve or self.spawn
 
-    def as_rollout(self, num_envs: int) -> RolloutRecorderCfg:
-        """What the rollout recorder has to know of it."""
-        same = ("on_error", "path", "envs", "every", "hz", "trigger", "length", "max_steps")
-        same += ("max_bytes", "if_exists", "overflow", "autostart")
-        values = {name: getattr(self, name) for name in same}
-        if isinstance(self.envs, int):
-            values["envs"] = min(self.envs, num_envs)
-        default = _LIVE_CHUNK if self.live else _FILE_CHUNK
-        return _Rows(
-            **values,
-            block_steps=self.chunk_steps or default,
-        )
+    def env_ids(self, num_envs: int) -> tuple[int, ...]:
+        """The environments to show, of this many."""
+        if isinstance(self.envs, int) and self.envs > num_envs:
+            return tuple(range(num_envs))
+        return super().env_ids(num_envs)
 
 
-class _Rows(RolloutRecorderCfg):
-    """What the rollout recorder is told; messages call it what the user has written."""
-
-
-_Rows.__name__ = RerunRecorderCfg.__name__
+RerunRecorder.cfg_type = RerunRecorderCfg

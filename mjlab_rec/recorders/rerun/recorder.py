@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
-import torch
 
-from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.schema import Block, DataError, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import typed
-from mjlab_rec.recorders.channels import Channel, Source
-from mjlab_rec.recorders.rerun.cfg import RerunRecorderCfg
+from mjlab_rec.recorders.channels import Source
 from mjlab_rec.recorders.rerun.poses import model_fields, pose_sources
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
-from mjlab_rec.recorders.rerun.writer import ACTIVE, RerunTarget, RerunWriter
-from mjlab_rec.recorders.rollout import RolloutRecorder
+from mjlab_rec.recorders.rerun.writer import RerunTarget, RerunWriter
+from mjlab_rec.recorders.transitions import TransitionRecorder
 from mjlab_rec.recorders.triggers import trigger_from
 from mjlab_rec.terrains.terrain_entity import grid_origins
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
-    from mjlab_rec.recorders.stretches import Stretches
+    from mjlab_rec.recorders.rerun.cfg import RerunRecorderCfg
 
 logger = logging.getLogger(__name__)
 
+_FILE_ROWS = 128
+_LIVE_ROWS = 16
 _PORTS = {"rerun": 443, "rerun+http": 80, "rerun+https": 443}
 
 
-class RerunRecorder(RolloutRecorder):
+class RerunRecorder(TransitionRecorder):
     """Records a 3D scene of all environments, with plots, for the Rerun viewer.
 
     A frame shows what a step led to: after n control steps of the environment it is at n on the
@@ -49,25 +49,24 @@ class RerunRecorder(RolloutRecorder):
     A file is complete once it is closed. After a kill everything up to the last chunk is there.
     """
 
+    cfg: RerunRecorderCfg
+
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         require("rerun", "rerun", "RerunRecorder")
-        cfg = typed(cfg, RerunRecorderCfg)
-        cfg.check()
-        self.rerun_cfg = cfg
-        """What this recorder was told."""
         self.page = ""
         """Address of the web page, if one is served; it ends with the environment."""
         self._viewers: list[RerunViewer] = []
-        super().__init__(cfg.as_rollout(env.num_envs), env)
-        self._asked = self._sources
+        super().__init__(cfg, env)
+        cfg = self.cfg
+        self.most_block_rows = _LIVE_ROWS if cfg.live else _FILE_ROWS
         self._by_episode = (
             cfg.trigger is not None
             and trigger_from(cfg.trigger).scope == "episode"
             and self._lanes.count == 1
         )
-        self._together = self._stretches.per_env
-        if self._together:
-            self._stretches: Any = _Together(self._stretches)
+        self._writer: RerunWriter | None = None
+        self._written: list[Path] = []  # files of recordings that are finished
+        self._written_bytes = 0
         if cfg.connect is not None:
             _check_url(cfg.connect)
         try:
@@ -81,13 +80,30 @@ class RerunRecorder(RolloutRecorder):
             self._close_viewers()
             raise
 
-    def channels(self) -> Sequence[str | Channel]:
-        """What is plotted."""
-        return self.rerun_cfg.channels
+    @property
+    def files(self) -> list[Path]:
+        """What was written so far."""
+        return self._written + ([] if self._writer is None else self._writer.files)
 
-    def writer(self) -> Callable[..., Any]:
-        """What writes to Rerun."""
-        cfg, sim = self.rerun_cfg, self._env.sim
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far, also to recordings that were stopped."""
+        return self._written_bytes + (0 if self._writer is None else self._writer.nbytes)
+
+    @property
+    def full(self) -> bool:
+        """Whether as much was recorded as is wanted."""
+        most, writer = self.cfg.max_bytes, self._writer
+        is_large = most is not None and writer is not None and writer.nbytes >= most
+        return super().full or is_large
+
+    def more_sources(self) -> Sequence[Source]:
+        """What poses are computed from."""
+        return pose_sources(self._env, self.cfg.contacts)
+
+    def begin_recording(self, info: RunInfo, block_rows: int) -> None:
+        """Open the file, and connect to the viewers."""
+        cfg, sim = self.cfg, self._env.sim
         urls = [viewer.url for viewer in self._viewers]
         origins = np.zeros((self._lanes.count, 3), np.float32)
         if cfg.spacing_m:
@@ -105,7 +121,24 @@ class RerunRecorder(RolloutRecorder):
             by_episode=self._by_episode,
             viewers_may_go=bool(cfg.path) or cfg.connect is None,
         )
-        return partial(RerunWriter, target=target)
+        if_exists = "number" if self._written else cfg.if_exists
+        options = WriterOptions(path=cfg.path, if_exists=if_exists, block_rows=block_rows)
+        self._writer = RerunWriter(info, options, target=target)
+
+    def process(self, batch: Block) -> None:
+        """Send a block to Rerun, in a thread of its own."""
+        assert self._writer is not None
+        self._writer.write(batch)
+
+    def end_recording(self) -> None:
+        """Finish the file."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        try:
+            writer.close()
+        finally:
+            self._written += writer.files
+            self._written_bytes += writer.nbytes
 
     def close(self) -> None:
         """Write what is left, finish the file and end the page, which ``stop()`` leaves open."""
@@ -114,39 +147,10 @@ class RerunRecorder(RolloutRecorder):
         finally:
             self._close_viewers()
 
-    def _prepare(self) -> None:
-        more = pose_sources(self._env, self.rerun_cfg.contacts)
-        if self._together:
-            more.append(Source(name=ACTIVE, read=self._active, when="before"))
-        self._sources = [*self._asked, *more]
-        super()._prepare()
-
-    def _active(self) -> torch.Tensor:
-        """Which environments the step to come is recorded of (num_envs,)."""
-        counters = getattr(self, "_counters", None)  # There are none yet while it gets ready.
-        taken = self._env.episode_length_buf if counters is None else counters.length
-        return self._stretches.active(self._env.common_step_counter, taken)
-
     def _close_viewers(self) -> None:
         viewers, self._viewers = self._viewers, []
         for viewer in viewers:
             viewer.close()
-
-
-class _Together:
-    """Follows a trigger that decides for each environment, of rows that are written together.
-
-    The rollout recorder would gather such rows by episodes. Here environments are instances of the
-    same entities, so every row is taken and ``active`` is recorded with it.
-    """
-
-    per_env = False
-
-    def __init__(self, stretches: Stretches) -> None:
-        self.want = stretches.want
-        self.begin = stretches.begin
-        self.active = stretches.active
-        self.fire = stretches.fire
 
 
 def _check_url(url: str) -> None:

@@ -1,7 +1,9 @@
 """A Rerun viewer in a process of its own, which nobody but this machine can reach.
 
 Rerun's own functions for this listen at all addresses of the machine; its program can be told
-otherwise.
+otherwise. It lets browsers hand its data to pages of this machine and of rerun.io only, but does
+not check the Host header: a site that makes its own name lead to this machine (DNS rebinding) can
+read what is shown and add to it. The page has no control of the simulation.
 """
 
 from __future__ import annotations

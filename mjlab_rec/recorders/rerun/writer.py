@@ -19,9 +19,6 @@ from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin, series
 from mjlab_rec.recorders.rerun.poses import PREFIX, Poser, Poses, joined, unmoved
 
-ACTIVE = "active"
-"""Name of the channel that tells which environments a trigger wants."""
-
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 60.0
@@ -103,14 +100,14 @@ class RerunWriter(Writer):
 
     def write(self, block: Block) -> None:
         """Send a block's rows, and what ended in it."""
-        wanted = block.arrays.get(ACTIVE)
+        wanted = block.active
         if wanted is None:
             wanted = np.ones((block.rows, block.lanes), bool)
         poses = self._poser.poses(block, wanted)
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
             for spec in self.info.channels:
-                if spec.name != ACTIVE and not spec.name.startswith(PREFIX):
+                if not spec.name.startswith(PREFIX):
                     self._write_channel(block, frames, spec, wanted)
         self._write_ends(block, wanted)
         self._flush(self._target.viewers_may_go)
@@ -156,7 +153,7 @@ class RerunWriter(Writer):
                 )
                 self._log(self._camera_path(camera), lens)
         for spec in self.info.channels:
-            if spec.name != ACTIVE and not spec.name.startswith(PREFIX):
+            if not spec.name.startswith(PREFIX):
                 for path, label in series(spec):
                     names = [f"{label} {env}" for env in self.info.envs]
                     self._log(path, rr.SeriesLines(names=names))
@@ -166,9 +163,7 @@ class RerunWriter(Writer):
             self._log(f"{scene.WORLD}/contacts", dots)
         names = [spec.name for spec in self.info.channels if not spec.name.startswith(PREFIX)]
         apart = float(np.ptp(target.origins, axis=0).max())
-        blueprint = target.blueprint or default_blueprint(
-            model, [name for name in names if name != ACTIVE], apart
-        )
+        blueprint = target.blueprint or default_blueprint(model, names, apart)
         self._stream.send_blueprint(blueprint, make_active=target.stream is None)
 
     def _write_shape(self, geom: scene.Geom) -> None:

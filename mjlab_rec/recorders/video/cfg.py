@@ -6,31 +6,26 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
 from typing import Any, Literal, get_args
 
 from mjlab_rec.data.mp4 import frame_rate
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg import env_ids
+from mjlab_rec.recorders.cfg_fields import env_ids
 from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.recorders.video.recorder import VideoRecorder
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
 
 logger = logging.getLogger(__name__)
-
-
-def _video_recorder() -> type:
-    from mjlab_rec.recorders.video import VideoRecorder
-
-    return VideoRecorder
 
 
 @dataclass(kw_only=True)
 class VideoRecorderCfg(RecorderTermCfg):
     """Configuration of ``VideoRecorder``."""
 
-    func: Any = field(default_factory=_video_recorder)
+    func: type = VideoRecorder
 
     path: str = "videos"
     """Folder for the clips."""
@@ -206,3 +201,6 @@ class VideoRecorderCfg(RecorderTermCfg):
             raise ValueError(
                 f"{type(self).__name__}: {' and '.join(given)} exclude each other; give one."
             )
+
+
+VideoRecorder.cfg_type = VideoRecorderCfg

@@ -6,18 +6,18 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from mjlab_rec.data.files import make_folder
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.managers.recorder_manager import RecorderTerm
-from mjlab_rec.recorders.cfg import typed
-from mjlab_rec.recorders.shutdown import close_at_exit, closed
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.cfg_fields import typed
+from mjlab_rec.recorders.row_clock import RowClock
+from mjlab_rec.recorders.shutdown import close_at_exit
 from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
-from mjlab_rec.recorders.video.cfg import VideoRecorderCfg as VideoRecorderCfg
 from mjlab_rec.recorders.video.clips import Clip, Episodes, Tail, View
 from mjlab_rec.recorders.video.overlay import Overlay
 from mjlab_rec.recorders.video.studio import Job, Studio, Take
@@ -26,9 +26,10 @@ from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.recorders.video.cfg import VideoRecorderCfg
 
 
-class VideoRecorder(RecorderTerm):
+class VideoRecorder(RowClock):
     """Films environments: a picture per control step, of what the step led to.
 
     A clip of so many steps has exactly as many pictures, and the last picture of an episode is its
@@ -37,26 +38,21 @@ class VideoRecorder(RecorderTerm):
     """
 
     cfg: VideoRecorderCfg
+    cfg_type: ClassVar[type[RecorderTermCfg]]
 
     rows_unit = "pictures"
 
-    # Episodes are counted also while nothing is recorded.
-    hooks_when_idle = (
-        *("record_pre_reset", "record_post_reset", "record_post_step", "record_exception"),
-    )
-
-    def __init__(self, cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> None:
-        cfg = typed(cfg, VideoRecorderCfg)
-        super().__init__(cfg, env)
+    def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
+        self.cfg = typed(cfg, self.cfg_type)
+        cfg = self.cfg
         cfg.check()
-        self.rows = 0
-        """Pictures captured for files."""
+        super().__init__(cfg, env, autostart=cfg.autostart)
         self.dropped_rows = 0
         """Pictures lost: none ever is."""
         self._ffmpeg = find_ffmpeg(type(self).__name__)
         self._env_ids = cfg.env_ids(env.num_envs)
         self._length = cfg.steps(env.step_dt)
-        self._every, self._rate = cfg.stride(env.step_dt)
+        self._picture_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
         self._runner = _runner(cfg, env)
         self.draws_random_numbers = (
@@ -64,7 +60,7 @@ class VideoRecorder(RecorderTerm):
         )
         groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
         self._views = [
-            View(group, Tail[Take](self._length, self._every) if cfg.last_clip else None)
+            View(group, Tail[Take](self._length, self._picture_every) if cfg.last_clip else None)
             for group in groups
         ]
         self._reasons = _reasons(cfg, env)
@@ -74,114 +70,95 @@ class VideoRecorder(RecorderTerm):
         self._clips = 0  # Clips begun.
         self._names: set[str] = set()  # Their names.
         self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
-        self._mid_step = False  # Whether this step has had its pre-reset.
         self._studio: Studio | None = None
         self._past: tuple[list[Path], int, float] = [], 0, 0.0  # What closed studios have made.
         # Made now, so that what is missing for it is said before anything happens.
         self._renderer: Renderer | None = self._make_renderer()
-        if not cfg.autostart:
-            super().stop()
 
-    # -- what the environment calls ----------------------------------------------------------------
+    # -- moments -----------------------------------------------------------------------------------
 
     def record_pre_step(self) -> None:
         """A step begins: note the command that it follows."""
+        super().record_pre_step()
         if self._busy:
             self._overlay.before()
 
-    def record_pre_reset(self, env_ids: torch.Tensor) -> None:
-        """The last step of some episodes: film it before the reset."""
-        self._after(env_ids.tolist())
-        self._mid_step = True
+    def on_step(self, ended: torch.Tensor) -> None:
+        """A step was taken: capture it where it is to be seen."""
+        if self._studio is not None:
+            self._studio.check()
+        self._overlay.after()
+        if self._busy:
+            self._film(ended.tolist())
 
-    def record_post_reset(self, env_ids: torch.Tensor) -> None:
-        """New episodes begin, after a step that ended some or because the user says so."""
+    def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
+        """Episodes end because the user resets; other ends were seen with their step."""
+        if cut:
+            self._cut(set(env_ids.tolist()).intersection(self._env_ids))
+
+    def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
+        """New episodes begin: see whether clips do."""
+        self._warm_up()
         chosen = set(env_ids.tolist()).intersection(self._env_ids)
-        if self._studio is None:
-            self._warm_up()
-        if not self._mid_step:
-            self._cut(chosen)
-        step = self._env.common_step_counter
         for env_id in chosen:
-            self._episodes.begin(env_id, step)
+            self._episodes.begin(env_id, self._env.common_step_counter)
         self._overlay.restart(sorted(chosen))
         for view in self._views:
             if view.leader in chosen:
                 view.over = False
                 self._ask_episode(view)
-        if not self._mid_step:
-            self._look_ahead()
 
-    def record_post_step(self) -> None:
-        """A step is done: film it, unless that was done before its resets."""
-        was_reset, self._mid_step = self._mid_step, False
-        if not was_reset:
-            self._after(self._ended_quietly())
-        self._look_ahead()
+    def on_open(self) -> None:
+        """Recording begins."""
+        self._warm_up()
 
-    def record_exception(self, error: BaseException) -> None:
-        """A step failed: go on with the next one if there is one."""
-        self._mid_step = False
-
-    def close(self) -> None:
-        """Finish all clips, cut as they are, and wait for them."""
-        closed(self)
-        studio = self._studio
-        if studio is None:
-            if self._renderer is not None:
-                self._renderer.close()
-                self._renderer = None
-            return
-        if studio.forked:
-            return
-        try:
-            self._wrap_up(studio)
-        finally:
-            try:
-                studio.close()
-            finally:
-                files, nbytes, stalled_s = self._past
-                self._past = (
-                    *(files + studio.files, nbytes + studio.nbytes, stalled_s + studio.stalled_s),
-                )
-                self._studio = self._renderer = None  # The studio has closed it.
-
-    # -- what the user may call --------------------------------------------------------------------
-
-    @torch.no_grad()
-    def start(self) -> None:
-        """Record from the next step on: go on after ``pause()``, or begin anew after ``stop()``."""
-        super().start()
-        if self._mid_step or not self._env.obs_buf:
-            return  # The running step, or the first reset, will see to it.
-        step = self._env.common_step_counter
+    def on_rows_start(self) -> None:
+        """Steps are recorded from now on: also episodes that begin just now."""
         for view in self._views:
-            if self._episodes.length(view.leader, step) == 0:
+            if self._episodes.length(view.leader, self._env.common_step_counter) == 0:
                 self._ask_episode(view)
-        self._look_ahead()
 
-    def stop(self) -> None:
-        """Finish all clips, cut as they are, and wait for them. ``start()`` begins new ones."""
-        super().stop()
+    def on_row_begins(self, has_row: bool) -> None:
+        """See whether clips begin with the next step."""
+        if has_row and not self.cfg.last_clip:
+            self._ask_step()
+
+    def on_fire(self) -> None:
+        """Begin a clip with the next step."""
+        assert self._runner is not None
+        self._runner.fire()
+
+    def wait_until_written(self, timeout: float | None) -> None:
+        """Wait until all pictures are drawn, and all finished clips are finished files."""
+        if self._studio is not None:
+            self._studio.wait(timeout)
+
+    def on_finish(self) -> None:
+        """Finish all clips, cut as they are, and wait for them."""
         self._fresh = True
+        studio = self._studio
+        if studio is not None and not studio.forked:
+            self._wrap_up(studio)
+            studio.wait()
         for view in self._views:
             view.asked, view.filmed, view.waiting = -1, -1, False
-        if self._studio is not None:
-            self._wrap_up(self._studio)
-            self._studio.wait()
+
+    def close(self) -> None:
+        """Finish all clips and free the graphics."""
+        try:
+            super().close()
+        finally:
+            self._close_studio()
 
     def fire(self) -> None:
         """Begin a clip with the next step, if the trigger is ``manual()``."""
         if self._runner is None:
             raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
-        self._runner.fire()
-        if not self._mid_step and self._env.obs_buf:
-            self._look_ahead()
+        if self._runner.trigger.kind != "manual":
+            self._runner.fire()  # Says what cannot be done.
+        self._request("fire")
 
-    def flush(self) -> None:
-        """Wait until all pictures are drawn, and all finished clips are finished files."""
-        if self._studio is not None:
-            self._studio.wait()
+    # -- figures -----------------------------------------------------------------------------------
 
     @property
     def files(self) -> list[Path]:
@@ -206,15 +183,10 @@ class VideoRecorder(RecorderTerm):
 
     # -- pictures ----------------------------------------------------------------------------------
 
-    def _after(self, ended: Collection[int]) -> None:
-        """A step has been taken: capture it where it is to be seen."""
-        if self._studio is not None:
-            self._studio.check()
-        self._overlay.after()
-        if not self._busy:
-            return
+    def _film(self, ended: Collection[int]) -> None:
+        """Capture the step that has just been taken."""
         job = Job()
-        if self.state != "recording":
+        if not self._due:
             for view in self._views:
                 if view.leader in ended:
                     view.end_episode(self._env.common_step_counter)
@@ -244,12 +216,6 @@ class VideoRecorder(RecorderTerm):
                 [(i, episodes.number[i], episodes.length(i, step)) for i in env_ids]
             )
         return Take(env_ids, self._renderer.capture(env_ids), note)
-
-    def _ended_quietly(self) -> Collection[int]:
-        """Environments whose episode ended in a step that resets nobody."""
-        if self._env.cfg.auto_reset or not self._busy:
-            return ()
-        return self._env.reset_buf.nonzero().flatten().tolist()
 
     def _cut(self, env_ids: Collection[int]) -> None:
         """Episodes end because the user resets."""
@@ -310,10 +276,8 @@ class VideoRecorder(RecorderTerm):
         if fired:
             self._begin_clip(view)
 
-    def _look_ahead(self) -> None:
+    def _ask_step(self) -> None:
         """See whether clips begin with the next step."""
-        if self.state != "recording" or self.cfg.last_clip:
-            return
         step = self._env.common_step_counter
         fired: Any = False
         if self._runner is None:
@@ -365,7 +329,7 @@ class VideoRecorder(RecorderTerm):
             begun=self._env.common_step_counter,
             again=again,
             env_ids=view.env_ids,
-            every=self._every,
+            every=self._picture_every,
             length=self._length,
             episodes=self.cfg.episodes or to_the_end,
         )
@@ -396,13 +360,33 @@ class VideoRecorder(RecorderTerm):
 
     def _warm_up(self) -> None:
         """Draw a picture for no clip, or the first one would hold up a step; say what fails."""
+        if self._studio is not None:
+            return
         make_folder(self.cfg.path)
         studio = self._open_studio()
         assert self._renderer is not None
         take = Take(self._env_ids, self._renderer.capture(self._env_ids), note=None)
         studio.submit(Job([(take, [])]))
         studio.wait()
-        close_at_exit(self)  # Anew: before OpenGL ends, which has only been loaded now.
+        close_at_exit(self)  # Again: before OpenGL ends, which has only been loaded now.
+
+    def _close_studio(self) -> None:
+        studio = self._studio
+        if studio is None:
+            if self._renderer is not None:
+                self._renderer.close()
+                self._renderer = None
+            return
+        if studio.forked:
+            return
+        try:
+            studio.close()
+        finally:
+            files, nbytes, stalled_s = self._past
+            self._past = (
+                *(files + studio.files, nbytes + studio.nbytes, stalled_s + studio.stalled_s),
+            )
+            self._studio = self._renderer = None  # The studio has closed it.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists

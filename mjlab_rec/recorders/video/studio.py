@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.mp4 import Mp4Writer
-from mjlab_rec.data.writer import WriterThread
+from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.recorders.video.clips import Clip
 from mjlab_rec.recorders.video.overlay import Note, Overlay
 from mjlab_rec.sim.renderer import Renderer
@@ -80,7 +80,7 @@ class Studio:
         self._room = threading.Condition()
         self._writers: dict[Clip, Mp4Writer] = {}
         self._finished_bytes = 0
-        self._thread = WriterThread(name, self._work, self._release)
+        self._thread = Worker(name, self._work, release=self._release, niceness=STEP_BACK)
 
     @property
     def forked(self) -> bool:
@@ -107,9 +107,9 @@ class Studio:
             self._pending += len(job.frames)
         self._thread.submit(job)
 
-    def wait(self) -> None:
+    def wait(self, timeout: float | None = None) -> None:
         """Wait until everything handed over is drawn, and complete clips are complete files."""
-        self._thread.wait()
+        self._thread.wait(timeout)
 
     def close(self) -> None:
         """Finish all clips, and raise what went wrong. Idempotent."""

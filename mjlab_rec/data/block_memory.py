@@ -1,0 +1,170 @@
+"""The memory of one block: rows, ends of episodes and model fields, as tensors in one piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+
+from mjlab_rec.data.schema import DataError, RunInfo
+
+_ALIGNMENT = 64
+_TORCH_TYPES = {
+    np.dtype(name): getattr(torch, name if name != "bool_" else "bool")
+    for name in ("bool_", "uint8", "int8", "int16", "int32", "int64", "float16", "float32")
+} | {np.dtype("float64"): torch.float64}
+
+
+def torch_dtype(dtype: np.dtype) -> torch.dtype:
+    """The torch type of a numpy type that channels may have."""
+    try:
+        return _TORCH_TYPES[np.dtype(dtype)]
+    except KeyError:
+        known = ", ".join(str(d) for d in _TORCH_TYPES)
+        raise DataError(f"Channels cannot have the dtype {dtype}. Possible: {known}.") from None
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype:
+    """The numpy type of a torch type that channels may have."""
+    for ours, theirs in _TORCH_TYPES.items():
+        if theirs == dtype:
+            return ours
+    known = ", ".join(str(d) for d in _TORCH_TYPES)
+    raise DataError(f"Channels cannot have the dtype {dtype}. Possible: {known}.")
+
+
+@dataclass(kw_only=True)
+class BlockShape:
+    """What a block has room for."""
+
+    rows: int
+    ends: int
+    """Episodes that may end within a block."""
+    values: tuple[str, ...] = ()
+    """Names of float32 values that come with each end, such as sums of reward terms."""
+    model: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the per-world model fields, float32."""
+    active: bool = False
+    """Whether each row has a flag per environment that says if a trigger chose it."""
+
+
+@dataclass(kw_only=True)
+class EndsMemory:
+    """Ends of episodes, one per slot. Slots of environments that are not recorded count as well."""
+
+    env: torch.Tensor  # (ends,) int64
+    row: torch.Tensor  # int32, the last row before the end; -1: none in this block
+    at: torch.Tensor  # int64, control steps of the environment
+    time: torch.Tensor  # float64, seconds since 1970
+    episode: torch.Tensor  # int32
+    length: torch.Tensor  # int32; 0: the slot is empty
+    total: torch.Tensor  # float64
+    rows: torch.Tensor  # int32
+    recorded: torch.Tensor  # float64
+    terminated: torch.Tensor  # bool
+    truncated: torch.Tensor  # bool
+    success: torch.Tensor  # int8
+    values: torch.Tensor  # (ends, values) float32
+
+    @classmethod
+    def allocate(cls, count: int, values: int, device: torch.device | str) -> EndsMemory:
+        """Memory of its own for so many ends."""
+        return cls(
+            **{
+                name: torch.zeros((count, *shape), dtype=dtype, device=device)
+                for name, shape, dtype in cls.layout(values)
+            }
+        )
+
+    @staticmethod
+    def layout(values: int) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+        """Name, shape of an item and type of each column."""
+        for column in fields(EndsMemory):
+            shape = (values,) if column.name == "values" else ()
+            yield column.name, shape, _END_TYPES[column.name]
+
+    def columns(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All columns by name."""
+        for column in fields(self):
+            yield column.name, getattr(self, column.name)
+
+
+_END_TYPES = {
+    "env": torch.int64,
+    "row": torch.int32,
+    "at": torch.int64,
+    "time": torch.float64,
+    "episode": torch.int32,
+    "length": torch.int32,
+    "total": torch.float64,
+    "rows": torch.int32,
+    "recorded": torch.float64,
+    "terminated": torch.bool,
+    "truncated": torch.bool,
+    "success": torch.int8,
+    "values": torch.float32,
+}
+
+
+class BlockMemory:
+    """One block, in one piece of memory, seen as named tensors."""
+
+    def __init__(
+        self, info: RunInfo, shape: BlockShape, device: torch.device, pinned: bool = False
+    ) -> None:
+        lanes, rows, ends = len(info.envs), shape.rows, shape.ends
+        specs = {spec.name: spec for spec in info.stored}
+        pieces: list[tuple[tuple[int, ...], torch.dtype]] = []
+
+        def piece(size: tuple[int, ...], dtype: torch.dtype) -> int:
+            pieces.append((size, dtype))
+            return len(pieces) - 1
+
+        # One more value before than rows: what came after the last one.
+        channels = {
+            name: piece(
+                (rows + (spec.when == "before"), lanes, *spec.shape), torch_dtype(spec.dtype)
+            )
+            for name, spec in specs.items()
+        }
+        finals = {
+            name: piece((ends, *specs[name].shape), torch_dtype(specs[name].dtype))
+            for name in info.chained
+        }
+        active = piece((rows + 1, lanes), torch.bool) if shape.active else None
+        first_episode = piece((lanes,), torch.int32)
+        first_step = piece((lanes,), torch.int32)
+        total = piece((lanes,), torch.float64)
+        recorded = piece((lanes,), torch.float64)
+        columns = {
+            name: piece((ends, *item), dtype)
+            for name, item, dtype in EndsMemory.layout(len(shape.values))
+        }
+        model_env = piece((ends,) if shape.model else (0,), torch.int64)
+        model_episode = piece((ends,) if shape.model else (0,), torch.int32)
+        model = {name: piece((ends, *size), torch.float32) for name, size in shape.model.items()}
+
+        sizes = [math.prod(size) * dtype.itemsize for size, dtype in pieces]
+        offsets = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
+        self.all = torch.zeros(offsets[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
+        views = [
+            self.all[offset : offset + nbytes].view(dtype).view(size)
+            for (size, dtype), nbytes, offset in zip(pieces, sizes, offsets, strict=False)
+        ]
+        self.channels = {name: views[i] for name, i in channels.items()}
+        """Per stored channel (rows, lanes, ...), with one more row for "before" channels."""
+        self.finals = {name: views[i] for name, i in finals.items()}
+        """Per chained channel its value when an episode ended (ends, ...)."""
+        self.active = None if active is None else views[active]
+        """Which rows a trigger chose (rows + 1, lanes)."""
+        self.first_episode, self.first_step = views[first_episode], views[first_step]
+        """Where each lane was before the first row."""
+        self.total, self.recorded = views[total], views[recorded]
+        """Returns of the running episodes after the last row."""
+        self.ends = EndsMemory(**{name: views[i] for name, i in columns.items()})
+        self.model_env, self.model_episode = views[model_env], views[model_episode]
+        """Which environment and episode each row of the model fields belongs to."""
+        self.model = {name: views[i] for name, i in model.items()}

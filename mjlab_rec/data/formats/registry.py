@@ -1,0 +1,234 @@
+"""File formats by their name and by what is at a path: those of this package and of others."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mjlab_rec.data.files import check_kind
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.data.formats.base import Reader, Writer
+
+ENTRY_POINT_GROUP = "mjlab_rec.formats"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What is known of a file format before any of its code is imported."""
+
+    name: str
+    """By which it is asked for, such as "hdf5"."""
+
+    writer: str
+    """The ``Writer``, as "package.module:Class"."""
+
+    reader: str | None = None
+    """The ``Reader``, as "package.module:Class"; None if nothing is read from a path."""
+
+    suffixes: tuple[str, ...] = ()
+    """How its files' names end, such as ".h5"; a new file gets the first."""
+
+    mark: str = ""
+    """Name of the file by which a folder is known to be a recording in this format."""
+
+    magic: bytes = b""
+    """How its files begin. Such a file may have any name that no other format claims; without magic
+    bytes files are known by their suffix."""
+
+    recognises: str | None = None
+    """A cheap function from a path to a bool, as "package.module:function", where another format
+    has the same magic, suffix or mark. It is asked only where those fit."""
+
+    def __post_init__(self) -> None:
+        for target in filter(None, (self.writer, self.reader, self.recognises)):
+            module, colon, name = target.partition(":")
+            if not (module and colon and name):
+                raise ValueError(
+                    f"Format '{self.name}': {target!r} names nothing. Write 'package.module:name'."
+                )
+        if wrong := [s for s in self.suffixes if not s.startswith(".") or s == "."]:
+            raise ValueError(f"Format '{self.name}': suffixes begin with a dot, got {wrong}.")
+        if self.reader and not (self.suffixes or self.mark or self.magic):
+            raise ValueError(
+                f"Format '{self.name}' has a reader, but its recordings cannot be known: give it"
+                " suffixes, a mark or magic bytes."
+            )
+
+    def writer_class(self) -> type[Writer]:
+        """What writes it."""
+        return self._load(self.writer)
+
+    def open(self, path: Path, check: bool = True) -> Reader:
+        """Read the recording at a path."""
+        assert self.reader is not None
+        return self._load(self.reader)(path, check=check)
+
+    def claims(self, path: Path) -> bool:
+        """Whether a path is called like a file in this format."""
+        name = path.name.lower()
+        return any(name.endswith(s.lower()) and len(name) > len(s) for s in self.suffixes)
+
+    def fits(self, path: Path, head: bytes | None) -> bool:
+        """Whether a file that begins with `head`, or a folder (None), may be in this format."""
+        if self.reader is None:
+            return False
+        if head is None:
+            return bool(self.mark) and (path / self.mark).is_file()
+        return head.startswith(self.magic) if self.magic else self.claims(path)
+
+    def asks(self, path: Path) -> bool:
+        """What ``recognises`` says to a path."""
+        assert self.recognises is not None
+        return bool(self._load(self.recognises)(path))
+
+    def __str__(self) -> str:
+        ways = [*self.suffixes, *["a folder"] * bool(self.mark)]
+        return f"{self.name} ({', '.join(ways) or 'known by its content'})"
+
+    def _load(self, target: str) -> Any:
+        module, _, name = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise DataError(
+                f"The format '{self.name}' cannot be used: '{target}' was not loaded: {error}."
+            ) from error
+
+
+def register_format(format: Format) -> None:
+    """Make a format known, for code that is not installed, such as a notebook.
+
+    A package declares an entry point in the group "mjlab_rec.formats" instead.
+    """
+    _add(_known()[0], format)
+
+
+def formats() -> list[Format]:
+    """All formats that are known."""
+    return list(_known()[0].values())
+
+
+def format_named(name: str) -> Format:
+    """A format by its name."""
+    known, broken = _known()
+    if name not in known:
+        raise ValueError(f"Unknown format '{name}'. {nearest(name, list(known))}{_but(broken)}")
+    return known[name]
+
+
+def writer_class(name: str) -> type[Writer]:
+    """The writer of a format, by the format's name."""
+    return format_named(name).writer_class()
+
+
+def recognise(files: Iterable[Path]) -> Format | None:
+    """The format of the parts of a recording, or of a folder; None if it is not known.
+
+    Parts that are damaged do not cost the others: the first that can be told decides.
+    """
+    guess = None
+    for file in files:
+        head = None if file.is_dir() else _head(file)
+        fitting = [format for format in formats() if format.fits(file, head)]
+        fitting.sort(key=lambda format: not format.claims(file))
+        sure = True
+        for format in fitting:
+            if format.recognises is None:
+                continue
+            try:
+                if format.asks(file):
+                    return format
+            except Exception as error:  # Whatever a damaged file makes of another's function.
+                logger.debug("%s: %s does not know: %s", file, format.name, error)
+                sure = False
+        plain = [format for format in fitting if format.recognises is None]
+        guess = guess or next(iter(plain), None)
+        if plain and sure:
+            return plain[0]
+    return guess
+
+
+def known_formats() -> str:
+    """A sentence that names the formats that can be read, and how their files are called."""
+    known, broken = _known()
+    readable = [str(format) for format in known.values() if format.reader]
+    return f"Formats that can be read: {'; '.join(readable)}.{_but(broken)}"
+
+
+def check_path(writer: type[Writer], path: str) -> None:
+    """Raise if what a writer would write there would not be known as its own afterwards."""
+    format = next((f for f in formats() if _class_of(f) is writer), None)
+    if format is None or format.reader is None or not path or format.claims(Path(path)):
+        return
+    others = [other for other in formats() if other.claims(Path(path))]
+    nameless = not (format.magic or format.mark)
+    if not (others or nameless):
+        return
+    ends = " or ".join(format.suffixes)
+    cure = f"Call it {Path(path).stem}{format.suffixes[0]}." if ends else "Leave the suffix out."
+    if others:
+        raise DataError(
+            f"'{path}' is called like a file of the format {others[0].name}, but {format.name} is"
+            f" to be written. {cure}"
+        )
+    raise DataError(
+        f"'{path}' would not be known as a recording of the format {format.name}, whose files end"
+        f" in {ends}. {cure}"
+    )
+
+
+@functools.cache
+def _known() -> tuple[dict[str, Format], list[str]]:
+    """The formats by name, and the entry points that failed; looked for once."""
+    from mjlab_rec.data.formats.builtin import FORMATS
+
+    known: dict[str, Format] = {}
+    broken = []
+    for format in FORMATS:
+        _add(known, format)
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP)):
+        try:
+            _add(known, point.load())
+        except Exception:
+            broken.append(point.name)
+            logger.exception("The file format %r could not be loaded; it is missing.", point.name)
+    return known, broken
+
+
+def _add(known: dict[str, Format], format: Format) -> None:
+    if not isinstance(format, Format):
+        raise TypeError(f"A file format is a Format, not {format!r}.")
+    if known.setdefault(format.name, format) != format:
+        raise ValueError(
+            f"There is a format '{format.name}' already, written by"
+            f" '{known[format.name].writer}'. Choose another name."
+        )
+
+
+def _class_of(format: Format) -> type[Writer] | None:
+    """The writer of a format, if its module was imported already."""
+    module, _, name = format.writer.partition(":")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _head(file: Path) -> bytes:
+    """The first bytes of a file, as many as the longest magic has."""
+    check_kind(file)
+    with open(file, "rb") as stream:
+        return stream.read(max(len(format.magic) for format in formats()))
+
+
+def _but(broken: Sequence[str]) -> str:
+    return f" Not loaded, because they failed: {', '.join(broken)}." if broken else ""

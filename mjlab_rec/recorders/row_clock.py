@@ -1,0 +1,365 @@
+"""The row clock: when a row begins, is complete, ends an episode or is given up."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
+from mjlab_rec.recorders.counters import EpisodeCounters
+from mjlab_rec.recorders.shutdown import close_at_exit, closed
+from mjlab_rec.recorders.stretches import Stretches
+from mjlab_rec.recorders.triggers import Trigger
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
+
+Request = Literal["start", "pause", "stop", "fire", "flush"]
+
+
+class RowClock(RecorderTerm):
+    """Turns the environment's hooks into rows and episodes: the base of all ready-made recorders.
+
+    A subclass says what to do at each moment by overriding the methods below "moments". A row
+    begins when its observation comes to exist, at the end of the step before or after a reset; it
+    is complete at the end of the step that answers the observation. The moments of a step come in
+    this order: ``on_step``, ``on_row_taken``, ``on_episodes_end``, ``on_episodes_begin``,
+    ``on_row_complete``, ``on_row_begins``. A step that fails ends with ``on_step_failed``.
+
+    Calls of ``start``, ``pause``, ``stop``, ``fire`` and ``flush`` from another thread, or during
+    a step, take effect at the end of that step.
+
+    Args:
+        cfg: The recorder's cfg.
+        env: The environment.
+        every: Steps from one row to the next.
+        trigger: When to record; None means always.
+        length: Steps to record each time the trigger fires.
+        success: Tells which environments have succeeded; None if nothing does.
+        sums: Whether to add up each reward term of an episode.
+        autostart: Whether to record from the first reset on.
+    """
+
+    # Episodes are counted also while no rows are recorded.
+    hooks_when_idle = (
+        *("record_pre_step", "record_pre_reset", "record_post_reset", "record_post_step"),
+        "record_exception",
+    )
+
+    def __init__(
+        self,
+        cfg: RecorderTermCfg,
+        env: ManagerBasedRlEnv,
+        *,
+        every: int = 1,
+        trigger: Trigger | Mapping[str, Any] | str | None = None,
+        length: int | None = None,
+        success: Callable[[], torch.Tensor] | None = None,
+        sums: bool = False,
+        autostart: bool = True,
+    ) -> None:
+        super().__init__(cfg, env)
+        self.rows = 0
+        """Recorded steps."""
+        self.counters = EpisodeCounters(env, success, sums)
+        """What is known of the running episodes."""
+        self._every = every
+        self._stretches = Stretches(trigger, length, env)
+        self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
+        self._everyone = torch.arange(env.num_envs, device=env.device)
+        self._lock = threading.RLock()
+        self._thread = threading.get_ident()
+        self._requests: deque[tuple[Request, threading.Event]] = deque()
+        # The one place that knows where in a step the environment is.
+        self._phase: Literal["between steps", "in a step", "after its resets"] = "between steps"
+        self._step_counted = False  # whether the counters hold the step being taken
+        self._open = False  # whether there is a recording, paused or not
+        self._on = False  # whether steps are being recorded
+        self._due = False  # whether the step to come, or being taken, has a row
+        self._active: torch.Tensor | None = None  # in which environments; None: all
+        if not autostart:
+            super().stop()
+
+    # -- moments, for subclasses -------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        """A recording begins: all values can be read now."""
+
+    def on_step(self, ended: torch.Tensor) -> None:
+        """A step was taken, also while no rows are recorded; nothing is counted or reset yet.
+
+        Args:
+            ended: The environments whose episodes it ended.
+        """
+
+    def on_row_taken(self) -> None:
+        """The step has a row: read what came of the action, before any reset wipes it out."""
+
+    def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
+        """Episodes are over, those without a step included; ``counters`` still holds them.
+
+        Comes also while no rows are recorded, as does ``on_episodes_begin``.
+
+        Args:
+            env_ids: The environments.
+            cut: Neither terminated nor truncated.
+            in_row: Whether they end with the row of the step being taken.
+        """
+
+    def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
+        """New episodes begin in these environments, which have been reset."""
+
+    def on_row_complete(self, was_reset: bool) -> None:
+        """The step is over and everything about its row is known."""
+
+    def on_rows_start(self) -> None:
+        """Rows are recorded from the next step on, possibly after some were left out."""
+
+    def on_row_begins(self, has_row: bool) -> None:
+        """Read what the next step starts from. Comes again if a reset by hand changes it.
+
+        Args:
+            has_row: Whether the next step has a row; else the last one may want to know what
+                follows it.
+        """
+
+    def on_rows_stop(self) -> None:
+        """No rows are recorded from the next step on, for now."""
+
+    def on_step_failed(self) -> None:
+        """The step that was being taken failed; what was noted of it does not count."""
+
+    def on_fire(self) -> None:
+        """The trigger is fired by hand."""
+        self._stretches.fire()
+
+    def on_flush(self) -> None:
+        """Have everything recorded so far written; do not wait."""
+
+    def on_finish(self) -> None:
+        """The recording ends: write what is left and release everything."""
+
+    @property
+    def full(self) -> bool:
+        """Whether as much was recorded as is wanted."""
+        return False
+
+    # -- what the environment calls ----------------------------------------------------------------
+
+    def record_pre_step(self) -> None:
+        """A step begins."""
+        with self._lock:
+            self._thread = threading.get_ident()
+            if self._requests:
+                self._answer_requests()
+                self._look_ahead()
+            self._phase = "in a step"
+            self._step_counted = False
+
+    def record_pre_reset(self, env_ids: torch.Tensor) -> None:
+        """The step ended some episodes; their environments are about to be reset."""
+        with self._lock:
+            self._take_step(env_ids)
+            self._phase = "after its resets"
+
+    def record_post_reset(self, env_ids: torch.Tensor) -> None:
+        """New episodes begin, in a step or because of ``reset()``."""
+        with self._lock:
+            if self._phase == "after its resets":
+                self._begin(env_ids)
+                return
+            self._thread = threading.get_ident()
+            self.on_episodes_end(env_ids, cut=True, in_row=False)
+            self._begin(env_ids)
+            self._answer_requests()
+            self._look_ahead()
+
+    def record_post_step(self) -> None:
+        """A step is over."""
+        with self._lock:
+            was_reset = self._phase == "after its resets"
+            if not was_reset:
+                self._take_step_without_reset()
+            if self._due:
+                self.on_row_complete(was_reset)
+            self._phase = "between steps"
+            self._answer_requests()
+            self._look_ahead()
+
+    def record_exception(self, error: BaseException) -> None:
+        """A step failed: it has no row, and the running episodes are cut before it."""
+        with self._lock:
+            self._fail()
+
+    def close(self) -> None:
+        """Write what is left and finish the files."""
+        with self._lock:
+            self._finish()
+
+    def _recorder_close(self) -> None:
+        try:
+            with self._lock:
+                self._finish()
+        finally:
+            self.close()
+
+    # -- what the user may call --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Record from the next step on: go on after ``pause()``, or begin a new recording."""
+        if self._recorder_closed:
+            super().start()  # Says why that is not possible.
+        self._request("start")
+
+    def pause(self) -> None:
+        """Leave out the steps from the next one on, until ``start()``; files stay open."""
+        self._request("pause")
+
+    def stop(self) -> None:
+        """Finish the recording. A later ``start()`` begins another."""
+        self._request("stop")
+
+    def fire(self) -> None:
+        """Record from the next step on, if the trigger is ``manual()``."""
+        self._stretches.check_manual()
+        self._request("fire")
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything recorded so far is written.
+
+        Args:
+            timeout: Seconds after which to give up with a ``DataError``; None waits for ever.
+        """
+        self._request("flush", timeout)
+
+    # -- steps and episodes ------------------------------------------------------------------------
+
+    def _take_step(self, ended: torch.Tensor) -> None:
+        """A step was taken; none of its resets has happened."""
+        self.on_step(ended)
+        self.counters.add_step(self._due, self._active)
+        self._step_counted = True
+        if self._due:
+            self.on_row_taken()
+        if len(ended):
+            self.on_episodes_end(ended, cut=False, in_row=self._due)
+
+    def _take_step_without_reset(self) -> None:
+        """A step was taken; if it ended episodes, the caller resets their environments."""
+        ended = self._everyone[:0]
+        if not self._auto_reset:
+            ended = self._env.reset_buf.nonzero().flatten()
+        self._take_step(ended)
+        if len(ended):
+            # The reset that comes finds an episode without a step, which does not count.
+            self.counters.restart(ended)
+
+    def _begin(self, env_ids: torch.Tensor) -> None:
+        self.counters.restart(env_ids)
+        self._stretches.begin(env_ids, self.counters.episode)
+        self.on_episodes_begin(env_ids)
+
+    def _look_ahead(self) -> None:
+        """Between two steps: decide whether the next has a row, and read what it starts from."""
+        self._due = False
+        if self.state == "recording" and not self._open:
+            self.counters.begin_recording()
+            self.on_open()
+            self._open = True
+            close_at_exit(self)
+        if not self._open:
+            return
+        step, was_on = self._env.common_step_counter, self._on
+        on = self.state == "recording" and not self.full and self._stretches.want(step)
+        due = on and step % self._every == 0
+        if on and not was_on:
+            self.on_rows_start()
+        if due or was_on:
+            self._active = self._stretches.active(step, self.counters.length) if due else None
+            self.on_row_begins(due)
+        self._on, self._due = on, due
+        if was_on and not on:
+            self.on_rows_stop()
+
+    def _fail(self) -> None:
+        """Take back the step that was being taken, if there is one."""
+        if self._phase == "between steps":
+            return
+        self._phase = "between steps"
+        self._due = False
+        if self._step_counted:
+            self._step_counted = False
+            self.counters.undo_step()
+        was_on, self._on = self._on, False
+        if self._open:
+            self.on_step_failed()
+        self.on_episodes_end(self._everyone, cut=True, in_row=False)
+        self._begin(self._everyone)
+        if self._open and was_on:
+            self.on_rows_stop()
+
+    def _finish(self) -> None:
+        """End the recording, if there is one."""
+        closed(self)
+        if not self._open:
+            return
+        self._fail()
+        try:
+            self.on_finish()
+        finally:
+            self._open = self._on = self._due = False
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _request(self, what: Request, timeout: float | None = None) -> None:
+        """Do something now, or at the end of the step being taken."""
+        mine = threading.get_ident() == self._thread
+        if mine and self._phase == "between steps":
+            with self._lock, torch.no_grad(), self._leaving_no_trace():
+                self._answer(what)
+                if self._env.obs_buf:  # Else the first reset will see to it.
+                    self._look_ahead()
+        else:
+            done = threading.Event()
+            self._requests.append((what, done))
+            if what == "flush" and not mine and not done.wait(timeout):
+                raise DataError(
+                    f"{self.name}: no step ended within {timeout} s, so nothing could be flushed."
+                )
+        if what == "flush" and self._open:
+            self.wait_until_written(timeout)
+
+    def wait_until_written(self, timeout: float | None) -> None:
+        """Wait until what was handed over is written."""
+
+    def _answer_requests(self) -> None:
+        while self._requests:
+            what, done = self._requests.popleft()
+            try:
+                self._answer(what)
+            finally:
+                done.set()
+
+    def _answer(self, what: Request) -> None:
+        if what == "start":
+            super().start()
+        elif what == "pause":
+            super().pause()
+        elif what == "stop":
+            super().stop()
+            self._finish()
+        elif what == "fire":
+            self.on_fire()
+        elif self._open:
+            self.on_flush()
+
+    def _leaving_no_trace(self) -> Any:
+        """What is read outside of hooks must not use up the rollout's random numbers either."""
+        rng = getattr(self._env, "rng", None) if self.draws_random_numbers else None
+        return nullcontext() if rng is None else rng.rewound()
