@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
-from rollout_model import ExpectedEpisode, Plan, Recording, expected
+from rollout_model import ExpectedEpisode, Plan, Recording, Step, expected
 from rollout_world import CONDITIONS, OWN, Driver, Short, World, wins
 
 from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
@@ -64,6 +65,8 @@ class Rec(Short):
     num_blocks: int | None = None
     dtype: str | None = None
     append: bool = False
+    parts: bool = False
+    """Whether each file is finished soon, and the next part begins."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -86,6 +89,8 @@ class ResetBy(Short):
     """A reset by hand; None: of all environments."""
 
     envs: tuple[int, ...] | None = None
+    fail: bool = False
+    """Whether it fails, and all environments are reset after it."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -103,6 +108,8 @@ class Example:
     world: World
     recorders: tuple[Rec, ...]
     happens: tuple[Take | ResetBy | Tell, ...]
+    neutral: bool = False
+    """Whether to compare with the same rollout without recorders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +122,9 @@ class Dims:
     late: bool = True
     inside: bool = True
     errors: bool = True
-    stale: bool = False  # steps after a failed one without a reset of all environments
+    stale: bool = True  # steps after a failed one without a reset of all environments
     traps: bool = True  # errors in hooks of other recorders
+    late_traps: bool = True  # also in the last hook of the last recorder
     resets: bool = True
     manual: bool = True  # auto_reset=False
     keep: bool = True
@@ -133,8 +141,13 @@ class Dims:
     appends: bool = True  # a second recording goes on in the file of the first
     rich: bool = True
     idle_triggers: bool = True  # a trigger of steps, and pauses or late starts
+    reset_triggers: bool = True  # a trigger of steps, and resets by hand
+    failed_triggers: bool = True  # a trigger of steps, and steps that fail
     limits_of_envs: bool = False  # max_steps with a trigger that chooses environments
-    limits_over_stops: bool = False  # limits, and more than one recording
+    threads: bool = True  # calls from another thread in the middle of a step
+    reading: bool = True  # in the middle of a recording
+    parts: bool = True
+    neutral: bool = True  # the same rollout without recorders is compared
     npz_state: bool = True  # state in npz files where model fields change in the middle of episodes
     warp: bool = False
     most_recorders: int = 3
@@ -210,7 +223,8 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
     keep = maybe(dims.keep, st.sampled_from(["successful", "failed", "separate"]), "all")
     success = None
     if dims.keep:
-        success = draw(st.sampled_from([None, "wins", "end"]))
+        needed = keep != "all" and not world.success_term
+        success = draw(st.sampled_from(["wins", "end"] if needed else [None, "wins", "end"]))
     limits = dims.max_steps and (dims.limits_of_envs or not per_env)
     fmt = draw(st.sampled_from(dims.formats))
     block_steps = draw(st.one_of(st.none(), st.integers(1, 6), st.integers(1, 17)))
@@ -276,11 +290,16 @@ def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
         won = tuple(sorted(draw(st.sets(st.integers(0, n - 1), max_size=n))))
     fail = ""
     if dims.errors and draw(st.integers(0, 19)) == 19:
-        places = ("action", *PLACES, *(TRAPS if dims.traps else ()))
+        traps = TRAPS if dims.late_traps else TRAPS[:-1]
+        places = ("action", *PLACES, *(traps if dims.traps else ()))
         fail = draw(st.sampled_from(places))
     inside: tuple[Any, ...] = ()
     if dims.inside and draw(st.integers(0, 19)) == 19:
-        inside = (draw(st.tuples(st.sampled_from(PLACES), *_told(dims, recs))),)
+        recorder, what = _told(dims, recs)
+        if dims.threads and draw(st.booleans()):
+            # To flush, a thread waits for the end of a step, of which there may be none.
+            what = what.filter(lambda word: word != "flush").map(lambda word: f"{word} elsewhere")
+        inside = (draw(st.tuples(st.sampled_from(PLACES), recorder, what)),)
     count = draw(st.sampled_from([1, 1, 1, 2, 3, 5, 9]))
     return Take(count=count, ends=ends, wins=won, fail=fail, inside=inside)
 
@@ -311,40 +330,61 @@ def examples(draw: Any, dims: Dims) -> Example:
     if any(rec.trigger == ("manual",) for rec in recs):
         kinds.append(st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="fire")))
     if dims.resets:
-        by_hand = st.one_of(st.none(), subset).map(lambda envs: ResetBy(envs=envs))
+        by_hand = st.builds(
+            lambda envs, fail: ResetBy(envs=envs, fail=fail and dims.errors),
+            st.one_of(st.none(), subset),
+            st.integers(0, 9).map(lambda k: k == 9),
+        )
         kinds.append(by_hand)
+    if dims.reading:
+        look = st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="read"))
+        kinds.append(look)
     happens = draw(st.lists(st.one_of(kinds), min_size=1, max_size=25))
-    return Example(world=world, recorders=tuple(recs), happens=tuple(_sane(dims, recs, happens)))
+    return Example(
+        world=world,
+        recorders=tuple(recs),
+        happens=tuple(_sane(dims, recs, happens)),
+        neutral=dims.neutral and draw(st.integers(0, 9)) == 9 and not _traps(happens),
+    )
+
+
+def _traps(happens: Sequence[Any]) -> bool:
+    """Whether a recorder makes a step fail."""
+    return any("recorder" in getattr(thing, "fail", "") for thing in happens if type(thing) is Take)
+
+
+def moments(rec: Rec) -> bool:
+    """Whether the recorder has a trigger that chooses moments, not episodes."""
+    return rec.trigger is not None and "episodes" not in rec.trigger[0]
 
 
 def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[Any]:
     """Leave out what makes no sense: firing other triggers, and what dims rule out."""
-    stopped = [False] * len(recs)
+    by_moment = any(map(moments, recs))
 
     def fine(recorder: int, what: str) -> bool:
-        rec = recs[recorder]
+        rec, what = recs[recorder], what.partition(" ")[0]
         if what == "fire":
             return rec.trigger == ("manual",)
-        limited = rec.max_steps is not None or rec.max_episodes is not None
-        if what == "start" and stopped[recorder] and limited and not dims.limits_over_stops:
-            return False
         idle = what in ("pause", "stop") or (what == "start" and not rec.autostart)
-        stretches = rec.trigger is not None and "steps" in rec.trigger[0] + "steps"
-        if idle and stretches and not dims.idle_triggers and "episodes" not in rec.trigger[0]:
+        if idle and moments(rec) and not dims.idle_triggers:
             return False
-        stopped[recorder] |= what == "stop"
         return True
 
     steps = 0
     for thing in happens:
+        if isinstance(thing, ResetBy) and by_moment and not dims.reset_triggers:
+            continue
         if isinstance(thing, Tell) and not fine(thing.recorder, thing.what):
             continue
         if isinstance(thing, Take):
             if steps >= 50:
                 continue
             steps += thing.count
+            if thing.fail and by_moment and not (dims.failed_triggers and dims.reset_triggers):
+                thing = replace(thing, fail="")
             if any(not fine(recorder, what) for _, recorder, what in thing.inside):
-                thing = Take(**{**vars(thing), "inside": ()})
+                thing = replace(thing, inside=())
         yield thing
         if isinstance(thing, Take) and thing.fail and not dims.stale:
             yield ResetBy()
@@ -381,10 +421,25 @@ def _run(example: Example, folder: Path) -> list[Deviation]:
     for i, rec in enumerate(example.recorders):
         cfgs[f"r{i}"] = _cfg(rec, folder / f"r{i}", memory.setdefault(f"r{i}", []))
     env = ManagerBasedRlEnv(world.cfg(cfgs))
+    # What a step led to is read before a reset only where there are final observations.
+    env.cfg.final_obs = any("own/tip" in rec.channels for rec in example.recorders)
     driver = Driver(env, world)
     terms = {name: env.recorder_manager.get_term(name) for name in cfgs}
+    found: list[Deviation] = []
+
+    def look(i: int) -> None:
+        rec, name = example.recorders[i], f"r{i}"
+        terms[name].flush()
+        if rec.format == "memory":
+            sources: list[Any] = memory[name][-1:]
+        else:
+            sources = [file for file in terms[name].files[-1:] if file.exists()]
+        wanted = expected(plan(rec, world), name, driver.log, world.num_envs)
+        for source in sources:
+            found.extend(_compare_early(rec, f"{name} {rec.format} early", wanted, source))
+
     try:
-        _happen(driver, example)
+        _happen(driver, example, look)
         env.close()
     except Exception as error:
         at = error.__traceback__
@@ -399,20 +454,49 @@ def _run(example: Example, folder: Path) -> list[Deviation]:
             pass
         text = f"{type(error).__name__}{line}: {error}"
         return [Deviation(what="crash", where="rollout", text=text)]
-    found: list[Deviation] = []
     for i, rec in enumerate(example.recorders):
         name = f"r{i}"
         wanted = expected(plan(rec, world), name, driver.log, world.num_envs)
         files = [] if rec.format == "memory" else list(dict.fromkeys(terms[name].files))
+        rows, due = terms[name].rows, sum(recording.steps for recording in wanted)
+        if rows != due and rec.trigger is None and rec.max_episodes is None:
+            text = f"rows is {rows} instead of {due}"
+            found.append(Deviation(what="counter", where=f"{name} {rec.format}", text=text))
         try:
             found += list(_compare(rec, world, f"{name} {rec.format}", wanted, files, memory[name]))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             found.append(Deviation(what="unreadable", where=f"{name} {rec.format}", text=text))
+    if example.neutral:
+        found += _compare_without_recorders(example, driver)
     return found
 
 
-def _happen(driver: Driver, example: Example) -> None:
+def _compare_without_recorders(example: Example, driver: Driver) -> Iterator[Deviation]:
+    """Recording never changes the rollout."""
+    with ManagerBasedRlEnv(example.world.cfg({})) as env:
+        other = Driver(env, example.world)
+        _happen(other, replace(example, happens=tuple(_bare(example))), lambda _: None)
+    ours = [h for h in driver.log if isinstance(h, Step)]
+    theirs = [h for h in other.log if isinstance(h, Step)]
+    for a, b in zip(ours, theirs, strict=True):
+        for name, value in b.values.items():
+            if name in a.values and not np.array_equal(a.values[name], value):
+                text = f"{name} of step {a.t} is another one without recorders"
+                yield Deviation(what="changed", where="rollout", text=text)
+                return
+
+
+def _bare(example: Example) -> Iterator[Take | ResetBy | Tell]:
+    """What happens to the environment alone."""
+    for thing in example.happens:
+        if isinstance(thing, Take):
+            yield replace(thing, inside=())
+        elif isinstance(thing, ResetBy):
+            yield thing
+
+
+def _happen(driver: Driver, example: Example, look: Callable[[int], None]) -> None:
     n = example.world.num_envs
     started = False
 
@@ -423,13 +507,16 @@ def _happen(driver: Driver, example: Example) -> None:
             driver.reset()
 
     for thing in example.happens:
+        if isinstance(thing, Tell) and thing.what == "read":
+            look(thing.recorder)
+            continue
         if isinstance(thing, Tell):
             driver.call(f"r{thing.recorder}", thing.what)
             continue
         if isinstance(thing, ResetBy):
             started = started or thing.envs is None
             begin()
-            driver.reset(None if thing.envs is None else list(thing.envs))
+            driver.reset(None if thing.envs is None else list(thing.envs), thing.fail)
             continue
         begin()
         for k in range(thing.count):
@@ -491,6 +578,7 @@ def _cfg(rec: Rec, path: Path, memory: list[MemoryWriter]) -> Any:
         num_blocks=rec.num_blocks,
         dtype=rec.dtype,
         if_exists="append" if rec.append else "error",
+        roll_over_bytes=3000 if rec.parts else 4 << 30,
         **more,
     )
 
@@ -522,9 +610,9 @@ def _compare(
 ) -> Iterator[Deviation]:
     """Compare a recorder's recordings with those that it should have made."""
     kinds = ("successful", "failed") if rec.keep == "separate" else ("",)
-    sources: list[Any] = memory if rec.format == "memory" else files
-    if rec.append and len(kinds) == 1 and sources:
-        sources = sources[:1]  # Its parts are opened together.
+    sources: list[Any] = memory
+    if rec.format != "memory":
+        sources = [file for file in files if ".part" not in file.name]
     groups = [sources[i : i + len(kinds)] for i in range(0, len(sources), len(kinds))]
     opened = []
     for group in groups:
@@ -554,6 +642,54 @@ def _compare(
             rollouts.close()
             if isinstance(source, Path):
                 yield from _compare_raw(rec, world, here, episodes, source)
+
+
+def _compare_early(
+    rec: Rec, where: str, wanted: list[Recording], source: Path | MemoryWriter
+) -> Iterator[Deviation]:
+    """Compare a recording that goes on with what it should hold if it ended now."""
+    if len(wanted) != 1 or rec.keep == "separate":
+        return  # It is not known which recording this is.
+    memory = isinstance(source, MemoryWriter)
+    rollouts = Rollouts(MemoryReader(source)) if memory else open_rollouts(source)
+    of_key = {(e.env, e.number): e for e in wanted[0].files[""]}
+    by_block = rec.format in ("memory", "hdf5", "hdf5 gzip", "csv")
+    by_block &= rec.keep == "all" and rec.trigger is None and rec.max_episodes is None
+    seen = set()
+    for index, row in enumerate(rollouts.episodes.iter_rows(named=True)):
+        key = row["env"], row["number"]
+        seen.add(key)
+        if key not in of_key:
+            yield Deviation(what="early episodes", where=where, text=f"there is no episode {key}")
+            continue
+        episode, arrays = of_key[key], rollouts[index]
+        running = np.isinf(episode.ended[0])
+        for name, truth in episode.table_row.items():
+            value = row[name]
+            if running and name not in ("start", "terminated", "truncated", "cut"):
+                continue
+            same = value == truth or (rec.format == "csv" and value is None)
+            if isinstance(truth, float) and value is not None:
+                same = bool(np.isclose(value, truth, rtol=1e-3))
+            if not same:
+                text = f"episode {key}: {name} is {value} instead of {truth}"
+                yield Deviation(what=f"early {name}", where=where, text=text)
+        steps = arrays["step"].tolist()
+        if steps != episode.rows:
+            text = f"episode {key}: steps are {steps} instead of {episode.rows}"
+            yield Deviation(what="early step", where=where, text=text)
+            continue
+        for name in rollouts.channels:
+            if not np.array_equal(arrays[name], _truth(rec, name, episode)):
+                text = f"episode {key}: {name} is wrong"
+                yield Deviation(what="early value", where=where, text=text)
+    rollouts.close()
+    if rec.format in ("npz file", "parquet"):
+        return  # They hold back what they have.
+    due = {key for key, e in of_key.items() if by_block or not np.isinf(e.ended[0])}
+    if not due <= seen:
+        text = f"episodes {sorted(due - seen)} are missing"
+        yield Deviation(what="early episodes", where=where, text=text)
 
 
 def _joined(recordings: list[Recording]) -> Recording:
@@ -653,12 +789,15 @@ def _compare_raw(
 
 
 def _raw_csv(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Path) -> Iterator[str]:
-    frame = pl.read_csv(path, infer_schema_length=None)
+    files = [path, *sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))]
+    frame = pl.concat([pl.read_csv(file, infer_schema_length=None) for file in files])
     frame = frame.sort("env", "episode", "step")
     keys = [(e.env, e.number, k) for e in episodes for k in e.rows]
     found = list(frame.select("env", "episode", "step").iter_rows())
     if found != keys:
         yield f"rows (env, episode, step) are {found} instead of {keys}"
+        return
+    if not keys:
         return
     times = [round(k * 0.01, 9) for _, _, k in keys]
     if frame["time"].to_list() != times:
@@ -672,9 +811,11 @@ def _raw_csv(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Path
 
 
 def _raw_robomimic(rec: Rec, episodes: list[ExpectedEpisode], path: Path) -> Iterator[str]:
-    with h5py.File(path, "r") as file:
-        data: Any = file["data"]
-        found = {(int(d.attrs["env"]), int(d.attrs["episode"])): d for d in data.values()}
+    with contextlib.ExitStack() as stack:
+        paths = [path, *path.parent.glob(f"{path.stem}.part*{path.suffix}")]
+        files: list[Any] = [stack.enter_context(h5py.File(each, "r")) for each in paths]
+        demos = [demo for file in files for demo in file["data"].values()]
+        found = {(int(d.attrs["env"]), int(d.attrs["episode"])): d for d in demos}
         keys = [(e.env, e.number) for e in episodes]
         if sorted(found) != keys:
             yield f"demos are {sorted(found)} instead of {keys}"

@@ -115,6 +115,8 @@ class Recording:
 
     files: dict[str, list[ExpectedEpisode]]
     """By kind: "" for all, or "successful" and "failed"; by environment and number."""
+    steps: int = 0
+    """Steps that have rows, before any episodes were left out."""
 
     @property
     def empty(self) -> bool:
@@ -161,7 +163,8 @@ class _Follower:
         self._state = "recording" if plan.autostart else "stopped"
         self._running: list[_Running | None] = [None] * num_envs
         self._ended: list[ExpectedEpisode] = []  # in the present recording
-        self._steps = 0  # recorded ones
+        self._steps = 0  # that have rows, in the present recording
+        self._blind = False  # whether nobody read what the step to come starts from
         self._trigger = _Trigger(plan, num_envs)
 
     def call(self, name: str) -> None:
@@ -176,6 +179,7 @@ class _Follower:
             self._finish()
 
     def reset(self, envs: tuple[int, ...]) -> None:
+        self._blind = False
         for env in envs:
             episode = self._running[env]
             if episode is not None and not episode.over:
@@ -187,10 +191,11 @@ class _Follower:
         wanted = self._trigger.ask(step.t, step.conditions)
         on = (
             self._state == "recording"
+            and not self._blind
             and step.t % plan.every == 0
             and (plan.max_steps is None or self._steps < plan.max_steps)
         )
-        any_row = False
+        any_row = self._blind = False
         for env, episode in enumerate(self._running):
             assert episode is not None and not episode.over
             if on and env in plan.envs and wanted(env, episode.number, len(episode.steps)):
@@ -204,6 +209,7 @@ class _Follower:
 
     def fail(self, step: FailedStep) -> None:
         self._trigger.ask(step.t, step.conditions)
+        self._blind = True
         for env, episode in enumerate(self._running):
             if episode is not None and not episode.over:
                 self._end(env)
@@ -263,8 +269,9 @@ class _Follower:
             files[kind if self.plan.keep == "separate" else ""].append(result)
         for episodes in files.values():
             episodes.sort(key=lambda e: (e.env, e.number))
-        self.recordings.append(Recording(files=files))
+        self.recordings.append(Recording(files=files, steps=self._steps))
         self._ended = []
+        self._steps = 0
 
 
 class _Trigger:

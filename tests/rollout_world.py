@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -264,7 +266,6 @@ class Driver:
         self.world = world
         self.log: list[Happening] = []
         self.awaits_reset: set[int] = set()
-        env.cfg.final_obs = True
         self._actions = torch.Generator().manual_seed(5)
         script(env)
 
@@ -274,9 +275,14 @@ class Driver:
         if name != "flush":
             self.log.append(Call(recorder=recorder, name=name))
 
-    def reset(self, envs: list[int] | None = None) -> None:
-        """Reset some environments by hand; None: all."""
+    def reset(self, envs: list[int] | None = None, fail: bool = False) -> None:
+        """Reset some environments by hand; None: all. If it is to fail, all are reset after it."""
         n = self.env.num_envs
+        if fail:
+            script(self.env).fail = "reset"
+            with contextlib.suppress(Boom):
+                self.env.reset(env_ids=None if envs is None else torch.tensor(envs))
+            envs = None
         self.env.reset(env_ids=None if envs is None else torch.tensor(envs))
         self.awaits_reset -= set(range(n) if envs is None else envs)
         self.log.append(Reset(envs=tuple(range(n) if envs is None else envs)))
@@ -293,9 +299,19 @@ class Driver:
         t = env.common_step_counter
         called: list[Call] = []
 
+        threads: list[threading.Thread] = []
+
         def later(recorder: str, name: str) -> Callable[[], None]:
+            name, _, where = name.partition(" ")
+
             def call() -> None:
-                getattr(env.recorder_manager.get_term(recorder), name)()
+                told = getattr(env.recorder_manager.get_term(recorder), name)
+                if where:  # by another thread
+                    threads.append(threading.Thread(target=told, daemon=True))
+                    threads[-1].start()
+                    threads[-1].join(0.001)  # A call that does not wait is over by now.
+                else:
+                    told()
                 if name != "flush":
                     called.append(Call(recorder=recorder, name=name))
 
@@ -330,8 +346,12 @@ class Driver:
             return False
         finally:
             height, env.script = env.script.height, Script(ends, won)
-        values |= {f"next_obs/{name}": _copy(v) for name, v in _flat(extras["final_obs"])}
-        values["own/tip"] = values["next_obs/plain/tip"]
+            for thread in threads:
+                thread.join(10.0)
+                assert not thread.is_alive(), "a call from another thread does not come back"
+        if "final_obs" in extras:  # If nobody needs it, nobody compares it.
+            values |= {f"next_obs/{name}": _copy(v) for name, v in _flat(extras["final_obs"])}
+            values["own/tip"] = values["next_obs/plain/tip"]
         values["action"] = values["processed_action"] = values["ctrl"] = _copy(action)
         values["reward"] = _copy(reward)
         values["terminated"] = _copy(terminated)
