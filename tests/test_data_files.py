@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mjlab_rec.data.files import Claim, being_written, local_path, parts, sidecar
+from mjlab_rec.data.files import Claim, being_written, local_path, make_folder, parts, sidecar
 from mjlab_rec.data.schema import DataError
 
 
@@ -126,6 +126,9 @@ def test_two_recorders_never_share_a_path(tmp_path):
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_folder("~/videos")
+    assert (tmp_path / "videos").is_dir()
     claim = Claim("~/runs/rollout.h5", "error")
     assert claim.path == tmp_path / "runs" / "rollout.h5"
     assert local_path("~/runs") == tmp_path / "runs"

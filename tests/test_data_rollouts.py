@@ -421,6 +421,30 @@ def test_only_episodes_that_may_have_holes_are_read_to_find_windows():
     assert rollouts._reader.reads == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["run.h5", "run", "run.csv"])
+@pytest.mark.parametrize(
+    "how", [{}, {"activity": "rows"}, {"gaps": (1, 3)}, {"every": 3}, {"partial": True, "every": 2}]
+)
+def test_windows_of_recordings_are_all_that_have_no_hole(how, name, tmp_path):
+    world = World(steps=120, **how)
+    with open_rollouts(write(world, tmp_path / name)) as rollouts:
+        for length, stride in ((2, 1), (4, 3)):
+            found = [
+                (tuple(window["step"].tolist()), tuple(window["reward"].tolist()))
+                for window in rollouts.dataset(length, ["step", "reward"], stride=stride)
+            ]
+            wanted = []
+            for episode in sorted(world.episodes, key=lambda e: (e.env, e.number)):
+                run: list = []
+                for row, after in zip(episode.rows, [*episode.rows[1:], None], strict=True):
+                    run.append((row.step, float(row.values["reward"])))
+                    if after is None or after.step != row.step + world.every:
+                        last = len(run) - length + 1
+                        wanted += [run[i : i + length] for i in range(0, last, stride)]
+                        run = []
+            assert found == [tuple(zip(*window, strict=True)) for window in wanted]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import csv
 import logging
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ def test_a_recorder_without_overrides_is_never_called(env):
 
     manager = RecorderManager({"idle": RecorderTermCfg(func=Idle)}, env)
     call_all(manager, env)
-    assert not any(manager._hooks.values()) and not manager.has_substep_terms
+    assert not any(manager._selected[0].values()) and not manager.has_substep_terms
     manager.close()
 
 
@@ -366,6 +368,120 @@ def test_what_fails_while_an_error_is_recorded_does_not_hide_it(env, caplog):
     assert env.log == [("a", "exception", "nan"), ("b", "exception", "nan")]
     assert "recorder 'a' failed to record this: OSError('disk full" in error.__notes__[0]
     assert "Recorder 'a' failed to record an error of step()" in caplog.text
+
+
+# Threads.
+
+
+def test_closing_waits_for_a_hook_that_another_thread_is_in(env):
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(Everything):
+        def record_post_step(self) -> None:
+            self.note("post_step")
+            inside.set()
+            assert go_on.wait(10)
+            self.note("post_step is over")
+
+    manager = RecorderManager({"a": RecorderTermCfg(func=Slow)}, env)
+    stepping = threading.Thread(target=manager.record_post_step)
+    stepping.start()
+    assert inside.wait(10)
+    closing = threading.Thread(target=manager.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join()
+    stepping.join()
+    assert hooks_of(env, "a") == ["post_step", "post_step is over", "close"]
+    manager.record_post_step()
+    assert len(env.log) == 3
+
+
+def test_a_recorder_closes_once_however_many_threads_close_it(env):
+    manager = RecorderManager({"a": everything()}, env)
+    together = threading.Barrier(4)
+
+    def close() -> None:
+        together.wait()
+        manager.close()
+
+    threads = [threading.Thread(target=close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hooks_of(env, "a") == ["close"]
+
+
+def test_a_recorder_that_is_closed_in_a_hook_misses_the_rest_of_it(env):
+    class Closing(Everything):
+        def record_post_step(self) -> None:
+            super().record_post_step()
+            manager.close()
+
+    manager = RecorderManager({"a": RecorderTermCfg(func=Closing), "b": everything("b")}, env)
+    call_all(manager, env)
+    assert hooks_of(env, "b") == [*HOOKS[:-1], "close"]
+
+
+def test_what_is_called_fits_the_state_after_threads_have_set_it(env):
+    manager = RecorderManager({"a": everything()}, env)
+    controls = [manager.start, manager.pause] * 2
+
+    def control(act: Any) -> None:
+        for _ in range(300):
+            act("a")
+
+    threads = [threading.Thread(target=control, args=(act,)) for act in controls]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        manager.record_post_step()
+    for state in ("paused", "recording"):
+        env.log.clear()
+        call_all(manager, env)
+        assert (env.log != []) == (manager.get_term("a").state == "recording")
+        (manager.pause if state == "paused" else manager.start)("a")
+
+
+def test_controls_do_not_wait_for_a_hook(env):
+    """A recorder that wants them to take effect after a step sees to it itself."""
+
+    class Controlled(Everything):
+        def record_post_step(self) -> None:
+            thread = threading.Thread(target=manager.pause, args=("a",))
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+
+    manager = RecorderManager({"a": RecorderTermCfg(func=Controlled)}, env)
+    manager.record_post_step()
+    assert manager.get_term("a").state == "paused"
+
+
+def test_a_forked_process_does_not_close_recorders(env, monkeypatch):
+    manager = RecorderManager({"a": everything()}, env)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        manager.close()
+        assert env.log == []
+    manager.close()
+    assert hooks_of(env, "a") == ["close"]
+
+
+def test_a_signal_after_a_complete_step_is_no_failed_step(env):
+    manager = RecorderManager({"a": everything()}, env)
+    manager.record_pre_step()
+    manager.record_exception(KeyboardInterrupt())
+    assert hooks_of(env, "a") == ["pre_step", "exception"]
+    manager.record_pre_step()
+    manager.record_post_step()
+    manager.record_exception(KeyboardInterrupt())
+    assert hooks_of(env, "a")[2:] == ["pre_step", "post_step"]
+    manager.record_exception(ValueError())
+    assert hooks_of(env, "a")[-1] == "exception"
 
 
 # In the real environment.

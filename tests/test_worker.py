@@ -125,7 +125,7 @@ def test_there_is_room_for_as_many_items_as_it_was_made_for(gate):
     room = []
     for item in range(3):
         room.append(worker.ready())
-        worker.submit(item)  # taken all the same: nobody must lose what has to be done
+        worker.submit(item)  # taken all the same: what has to be done must not be lost
     assert room == [True, True, False]
     gate.set()
     worker.wait()
@@ -163,7 +163,7 @@ def test_items_come_at_most_so_often_by_an_injected_clock():
     assert paused.wait(WAIT_S)
     assert not worker.ready()  # It was worked on, but the next one is not due.
     worker.submit("b")
-    worker.wait(2 * WAIT_S)  # Somebody waits, so the item does not wait for its time.
+    worker.wait(2 * WAIT_S)  # A caller waits, so the item does not wait for its time.
     assert done == ["a", "b"]
     ((seconds, was_told),) = pauses
     assert seconds == pytest.approx(0.09) and was_told

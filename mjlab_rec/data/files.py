@@ -85,8 +85,9 @@ def being_written(path: Path) -> bool:
 
 def make_folder(path: str | Path) -> None:
     """Make a folder for recordings if there is none; say so if no file can be written there."""
+    path = local_path(path)
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"Cannot make the folder '{path}': {reason}.") from error

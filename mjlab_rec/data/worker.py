@@ -38,11 +38,11 @@ class Worker(Generic[Item]):
         finish: Called in the thread when all is over, also after an error.
         capacity: How many submitted items may be unfinished while ``ready`` says yes. None sets no
             limit.
-        max_hz: Items per second at most, unless somebody waits; None sets no limit.
+        max_hz: Items per second at most, unless a caller waits; None sets no limit.
         niceness: How far the thread steps back behind others. Linux only: elsewhere the whole
             process would.
         clock: Seconds on the wall.
-        pause: Waits so many seconds for an event and tells whether it was set.
+        pause: Waits for an event, at most this many seconds, and tells whether it was set.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Worker(Generic[Item]):
         # Counts without a lock, which a signal handler that submits could find taken by its own
         # thread: one entry for each item that is not finished.
         self._unfinished: deque[None] = deque()
-        self._hurry = threading.Event()  # Somebody waits: no pauses.
+        self._hurry = threading.Event()  # A caller waits: no pauses.
         self._pid = os.getpid()
         # A daemon, or Python would wait for it at exit before anybody can tell it to finish.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

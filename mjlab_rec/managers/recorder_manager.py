@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -17,6 +18,7 @@ from mjlab_rec.managers.manager_base import (
     NullManager,
     find_term,
 )
+from mjlab_rec.utils.interrupts import finishing, interrupts, uninterrupted
 from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.tables import format_table
 
@@ -42,6 +44,9 @@ class RecorderTerm(ManagerTermBase):
 
     The environment is ``self._env``; its observation, reward, flags and managers are valid as each
     hook's docstring says. What the environment may reuse must be copied if it is kept.
+
+    Hooks and ``close()`` never run at the same time, whichever threads call them, and signals such
+    as Ctrl-C take effect after them.
     """
 
     draws_random_numbers: bool = True
@@ -59,6 +64,7 @@ class RecorderTerm(ManagerTermBase):
     _recorder_state: RecorderState = "recording"
     _recorder_closed = False
     _recorder_changed: Callable[[], None] | None = None
+    _recorder_lock = threading.RLock()  # The manager gives it one for its recorders.
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(env)
@@ -97,6 +103,22 @@ class RecorderTerm(ManagerTermBase):
             if self._recorder_changed is not None:
                 self._recorder_changed()
 
+    @finishing
+    def close_for_good(self) -> None:
+        """Close it unless it was closed; no hook is called any more, and it cannot start again."""
+        with self._recorder_lock:
+            if self._recorder_closed:
+                return
+            self._recorder_closed = True
+            try:
+                self._recorder_close()
+            finally:
+                self._set_state("stopped")
+
+    def _recorder_close(self) -> None:
+        """Close; a base class does here what must happen before ``close``."""
+        self.close()
+
     def record_pre_step(self) -> None:
         """Called first in ``step()``, with the state and observation that the action answers.
 
@@ -129,14 +151,13 @@ class RecorderTerm(ManagerTermBase):
         """
 
     def record_exception(self, error: BaseException) -> None:
-        """Called when ``step()`` is about to raise this error; a Ctrl-C is one too."""
+        """Called when ``step()`` is about to raise this error before it is complete.
+
+        A Ctrl-C is one too, and SystemExit.
+        """
 
     def close(self) -> None:
         """Called once, when the environment closes: write what is left and release files."""
-
-    def _recorder_close(self) -> None:
-        """Close for good; a base class does here what must happen before ``close``."""
-        self.close()
 
 
 _HOOKS = (
@@ -149,11 +170,18 @@ _HOOKS = (
 )
 
 
+_Hook = tuple[str, RecorderTerm, Callable[..., None]]
+
+
 class RecorderManager(ManagerBase):
     """Forwards each hook to the recorders that override it and are recording."""
 
     def __init__(self, cfg: dict[str, RecorderTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # Held in hooks and while recorders are closed.
+        self._selecting = threading.Lock()
+        self._stepping = False  # Whether a step began and is not complete.
         super().__init__(env)
         self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
         """Whether the environment must provide final observations."""
@@ -186,6 +214,8 @@ class RecorderManager(ManagerBase):
 
     def record_pre_step(self) -> None:
         """A control step begins."""
+        interrupts.begin_step()
+        self._stepping = True
         self._call("record_pre_step")
 
     def record_substep(self) -> None:
@@ -203,16 +233,24 @@ class RecorderManager(ManagerBase):
     def record_post_step(self) -> None:
         """A control step is done."""
         self._call("record_post_step")
+        self._stepping = False
 
+    @uninterrupted
     def record_exception(self, error: BaseException) -> None:
         """``step()`` is about to raise this error. What fails here never takes its place."""
-        for name, hook in self._hooks["record_exception"]:
-            try:
-                hook(error)
-            except Exception as second:
-                error.add_note(f"The recorder '{name}' failed to record this: {second!r}")
-                logger.exception("Recorder '%s' failed to record an error of step().", name)
+        with self._lock:
+            if not (self._stepping or isinstance(error, Exception)):
+                return  # A signal came right after the step, which did not fail.
+            self._stepping = False
+            for name, term, hook in self._selected[0]["record_exception"]:
+                try:
+                    if not term._recorder_closed:
+                        hook(error)
+                except Exception as second:
+                    error.add_note(f"The recorder '{name}' failed to record this: {second!r}")
+                    logger.exception("Recorder '%s' failed to record an error of step().", name)
 
+    @uninterrupted
     def start(self, name: str) -> None:
         """Let a recorder record (again); one that cannot start is left as it was."""
         term = self.get_term(name)
@@ -224,20 +262,28 @@ class RecorderManager(ManagerBase):
                 term._set_state(before)
             raise
 
+    @uninterrupted
     def pause(self, name: str) -> None:
         """Let a recorder leave out what happens until it is started again."""
         self.get_term(name).pause()
 
+    @finishing
     def stop(self, name: str) -> None:
         """Let a recorder end its recording; started again, it begins a new one."""
         self.get_term(name).stop()
 
+    @finishing
     def close(self) -> None:
-        """Close every recorder, even if one fails; then raise what went wrong, all together."""
+        """Close every recorder, even if one fails; then raise what went wrong, all together.
+
+        In a process that was forked from the one that made them, they are left alone.
+        """
+        if os.getpid() != self._pid:
+            return
         errors = []
         for name, term in self._terms.items():
             try:
-                self._close_term(term)
+                term.close_for_good()
             except Exception as error:
                 if self._on_error[name] == "disable":
                     logger.exception("Recorder '%s' failed to close.", name)
@@ -247,40 +293,55 @@ class RecorderManager(ManagerBase):
         if errors:
             raise ExceptionGroup("Some recorders failed to close.", errors)
 
+    @uninterrupted
     def _select_hooks(self) -> None:
         """Find out whom to call at each hook, so that nothing is looked up in a step."""
-        self._hooks = {
-            hook: [
-                (name, getattr(term, hook))
-                for name, term in self._terms.items()
-                if _overrides(term, hook)
-                and not term._recorder_closed
-                and (term.state == "recording" or hook in term.hooks_when_idle)
-            ]
-            for hook in _HOOKS
-        }
-        rng = getattr(self._env, "rng", None)
-        self._around: dict[str, Callable[[], Any]] = {
-            hook: rng.suspended
-            if rng is not None and any(self._terms[name].draws_random_numbers for name, _ in called)
-            else nullcontext
-            for hook, called in self._hooks.items()
-        }
+        with self._selecting:
+            hooks: dict[str, list[_Hook]] = {}
+            for hook in _HOOKS:
+                hooks[hook] = [
+                    (name, term, getattr(term, hook))
+                    for name, term in self._terms.items()
+                    if _overrides(term, hook)
+                    and not term._recorder_closed
+                    and (term.state == "recording" or hook in term.hooks_when_idle)
+                ]
+            drawing = {
+                hook
+                for hook, called in hooks.items()
+                if any(term.draws_random_numbers for _, term, _ in called)
+            }
+            # In one piece: another thread may be stepping.
+            self._selected = hooks, drawing if hasattr(self._env, "rng") else set()
 
     def _call(self, hook: str, *args: torch.Tensor) -> None:
-        called = self._hooks[hook]
-        if not called:
-            return
-        # Random numbers that a recorder draws must not be missing in the rollout.
-        with self._around[hook]():
-            for name, method in called:
-                try:
-                    method(*args)
-                except Exception as error:
-                    if self._on_error[name] == "raise":
-                        error.add_note(f"in {hook} of recorder '{name}'")
-                        raise
-                    self._disable(name, hook)
+        if self._selected[0][hook]:
+            self._call_selected(hook, args)
+
+    @uninterrupted
+    def _call_selected(self, hook: str, args: tuple[torch.Tensor, ...]) -> None:
+        with self._lock:
+            hooks, drawing = self._selected
+            if hook in drawing:
+                # Random numbers that a recorder draws must not be missing in the rollout.
+                with self._env.rng.suspended():
+                    self._call_each(hook, hooks[hook], args)
+            else:
+                self._call_each(hook, hooks[hook], args)
+            if hook == "record_post_step":
+                self._stepping = False  # Here: a signal may be raised right after this function.
+
+    def _call_each(self, hook: str, called: list[_Hook], args: tuple[torch.Tensor, ...]) -> None:
+        for name, term, method in called:
+            if term._recorder_closed:
+                continue
+            try:
+                method(*args)
+            except Exception as error:
+                if self._on_error[name] == "raise":
+                    error.add_note(f"in {hook} of recorder '{name}'")
+                    raise
+                self._disable(name, hook)
 
     def _disable(self, name: str, hook: str) -> None:
         """Log the error being handled, and close the recorder for good."""
@@ -289,20 +350,9 @@ class RecorderManager(ManagerBase):
             *(name, hook),
         )
         try:
-            self._close_term(self._terms[name])
+            self._terms[name].close_for_good()
         except Exception:
             logger.exception("Recorder '%s' also failed to close.", name)
-
-    def _close_term(self, term: RecorderTerm) -> None:
-        """Close a recorder unless it was closed, and call it no more."""
-        if term._recorder_closed:
-            return
-        term._recorder_closed = True
-        try:
-            term._recorder_close()
-        finally:
-            term._recorder_state = "stopped"
-            self._select_hooks()
 
     def _prepare_terms(self) -> None:
         self._terms: dict[str, RecorderTerm] = {}
@@ -329,7 +379,9 @@ class RecorderManager(ManagerBase):
     def _resolve_common_term_cfg(self, term_name: str, term_cfg: RecorderTermCfg) -> None:
         # Recorders read cfg.params themselves, so there is no signature to check them against.
         self._resolve_entities(f"Recorder term '{term_name}'", term_cfg.params)
-        self._terms[term_name] = term_cfg.func(cfg=term_cfg, env=self._env)
+        term = term_cfg.func(cfg=term_cfg, env=self._env)
+        term._recorder_lock = self._lock
+        self._terms[term_name] = term
 
 
 def _overrides(term: RecorderTerm, hook: str) -> bool:

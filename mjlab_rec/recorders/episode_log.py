@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 from mjlab_rec.data.block_memory import BlockShape
 from mjlab_rec.data.files import Claim, IfExists
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.schema import Block, Episode, RunInfo
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.data.staging import Staging
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
@@ -26,21 +29,40 @@ from mjlab_rec.recorders.success import success_of
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 16
 _STEPS = 256
 """Steps after which lines are written."""
 _SECONDS = 10.0
 
 
 class EpisodeLogWriter(Writer):
-    """Appends a line for each end of an episode, and nothing of its rows."""
+    """Appends a line for each end of an episode, and nothing of its rows.
+
+    There are only whole lines in the file: what a full disk or a kill cut off is removed. Lines
+    that could not be written are lost; later ones are written if there is room again.
+    """
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         self._claim = Claim(options.path, options.if_exists)
-        # Unbuffered: a block's lines go to the file in one piece, and are there after a kill.
-        self._file = open(self._claim.path, "ab", buffering=0)
+        self._safe = options.durability == "power"
         self._nbytes = 0
         self._seed = info.about.get("seed")
+        try:
+            # Unbuffered: a block's lines go to the file in one piece, and are there after a kill.
+            self._file = open(self._claim.path, "a+b", buffering=0)
+            try:
+                self._end = self._mend()
+            except BaseException:
+                self._file.close()
+                raise
+        except BaseException as error:
+            self._claim.release()
+            if isinstance(error, OSError):
+                raise self._failure(error) from error
+            raise
 
     @property
     def files(self) -> list[Path]:
@@ -54,9 +76,25 @@ class EpisodeLogWriter(Writer):
 
     def write(self, block: Block) -> None:
         """Write a line for each episode that ended in the block."""
-        lines = "".join(json.dumps(line) + "\n" for line in self._lines(block))
-        if lines:
-            self._nbytes += self._file.write(lines.encode())
+        lines = "".join(json.dumps(line) + "\n" for line in self._lines(block)).encode()
+        if not lines:
+            return
+        file, written = self._file, 0
+        try:
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise DataError(
+                    f"'{self._claim.path}' was removed while episodes were written to it. Let it"
+                    " be until the recorder is closed."
+                )
+            while written < len(lines):  # A short write says nothing; the next one says why.
+                written += file.write(lines[written:])
+            self._sync()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                file.truncate(self._end)
+            raise self._failure(error) from error
+        self._end += len(lines)
+        self._nbytes += len(lines)
 
     def write_episode(self, episode: Episode) -> None:
         """Not used: ends come with the blocks."""
@@ -66,6 +104,52 @@ class EpisodeLogWriter(Writer):
         """Close the file."""
         self._file.close()
         self._claim.release()
+
+    def _mend(self) -> int:
+        """Remove a line that a killed process left unfinished; returns the file's size."""
+        file, path = self._file, self._claim.path
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if size and file.read(1) != b"{":
+            raise DataError(
+                f"'{path}' is not an episode log: its first line is not a JSON object. Choose"
+                " another path, or set if_exists to 'overwrite' or 'number'."
+            )
+        end = size
+        while end:
+            start = max(0, end - _CHUNK)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            end = start + newline + 1
+            if newline >= 0:
+                break
+        if end < size:
+            file.seek(end)
+            if _is_line(file.read(_CHUNK)):
+                end = size + file.write(b"\n")
+            else:
+                logger.warning("'%s': removed its last line, which was not finished.", path)
+                file.truncate(end)
+        self._sync(folder=True)
+        return end
+
+    def _sync(self, folder: bool = False) -> None:
+        """Wait for the disk, if the lines must survive a loss of power."""
+        if not self._safe:
+            return
+        os.fsync(self._file.fileno())
+        if folder:
+            descriptor = os.open(self._claim.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _failure(self, error: OSError) -> DataError:
+        reason = error.strerror or error
+        return DataError(
+            f"Writing to '{self._claim.path}' failed: {reason}. It holds the lines written before."
+        )
 
     def _lines(self, block: Block) -> Sequence[dict[str, Any]]:
         ends, envs = block.ends, np.asarray(self.info.envs)
@@ -92,6 +176,14 @@ class EpisodeLogWriter(Writer):
                 else:
                     line.setdefault(key, {})[terms] = _number(value)
         return lines
+
+
+def _is_line(text: bytes) -> bool:
+    """Whether this is an object of JSON."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _number(value: float) -> float | None:

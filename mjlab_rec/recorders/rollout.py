@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -104,6 +105,6 @@ class RolloutRecorder(TransitionRecorder):
             self._pipeline = None
             self._written += pipeline.files
             self._written_bytes += pipeline.nbytes
-        if not pipeline.rows:
+        if not pipeline.rows and sys.exc_info()[0] is None:  # An error would say more.
             where = f" '{self._written[-1]}'" if self._written else ""
             logger.warning("%s: the recording%s has no rows.", type(self).__name__, where)

@@ -16,6 +16,7 @@ from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.stretches import Stretches
 from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -73,7 +74,6 @@ class RowClock(RecorderTerm):
         self._stretches = Stretches(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
         self._everyone = torch.arange(env.num_envs, device=env.device)
-        self._lock = threading.RLock()
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
         # The one place that knows where in a step the environment is.
@@ -133,7 +133,7 @@ class RowClock(RecorderTerm):
         """No rows are recorded from the next step on, for now."""
 
     def on_step_failed(self) -> None:
-        """The step that was being taken failed; what was noted of it does not count."""
+        """The step failed after ``on_step``; what was noted of it does not count."""
 
     def on_fire(self) -> None:
         """The trigger is fired by hand."""
@@ -154,58 +154,53 @@ class RowClock(RecorderTerm):
 
     def record_pre_step(self) -> None:
         """A step begins."""
-        with self._lock:
-            self._thread = threading.get_ident()
-            if self._requests:
-                self._answer_requests()
-                self._look_ahead()
-            self._phase = "in a step"
-            self._step_counted = False
+        self._thread = threading.get_ident()
+        if self._requests:
+            self._answer_requests()
+            self._look_ahead()
+        self._phase = "in a step"
+        self._step_counted = False
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
         """The step ended some episodes; their environments are about to be reset."""
-        with self._lock:
-            self._take_step(env_ids)
-            self._phase = "after its resets"
+        self._take_step(env_ids)
+        self._phase = "after its resets"
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
         """New episodes begin, in a step or because of ``reset()``."""
-        with self._lock:
-            if self._phase == "after its resets":
-                self._begin(env_ids)
-                return
-            self._thread = threading.get_ident()
-            self.on_episodes_end(env_ids, cut=True, in_row=False)
+        if self._phase == "after its resets":
             self._begin(env_ids)
-            self._answer_requests()
-            self._look_ahead()
+            return
+        self._thread = threading.get_ident()
+        self.on_episodes_end(env_ids, cut=True, in_row=False)
+        self._begin(env_ids)
+        self._answer_requests()
+        self._look_ahead()
 
     def record_post_step(self) -> None:
         """A step is over."""
-        with self._lock:
-            was_reset = self._phase == "after its resets"
-            if not was_reset:
-                self._take_step_without_reset()
-            if self._due:
-                self.on_row_complete(was_reset)
-            self._phase = "between steps"
-            self._answer_requests()
-            self._look_ahead()
+        was_reset = self._phase == "after its resets"
+        if not was_reset:
+            self._take_step_without_reset()
+        if self._due:
+            self.on_row_complete(was_reset)
+        self._phase = "between steps"
+        self._answer_requests()
+        self._look_ahead()
 
     def record_exception(self, error: BaseException) -> None:
         """A step failed: it has no row, and the running episodes are cut before it."""
-        with self._lock:
-            self._fail()
+        self._fail()
 
+    @finishing
     def close(self) -> None:
         """Write what is left and finish the files."""
-        with self._lock:
+        with self._recorder_lock:
             self._finish()
 
     def _recorder_close(self) -> None:
         try:
-            with self._lock:
-                self._finish()
+            self._finish()
         finally:
             self.close()
 
@@ -293,12 +288,12 @@ class RowClock(RecorderTerm):
             return
         self._phase = "between steps"
         self._due = False
+        was_on, self._on = self._on, False
         if self._step_counted:
             self._step_counted = False
             self.counters.undo_step()
-        was_on, self._on = self._on, False
-        if self._open:
-            self.on_step_failed()
+            if self._open:
+                self.on_step_failed()
         self.on_episodes_end(self._everyone, cut=True, in_row=False)
         self._begin(self._everyone)
         if self._open and was_on:
@@ -306,22 +301,22 @@ class RowClock(RecorderTerm):
 
     def _finish(self) -> None:
         """End the recording, if there is one."""
-        closed(self)
-        if not self._open:
-            return
-        self._fail()
         try:
-            self.on_finish()
+            if self._open:
+                self._fail()
+                self.on_finish()
         finally:
             self._open = self._on = self._due = False
+            closed(self)
 
     # -- requests ----------------------------------------------------------------------------------
 
+    @finishing
     def _request(self, what: Request, timeout: float | None = None) -> None:
         """Do something now, or at the end of the step being taken."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
-            with self._lock, torch.no_grad(), self._leaving_no_trace():
+            with self._recorder_lock, torch.no_grad(), self._leaving_no_trace():
                 self._answer(what)
                 if self._env.obs_buf:  # Else the first reset will see to it.
                     self._look_ahead()
