@@ -125,6 +125,9 @@ class Dims:
     stale: bool = True  # steps after a failed one without a reset of all environments
     traps: bool = True  # errors in hooks of other recorders
     late_traps: bool = True  # also in the last hook of the last recorder
+    early_traps: bool = True  # also before ours knows that a step begins
+    told_in_failed: bool = True  # calls in a step that fails
+    inside_stops: bool = True  # stop in the middle of a step
     resets: bool = True
     manual: bool = True  # auto_reset=False
     keep: bool = True
@@ -290,7 +293,7 @@ def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
         won = tuple(sorted(draw(st.sets(st.integers(0, n - 1), max_size=n))))
     fail = ""
     if dims.errors and draw(st.integers(0, 19)) == 19:
-        traps = TRAPS if dims.late_traps else TRAPS[:-1]
+        traps = TRAPS[not dims.early_traps : None if dims.late_traps else -1]
         places = ("action", *PLACES, *(traps if dims.traps else ()))
         fail = draw(st.sampled_from(places))
     inside: tuple[Any, ...] = ()
@@ -300,6 +303,8 @@ def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
             # To flush, a thread waits for the end of a step, of which there may be none.
             what = what.filter(lambda word: word != "flush").map(lambda word: f"{word} elsewhere")
         inside = (draw(st.tuples(st.sampled_from(PLACES), recorder, what)),)
+    if (fail and not dims.told_in_failed) or ("stop" in str(inside) and not dims.inside_stops):
+        inside = ()
     count = draw(st.sampled_from([1, 1, 1, 2, 3, 5, 9]))
     return Take(count=count, ends=ends, wins=won, fail=fail, inside=inside)
 

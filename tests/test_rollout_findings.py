@@ -243,7 +243,6 @@ KNOWN = {
     "max_steps counts steps that have rows",
     "a step fails: last recorder, post step",
     "a step fails before another recorder let ours know that it begins",
-    "a step fails after one that ended an episode",
     "a step after one that failed, after a call of start",
     "a step after one that failed, after a call of flush",
     "a step after one that failed, after a pause",
