@@ -207,7 +207,8 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
             ),
             st.just(("capped_cubic_episodes",)),
         ]
-        if dims.stretches:
+        moments_too = dims.stretches and (dims.reset_triggers or world.auto_reset)
+        if moments_too:
             kinds += [
                 st.tuples(st.just("every_n_steps"), st.integers(1, 7)),
                 st.tuples(
@@ -216,7 +217,7 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
                 ),
                 st.just(("manual",)),
             ]
-        if dims.stretches and dims.conditions:
+        if moments_too and dims.conditions:
             kinds.append(st.tuples(st.just("when"), st.sampled_from(sorted(CONDITIONS))))
         trigger = draw(st.one_of(kinds))
         length = draw(st.one_of(st.none(), st.integers(1, 6)))

@@ -204,6 +204,10 @@ FINDINGS = {
         *(ONE, Rec(trigger=("when", "tick"))),
         *(Take(count=3), RESET, STEP),
     ),
+    "a trigger fires at a step that follows the reset that the caller owes": (
+        *(World(auto_reset=False), Rec(trigger=("every_n_steps", 1))),
+        *(END, STEP),
+    ),
     "a stretch that begins before a late start": (
         *(ONE, Rec(trigger=("at_steps", (0,)), length=3, autostart=False)),
         *(STEP, START, STEP),
@@ -236,6 +240,7 @@ KNOWN = {
     "a csv file knows that it does not know what came after max_steps",
     "a csv file knows that it does not know what came in a pause",
     "a trigger fires at a step that follows a reset by hand",
+    "a trigger fires at a step that follows the reset that the caller owes",
     "a condition is asked once before a step",
     "a condition that comes true before a reset by hand",
     "a stretch that begins in a pause goes on after it",
