@@ -14,12 +14,11 @@ import h5py
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
-from rollout_model import ExpectedEpisode, Plan, Recording, Step, expected
-from rollout_world import CONDITIONS, OWN, Driver, Short, World, wins
+from rollout_model import ExpectedEpisode, Happening, Plan, Recording, Step, expected
+from rollout_world import CONDITIONS, OWN, Driver, Short, World, new_env, used_env, wins
 
 from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
-from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import (
     CsvRecorderCfg,
     Hdf5RecorderCfg,
@@ -110,6 +109,8 @@ class Example:
     happens: tuple[Take | ResetBy | Tell, ...]
     neutral: bool = False
     """Whether to compare with the same rollout without recorders."""
+    used: bool = False
+    """Whether the environment has been used before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class Dims:
     parts: bool = True
     neutral: bool = True  # the same rollout without recorders is compared
     npz_state: bool = True  # state in npz files where model fields change in the middle of episodes
-    warp: bool = False
+    warp: bool = False  # the engine, with few worlds
     most_recorders: int = 3
     formats: tuple[str, ...] = tuple(FORMATS)
 
@@ -179,6 +180,9 @@ TRAPS = tuple(
 
 @st.composite
 def worlds(draw: Any, dims: Dims) -> World:
+    if dims.warp:  # It takes long to make one, so there are two only.
+        auto_reset = draw(st.booleans())
+        return World(num_envs=2, fields="both", engine="warp", auto_reset=auto_reset)
     return World(
         num_envs=draw(st.integers(1, 4)),
         auto_reset=not (dims.manual and draw(st.integers(0, 2)) == 2),
@@ -411,25 +415,30 @@ class Deviation:
         return f"[{self.what}] {self.where}: {self.text}"
 
 
-def run(example: Example) -> list[Deviation]:
-    """Let an example happen, and compare every recording with the model."""
+def run(example: Example, log: list[Happening] | None = None) -> list[Deviation]:
+    """Let an example happen, and compare every recording with the model.
+
+    What happened is added to `log`.
+    """
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
-        return _run(example, folder)
+        return _run(example, folder, [] if log is None else log)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(example: Example, folder: Path) -> list[Deviation]:
+def _run(example: Example, folder: Path, log: list[Happening]) -> list[Deviation]:
     world = example.world
     memory: dict[str, list[MemoryWriter]] = {}
     cfgs = {}
     for i, rec in enumerate(example.recorders):
         cfgs[f"r{i}"] = _cfg(rec, folder / f"r{i}", memory.setdefault(f"r{i}", []))
-    env = ManagerBasedRlEnv(world.cfg(cfgs))
+    used = example.used or world.engine == "warp"
+    env = (used_env if used else new_env)(world, cfgs)
     # What a step led to is read before a reset only where there are final observations.
     env.cfg.final_obs = any("own/tip" in rec.channels for rec in example.recorders)
     driver = Driver(env, world)
+    driver.log = log
     terms = {name: env.recorder_manager.get_term(name) for name in cfgs}
     found: list[Deviation] = []
 
@@ -446,7 +455,7 @@ def _run(example: Example, folder: Path) -> list[Deviation]:
 
     try:
         _happen(driver, example, look)
-        env.close()
+        env.recorder_manager.close()
     except Exception as error:
         at = error.__traceback__
         while at is not None and at.tb_next is not None:
@@ -454,10 +463,8 @@ def _run(example: Example, folder: Path) -> list[Deviation]:
         line = (
             "" if at is None else f" at {Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}"
         )
-        try:
-            env.close()
-        except Exception:
-            pass
+        with contextlib.suppress(Exception):
+            env.recorder_manager.close()
         text = f"{type(error).__name__}{line}: {error}"
         return [Deviation(what="crash", where="rollout", text=text)]
     for i, rec in enumerate(example.recorders):
@@ -480,9 +487,10 @@ def _run(example: Example, folder: Path) -> list[Deviation]:
 
 def _compare_without_recorders(example: Example, driver: Driver) -> Iterator[Deviation]:
     """Recording never changes the rollout."""
-    with ManagerBasedRlEnv(example.world.cfg({})) as env:
-        other = Driver(env, example.world)
-        _happen(other, replace(example, happens=tuple(_bare(example))), lambda _: None)
+    used = example.used or example.world.engine == "warp"
+    env = (used_env if used else new_env)(example.world, {})
+    other = Driver(env, example.world)
+    _happen(other, replace(example, happens=tuple(_bare(example))), lambda _: None)
     ours = [h for h in driver.log if isinstance(h, Step)]
     theirs = [h for h in other.log if isinstance(h, Step)]
     for a, b in zip(ours, theirs, strict=True):

@@ -26,6 +26,7 @@ from mjlab_rec.managers import (
     TerminationTermCfg,
 )
 from mjlab_rec.managers.event_manager import requires_model_fields
+from mjlab_rec.managers.recorder_manager import RecorderManager
 from mjlab_rec.recorders import Channel
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 
@@ -256,6 +257,39 @@ class World(Short):
         if "state" in asked and self.fields in ("step", "both"):
             found.append("model/dof_frictionloss")
         return found
+
+
+def new_env(world: World, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
+    """A new environment."""
+    return ManagerBasedRlEnv(world.cfg(recorders))
+
+
+_USED: dict[World, tuple[ManagerBasedRlEnv, dict[str, torch.Tensor]]] = {}
+
+
+def used_env(world: World, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
+    """An environment that was used before, as it was when it was new, with other recorders.
+
+    For engines that take long to make one. Only its recorders are to be closed.
+    """
+    if world not in _USED:
+        env = ManagerBasedRlEnv(world.cfg({}))
+        fields = {name: getattr(env.sim.model, name).clone() for name in env.sim.expanded_fields}
+        _USED[world] = env, fields
+    env, fields = _USED[world]
+    env.reset()
+    for name, value in fields.items():
+        getattr(env.sim.model, name).copy_(value)
+    env.common_step_counter = 0
+    env.obs_buf = {}
+    env.extras = {"log": {}}
+    for buffer in ("reward_buf", "reset_buf", "reset_terminated", "reset_time_outs"):
+        setattr(env, buffer, torch.zeros_like(getattr(env, buffer)))
+    env.script = Script()
+    env.termination_manager.compute()
+    env.seed(env.cfg.seed)
+    env.recorder_manager = RecorderManager(world.cfg(recorders).recorders, env)
+    return env
 
 
 class Driver:
