@@ -34,10 +34,10 @@ play: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# Two hours on one core; EXAMPLES=2000 for a shorter run.
+# About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
 test-model: $(READY)
-	MJLAB_REC_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/test_rollout_model.py
+	MJLAB_REC_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/test_rollout_model.py tests/test_rollout_drops.py
 
 check: $(READY)
 	$(BIN)/ruff check .

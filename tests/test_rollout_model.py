@@ -1,7 +1,8 @@
 """Random rollouts, recorders and mishaps: every file holds what the rules say, bit for bit.
 
 ``make test-model`` runs thousands of examples; MJLAB_REC_EXAMPLES says how many, and
-MJLAB_REC_WITHOUT leaves out what is named there, such as "errors,inside" (see ``Dims``).
+MJLAB_REC_WITHOUT leaves out what is named there, such as "errors,inside,csv" (see ``Dims``);
+an empty text leaves out nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import os
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from rollout_examples import Dims, Example, examples, run
 from rollout_model import Step
 
 COUNT = int(os.environ.get("MJLAB_REC_EXAMPLES", "0"))
-WITHOUT = [name for name in os.environ.get("MJLAB_REC_WITHOUT", "").split(",") if name]
+KNOWN = (
+    "appends,npz_state,idle_triggers,reset_triggers,failed_triggers,late_traps,early_traps,"
+    "told_in_failed,inside_stops,stale,csv"
+)
+"""What is not yet as the rules say, each shown by tests/test_rollout_findings.py."""
+WITHOUT = [name for name in os.environ.get("MJLAB_REC_WITHOUT", KNOWN).split(",") if name]
 
 
 def budget(examples: int, share: int = 1) -> settings:
@@ -31,14 +36,12 @@ def budget(examples: int, share: int = 1) -> settings:
     )
 
 
-@pytest.mark.xfail(reason="see test_rollout_findings.py", run=False)
-@budget(300)
+@budget(500)
 @given(examples(Dims.without(WITHOUT)))
 def test_every_file_holds_what_the_rules_say(example):
     check(example)
 
 
-@pytest.mark.xfail(reason="see test_rollout_findings.py", run=False)
 @budget(20, share=20)
 @given(examples(Dims.without([*WITHOUT, "+warp"])))
 def test_every_file_holds_what_the_rules_say_on_warp(example):
