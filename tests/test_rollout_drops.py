@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rollout_examples import FORMATS, Rec, plan
+from rollout_examples import Rec
 from rollout_model import ExpectedEpisode, expected
+from rollout_run import MAKERS, plan
 from rollout_world import Driver, World
 
 from mjlab_rec.data.formats.memory import MemoryReader
@@ -83,7 +84,7 @@ def drops(draw: Any) -> tuple[World, Rec, list[Any]]:
 def test_what_is_left_is_true_and_what_is_lost_is_marked(tmp_path_factory, drawn):
     world, rec, happens = drawn
     gate = Gate()
-    make, suffix, more = FORMATS[rec.format]
+    make, suffix, more = MAKERS[rec.format]
     path = tmp_path_factory.mktemp("drops") / f"log{suffix}"
     cfg = make(
         func=gate.recorder(make().func),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rollout_examples import Example, Rec, ResetBy, Take, Tell, run
+from rollout_examples import Example, Rec, ResetBy, Take, Tell
+from rollout_run import run
 from rollout_world import World
 
 ONE, TWO = World(), World(num_envs=2)

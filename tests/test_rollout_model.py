@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from rollout_examples import Dims, Example, examples, run
+from rollout_examples import Dims, Example, examples
 from rollout_model import Step
+from rollout_run import run
 
 COUNT = int(os.environ.get("MJLAB_REC_EXAMPLES", "0"))
 KNOWN = (
