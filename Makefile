@@ -1,11 +1,12 @@
 # One command sets everything up: the first target that you make creates .venv and installs into it.
 #
-#   make play     run a task, record it to HDF5, and read the file back
-#   make test     run the tests
-#   make check    lint, formatting and types
-#   make bench    time the environment step
-#   make map      bring the map in mjlab_rec/README.md up to date
-#   make clean    remove .venv and what the tools left behind
+#   make play       run a task, record it to HDF5, and read the file back
+#   make test       run the tests
+#   make test-model record thousands of random rollouts and compare every file with the rules
+#   make check      lint, formatting and types
+#   make bench      time the environment step
+#   make map        bring the map in mjlab_rec/README.md up to date
+#   make clean      remove .venv and what the tools left behind
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
@@ -25,13 +26,18 @@ TORCH_ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test check bench map clean
+.PHONY: play test test-model check bench map clean
 
 play: $(READY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# About an hour on one core; EXAMPLES=2000 for a shorter run.
+EXAMPLES ?= 20000
+test-model: $(READY)
+	MJLAB_REC_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/test_rollout_model.py tests/test_rollout_drops.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from mjlab_rec.data.formats import writer_class
+from mjlab_rec.data.staging import Staging
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import DEFAULT_CHANNELS, RolloutRecorder, RolloutRecorderCfg
 from mjlab_rec.recorders.presets import KINDS
@@ -80,7 +81,7 @@ def rows_per_block(recorder: RolloutRecorder) -> int:
 
 def block_bytes(recorder: RolloutRecorder) -> int:
     """Memory of a block."""
-    assert recorder._store is not None
+    assert isinstance(recorder._store, Staging)
     return recorder._store.block_bytes
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.side import random_action
 from benchmarks.tables import sideways
 from mjlab_rec.actuator import XmlActuatorCfg
+from mjlab_rec.data.schema import Block
 from mjlab_rec.entity import EntityArticulationInfoCfg, EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg, mdp
 from mjlab_rec.managers import (
@@ -25,7 +26,6 @@ from mjlab_rec.managers import (
     TerminationTermCfg,
 )
 from mjlab_rec.recorders.rerun import RerunRecorder, RerunRecorderCfg
-from mjlab_rec.recorders.rerun.writer import RerunWriter
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
@@ -49,23 +49,11 @@ class _Timed(RerunRecorder):
     def record_post_step(self) -> None:
         self._hook(super().record_post_step)
 
-    def writer(self) -> Callable[..., Any]:
-        make = super().writer()
-
-        def timed(*args: Any) -> RerunWriter:
-            writer = make(*args)
-            write = writer.write
-
-            def timed_write(block: Any) -> None:
-                begin, cpu = time.perf_counter(), time.thread_time()
-                write(block)
-                self.writing_s += time.perf_counter() - begin
-                self.writing_cpu_s += time.thread_time() - cpu
-
-            writer.write = timed_write
-            return writer
-
-        return timed
+    def process(self, batch: Block) -> None:
+        begin, cpu = time.perf_counter(), time.thread_time()
+        super().process(batch)
+        self.writing_s += time.perf_counter() - begin
+        self.writing_cpu_s += time.thread_time() - cpu
 
     def _hook(self, hook: Callable[..., None], *args: Any) -> None:
         begin = time.perf_counter()

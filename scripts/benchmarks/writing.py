@@ -69,6 +69,7 @@ def capture(world: World, nbytes: int) -> Captured:
     """Record about so many bytes, in two blocks at least."""
     env = world.make(world.recorder("memory", Path()))
     recorder = recorder_of(env)
+    assert recorder._pipeline is not None
     (writer,) = recorder._pipeline.writers
     assert isinstance(writer, MemoryWriter)
     rows = rows_per_block(recorder)

@@ -1,0 +1,372 @@
+"""Examples of rollouts with recorders, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import strategies as st
+from rollout_world import CONDITIONS, OWN, Short, World
+
+FORMATS = (
+    *("memory", "hdf5", "hdf5 gzip", "hdf5 episodes"),
+    *("csv", "npz folder", "npz file", "parquet"),
+)
+APPENDS = ("hdf5", "hdf5 gzip", "hdf5 episodes", "csv", "npz folder", "parquet")
+"""Formats that can go on with what is there."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Rec(Short):
+    """A recorder."""
+
+    format: str = "memory"
+    channels: tuple[str, ...] = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+    envs: int | tuple[int, ...] | None = None
+    every: int = 1
+    trigger: tuple[Any, ...] | None = None
+    length: int | None = None
+    autostart: bool = True
+    keep: str = "all"
+    success: str | None = None
+    max_steps: int | None = None
+    max_episodes: int | None = None
+    block_steps: int | None = None
+    num_blocks: int | None = None
+    dtype: str | None = None
+    append: bool = False
+    parts: bool = False
+    """Whether each file is finished soon, and the next part begins."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Take(Short):
+    """Some steps. Of the last one the other fields tell."""
+
+    count: int = 1
+    ends: tuple[int, ...] = ()
+    """How the step ends each environment's episode: 0 not, 1 terminated, 2 truncated, 3 both."""
+    wins: tuple[int, ...] = ()
+    """Environments that succeed in it."""
+    fail: str = ""
+    """Where it fails."""
+    inside: tuple[tuple[str, int, str], ...] = ()
+    """Place in the step, recorder, and what that is told there."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ResetBy(Short):
+    """A reset by hand; None: of all environments."""
+
+    envs: tuple[int, ...] | None = None
+    fail: bool = False
+    """Whether it fails, and all environments are reset after it."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Tell(Short):
+    """A recorder is told something between two steps."""
+
+    recorder: int = 0
+    what: str = "flush"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A rollout with recorders."""
+
+    world: World
+    recorders: tuple[Rec, ...]
+    happens: tuple[Take | ResetBy | Tell, ...]
+    neutral: bool = False
+    """Whether to compare with the same rollout without recorders."""
+    used: bool = False
+    """Whether the environment has been used before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dims:
+    """What may happen in examples. Switched off one by one to look for what else is wrong."""
+
+    pauses: bool = True
+    stops: bool = True
+    flushes: bool = True
+    late: bool = True
+    inside: bool = True
+    errors: bool = True
+    stale: bool = True  # steps after a failed one without a reset of all environments
+    traps: bool = True  # errors in hooks of other recorders
+    late_traps: bool = True  # also in the last hook of the last recorder
+    early_traps: bool = True  # also before ours knows that a step begins
+    told_in_failed: bool = True  # calls in a step that fails
+    inside_stops: bool = True  # stop in the middle of a step
+    resets: bool = True
+    manual: bool = True  # auto_reset=False
+    keep: bool = True
+    triggers: bool = True
+    conditions: bool = True
+    stretches: bool = True  # triggers of steps
+    max_steps: bool = True
+    max_episodes: bool = True
+    every: bool = True
+    fields: bool = True
+    chains: bool = True  # next_obs with obs
+    subsets: bool = True
+    dtype: bool = True
+    appends: bool = True  # a second recording goes on in the file of the first
+    rich: bool = True
+    idle_triggers: bool = True  # a trigger of steps, and pauses or late starts
+    reset_triggers: bool = True  # a trigger of steps, and resets by hand
+    failed_triggers: bool = True  # a trigger of steps, and steps that fail
+    limits_of_envs: bool = False  # max_steps with a trigger that chooses environments
+    threads: bool = True  # calls from another thread in the middle of a step
+    reading: bool = True  # in the middle of a recording
+    parts: bool = True
+    neutral: bool = True  # the same rollout without recorders is compared
+    npz_state: bool = True  # state in npz files where model fields change in the middle of episodes
+    warp: bool = False  # the engine, with few worlds
+    most_recorders: int = 3
+    formats: tuple[str, ...] = FORMATS
+
+    @classmethod
+    def without(cls, names: Iterable[str]) -> Dims:
+        """Everything but these; "+name" switches something on."""
+        given: dict[str, Any] = {}
+        formats = list(FORMATS)
+        for name in names:
+            if name in formats:
+                formats.remove(name)
+            else:
+                given[name.lstrip("+")] = name.startswith("+")
+        return cls(**given, formats=tuple(formats))
+
+
+PLACES = ("termination", "reward", "event", "reset", "observation", "command")
+TRAPS = tuple(
+    f"{which} recorder, {hook}"
+    for which in ("first", "last")
+    for hook in ("pre step", "pre reset", "post reset", "post step")
+)
+
+
+@st.composite
+def worlds(draw: Any, dims: Dims) -> World:
+    if dims.warp:  # It takes long to make one, so there are two only.
+        auto_reset = draw(st.booleans())
+        return World(num_envs=2, fields="both", engine="warp", auto_reset=auto_reset)
+    return World(
+        num_envs=draw(st.integers(1, 4)),
+        auto_reset=not (dims.manual and draw(st.integers(0, 2)) == 2),
+        rich=dims.rich and draw(st.integers(0, 4)) == 4,
+        fields=draw(st.sampled_from(["", "", "reset", "step", "both"])) if dims.fields else "",
+        success_term=draw(st.booleans()) if dims.keep else False,
+        engine="mjbatch",
+    )
+
+
+@st.composite
+def recorders(draw: Any, dims: Dims, world: World) -> Rec:
+    n = world.num_envs
+    rarely = st.integers(0, 3).map(lambda k: k == 3)
+
+    def maybe(wanted: bool, strategy: Any, default: Any = None) -> Any:
+        return draw(strategy) if wanted and draw(rarely) else default
+
+    trigger = length = None
+    if dims.triggers and draw(rarely):
+        kinds = [
+            st.tuples(st.just("every_n_episodes"), st.integers(1, 3)),
+            st.tuples(
+                st.just("at_episodes"),
+                st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True).map(tuple),
+            ),
+            st.just(("capped_cubic_episodes",)),
+        ]
+        moments_too = dims.stretches and (dims.reset_triggers or world.auto_reset)
+        if moments_too:
+            kinds += [
+                st.tuples(st.just("every_n_steps"), st.integers(1, 7)),
+                st.tuples(
+                    st.just("at_steps"),
+                    st.lists(st.integers(0, 15), min_size=1, max_size=3, unique=True).map(tuple),
+                ),
+                st.just(("manual",)),
+            ]
+        if moments_too and dims.conditions:
+            kinds.append(st.tuples(st.just("when"), st.sampled_from(sorted(CONDITIONS))))
+        trigger = draw(st.one_of(kinds))
+        length = draw(st.one_of(st.none(), st.integers(1, 6)))
+    per_env = trigger is not None and (
+        "episodes" in trigger[0] or trigger[0] == "when" or length is None
+    )
+    keep = maybe(dims.keep, st.sampled_from(["successful", "failed", "separate"]), "all")
+    success = None
+    if dims.keep:
+        needed = keep != "all" and not world.success_term
+        success = draw(st.sampled_from(["wins", "end"] if needed else [None, "wins", "end"]))
+    limits = dims.max_steps and (dims.limits_of_envs or not per_env)
+    fmt = draw(st.sampled_from(dims.formats))
+    block_steps = draw(st.one_of(st.none(), st.integers(1, 6), st.integers(1, 17)))
+    channels = draw(_channels(dims, world))
+    if not dims.npz_state and "npz" in fmt and world.fields in ("step", "both"):
+        channels = tuple(name for name in channels if name != "state") or ("reward",)
+    return Rec(
+        format=fmt,
+        channels=channels,
+        envs=maybe(
+            dims.subsets,
+            st.one_of(
+                st.integers(1, n),
+                st.lists(st.integers(0, n - 1), min_size=1, max_size=n, unique=True).map(tuple),
+            ),
+        ),
+        every=maybe(dims.every, st.integers(2, 7), 1),
+        trigger=trigger,
+        length=length,
+        autostart=not (dims.late and draw(rarely)),
+        keep=keep,
+        success=success,
+        max_steps=maybe(limits, st.integers(1, 12)),
+        max_episodes=maybe(dims.max_episodes, st.integers(1, 5)),
+        block_steps=block_steps,
+        num_blocks=draw(st.sampled_from([None, 2])),
+        dtype=maybe(dims.dtype, st.sampled_from(["float16", "float32", "float64"])),
+        append=dims.appends
+        and dims.stops
+        and keep != "separate"
+        and fmt in APPENDS
+        and draw(rarely),
+    )
+
+
+@st.composite
+def _channels(draw: Any, dims: Dims, world: World) -> tuple[str, ...]:
+    default = Rec().channels if dims.chains else Rec().channels[:-1]
+    if draw(st.integers(0, 2)) == 0:
+        return default
+    known = ["reward", "terminated", "truncated", "action", "obs", "next_obs", "state", "command"]
+    known += ["entity/robot/joint_pos", "reward_terms/height", "ctrl", "processed_action", *OWN]
+    known += ["obs/plain/tip", "next_obs/plain/tip"]
+    some = draw(st.lists(st.sampled_from(known), min_size=1, max_size=8, unique=True))
+    whole = {name for name in some if "/" not in name}
+    some = [n for n in some if n in whole or n.split("/")[0] not in whole]  # Nothing twice.
+    if not dims.chains and any(name.startswith("obs") for name in some):
+        some = [name for name in some if not name.startswith("next_obs")]
+    return tuple(some)
+
+
+@st.composite
+def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
+    n = world.num_envs
+    kind = draw(st.integers(0, 9))
+    ends: tuple[int, ...] = ()
+    if kind >= 8:
+        ends = (draw(st.integers(1, 3)),) * n
+    elif kind >= 4:
+        ends = tuple(draw(st.lists(st.sampled_from([0, 1, 2, 3]), min_size=n, max_size=n)))
+    won: tuple[int, ...] = ()
+    if dims.keep and kind % 3 == 2:
+        won = tuple(sorted(draw(st.sets(st.integers(0, n - 1), max_size=n))))
+    fail = ""
+    if dims.errors and draw(st.integers(0, 19)) == 19:
+        traps = TRAPS[not dims.early_traps : None if dims.late_traps else -1]
+        places = ("action", *PLACES, *(traps if dims.traps else ()))
+        fail = draw(st.sampled_from(places))
+    inside: tuple[Any, ...] = ()
+    if dims.inside and draw(st.integers(0, 19)) == 19:
+        recorder, what = _told(dims, recs)
+        if dims.threads and draw(st.booleans()):
+            # To flush, a thread waits for the end of a step, of which there may be none.
+            what = what.filter(lambda word: word != "flush").map(lambda word: f"{word} elsewhere")
+        inside = (draw(st.tuples(st.sampled_from(PLACES), recorder, what)),)
+    if (fail and not dims.told_in_failed) or ("stop" in str(inside) and not dims.inside_stops):
+        inside = ()
+    count = draw(st.sampled_from([1, 1, 1, 2, 3, 5, 9]))
+    return Take(count=count, ends=ends, wins=won, fail=fail, inside=inside)
+
+
+def _told(dims: Dims, recs: Sequence[Rec]) -> tuple[Any, ...]:
+    known = ["flush"] * dims.flushes
+    if dims.pauses:
+        known += ["pause", "start"]
+    if dims.stops:
+        known += ["stop", "start"]
+    if dims.late and "start" not in known:
+        known.append("start")
+    if any(rec.trigger == ("manual",) for rec in recs):
+        known.append("fire")
+    return st.integers(0, len(recs) - 1), st.sampled_from(known or ["start"])
+
+
+@st.composite
+def examples(draw: Any, dims: Dims) -> Example:
+    """Random examples."""
+    world = draw(worlds(dims))
+    recs = draw(st.lists(recorders(dims, world), min_size=1, max_size=dims.most_recorders))
+    n = world.num_envs
+    subset = st.sets(st.integers(0, n - 1), min_size=1, max_size=n).map(sorted).map(tuple)
+    told = st.builds(lambda r, w: Tell(recorder=r, what=w), *_told(dims, recs))
+    some_take = takes(dims, world, recs)
+    kinds: list[Any] = [some_take, some_take, some_take, some_take, told]
+    if any(rec.trigger == ("manual",) for rec in recs):
+        kinds.append(st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="fire")))
+    if dims.resets:
+        by_hand = st.builds(
+            lambda envs, fail: ResetBy(envs=envs, fail=fail and dims.errors),
+            st.one_of(st.none(), subset),
+            st.integers(0, 9).map(lambda k: k == 9),
+        )
+        kinds.append(by_hand)
+    if dims.reading:
+        look = st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="read"))
+        kinds.append(look)
+    happens = draw(st.lists(st.one_of(kinds), min_size=1, max_size=25))
+    return Example(
+        world=world,
+        recorders=tuple(recs),
+        happens=tuple(_sane(dims, recs, happens)),
+        neutral=dims.neutral and draw(st.integers(0, 9)) == 9 and not _traps(happens),
+    )
+
+
+def _traps(happens: Sequence[Any]) -> bool:
+    """Whether a recorder makes a step fail."""
+    return any("recorder" in getattr(thing, "fail", "") for thing in happens if type(thing) is Take)
+
+
+def moments(rec: Rec) -> bool:
+    """Whether the recorder has a trigger that chooses moments, not episodes."""
+    return rec.trigger is not None and "episodes" not in rec.trigger[0]
+
+
+def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[Any]:
+    """Leave out what makes no sense: firing other triggers, and what dims rule out."""
+    by_moment = any(map(moments, recs))
+
+    def fine(recorder: int, what: str) -> bool:
+        rec, what = recs[recorder], what.partition(" ")[0]
+        if what == "fire":
+            return rec.trigger == ("manual",)
+        idle = what in ("pause", "stop") or (what == "start" and not rec.autostart)
+        if idle and moments(rec) and not dims.idle_triggers:
+            return False
+        return True
+
+    steps = 0
+    for thing in happens:
+        if isinstance(thing, ResetBy) and by_moment and not dims.reset_triggers:
+            continue
+        if isinstance(thing, Tell) and not fine(thing.recorder, thing.what):
+            continue
+        if isinstance(thing, Take):
+            if steps >= 50:
+                continue
+            steps += thing.count
+            if thing.fail and by_moment and not (dims.failed_triggers and dims.reset_triggers):
+                thing = replace(thing, fail="")
+            if any(not fine(recorder, what) for _, recorder, what in thing.inside):
+                thing = replace(thing, inside=())
+        yield thing
+        if isinstance(thing, Take) and thing.fail and not dims.stale:
+            yield ResetBy()
