@@ -548,7 +548,7 @@ def test_npz_of_an_episode_opens_with_numpy_alone(tmp_path):
         rows = world.episodes[0].rows
         assert same(arrays["file"], np.stack([row.values["file"] for row in rows]))
         assert arrays["step"].tolist() == [row.step for row in rows]
-        assert same(arrays["model/gravity"], world.episodes[0].model["gravity"])
+        assert same(arrays["model_fields/gravity"], world.episodes[0].model["gravity"])
     lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert [line["number"] for line in lines] == [e.number for e in world.episodes]
     assert (folder / "attachments" / "notes.txt").read_bytes() == b"hello"
@@ -591,7 +591,7 @@ def test_npz_single_file_cannot_be_appended_to(tmp_path):
         make(KINDS["npz file"], tmp_path, World().info, if_exists="append")
 
 
-@pytest.mark.parametrize("name", ["step", "model/mass", "episodes/rows"])
+@pytest.mark.parametrize("name", ["step", "model_fields/mass", "episodes/rows"])
 def test_npz_names_with_a_meaning_of_their_own_are_refused(name, tmp_path):
     info = small(ChannelSpec(name=name, dtype=np.dtype("float32")))
     with pytest.raises(DataError, match=f"cannot be called '{name}'"):

