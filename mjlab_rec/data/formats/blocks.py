@@ -177,7 +177,7 @@ class BlocksReader(Reader):
     def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
         self.info = runs[0].info
         self._runs = runs
-        self._check = check
+        self.check = check
         self._segments = [Segments(run.index, run.info.every) for run in runs]
         self._specs = [{spec.name: spec for spec in run.info.channels} for run in runs]
         tables, first = [], 0
@@ -224,7 +224,7 @@ class BlocksReader(Reader):
 
     def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
         """Raise if episodes of a run are not whole, or their channels are others."""
-        for index in indices if self._check and self._segments[number].broken else ():
+        for index in indices if self.check and self._segments[number].broken else ():
             why = self._segments[number].broken.get(int(self._at[index]))
             if why is not None:
                 env, of = self.episodes["env"][int(index)], self.episodes["number"][int(index)]

@@ -34,7 +34,7 @@ class CsvReader(Reader):
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
-        self._path, self._check = Path(path), check
+        self._path, self.check = Path(path), check
         csv_files.check_path(self._path)
         self._damage = Damage()
         known = self._load_description()
@@ -121,7 +121,7 @@ class CsvReader(Reader):
             return None
         try:
             info, self._about = episode_table.load_info(
-                plain_files.read(described), described, check=self._check
+                plain_files.read(described), described, check=self.check
             )
             csv_text.check_columns(info, self._path)
         except DataError as error:
@@ -164,7 +164,7 @@ class CsvReader(Reader):
         spans, number = self.spans, csv_files.part_number(self._path, file)
         if spans is not None:
             spans = [span for span in spans if span.file == number]
-        return PartReader(file, number, spans, info, self._check, self._damage)
+        return PartReader(file, number, spans, info, self.check, self._damage)
 
     def _arrange(self, rows: list[Rows]) -> None:
         """Put rows into the order of episodes, as an array for each channel."""

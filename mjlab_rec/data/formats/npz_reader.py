@@ -37,7 +37,7 @@ class FolderReader(EpisodeReader):
 
     def __init__(self, path: Path, check: bool = True) -> None:
         self._path = path
-        self._check = check
+        self.check = check
         text = read_file(path / META, episode_table.MOST_TEXT)
         self.info, self._about = episode_table.load_info(text, path / META, check=check)
         self.info.attachments, self._damages = episode_table.read_attached(
@@ -74,7 +74,7 @@ class FolderReader(EpisodeReader):
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
         episode_table.check_names(channels, [spec.name for spec in self.info.channels])
         row = self._rows[index]
-        with self._episode(row), Archive(self._path / row["file"], check=self._check) as archive:
+        with self._episode(row), Archive(self._path / row["file"], check=self.check) as archive:
             return {
                 name: archive.array(f"{name}.npy", dtype, (row["rows"], *shape))
                 for name, (dtype, shape) in ((name, self._kinds[name]) for name in channels)
@@ -84,7 +84,7 @@ class FolderReader(EpisodeReader):
         row = self._rows[index]
         if not row["model"]:
             return {}
-        with self._episode(row), Archive(self._path / row["file"], check=self._check) as archive:
+        with self._episode(row), Archive(self._path / row["file"], check=self.check) as archive:
             return {
                 name: archive.array(f"model_fields/{name}.npy", dtype, shape)
                 for name, (dtype, shape) in row["model"].items()
@@ -115,7 +115,7 @@ class _OneFileReader(EpisodeReader):
     """Reads a file in which episodes follow each other. Channels stay in memory once read."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        self._check = check
+        self.check = check
         self._damages = []
         self._parts: list[_Part] = []
         self._arrays: dict[tuple[int, str], np.ndarray] = {}
@@ -161,7 +161,7 @@ class _OneFileReader(EpisodeReader):
                 values = self._array(row["part"], f"{name}.npy", dtype, (part.count, *shape), True)
                 found[name] = values[rows].copy()
                 at = list(self._kinds).index(name)
-                if self._check and zlib.crc32(found[name].data) != row["crc32"][at]:
+                if self.check and zlib.crc32(found[name].data) != row["crc32"][at]:
                     raise DataError(
                         f"'{part.file}' is damaged in channel '{name}': wrong checksum of the rows"
                         f" {rows.start} to {rows.stop - 1}."
@@ -185,7 +185,7 @@ class _OneFileReader(EpisodeReader):
         self, part: int, member: str, dtype: np.dtype, shape: tuple[int, ...], checked: bool
     ) -> np.ndarray:
         if (part, member) not in self._arrays:
-            with Archive(self._parts[part].file, check=self._check, follow=True) as archive:
+            with Archive(self._parts[part].file, check=self.check, follow=True) as archive:
                 values = archive.array(member, dtype, shape, checked=checked)
             self._arrays[part, member] = values
         return self._arrays[part, member]

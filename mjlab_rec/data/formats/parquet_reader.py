@@ -42,7 +42,7 @@ class ParquetReader(Reader):
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
-        self._path, self._check, self._pid = Path(path), check, os.getpid()
+        self._path, self.check, self._pid = Path(path), check, os.getpid()
         self.damage: list[str] = []
         """A sentence for each damage that was found."""
         self.info, self._about = self._load_description()
@@ -74,7 +74,7 @@ class ParquetReader(Reader):
         row = self._rows[index]
         arrays = {}
         for name, values in self._decoded_part(row, channels).items():
-            if self._check:
+            if self.check:
                 self._compare(row, name, values)
             dtype = self._specs[name].dtype if name in self._specs else np.int32
             arrays[name] = values.astype(dtype)
@@ -127,7 +127,7 @@ class ParquetReader(Reader):
         about = _metadata(file)
         if INFO not in about:
             raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
-        info, about = episode_table.load_info(about[INFO], file, check=self._check)
+        info, about = episode_table.load_info(about[INFO], file, check=self.check)
         episode_table.check_channels(info)
         return info, about
 
@@ -137,7 +137,7 @@ class ParquetReader(Reader):
         if EPISODES not in about:
             raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
         try:
-            data = episode_table.load_json(about[EPISODES], check=self._check, sealed=True)
+            data = episode_table.load_json(about[EPISODES], check=self.check, sealed=True)
             rows = _load_rows(data.get("episodes"), self.info)
         except DataError as error:
             raise DataError(f"The table of episodes in '{file}' is damaged. {error}") from None

@@ -42,7 +42,7 @@ class RobomimicReader(EpisodeReader):
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
         path = Path(path)
-        self._check = check
+        self.check = check
         self._damages: list[str] = []
         self._files: list[_File] = []
         paths = parts(path)
@@ -66,7 +66,7 @@ class RobomimicReader(EpisodeReader):
 
     def _add(self, path: Path, *, alone: bool) -> None:
         try:
-            file = _File(path, self._check)
+            file = _File(path, self.check)
             self._files.append(file)
             first = self._files[0]
             if file.ours != first.ours:
@@ -145,7 +145,7 @@ class _File:
 
     def __init__(self, path: Path, check: bool) -> None:
         self.path = path
-        self._check = check
+        self.check = check
         self._handle: Any = None
         self._process = -1
         try:
@@ -199,7 +199,7 @@ class _File:
         what = f"'{path}' of '{demo.name}' in '{self.path}'"
         with damage(what):
             array = read_values(find(demo, path), dtype, shape, self._size, what)
-            if crc is not None and self._check and zlib.crc32(array.data) != crc:
+            if crc is not None and self.check and zlib.crc32(array.data) != crc:
                 last = shape[0] - 1 if shape else 0
                 raise DataError(f"{what} is damaged: wrong checksum of the rows 0 to {last}.")
             return array
@@ -256,14 +256,14 @@ class _File:
 
     def _load_own(self, own: h5py.Group, count: int) -> None:
         text = self._text(find(own, "info"), episode_table.MOST_TEXT)
-        self.info, about = episode_table.load_info(text, self.path, check=self._check)
+        self.info, about = episode_table.load_info(text, self.path, check=self.check)
         self.info.attachments, self.damages = episode_table.read_attached(
             about.get("attached"),
             lambda name, size: self._attached(own, name, size),
             self.path,
-            check=self._check,
+            check=self.check,
         )
-        state = episode_table.load_json(attribute(own, "mark"), check=self._check, sealed=True)
+        state = episode_table.load_json(attribute(own, "mark"), check=self.check, sealed=True)
         self.last = bool(state.get("finished")) and bool(state.get("last"))
         if count < int(state["episodes"]):
             self.damages.append(
@@ -286,7 +286,7 @@ class _File:
         text = attribute(demo, OWN)
         if text is None:
             raise DataError("It was not written to its end, or it is damaged.")
-        row = episode_table.load_json(text, check=self._check, sealed=True)
+        row = episode_table.load_json(text, check=self.check, sealed=True)
         (row,) = episode_table.ordered([row], self.path)
         row["model"] = episode_table.model_kinds(row.get("model"), self.path)
         sums, model = row.get("checksums"), row.get("model_checksums")
