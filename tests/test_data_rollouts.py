@@ -537,20 +537,19 @@ def test_a_data_loader_sees_every_row_once(workers, tmp_path):
         assert np.array_equal(sorted(map(str, seen)), sorted(map(str, logged)))
 
 
+def test_forked_workers_cannot_decode_parquet_and_say_what_to_do(tmp_path):
+    with open_rollouts(write(World(steps=30), tmp_path / "run.parquet")) as rollouts:
+        data = rollouts.dataset(None, ["state", "step"])
+        loader = DataLoader(
+            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=60
+        )
+        with pytest.raises(DataError, match="spawn"):
+            list(loader)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("length", [None, 3])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("run.csv", "run.npz", "run", "run.h5", "demo.h5"),
-        pytest.param(
-            "run.parquet",
-            marks=pytest.mark.xfail(
-                reason="its reader uses polars threads in the child, which hangs", run=False
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["run.csv", "run.npz", "run", "run.h5", "demo.h5"])
 def test_forked_workers_read_what_their_parent_has_opened(name, length, tmp_path):
     with open_rollouts(write(World(steps=30), tmp_path / name)) as rollouts:
         data = rollouts.dataset(length, ["state", "step"])

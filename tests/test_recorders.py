@@ -13,11 +13,13 @@ from rollout_log import StepLog, compare
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.rollouts import open_rollouts
+from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers import RecorderTermCfg, TerminationTermCfg
 from mjlab_rec.recorders import (
     Channel,
     CsvRecorder,
+    CsvRecorderCfg,
     EpisodeLogRecorderCfg,
     Hdf5Recorder,
     Hdf5RecorderCfg,
@@ -508,3 +510,25 @@ def test_a_typed_cfg_of_ones_own_reaches_the_recorder(tmp_path):
 
     with make(_MineCfg(func=Mine, path=str(tmp_path / "a.h5"), extra=5)) as env:
         assert env.recorder_manager.get_term("log").cfg.extra == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("/abs/x", (), "cannot be called"),
+        ("../x", (), "cannot be called"),
+        ("step", (), "cannot be called 'step'"),
+        ("nothing", (0,), "no element"),
+    ],
+)
+@pytest.mark.parametrize("make_cfg", [CsvRecorderCfg, Hdf5RecorderCfg, MemoryRecorderCfg])
+def test_a_channel_that_no_file_can_hold_is_refused_at_the_first_reset(
+    make_cfg, name, shape, message, tmp_path
+):
+    channel = Channel(name=name, func=lambda env: torch.zeros(env.num_envs, *shape))
+    path = "" if make_cfg is MemoryRecorderCfg else str(tmp_path / "a.csv")
+    cfg = make_cfg(path=path.replace(".csv", ".h5") if make_cfg is Hdf5RecorderCfg else path)
+    cfg.channels = (channel, "reward")
+    with make(cfg) as env, pytest.raises(DataError, match=message):
+        env.reset()
+    assert list(tmp_path.iterdir()) == []

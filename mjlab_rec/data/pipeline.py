@@ -34,6 +34,9 @@ class Pipeline:
         by_episode: bool = False,
         max_episodes: int | None = None,
     ) -> None:
+        from mjlab_rec.data.formats.episode_table import check_channels  # Loads polars.
+
+        check_channels(info)
         self.episodes = 0
         """Episodes that were kept, or that ended if all are kept."""
         self.rows = 0

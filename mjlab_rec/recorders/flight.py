@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.block_memory import torch_dtype
+from mjlab_rec.data.files import local_path
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Episode, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
@@ -164,7 +165,7 @@ class FlightRecorder(RowClock):
             return None
         description = about(self._env)
         folder = _new_folder(
-            Path(self.cfg.path), f"{description['task']}-step-{self._step}-{reason}"
+            local_path(self.cfg.path), f"{description['task']}-step-{self._step}-{reason}"
         )
         self.folders.append(folder)
         ids = list(range(self.num_envs)) if env_ids is None else list(env_ids)
