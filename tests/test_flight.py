@@ -139,7 +139,7 @@ def test_a_chosen_termination_writes_the_environments_that_it_ended(tmp_path):
         table = rollouts.episodes
         ended, fresh = rollouts
     assert table["terminated"].to_list() == [True, False]
-    assert table["length"].to_list() == [4, 0] and table["number"].to_list() == [0, 1]
+    assert table["length"].to_list() == [4, 1] and table["number"].to_list() == [0, 1]
     assert table["start"].to_list() == [1, 4]
     assert ended["step"].tolist() == [1, 2, 3] and fresh["step"].tolist() == [0]
     assert np.array_equal(ended["action"], torch.stack(actions(4))[1:, 1])
@@ -274,7 +274,7 @@ def test_an_episode_cut_by_a_reset_from_outside_is_neither_terminated_nor_trunca
         table = rollouts.episodes
         assert table["env"].to_list() == [0, 1, 1, 2, 3]
         assert table["rows"].to_list() == [3, 2, 1, 3, 3]
-        assert table["length"].to_list() == [2, 2, 0, 2, 2]
+        assert table["length"].to_list() == [3, 2, 1, 3, 3]
         assert table["cut"].to_list() == [True] * 5
         assert np.array_equal(rollouts[2]["obs/actor"][0], fresh)
 

@@ -252,7 +252,8 @@ class FlightRecorder(RowClock):
                     env=env_id,
                     number=int(number[first]),
                     start=self._step - (count - 1 - first),
-                    length=int(rows.taken[end - 1]) + (not running),
+                    # The step to come, of which there is only what it starts from, counts.
+                    length=int(rows.taken[end - 1]) + 1,
                     total=float(rows.total[done]) if has_result else 0.0,
                     recorded=float("nan"),
                     terminated=bool(rows.terminated[done]) and has_result,

@@ -84,7 +84,7 @@ def _read_hdf5(part: Path) -> None:
                 item[:blocks]
 
     with h5py.File(part, "r") as file:
-        if "index" in file:  # Else it was left before the first block.
+        if "blocks" in file:  # Else it was left before the first block.
             index: Any = file["index/blocks"]
             read(file["blocks"], int(np.count_nonzero(index["done"])))  # type: ignore[arg-type]
 
