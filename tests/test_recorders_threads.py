@@ -64,13 +64,17 @@ def test_requests_of_other_threads_take_effect_between_two_steps(make, name, tmp
         over.set()
         for thread in threads:
             thread.join()
+        log.step(actions(1, 3)[0])  # The last requests take effect before it.
+        env.recorder_manager.start("log")
+        for action in actions(5, 3):
+            log.step(action)
     assert not errors
     files = env.recorder_manager.get_term("log").files
     rows = 0
     for file in files:
         with open_rollouts(file) as rollouts:
             rows += check(rollouts, log)
-    assert rows > 0
+    assert rows >= 3 * 5
 
 
 def test_flush_from_another_thread_waits_for_the_end_of_a_step(tmp_path):
