@@ -71,7 +71,7 @@ class EndsMemory:
 
     @classmethod
     def allocate(cls, count: int, values: int, device: torch.device | str) -> EndsMemory:
-        """Memory of its own for so many ends."""
+        """Memory of its own for this many ends."""
         return cls(
             **{
                 name: torch.zeros((count, *shape), dtype=dtype, device=device)
