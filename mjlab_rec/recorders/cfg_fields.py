@@ -36,7 +36,7 @@ def env_ids(envs: int | Iterable[int], num_envs: int, owner: str) -> tuple[int, 
 
 
 def stride(every: int, hz: float | None, step_dt: float, owner: str) -> int:
-    """Steps from one row to the next, given their number or how many rows a simulated second should have.
+    """Steps from one row to the next, given as such or as rows per second of simulated time.
 
     Args:
         every: Steps, if ``hz`` is None.
