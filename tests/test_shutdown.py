@@ -150,6 +150,12 @@ def test_every_row_is_there_once_and_true_after_ctrl_c(name, ending, runner, tru
         check(out / name, ran, truth)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_open():
+    """Close what tests of other files have left."""
+    shutdown._close_all()
+
+
 class Noting(RecorderTerm):
     """Notes what begins and ends, and has something open."""
 

@@ -133,8 +133,8 @@ class EpisodeAssembler:
             self._since[number[-1] != self._running] = self._count
             self._running[:] = number[-1]
             self._length[:] = step[-1] + 1
-        self._total[:] = block.total
-        self._recorded[:] = block.recorded
+            self._total[:] = block.total
+            self._recorded[:] = block.recorded
         ends = block.ends
         after_rows = ends.episode >= self._running[ends.lane]
         np.maximum.at(self._running, ends.lane, ends.episode + 1)

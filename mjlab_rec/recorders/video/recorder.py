@@ -138,6 +138,7 @@ class VideoRecorder(RowClock):
     def on_finish(self) -> None:
         """Finish all clips, cut as they are, and wait for them."""
         self._fresh = True
+        self._asked_step = -1
         studio = self._studio
         if studio is not None and not studio.forked:
             self._wrap_up(studio)
