@@ -294,12 +294,14 @@ class World:
             by_number[row.env, row.number].rows.append(row)
         self.episodes += [e for *_, e, _ in self._ended if e.rows]
         for lane, episode in enumerate(self._running):
-            known, length, _ = self._known[lane]
+            known, length, total = self._known[lane]
             if self._at:
                 known, length = episode, self._last_step(lane)
             elif id(known) in told:
                 known, length = episode, 0
-            self._known[lane] = (known, length, episode.total)
+            if known is episode:  # Else the one that is known of ended in a lost block.
+                total = episode.total
+            self._known[lane] = (known, length, total)
 
     def _last_step(self, lane: int) -> int:
         """Steps of the running episode up to the last row."""

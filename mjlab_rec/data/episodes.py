@@ -133,11 +133,13 @@ class EpisodeAssembler:
             self._since[number[-1] != self._running] = self._count
             self._running[:] = number[-1]
             self._length[:] = step[-1] + 1
-            self._total[:] = block.total
-            self._recorded[:] = block.recorded
         ends = block.ends
         after_rows = ends.episode >= self._running[ends.lane]
         np.maximum.at(self._running, ends.lane, ends.episode + 1)
+        # Without rows the totals may be those of an episode whose rows were lost.
+        mine = True if block.rows else block.first_episode == self._running
+        np.copyto(self._total, block.total, where=mine)
+        np.copyto(self._recorded, block.recorded, where=mine)
         self._since[ends.lane[after_rows]] = self._count + 1
         self._count += 1
         oldest = int(self._since.min())

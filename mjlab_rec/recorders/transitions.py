@@ -269,9 +269,7 @@ class TransitionRecorder(RowClock):
             self._write_model(self._everyone)
         store.begin_step()
         if self._due and store.row == 0:
-            memory, select = store.memory, self._lanes.select
-            memory.first_episode.copy_(select(self.counters.episode))
-            memory.first_step.copy_(select(self.counters.length))
+            self._write_header(store)
 
     def on_row_taken(self) -> None:
         """Read what came of the action, before a reset wipes it out."""
@@ -389,7 +387,14 @@ class TransitionRecorder(RowClock):
         self._write_totals(store)
         store.hand_over()
 
+    def _write_header(self, store: RowStore) -> None:
+        memory, select = store.memory, self._lanes.select
+        memory.first_episode.copy_(select(self.counters.episode))
+        memory.first_step.copy_(select(self.counters.length))
+
     def _write_totals(self, store: RowStore) -> None:
+        if not store.row:  # Else this was done with the first row.
+            self._write_header(store)
         store.memory.total.copy_(self._lanes.select(self.counters.total))
         store.memory.recorded.copy_(self._lanes.select(self.counters.recorded))
 
