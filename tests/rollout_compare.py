@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,6 +214,8 @@ def _compare_raw(
         wrong = _raw_csv(rec, world, episodes, path)
     elif rec.format == "hdf5 episodes":
         wrong = _raw_robomimic(rec, episodes, path)
+    elif rec.format in ("hdf5", "hdf5 gzip"):
+        wrong = _raw_hdf5(rec, world, episodes, path)
     else:
         return
     for text in wrong:
@@ -239,6 +242,114 @@ def _raw_csv(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Path
         value = frame.select(columns).to_numpy()
         if value.shape != truth.shape or not np.array_equal(value.astype(truth.dtype), truth):
             yield f"column {name} is {value.tolist()} instead of {truth.tolist()}"
+
+
+def _raw_hdf5(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Path) -> Iterator[str]:
+    """Read blocks as the attribute `how_to_read` of a file explains."""
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    ended: dict[tuple[int, int], dict[str, Any]] = {}
+    packed = False
+    with contextlib.ExitStack() as stack:
+        for each in (path, *sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))):
+            file: Any = stack.enter_context(h5py.File(each, "r"))
+            if "ends" not in file:
+                continue  # It has no rows.
+            packed = bool(file.attrs["packed"])
+            yield from _padding(file)
+            blocks = file["index/blocks"][()]
+            ends = file["ends"][: blocks["ends"].sum()]
+            for end in ends:
+                names = (n for n in ends.dtype.names if n not in ("block", "lane", "row", "key"))
+                ended[end["env"].item(), end["number"].item()] = {n: end[n].item() for n in names}
+            for block in np.flatnonzero(blocks["done"]).tolist():
+                _read_block(file, block, packed, found)
+    if packed:
+        found = {key: rows for key, rows in found.items() if key in ended}
+    yield from _check_hdf5(rec, world, episodes, found, ended)
+
+
+def _padding(file: Any) -> Iterator[str]:
+    """Look for rows that hold values but do not count."""
+    for block, rows in enumerate(file["index/blocks"]["rows"]):
+        for path in _datasets(file["blocks"]):
+            dataset = file[f"blocks/{path}"]
+            empty = np.zeros((), dataset.dtype) if dataset.dtype.kind != "f" else np.nan
+            rest = dataset[block, :, rows:] if block < len(dataset) else np.zeros(0)
+            if not np.array_equal(rest, np.broadcast_to(empty, rest.shape), equal_nan=True):
+                yield f"block {block} of {path} has values after its {rows} rows"
+
+
+def _datasets(group: Any) -> list[str]:
+    paths: list[str] = []
+    group.visititems(lambda path, item: paths.append(path) if hasattr(item, "shape") else None)
+    return paths
+
+
+def _read_block(
+    file: Any, block: int, packed: bool, found: dict[tuple[int, int], list[dict[str, Any]]]
+) -> None:
+    """Sort the rows of a block by episode."""
+    envs = json.loads(file["info"][()])["envs"]
+    count = file["index/blocks"]["rows"][block]
+    all_ends = file["ends"][: file["index/blocks"]["ends"].sum()]
+    names = _datasets(file["blocks"])
+    for lane, first in enumerate(file["index/lanes"]["first_episode"][block]):
+        ends, at = all_ends[all_ends["lane"] == lane], np.flatnonzero(all_ends["lane"] == lane)
+        key = int(first)
+        for row in range(count):
+            which = (envs[lane], key)
+            if packed:
+                mine = ends[ends["key"] == key]
+                if not len(mine):
+                    break
+                which = int(mine["env"][0]), int(mine["number"][0])
+            values = {name: file[f"blocks/{name}"][block, lane, row] for name in names}
+            values["step"] = file["index/step"][block, row]
+            over = (ends["block"] == block) & (ends["row"] == row)
+            for name in _datasets(file["tail"]) if "tail" in file else ():
+                if over.any():
+                    last = file[f"final/{name}"][at[over][0]]
+                elif row == count - 1:
+                    last = file[f"tail/{name}"][block, lane]
+                else:
+                    last = file[f"blocks/{name}"][block, lane, row + 1]
+                values[f"next_{name}"] = last
+            found.setdefault(which, []).append(values)
+            if over.any():
+                key = int(ends["key"][over].max()) + 1
+
+
+def _check_hdf5(
+    rec: Rec, world: World, episodes: list[ExpectedEpisode], found: Any, ended: Any
+) -> Iterator[str]:
+    keys = [(e.env, e.number) for e in episodes]
+    if sorted(found) != keys:
+        yield f"blocks hold the episodes {sorted(found)} instead of {keys}"
+        return
+    for episode, key in zip(episodes, keys, strict=True):
+        steps = [int(values["step"]) for values in found[key]]
+        if steps != [step.t for step in episode.recorded]:
+            yield f"steps of {key} are {steps} instead of {[s.t for s in episode.recorded]}"
+            continue
+        for name in world.channels(rec.channels):
+            value = np.stack([values[name] for values in found[key]])
+            if not np.array_equal(value, _truth(rec, name, episode)):
+                yield f"{name} of {key} is wrong"
+        truth = episode.table_row
+        for name, value in ended.get(key, {}).items():
+            right = {"total": "return", "recorded": "recorded_return"}.get(name, name)
+            if name == "success":
+                value = None if value < 0 else bool(value)
+            if right in truth and not _close(value, truth[right]):
+                yield f"ends: {name} of {key} is {value} instead of {truth[right]}"
+        if key not in ended and not truth["cut"]:
+            yield f"{key} has no row in ends"
+
+
+def _close(value: Any, truth: Any) -> bool:
+    if isinstance(truth, float):
+        return bool(np.isclose(value, truth, rtol=1e-9, atol=1e-12))
+    return value == truth
 
 
 def _raw_robomimic(rec: Rec, episodes: list[ExpectedEpisode], path: Path) -> Iterator[str]:

@@ -237,6 +237,7 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
         and keep != "separate"
         and fmt in APPENDS
         and draw(rarely),
+        parts=dims.parts and draw(rarely),
     )
 
 

@@ -72,7 +72,8 @@ def _run(example: Example, folder: Path, log: list[Happening]) -> list[Deviation
         if rec.format == "memory":
             sources: list[Any] = memory[name][-1:]
         else:
-            sources = [file for file in terms[name].files[-1:] if file.exists()]
+            whole = [file for file in terms[name].files if ".part" not in file.name]
+            sources = [file for file in whole[-1:] if file.exists()]
         wanted = expected(plan(rec, world), name, driver.log, world.num_envs)
         for source in sources:
             found.extend(compare_early(rec, f"{name} {rec.format} early", wanted, source))
