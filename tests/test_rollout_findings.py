@@ -219,6 +219,11 @@ FINDINGS = {
         *(ONE, Rec(format="csv")),
         *(STEP, PAUSE, END),
     ),
+    "the state after a start in mid-run that follows a failed step": (
+        *(ONE, Rec(channels=("state",), autostart=False)),
+        *(Take(count=2, fail="action"), RESET, START),
+        *(Take(count=2, ends=(1,)), Take(count=2)),
+    ),
     "parts of an appended recording": (
         *(ONE, Rec(format="hdf5", block_steps=2, append=True, parts=True)),
         *([Take(count=4), END] * 4),
