@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -480,6 +481,17 @@ def test_the_episode_log_has_a_line_per_episode(tmp_path):
         assert line["sim_time"] == pytest.approx(line["step"] * 0.04)
         assert sum(line["reward_terms"].values()) == pytest.approx(episode.total, rel=1e-5)
         assert line["wall_time"] > 1.7e9
+
+
+def test_the_episode_log_waits_for_the_disk_if_it_must_survive_a_loss_of_power(
+    tmp_path, monkeypatch
+):
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: waited.append(os.fstat(descriptor).st_size))
+    path = tmp_path / "e.jsonl"
+    with make(EpisodeLogRecorderCfg(path=str(path), durability="power")) as env:
+        run(env, 60)
+    assert waited[-1] == path.stat().st_size > 0
 
 
 def test_a_recording_describes_itself(tmp_path):

@@ -17,7 +17,7 @@ import torch
 
 from mjlab_rec.data.block_memory import BlockShape
 from mjlab_rec.data.files import Claim, IfExists
-from mjlab_rec.data.formats.base import Writer, WriterOptions
+from mjlab_rec.data.formats.base import Durability, Writer, WriterOptions
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.data.staging import Staging
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
@@ -231,7 +231,9 @@ class EpisodeLogRecorder(RowClock):
         cfg, env = self.cfg, self._env
         info = RunInfo(channels=(), envs=self._env_ids, step_dt=env.step_dt, about=about(env))
         again = "number" if self._written and cfg.if_exists != "append" else cfg.if_exists
-        options = WriterOptions(path=cfg.path, if_exists=again, block_rows=_STEPS)
+        options = WriterOptions(
+            path=cfg.path, if_exists=again, block_rows=_STEPS, durability=cfg.durability
+        )
         writer = self._writer = EpisodeLogWriter(info, options)
         shape = BlockShape(
             rows=_STEPS, ends=env.num_envs * (2 + _STEPS // 8), values=self.counters.sum_names
@@ -310,6 +312,10 @@ class EpisodeLogRecorderCfg(RecorderTermCfg):
 
     if_exists: IfExists = "error"
     """What to do if the path exists: "error", "overwrite", "append" to it, or add a "number"."""
+
+    durability: Durability = "kill"
+    """What lines survive once they are written: a "kill" of the process, or also a loss of
+    "power", for which the writer waits for the disk."""
 
 
 EpisodeLogRecorder.cfg_type = EpisodeLogRecorderCfg
