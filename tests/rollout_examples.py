@@ -119,7 +119,6 @@ class Dims:
     idle_triggers: bool = True  # a trigger of steps, and pauses or late starts
     reset_triggers: bool = True  # a trigger of steps, and resets by hand
     failed_triggers: bool = True  # a trigger of steps, and steps that fail
-    limits_of_envs: bool = False  # max_steps with a trigger that chooses environments
     threads: bool = True  # calls from another thread in the middle of a step
     reading: bool = True  # in the middle of a recording
     parts: bool = True
@@ -197,15 +196,11 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
             kinds.append(st.tuples(st.just("when"), st.sampled_from(sorted(CONDITIONS))))
         trigger = draw(st.one_of(kinds))
         length = draw(st.one_of(st.none(), st.integers(1, 6)))
-    per_env = trigger is not None and (
-        "episodes" in trigger[0] or trigger[0] == "when" or length is None
-    )
     keep = maybe(dims.keep, st.sampled_from(["successful", "failed", "separate"]), "all")
     success = None
     if dims.keep:
         needed = keep != "all" and not world.success_term
         success = draw(st.sampled_from(["wins", "end"] if needed else [None, "wins", "end"]))
-    limits = dims.max_steps and (dims.limits_of_envs or not per_env)
     fmt = draw(st.sampled_from(dims.formats))
     block_steps = draw(st.one_of(st.none(), st.integers(1, 6), st.integers(1, 17)))
     channels = draw(_channels(dims, world))
@@ -227,7 +222,7 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
         autostart=not (dims.late and draw(rarely)),
         keep=keep,
         success=success,
-        max_steps=maybe(limits, st.integers(1, 12)),
+        max_steps=maybe(dims.max_steps, st.integers(1, 12)),
         max_episodes=maybe(dims.max_episodes, st.integers(1, 5)),
         block_steps=block_steps,
         num_blocks=draw(st.sampled_from([None, 2])),
