@@ -32,7 +32,7 @@ def checksums_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.crc32")
 
 
-def beside(path: Path) -> tuple[Path, ...]:
+def companions(path: Path) -> tuple[Path, ...]:
     """All files that stand next to the rows."""
     return sidecar(path), episodes_path(path), checksums_path(path)
 
@@ -48,9 +48,9 @@ def check_path(path: Path) -> None:
 
 
 def check_ours(path: Path) -> None:
-    """Raise if a file of somebody else has the place of one that would be written."""
+    """Raise if a file that is not ours has the place of one that would be written."""
     marks = b'"format": "mjlab_rec"', TABLE_HEADER, CHECKSUMS_HEADER
-    for file, mark in zip(beside(path), marks, strict=True):
+    for file, mark in zip(companions(path), marks, strict=True):
         if os.path.lexists(file) and mark not in read(file, 1000):
             raise DataError(
                 f"'{file}' is not a recording, and not a part of one. It is left alone. Move it"
@@ -74,6 +74,14 @@ class Span:
     rows: int  # 0 for a header
     crc: int
     lost: int = 0  # rows that were dropped before it
+
+    @classmethod
+    def of(
+        cls, file: int, offset: int, content: bytes | memoryview, rows: int, lost: int = 0
+    ) -> Span:
+        """The span of what stands in a file from an offset on."""
+        crc = zlib.crc32(content)
+        return cls(file=file, offset=offset, size=len(content), rows=rows, crc=crc, lost=lost)
 
     @property
     def end(self) -> int:

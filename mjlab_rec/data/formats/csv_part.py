@@ -132,16 +132,7 @@ class PartReader:
             self._settle(self.settled[-1].end if self.settled else 0, b"", 0, lost)
 
     def _settle(self, offset: int, content: bytes, rows: int, lost: int = 0) -> None:
-        self.settled.append(
-            Span(
-                file=self._number,
-                offset=offset,
-                size=len(content),
-                rows=rows,
-                crc=zlib.crc32(content),
-                lost=lost,
-            )
-        )
+        self.settled.append(Span.of(self._number, offset, content, rows, lost))
 
     def _load_header(self, info: RunInfo | None) -> tuple[list[str], int]:
         """Names of the columns, and where the rows begin; at 0 if the header is not complete."""
@@ -241,11 +232,12 @@ class PartReader:
 
     def _unverified(self, piece: _Piece, content: bytes) -> Iterator[Rows]:
         """Rows that have no checksum, or of a block that was cut short."""
-        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == 10) + 1
-        if not len(ends):
+        size = content.rfind(b"\n") + 1
+        lines = content.count(b"\n")
+        if not lines:
             return
-        content = content[: ends[-1]]
-        self._note_block(len(ends))
+        content = content[:size]
+        self._note_block(lines)
         if self._strict:
             try:
                 frame = self._frame(content)
@@ -253,18 +245,20 @@ class PartReader:
                 raise DataError(f"'{self._path}' is damaged: {error}.") from None
         elif piece.span is None and not piece.last and self._check:
             self._damage.block(
-                f"{len(ends)} rows from byte {piece.offset} of '{self._path}' on have no checksum"
+                f"{lines} rows from byte {piece.offset} of '{self._path}' on have no checksum"
                 f" that can be read. {_CURE}"
             )
             return
         else:
-            frame = csv_text.load_whole_lines(content, self.header, self._kinds, self._checked)
-            if len(frame) < len(ends):
+            frame, size = csv_text.load_whole_lines(
+                content, self.header, self._kinds, self._checked
+            )
+            if len(frame) < lines:
                 self._damage.sentences.append(
-                    f"'{self._path}' ends with {len(ends) - len(frame)} lines that cannot be read."
+                    f"'{self._path}' ends with {lines - len(frame)} lines that cannot be read."
                 )
         if len(frame):
-            self._settle(piece.offset, content[: ends[len(frame) - 1]], len(frame))
+            self._settle(piece.offset, content[:size], len(frame))
         yield Rows(frame, np.full(len(frame), self._damage.count - 1))
 
     def _frame(self, text: bytes, rows: int | None = None) -> pl.DataFrame:

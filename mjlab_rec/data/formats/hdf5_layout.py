@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mjlab_rec.data.formats.blocks import END_DTYPE
 from mjlab_rec.data.formats.paths import dataset_paths
+from mjlab_rec.data.formats.segments import END_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 LANE_DTYPE = np.dtype(

@@ -72,7 +72,7 @@ class Part:
         )
 
     def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
-        """Make sure that the disk has room for so much; if it has not, the file stays as it is."""
+        """Make sure that the disk has room for these blocks; else the file stays as it is."""
         assert self.plan is not None
         checks = self.plan.checks(needs) + (blocks - 1) * self.plan.checks({})
         needs = {**needs, "checks": checks}
