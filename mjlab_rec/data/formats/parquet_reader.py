@@ -8,6 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 # Rows without any content still differ in their steps or episodes, so that no compression gets a
 # row of an honest file below this.
 _ROWS_PER_BYTE = 64
+_TOLD = 10  # missing parts that are named
 _MAYBE = {"return", "recorded_return", "success"}
 
 
@@ -55,10 +57,9 @@ class ParquetReader(Reader):
                 self._rows += self._load_episodes(file)
             except DataError as error:
                 self.damage.append(str(error))
-        missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-        expected = self._about.get("parts")
-        if not missing and isinstance(expected, int) and expected > len(numbers):
-            missing = list(range(len(numbers), expected))[:10]
+        written = self._about.get("parts")
+        count = max(max(numbers, default=-1) + 1, written if isinstance(written, int) else 0)
+        missing = islice((number for number in range(count) if number not in numbers), _TOLD)
         self.damage += [f"Part {number} of '{self._path}' is missing." for number in missing]
         if numbers and self.damage and not self._rows:
             raise DataError(f"Nothing can be read. {self.damage[0]}")
