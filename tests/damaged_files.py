@@ -33,7 +33,7 @@ def tries(few: int) -> int:
 def cuts(length: int, few: int) -> list[int]:
     """Sizes that a file is cut to: each 4 KB in long runs, else a few of these."""
     step = 4096 if LONG else max(4096, length // few // 4096 * 4096)
-    return sorted({0, 1, 30, 100, *range(step, length, step), length - 1} & set(range(length)))
+    return sorted({0, 1, 30, *range(step, length, step), length - 1} & set(range(length)))
 
 
 def record(format: str, path: Path, world: World, **options: Any) -> Path:

@@ -105,15 +105,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Worl
     yield folder, world
 
 
-@pytest.fixture(scope="module")
-def in_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, World]]:
-    folder = tmp_path_factory.mktemp("parts")
-    world = World(lanes=2, steps=1000 if LONG else 60, special=False)
-    record(folder, world, roll_over_bytes=50_000 if LONG else 3000)
-    assert len(list(folder.glob("rollout.part*.csv"))) > 1
-    yield folder, world
-
-
 def honest(path: Path, world: World, watch: Watch) -> None:
     """Read what is not damaged, to know how much memory it takes."""
     for around in (contextlib.nullcontext, watch.whole):
@@ -124,22 +115,20 @@ def honest(path: Path, world: World, watch: Watch) -> None:
 
 
 ROWS, TABLE, SUMS = "rollout.csv", "rollout.episodes.csv", "rollout.csv.crc32"
+PARTS = {"roll_over_bytes": 3000}
 every_file = pytest.mark.parametrize(
-    "which, name",
+    "name, options",
     [
-        *(("whole", name) for name in (ROWS, TABLE, SUMS)),
-        *(("in_parts", name) for name in ("rollout.part001.csv", TABLE, SUMS)),
+        *((name, {}) for name in (ROWS, TABLE, SUMS)),
+        *((name, PARTS) for name in ("rollout.part001.csv", TABLE, SUMS)),
     ],
 )
 
 
 @every_file
-def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(
-    which, name, request, tmp_path, watch
-):
-    folder, world = request.getfixturevalue(which)
-    copies(folder, tmp_path / "copy")
-    path = tmp_path / "copy" / ROWS
+def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, tmp_path, watch):
+    world = World(lanes=2, steps=60, special=False)
+    path = record(tmp_path, world, **options)
     honest(path, world, watch)
     for victim, at, bit in flips([path.with_name(name)], tries(20)):
         with damaged(victim, flip(at, bit)), watch.damaged():
@@ -150,12 +139,29 @@ def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(
             assert reader.verify()
 
 
-def test_a_flipped_bit_in_the_description_is_told_or_harmless(whole, tmp_path, watch):
+@every_file
+def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path, watch):
+    scale = 16 if LONG else 1  # for files of more than 4 KB
+    world = World(lanes=2, steps=60 * scale, special=False)
+    path = record(tmp_path, world, **{key: scale * value for key, value in options.items()})
+    honest(path, world, watch)
+    victim, good = path.with_name(name), 0
+    for size in cuts(victim.stat().st_size, 2):
+        with damaged(victim, cut(size)), watch.damaged():
+            reader = CsvReader(path)
+            good, bad = check_true(reader, world, world.info)
+            assert bad == 0 or name == SUMS
+            assert reader.verify()
+    assert good > 0
+
+
+def test_a_damaged_description_is_told_or_harmless(whole, tmp_path, watch):
     folder, world = whole
     copies(folder, tmp_path / "copy")
     path = tmp_path / "copy" / ROWS
     honest(path, world, watch)
-    for victim, at, bit in flips([path.with_name("rollout.csv.json")], tries(20)):
+    victim = path.with_name("rollout.csv.json")
+    for _, at, bit in flips([victim], tries(20)):
         with damaged(victim, flip(at, bit)), watch.damaged():
             try:
                 reader = CsvReader(path)
@@ -164,23 +170,9 @@ def test_a_flipped_bit_in_the_description_is_told_or_harmless(whole, tmp_path, w
                 continue
             assert check_true(reader, world, world.info) == (len(world.episodes), 0)
             assert reader.finished
-
-
-@every_file
-def test_a_file_cut_anywhere_costs_no_more_than_its_end(which, name, request, tmp_path, watch):
-    folder, world = request.getfixturevalue(which)
-    copies(folder, tmp_path / "copy")
-    path = tmp_path / "copy" / ROWS
-    honest(path, world, watch)
-    victim, found = path.with_name(name), []
     for size in cuts(victim.stat().st_size, 2):
-        with damaged(victim, cut(size)), watch.damaged():
-            reader = CsvReader(path)
-            good, bad = check_true(reader, world, world.info)
-            found.append(good)
-            assert bad == 0 or name == SUMS
-            assert reader.verify()
-    assert found[-1] > 0
+        with damaged(victim, cut(size)), watch.damaged(), pytest.raises(DataError, match="json"):
+            CsvReader(path)
 
 
 def test_without_check_a_damaged_block_is_read_as_it_is(whole, tmp_path):
@@ -482,8 +474,8 @@ def test_a_table_without_description_is_checked(text, told, tmp_path):
         CsvReader(file)
 
 
-def test_a_hundred_thousand_columns_can_be_read(tmp_path):
-    count = 100_000
+def test_tens_of_thousands_of_columns_can_be_read(tmp_path):
+    count = 30_000
     names = [f"c{i}" if i % 2 else f"c{i}[0]" for i in range(count)]
     file = tmp_path / "rollout.csv"
     file.write_text(
@@ -491,7 +483,7 @@ def test_a_hundred_thousand_columns_can_be_read(tmp_path):
     )
     reader = CsvReader(file)
     assert len(reader.info.channels) == count
-    assert reader.read(0, ["c99999"])["c99999"].ravel().tolist() == [1.5]
+    assert reader.read(0, ["c29999"])["c29999"].ravel().tolist() == [1.5]
 
 
 def test_a_file_of_checksums_that_lies_changes_no_value(tmp_path):

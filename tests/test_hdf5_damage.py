@@ -130,7 +130,7 @@ def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, 
     truth = honest(path, watch)
     for victim in files if LONG else files[-1:]:
         counts = []
-        for size in cuts(victim.stat().st_size, 20):
+        for size in cuts(victim.stat().st_size, 8):
             caplog.clear()
             with damaged(victim, cut(size)), watch.damaged():
                 counts.append(_rows_of_a_cut_file(path, victim, truth, caplog))

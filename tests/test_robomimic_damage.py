@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -109,7 +110,7 @@ def test_a_file_that_is_cut_off_is_refused_or_gives_whole_episodes(kind, tmp_pat
     whole = honest(path, watch)
     files = files_of(path)
     for victim in files if LONG else {files[0], files[-1]}:
-        for size in cuts(victim.stat().st_size, 5):
+        for size in cuts(victim.stat().st_size, 2):
             with damaged(victim, cut(size)), watch.damaged():
                 try:
                     reader = RobomimicReader(path)
@@ -130,6 +131,7 @@ def test_an_episode_whose_link_is_gone_is_told_of(tmp_path, caplog):
     with h5py.File(path, "r+") as file:
         count = len(file["data"])
         del file["data/demo_1"]
+    os.utime(path, (0, 0))  # or it would look as if it still grew
     reader = RobomimicReader(path)
     assert len(lost(reader, whole)) == 1
     (told,) = reader.verify()
