@@ -21,7 +21,7 @@ from mjlab_rec.data.formats.base import Reader, WriterOptions
 from mjlab_rec.data.schema import DataError, RunInfo
 
 LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # for all that can be tried, not some of it
-_SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes that are small change
+_SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes, for texts of errors, for pages
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -172,17 +172,17 @@ class Watch:
     def whole(self) -> Iterator[None]:
         """Around what is done with a recording that is not damaged, once it was done before."""
         used: dict[str, int] = {}
-        with _measured(used):
+        with _measured(used, trace=True):
             yield
         self.honest |= used
 
     @contextlib.contextmanager
     def damaged(self) -> Iterator[None]:
         """Around the same with a damaged one."""
-        self.tries += 1
         used: dict[str, int] = {}
-        with _measured(used):
+        with _measured(used, trace=self.tries % 4 == 0):  # which takes twice the time
             yield
+        self.tries += 1
         for name, most in used.items():
             self.most[name] = max(most, self.most[name])
             assert most <= 2 * self.honest[name] + _SPARE[name]
@@ -194,10 +194,8 @@ def watch(record_property: Callable[[str, object], None]) -> Iterator[Watch]:
     watch = Watch()
     if LONG:
         gc.collect()
-        gc.freeze()
-        tracemalloc.start()
+        gc.freeze()  # or to collect would take longer than a try
     yield watch
-    tracemalloc.stop()
     gc.unfreeze()
     record_property("tries", watch.tries)
     for name, most in watch.most.items():
@@ -205,17 +203,22 @@ def watch(record_property: Callable[[str, object], None]) -> Iterator[Watch]:
 
 
 @contextlib.contextmanager
-def _measured(used: dict[str, int]) -> Iterator[None]:
-    """Note how much memory is taken meanwhile at most: by Python, and by the process."""
+def _measured(used: dict[str, int], trace: bool) -> Iterator[None]:
+    """Note how much memory the process takes meanwhile at most, and of that Python and NumPy."""
     if not LONG:
         yield
         return
     gc.collect()  # Errors keep what they saw until then.
-    tracemalloc.reset_peak()
-    python, process = tracemalloc.get_traced_memory()[0], _resident()[0]
-    yield
-    used["python"] = tracemalloc.get_traced_memory()[1] - python
-    used["process"] = _resident()[1] - process
+    before = _resident()[0]
+    if trace:
+        tracemalloc.start()
+    try:
+        yield
+        if trace:
+            used["python"] = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    used["process"] = _resident()[1] - before
 
 
 def _resident() -> tuple[int, int]:
