@@ -25,17 +25,6 @@ _SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes, for texts of errors,
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def tries(few: int) -> int:
-    """How many bits are flipped, one after the other."""
-    return 1000 if LONG else few
-
-
-def cuts(length: int, few: int) -> list[int]:
-    """Sizes that a file is cut to: each 4 KB in long runs, else a few of these."""
-    step = 4096 if LONG else max(4096, length // few // 4096 * 4096)
-    return sorted({0, 1, 30, *range(step, length, step), length - 1} & set(range(length)))
-
-
 def record(format: str, path: Path, world: World, **options: Any) -> Path:
     """Write a world's episodes, and close."""
     writer = writer_class(format)(world.info, WriterOptions(path=str(path), **options))
@@ -130,22 +119,6 @@ def damaged(victim: Path, change: Callable[[bytearray], None]) -> Iterator[None]
         victim.write_bytes(whole)
 
 
-def flips(files: list[Path], count: int, seed: int = 0) -> Iterator[tuple[Path, int, int]]:
-    """Places in files, chosen at random: file, byte and bit.
-
-    Three of four are not zero: most of a short HDF5 file is room for more.
-    """
-    rng = np.random.default_rng(seed)
-    content = np.concatenate([np.fromfile(file, np.uint8) for file in files])
-    ends = np.cumsum([file.stat().st_size for file in files])
-    used = np.flatnonzero(content)
-    for turn in range(count):
-        at = int(rng.choice(used) if turn % 4 else rng.integers(len(content)))
-        number = int(np.searchsorted(ends, at, side="right"))
-        start = int(ends[number]) - files[number].stat().st_size
-        yield files[number], at - start, int(rng.integers(8))
-
-
 def flip(at: int, bit: int) -> Callable[[bytearray], None]:
     def change(content: bytearray) -> None:
         content[at] ^= 1 << bit
@@ -161,7 +134,10 @@ def cut(size: int) -> Callable[[bytearray], None]:
 
 
 class Watch:
-    """Counts tries, and in long runs compares the memory that each takes with the honest one."""
+    """Damages files, one try after the other; in long runs it compares the memory that each takes.
+
+    A loop over ``flips`` or ``cuts`` gets the file that is damaged during that turn.
+    """
 
     def __init__(self) -> None:
         self.tries = 0
@@ -176,16 +152,51 @@ class Watch:
             yield
         self.honest |= used
 
-    @contextlib.contextmanager
-    def damaged(self) -> Iterator[None]:
-        """Around the same with a damaged one."""
+    def flips(self, files: list[Path], few: int) -> Iterator[Path]:
+        """Flip bits here and there: a thousand in long runs, else a few.
+
+        Three of four are in bytes that are not zero: most of a short HDF5 file is room for more.
+        """
+        rng = np.random.default_rng(0)
+        content = np.concatenate([np.fromfile(file, np.uint8) for file in files])
+        ends = np.cumsum([file.stat().st_size for file in files])
+        used = np.flatnonzero(content)
+        for turn in range(1000 if LONG else few):
+            at = int(rng.choice(used) if turn % 4 else rng.integers(len(content)))
+            number = int(np.searchsorted(ends, at, side="right"))
+            start = int(ends[number]) - files[number].stat().st_size
+            yield from self._try(files[number], flip(at - start, int(rng.integers(8))))
+
+    def cuts(self, files: list[Path], few: int) -> Iterator[Path]:
+        """Cut files off: at each 4 KB in long runs, else at a few of these."""
+        for file in files:
+            size = file.stat().st_size
+            step = 4096 if LONG else max(4096, size // few // 4096 * 4096)
+            for at in sorted({0, 1, 30, *range(step, size, step), size - 1} & set(range(size))):
+                yield from self._try(file, cut(at))
+
+    def _try(self, file: Path, change: Callable[[bytearray], None]) -> Iterator[Path]:
         used: dict[str, int] = {}
-        with _measured(used, trace=self.tries % 4 == 0):  # which takes twice the time
-            yield
+        with damaged(file, change):
+            with _measured(used, trace=self.tries % 4 == 0):  # which takes twice the time
+                yield file
         self.tries += 1
         for name, most in used.items():
             self.most[name] = max(most, self.most[name])
             assert most <= 2 * self.honest[name] + _SPARE[name]
+
+
+def honest(kind: Callable[[Path], Reader], path: Path, watch: Watch) -> Whole:
+    """What a reader of this kind says of a recording that is not damaged, and with what memory."""
+    reader = kind(path)
+    whole = read_whole(reader)
+    assert reader.verify() == [] and reader.finished
+    reader.close()
+    with watch.whole():
+        reader = kind(path)
+        assert not lost(reader, whole)
+        reader.close()
+    return whole
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged_files import LONG, Watch, cut, cuts, damaged, flip, flips, tries
+from damaged_files import LONG, Watch
 from data_worlds import LoggedEpisode, World, same
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
@@ -130,13 +130,12 @@ def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, t
     world = World(lanes=2, steps=60, special=False)
     path = record(tmp_path, world, **options)
     honest(path, world, watch)
-    for victim, at, bit in flips([path.with_name(name)], tries(20)):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            reader = CsvReader(path)
-            good, bad = check_true(reader, world, world.info)
-            assert good + bad == len(world.episodes), (at, bit)
-            assert bad <= 8 and good > bad
-            assert reader.verify()
+    for _ in watch.flips([path.with_name(name)], 20):
+        reader = CsvReader(path)
+        good, bad = check_true(reader, world, world.info)
+        assert good + bad == len(world.episodes)
+        assert bad <= 8 and good > bad
+        assert reader.verify()
 
 
 @every_file
@@ -145,13 +144,12 @@ def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path,
     world = World(lanes=2, steps=60 * scale, special=False)
     path = record(tmp_path, world, **{key: scale * value for key, value in options.items()})
     honest(path, world, watch)
-    victim, good = path.with_name(name), 0
-    for size in cuts(victim.stat().st_size, 2):
-        with damaged(victim, cut(size)), watch.damaged():
-            reader = CsvReader(path)
-            good, bad = check_true(reader, world, world.info)
-            assert bad == 0 or name == SUMS
-            assert reader.verify()
+    good = 0
+    for _ in watch.cuts([path.with_name(name)], 2):
+        reader = CsvReader(path)
+        good, bad = check_true(reader, world, world.info)
+        assert bad == 0 or name == SUMS
+        assert reader.verify()
     assert good > 0
 
 
@@ -161,17 +159,16 @@ def test_a_damaged_description_is_told_or_harmless(whole, tmp_path, watch):
     path = tmp_path / "copy" / ROWS
     honest(path, world, watch)
     victim = path.with_name("rollout.csv.json")
-    for _, at, bit in flips([victim], tries(20)):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            try:
-                reader = CsvReader(path)
-            except DataError as error:
-                assert "rollout.csv.json" in str(error)
-                continue
-            assert check_true(reader, world, world.info) == (len(world.episodes), 0)
-            assert reader.finished
-    for size in cuts(victim.stat().st_size, 2):
-        with damaged(victim, cut(size)), watch.damaged(), pytest.raises(DataError, match="json"):
+    for _ in watch.flips([victim], 20):
+        try:
+            reader = CsvReader(path)
+        except DataError as error:
+            assert "rollout.csv.json" in str(error)
+            continue
+        assert check_true(reader, world, world.info) == (len(world.episodes), 0)
+        assert reader.finished
+    for _ in watch.cuts([victim], 2):
+        with pytest.raises(DataError, match="rollout.csv.json"):
             CsvReader(path)
 
 

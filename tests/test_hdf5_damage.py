@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged_files import LONG, Watch, cut, cuts, damaged, files_of, flip, flips, tries
+from damaged_files import LONG, Watch, files_of
 from data_worlds import same
 from test_data_crash import make_blocks
 from test_data_hdf5 import World, as_episode, make_info
@@ -108,19 +108,17 @@ def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path, watch):
     record(path, kind)
     truth = honest(path, watch)
     lost = refused = noticed = 0
-    count = tries(40)
-    for victim, at, bit in flips(files_of(path), count):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            reader = Hdf5Reader(path)
-            found, told = read(reader), reader.verify()
-            reader.close()
+    for _ in watch.flips(files_of(path), 40):
+        reader = Hdf5Reader(path)
+        found, told = read(reader), reader.verify()
+        reader.close()
         check(found, truth, told)
         assert all("hurt" in sentence for sentence in told)
         noticed += bool(told)
         lost += len(truth.rows) - len(found.rows)
         refused += len(found.rows) - len(found.arrays)
-    assert noticed > count // 5
-    assert lost + refused < 0.2 * count * len(truth.rows)  # The rest can be read.
+    assert noticed > watch.tries // 5
+    assert lost + refused < 0.2 * watch.tries * len(truth.rows)  # The rest can be read.
 
 
 @KINDS
@@ -130,10 +128,9 @@ def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, 
     truth = honest(path, watch)
     for victim in files if LONG else files[-1:]:
         counts = []
-        for size in cuts(victim.stat().st_size, 8):
+        for _ in watch.cuts([victim], 8):
             caplog.clear()
-            with damaged(victim, cut(size)), watch.damaged():
-                counts.append(_rows_of_a_cut_file(path, victim, truth, caplog))
+            counts.append(_rows_of_a_cut_file(path, victim, truth, caplog))
         assert counts == sorted(counts) and len(set(counts)) > 1
 
 

@@ -5,19 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from damaged_files import (
-    LONG,
-    cut,
-    cuts,
-    damaged,
-    files_of,
-    flip,
-    flips,
-    lost,
-    read_whole,
-    record,
-    tries,
-)
+from damaged_files import LONG, cut, damaged, files_of, flip, honest, lost, read_whole, record
 from data_worlds import World
 
 from mjlab_rec.data.formats.npz import NpzReader
@@ -48,26 +36,22 @@ def test_a_whole_recording_has_no_damages(kind, tmp_path):
 @every_kind
 def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = read_whole(NpzReader(path))
-    with watch.whole():
-        lost(NpzReader(path), whole)
+    whole = honest(NpzReader, path, watch)
     refused = errors = 0
-    count = tries(25)
-    for victim, at, bit in flips(files_of(path), count):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            try:
-                reader = NpzReader(path)
-            except DataError as error:
-                assert str(path) in str(error)
-                assert "episode_" not in victim.name
-                refused += 1
-                continue
-            gone = lost(reader, whole)
-            errors += bool(gone)
-            if "episode_" in victim.name:
-                assert len(gone) <= 1
+    for victim in watch.flips(files_of(path), 25):
+        try:
+            reader = NpzReader(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            assert "episode_" not in victim.name
+            refused += 1
+            continue
+        gone = lost(reader, whole)
+        errors += bool(gone)
+        if "episode_" in victim.name:
+            assert len(gone) <= 1
     assert errors
-    assert refused < 0.7 * count
+    assert refused < 0.7 * watch.tries
 
 
 def test_a_changed_row_of_a_single_file_costs_its_episode_only(tmp_path):
@@ -108,31 +92,24 @@ def test_a_changed_row_in_a_folder_names_the_file_and_the_episode(tmp_path):
 @every_kind
 def test_a_file_that_is_cut_off_costs_itself_only(kind, tmp_path, watch):
     name, options = KINDS[kind]
-    world = World(lanes=2, model=True, steps=20)
-    if LONG and "folder" in kind:  # files of more than 4 KB
-        world = World(lanes=20, model=True, steps=300, ends=False)
-    elif LONG:
-        world = World(lanes=2, model=True, steps=1000)
-        options = (
-            {name: 20 * value for name, value in options.items()} if kind == "parts" else options
-        )
+    steps = 20
+    if LONG:  # files of more than 4 KB
+        steps = 300 if "folder" in kind else 1000
+        options = {"roll_over_bytes": 30_000} if kind == "parts" else options
+    world = World(lanes=2, model=True, steps=steps, ends=not LONG or "folder" not in kind)
     path = record("npz", tmp_path / name, world, **options)
-    whole = read_whole(NpzReader(path))
-    with watch.whole():
-        lost(NpzReader(path), whole)
+    whole = honest(NpzReader, path, watch)
     files = files_of(path)
-    for victim in files if LONG else files[:3] + files[-3:]:
-        for size in cuts(victim.stat().st_size, 1):
-            with damaged(victim, cut(size)), watch.damaged():
-                try:
-                    reader = NpzReader(path)
-                except DataError as error:
-                    assert str(path) in str(error)
-                    assert len(files) == 1 or victim.name in ("meta.json", "episodes.jsonl")
-                    continue
-                gone = lost(reader, whole)
-                if "episode_" in victim.name:
-                    assert len(gone) == 1
+    for victim in watch.cuts(files if LONG else files[:3] + files[-3:], 1):
+        try:
+            reader = NpzReader(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            assert len(files) == 1 or victim.name in ("meta.json", "episodes.jsonl")
+            continue
+        gone = lost(reader, whole)
+        if "episode_" in victim.name:
+            assert len(gone) == 1
 
 
 def test_a_table_that_is_cut_off_keeps_its_whole_lines(tmp_path, caplog):

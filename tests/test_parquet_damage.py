@@ -13,20 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from damaged_files import (
-    LONG,
-    Watch,
-    Whole,
-    cut,
-    cuts,
-    damaged,
-    files_of,
-    flip,
-    flips,
-    lost,
-    read_whole,
-    tries,
-)
+from damaged_files import LONG, files_of, honest, lost
 from data_worlds import World, episodes_of, same
 
 from mjlab_rec.data.formats import parquet
@@ -80,14 +67,6 @@ def check_true(reader: ParquetReader, world: World) -> tuple[int, int]:
     return good, bad
 
 
-def honest(path: Path, watch: Watch) -> Whole:
-    """What is in a recording that is not damaged, and the memory that reading it takes."""
-    whole = read_whole(ParquetReader(path))
-    with watch.whole():
-        assert not lost(ParquetReader(path), whole)
-    return whole
-
-
 def episodes_in(path: Path) -> dict[str, int]:
     """How many episodes each part has."""
     return Counter(row["file"].name for row in ParquetReader(path)._rows)
@@ -99,28 +78,25 @@ def test_a_flipped_bit_is_told_or_harmless_and_costs_no_more_than_its_part(
 ):
     shutil.copytree(whole[0], tmp_path / "run")
     path = tmp_path / "run"
-    truth, most = honest(path, watch), episodes_in(path)[name]
+    truth, most = honest(ParquetReader, path, watch), episodes_in(path)[name]
     harmless = 0
-    count = tries(40)
-    for victim, at, bit in flips([path / name], count):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            reader = ParquetReader(path)
-            assert len(lost(reader, truth)) <= most, (at, bit)
-            harmless += not reader.verify()
-    assert harmless < count
+    for _ in watch.flips([path / name], 40):
+        reader = ParquetReader(path)
+        assert len(lost(reader, truth)) <= most
+        harmless += not reader.verify()
+    assert harmless < watch.tries
 
 
 def test_a_file_cut_anywhere_costs_only_itself(tmp_path, watch):
     world = World(lanes=2, steps=1000 if LONG else 80, model=True)
     path = record(tmp_path, world, roll_over_bytes=40_000 if LONG else 3000)
-    truth, episodes = honest(path, watch), episodes_in(path)
-    for victim in files_of(path) if LONG else [path / "part-00001.parquet", path / HEAD]:
-        for size in cuts(victim.stat().st_size, 3):
-            with damaged(victim, cut(size)), watch.damaged():
-                reader = ParquetReader(path)
-                assert len(lost(reader, truth)) == episodes[victim.name]
-                (told,) = reader.verify()
-                assert f"{victim.name}' is damaged or not complete" in told
+    truth, episodes = honest(ParquetReader, path, watch), episodes_in(path)
+    files = files_of(path) if LONG else [path / "part-00001.parquet", path / HEAD]
+    for victim in watch.cuts(files, 3):
+        reader = ParquetReader(path)
+        assert len(lost(reader, truth)) == episodes[victim.name]
+        (told,) = reader.verify()
+        assert f"{victim.name}' is damaged or not complete" in told
 
 
 def test_parts_that_are_missing_are_told_and_not_appended_to(whole, tmp_path):

@@ -7,21 +7,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from damaged_files import (
-    LONG,
-    Watch,
-    Whole,
-    cut,
-    cuts,
-    damaged,
-    files_of,
-    flip,
-    flips,
-    lost,
-    read_whole,
-    record,
-    tries,
-)
+from damaged_files import LONG, damaged, files_of, flip, honest, lost, read_whole, record
 from data_worlds import World
 
 from mjlab_rec.data.formats.robomimic import RobomimicReader
@@ -36,18 +22,6 @@ def made(kind: str, folder: Path) -> Path:
     return record("robomimic", folder / "demos.h5", world, **KINDS[kind])
 
 
-def honest(path: Path, watch: Watch) -> Whole:
-    """What is in a recording that is not damaged, and the memory that reading it takes."""
-    reader = RobomimicReader(path)
-    whole = read_whole(reader)
-    reader.close()
-    with watch.whole():
-        reader = RobomimicReader(path)
-        assert not lost(reader, whole)
-        reader.close()
-    return whole
-
-
 @every_kind
 def test_a_whole_recording_has_no_damages(kind, tmp_path):
     reader = RobomimicReader(made(kind, tmp_path))
@@ -59,21 +33,19 @@ def test_a_whole_recording_has_no_damages(kind, tmp_path):
 @every_kind
 def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = honest(path, watch)
+    whole = honest(RobomimicReader, path, watch)
     refused = errors = 0
-    count = tries(25)
-    for victim, at, bit in flips(files_of(path), count):
-        with damaged(victim, flip(at, bit)), watch.damaged():
-            try:
-                reader = RobomimicReader(path)
-            except DataError as error:
-                assert str(path.parent) in str(error)
-                refused += 1
-                continue
-            errors += bool(lost(reader, whole))
-            reader.close()
+    for _ in watch.flips(files_of(path), 25):
+        try:
+            reader = RobomimicReader(path)
+        except DataError as error:
+            assert str(path.parent) in str(error)
+            refused += 1
+            continue
+        errors += bool(lost(reader, whole))
+        reader.close()
     assert errors
-    assert refused < count / 2
+    assert refused < watch.tries / 2
 
 
 @every_kind
@@ -107,20 +79,18 @@ def test_a_changed_row_costs_its_episode_only(kind, tmp_path):
 @every_kind
 def test_a_file_that_is_cut_off_is_refused_or_gives_whole_episodes(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = honest(path, watch)
+    whole = honest(RobomimicReader, path, watch)
     files = files_of(path)
-    for victim in files if LONG else {files[0], files[-1]}:
-        for size in cuts(victim.stat().st_size, 2):
-            with damaged(victim, cut(size)), watch.damaged():
-                try:
-                    reader = RobomimicReader(path)
-                except DataError as error:
-                    assert str(path) in str(error)
-                    assert len(files) == 1
-                    continue
-                lost(reader, whole)
-                assert len(reader.episodes)
-                reader.close()
+    for _ in watch.cuts(files if LONG else sorted({files[0], files[-1]}), 2):
+        try:
+            reader = RobomimicReader(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            assert len(files) == 1
+            continue
+        lost(reader, whole)
+        assert len(reader.episodes)
+        reader.close()
 
 
 def test_an_episode_whose_link_is_gone_is_told_of(tmp_path, caplog):
