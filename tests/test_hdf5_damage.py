@@ -124,9 +124,9 @@ def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path, watch):
 @KINDS
 def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, watch, caplog):
     path = tmp_path / "a.h5"
-    files = record(path, kind, count=20)
+    files = record(path, kind, count=200 if LONG else 20)
     truth = honest(path, watch)
-    for victim in files if LONG else files[-1:]:
+    for victim in sorted({files[0], files[-1]}) if LONG else files[-1:]:
         counts = []
         for _ in watch.cuts([victim], 8):
             caplog.clear()
@@ -151,7 +151,7 @@ def _rows_of_a_cut_file(path: Path, victim: Path, truth: Known, caplog: Any) -> 
         try:
             arrays = reader.read(index, names)
         except DataError as error:  # A block that brought no end may be there, but none before.
-            assert "was cut off" in str(error)
+            assert "was cut off" in str(error) or "is missing" in str(error)
             continue
         for name in names:
             assert same(arrays[name], truth.arrays[key][name][: row["rows"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_a_whole_recording_has_no_damages(kind, tmp_path):
     reader = NpzReader(made(kind, tmp_path))
     assert reader.verify() == []
     assert reader.finished
+
+
+@every_kind
+def test_a_small_recording_takes_little_memory(kind, tmp_path):
+    path = made(kind, tmp_path)
+    tracemalloc.start()
+    try:
+        reader = NpzReader(path)
+        reader.read(0, ["camera"])
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @every_kind

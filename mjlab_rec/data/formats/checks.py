@@ -77,4 +77,4 @@ def read_file(path: Path, most: int) -> bytes:
         size = os.fstat(stream.fileno()).st_size
         if size > most:
             raise DataError(f"'{path}' has {size >> 20} MB; at most {most >> 20} MB are possible.")
-        return stream.read(most)
+        return stream.read(size)  # read(most) would make room for all of it
