@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from damaged_files import files_of, read_whole, record
-from data_worlds import World, same
+from data_worlds import World, episodes_of, same
 
-from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.formats import npz
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.npz import NpzReader, NpzWriter
@@ -24,10 +23,7 @@ INFO = World().info
 
 
 def episodes() -> list[Episode]:
-    world = World(lanes=2, steps=20, model=True)
-    assembler = EpisodeAssembler(world.info)
-    found = [episode for block in world.blocks() for episode in assembler.add(block)]
-    return found + assembler.finish()
+    return list(episodes_of(World(lanes=2, steps=20, model=True)))
 
 
 def make(path: Path, **options: Any) -> NpzWriter:

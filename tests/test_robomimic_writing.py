@@ -12,9 +12,8 @@ import h5py
 import numpy as np
 import pytest
 from damaged_files import read_whole, record
-from data_worlds import World, same
+from data_worlds import World, episodes_of, same
 
-from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.formats import robomimic_reader
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5_file import Disk
@@ -23,10 +22,7 @@ from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
 
 def episodes(seed: int = 0) -> list[Episode]:
-    world = World(lanes=2, steps=12, model=True, seed=seed)
-    assembler = EpisodeAssembler(world.info)
-    found = [episode for block in world.blocks() for episode in assembler.add(block)]
-    return found + assembler.finish()
+    return list(episodes_of(World(lanes=2, steps=12, model=True, seed=seed)))
 
 
 def make(path: Path, **options: Any) -> RobomimicWriter:

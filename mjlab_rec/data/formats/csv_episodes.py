@@ -42,9 +42,9 @@ class EpisodeLines:
         self.settled: list[Span] = []
         """Checksums of all that could be read."""
         content = plain_files.read(path) if self.there else b""
-        place = 0
+        place, stop = 0, 0  # where what is known ends, and where it should end
         for span in sorted((s for s in spans or () if s.file == TABLE), key=lambda s: s.offset):
-            piece = content[span.offset : span.end]
+            piece, stop = content[span.offset : span.end], span.end
             if len(piece) < span.size:
                 break
             if span.offset != place:
@@ -60,7 +60,7 @@ class EpisodeLines:
             self.settled.append(Span.of(TABLE, 0, content[:place], 0))
         rest = content[place : content.rfind(b"\n") + 1] if place else b""
         count = self._add_tail(rest, place)
-        if self.there and (not place or count < rest.count(b"\n") or len(content) < place):
+        if self.there and (not place or count < rest.count(b"\n") or len(content) < stop):
             self.damage.append(f"The end of the table of episodes '{path}' is missing.")
         self.known = self.known.unique(_KEY, keep="last", maintain_order=True)
 

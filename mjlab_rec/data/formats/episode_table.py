@@ -148,9 +148,7 @@ def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path) 
         elif good and kind != "Boolean":
             good = 0 <= value <= most
         if not good:
-            raise DataError(
-                f"'{path}' is damaged: the '{name}' of an episode is {told(value)}."
-            )
+            raise DataError(f"'{path}' is damaged: the '{name}' of an episode is {told(value)}.")
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

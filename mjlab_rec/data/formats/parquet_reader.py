@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CACHE_BYTES = 1 << 29
 # Rows without any content still differ in their steps or episodes, so that no compression gets a
 # row of an honest file below this.
 _ROWS_PER_BYTE = 64
+_TOLD = 10  # missing parts that are named
 
 
 class ParquetReader(EpisodeReader):
@@ -51,10 +53,9 @@ class ParquetReader(EpisodeReader):
                 rows += self._load_episodes(file)
             except DataError as error:
                 self.damages.append(str(error))
-        missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-        expected = about.get("parts")
-        if not missing and isinstance(expected, int) and expected > len(numbers):
-            missing = list(range(len(numbers), expected))[:10]
+        written = about.get("parts")
+        count = max(max(numbers, default=-1) + 1, written if isinstance(written, int) else 0)
+        missing = islice((number for number in range(count) if number not in numbers), _TOLD)
         self.damages += [f"Part {number} of '{self.path}' is missing." for number in missing]
         self._take(rows)
         self._decoded: dict[tuple[Path, str], np.ndarray] = {}
