@@ -127,6 +127,7 @@ class Part:
         self.disk.write(index, self._index + self.blocks * index.itemsize)
         if self._power:
             self.disk.sync()
+        self.disk.forget_old()
         self.blocks += len(index)
 
     @property
