@@ -100,7 +100,7 @@ def test_hdf5_tells_how_much_of_a_block_is_written(tmp_path, monkeypatch):
     staging.finish()
     writer.close()
     assert len(shares) > 10
-    assert shares == sorted(shares) and 0.9 < shares[-1] <= 1.0
+    assert shares == sorted(shares) and 0.8 < shares[-1] <= 1.0
     assert Hdf5Reader(path).verify() == []
 
 
