@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -297,6 +297,9 @@ class Block:
     active: np.ndarray | None = None  # (rows, lanes) bool: rows that a trigger wants; None: all
     model: ModelRows | None = None  # model fields that changed, from their episodes on
     gap: int = 0  # rows lost between the previous block and this one
+    pace: Callable[[float], None] = lambda done: None
+    """Call it between pieces of work with the share that is done, from 0 to 1. It may wait, so that
+    the work slows down all steps of the simulation a little instead of a few steps a lot."""
 
     @property
     def lanes(self) -> int:

@@ -67,7 +67,7 @@ class TransitionRecorderCfg(RecorderTermCfg):
     simulation that a kill can lose."""
 
     num_blocks: int | None = None
-    """Blocks in memory, at least 2. None means 3."""
+    """Blocks in memory, at least 2. None means 6."""
 
     memory_bytes: int = 256 << 20
     """Memory for all blocks together."""

@@ -214,7 +214,7 @@ class TransitionRecorder(RowClock):
             about=about(env),
             attachments=attachments,
         )
-        num_blocks = cfg.num_blocks or 3
+        num_blocks = cfg.num_blocks or 6
         fitting = rows_for(info.stored, self._lanes.count, num_blocks, cfg.memory_bytes)
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(

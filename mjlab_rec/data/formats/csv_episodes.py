@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
@@ -49,7 +49,7 @@ class EpisodeLines:
                 break
             if span.offset != place:
                 self._tell("has no checksum", place)
-            elif check and zlib.crc32(piece) != span.crc:
+            elif check and crc32(piece) != span.crc:
                 self._tell("does not match its checksum", place)
             elif place and not self._add(piece):
                 self._tell("cannot be read", place)

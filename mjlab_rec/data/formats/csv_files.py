@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.files import sidecar
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.plain_files import read
@@ -80,7 +80,7 @@ class Span:
         cls, file: int, offset: int, content: bytes | memoryview, rows: int, lost: int = 0
     ) -> Span:
         """The span of what stands in a file from an offset on."""
-        crc = zlib.crc32(content)
+        crc = crc32(content)
         return cls(file=file, offset=offset, size=len(content), rows=rows, crc=crc, lost=lost)
 
     @property
@@ -92,7 +92,7 @@ class Span:
         """As a line of the file of checksums."""
         numbers = self.file, self.offset, self.size, self.rows, self.crc, self.lost
         text = ",".join(map(str, numbers)).encode()
-        return b"%s,%d\n" % (text, zlib.crc32(text))
+        return b"%s,%d\n" % (text, crc32(text))
 
 
 def dump_spans(spans: Iterable[Span]) -> bytes:
@@ -111,7 +111,7 @@ def load_spans(text: bytes, path: Path) -> tuple[list[Span], list[str]]:
     place = len(CHECKSUMS_HEADER)
     stop = text.rfind(b"\n") + 1
     for found in _LINE.finditer(text, place, stop):  # also behind a line whose end is damaged
-        good = zlib.crc32(found[0].rpartition(b",")[0]) == int(found[7])
+        good = crc32(found[0].rpartition(b",")[0]) == int(found[7])
         if good:
             file, offset, size, rows, crc, lost = map(int, found.groups()[:6])
             spans.append(Span(file=file, offset=offset, size=size, rows=rows, crc=crc, lost=lost))

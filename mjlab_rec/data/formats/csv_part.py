@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
@@ -111,7 +111,7 @@ class PartReader:
             )
             span = piece.span
             if span is not None and len(content) == span.size:
-                if self._check and zlib.crc32(content) != span.crc:
+                if self._check and crc32(content) != span.crc:
                     yield from self._verified(run)
                     run = []
                     self._note_block(span.rows)
@@ -143,7 +143,7 @@ class PartReader:
         if expected and content == expected[: len(content)]:
             return (names, len(expected)) if len(content) == len(expected) else ([], 0)
         if first is not None and (first.offset, first.size) == (0, len(expected)):
-            if first.crc == zlib.crc32(expected) and content.endswith(b"\n"):
+            if first.crc == crc32(expected) and content.endswith(b"\n"):
                 self._damage.sentences.append(f"The first line of '{self._path}' is damaged.")
                 return names, len(expected)
         size = 1 << 16
@@ -166,7 +166,7 @@ class PartReader:
                 f"'{self._path}' does not have the columns that its description says. If it was"
                 f" edited, remove '{self._path.name}.json', and the types are guessed."
             )
-        if first is not None and self._check and zlib.crc32(content[:start]) != first.crc:
+        if first is not None and self._check and crc32(content[:start]) != first.crc:
             raise DataError(
                 f"The first line of '{self._path}' does not match its checksum. {_CURE}"
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.parts import log_damages
@@ -69,7 +70,7 @@ class EpisodeReader(Reader):
 
     def _compare(self, values: np.ndarray, crc: int, channel: str, file: Path, first: int) -> None:
         """Raise if rows of a channel are not those that were written."""
-        if self.check and episode_table.crc32(values) != crc:
+        if self.check and array_crc32(values) != crc:
             raise DataError(
                 f"'{file}' is damaged in channel '{channel}': wrong checksum of the rows {first} to"
                 f" {first + len(values) - 1}. All else can be read."

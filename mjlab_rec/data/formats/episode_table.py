@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, Episode, RunInfo
 from mjlab_rec.data.schema import check_channels as check_together
@@ -156,11 +156,6 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame([[row[name] for name in SCHEMA] for row in rows], SCHEMA, orient="row")
 
 
-def crc32(values: np.ndarray) -> int:
-    """The checksum of an array's values."""
-    return zlib.crc32(np.ascontiguousarray(values).data)
-
-
 def model_json(model: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Type and shape of an episode's model fields, as plain data."""
     return {name: [value.dtype.str, list(value.shape)] for name, value in model.items()}
@@ -182,7 +177,7 @@ def model_kinds(data: Any, path: Path | str) -> dict[str, tuple[np.dtype, tuple[
 
 def attached_json(files: Mapping[str, bytes]) -> dict[str, Any]:
     """Size and checksum of attached files, as plain data."""
-    return {name: [len(content), zlib.crc32(content)] for name, content in files.items()}
+    return {name: [len(content), crc32(content)] for name, content in files.items()}
 
 
 def read_attached(
@@ -212,7 +207,7 @@ def read_attached(
     for name, size, crc in files:
         try:
             content = read(name, size)
-            if len(content) != size or (check and zlib.crc32(content) != crc):
+            if len(content) != size or (check and crc32(content) != crc):
                 raise DataError(f"The attached file '{name}' of '{path}' is damaged.")
             found[name] = content
         except DataError as error:
@@ -268,7 +263,7 @@ def load_info(
 def seal(text: str) -> str:
     """A JSON object with a checksum of its text as the last key."""
     head = text.rstrip().removesuffix("}").rstrip()
-    return f'{head}, "crc32": {zlib.crc32(head.encode())}}}'
+    return f'{head}, "crc32": {crc32(head.encode())}}}'
 
 
 def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) -> dict[str, Any]:
@@ -288,7 +283,7 @@ def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) ->
             raise DataError(f"The text has more than {MOST_VALUES} values.")
         if found := _SEAL.search(content, max(0, len(content) - 64)):
             content, stored = content[: found.start()], int(found[1])
-            if check and zlib.crc32(content) != stored:
+            if check and crc32(content) != stored:
                 raise DataError("The text was changed after it was written: wrong checksum.")
             content += b"}"
         elif sealed:

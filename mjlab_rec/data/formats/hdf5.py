@@ -15,7 +15,7 @@ read with h5py only.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,12 @@ class Hdf5Writer(Hdf5FilesWriter):
             columns[f"values/{layout.value_paths[name]}"] = [[cast]]
         if block.model is not None:
             columns |= _changes(model, block.model.lane, block.model.episode)
+        progress = _Progress(layout.nbytes, block.pace)
         for each in plan.columns:
             if each.path.startswith("blocks/"):
                 assert each.spec is not None
-                columns[each.path] = [self._tiles(block.arrays[each.spec.name], each)]
+                tiles = self._tiles(block.arrays[each.spec.name], each)
+                columns[each.path] = [progress.through(tiles)]
         with self._filling(part.leave):
             part.write(columns, np.array([block.rows]), np.array([block.gap + lost]))
 
@@ -244,6 +246,20 @@ class Hdf5Writer(Hdf5FilesWriter):
             target = tile.reshape(len(some), rows, -1).view(item)[..., 0] if whole else tile
             np.copyto(target[:, :filled], some, casting="unsafe")
             yield tile
+
+
+class _Progress:
+    """How much of a block is written, told after each tile."""
+
+    def __init__(self, total: int, tell: Callable[[float], None]) -> None:
+        self._total, self._tell = total, tell
+        self._done = 0
+
+    def through(self, tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for tile in tiles:
+            yield tile
+            self._done += tile.nbytes
+            self._tell(self._done / self._total)
 
 
 def _types(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:

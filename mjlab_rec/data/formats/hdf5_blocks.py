@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import hdf5_head
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
@@ -110,7 +110,7 @@ class StoredPart:
         checks = self._kept.get((self, block))
         if checks is None:
             checks = self._all_checks.block(block)
-            if zlib.crc32(checks.tobytes()) != self.index["check"][block]:
+            if crc32(checks.tobytes()) != self.index["check"][block]:
                 raise DataError(
                     f"'{self.path}', block {block}{self._rows(block)}: its checksums are damaged."
                     " All else can be read, and with check=False this as well."
@@ -124,7 +124,7 @@ class StoredPart:
         found = {}
         for name, (at, size, expected) in self._head.attachments.items():
             content = self.file.read(at, size)
-            if self._check and zlib.crc32(content) != expected:
+            if self._check and crc32(content) != expected:
                 told = f"'{self.path}': the attached file '{name}' is damaged and left out."
                 self.problems.append(told)
             else:

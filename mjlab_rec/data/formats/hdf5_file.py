@@ -28,6 +28,7 @@ from mjlab_rec.data.schema import DataError, RunInfo
 
 _LOG = logging.getLogger(__name__)
 
+_RECENT = 64 << 20  # bytes at the end of a file that stay in memory for those who read it now
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -134,6 +135,21 @@ class Disk:
         while len(content):
             count = os.pwrite(self._descriptor, content, offset)
             content, offset = content[count:], offset + count
+
+    def forget_old(self) -> None:
+        """Let go of memory that holds what was written long ago.
+
+        The system keeps what is written in memory until it needs that for something else. A long
+        recording would so push everything else out, and each block would take new memory, which
+        may cost more than the write itself. What is not on the disk yet is put there by the first
+        call and let go by a later one.
+        """
+        if hasattr(os, "posix_fadvise"):
+            end = os.fstat(self._descriptor).st_size - _RECENT
+            first = max(0, end - 2 * _RECENT)
+            if end > 0:
+                advice = os.POSIX_FADV_DONTNEED
+                os.posix_fadvise(self._descriptor, first, end - first, advice)
 
     def leave(self) -> None:
         """Let HDF5 go on without the file, which stays as if the process were killed now."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.episode_table import model_kinds
 from mjlab_rec.data.formats.hdf5_layout import (
@@ -79,8 +79,8 @@ def locators(heads: list[tuple[int, bytes]]) -> dict[int, bytes]:
     """What belongs at the fixed places, for copies of the head and their places."""
     found = {}
     for place, (at, text) in zip(PLACES, heads, strict=True):
-        locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), zlib.crc32(text))
-        found[place] = locator + _CHECK.pack(zlib.crc32(locator))
+        locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), crc32(text))
+        found[place] = locator + _CHECK.pack(crc32(locator))
     return found
 
 
@@ -97,7 +97,7 @@ def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Head:
         locator = start[place : place + _LOCATOR.size]
         check = start[place + _LOCATOR.size : place + _LOCATOR.size + _CHECK.size]
         what = f"'{path}': copy {copy} of its head"
-        if len(check) < _CHECK.size or _CHECK.pack(zlib.crc32(locator)) != check:
+        if len(check) < _CHECK.size or _CHECK.pack(crc32(locator)) != check:
             problems.append(f"{what} cannot be found.")
             continue
         mark, version, at, length, expected = _LOCATOR.unpack(locator)
@@ -106,7 +106,7 @@ def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Head:
             problems.append(f"{what} is cut off.")
             continue
         text = read(at, length)
-        if zlib.crc32(text) == expected:
+        if crc32(text) == expected:
             texts.append(text)
         else:
             problems.append(f"{what} is damaged.")

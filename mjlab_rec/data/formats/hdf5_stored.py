@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import plain_files
 from mjlab_rec.data.formats.hdf5_head import END, PLACES
 from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
@@ -214,7 +215,7 @@ class StoredColumn:
             size = column.unit * column.nbytes
             view, unit = memoryview(content), first // column.unit
             for number, at in enumerate(range(0, len(view), size), unit):
-                if zlib.crc32(view[at : at + size]) != expected[number]:
+                if crc32(view[at : at + size]) != expected[number]:
                     start = number * column.unit
                     told = min(column.unit, first + count - start)
                     raise DataError(self._blocks.damage(column, block, start, told))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.files import META, Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
@@ -195,7 +196,7 @@ class _OneFile:
         self._claim = Claim(options.path, options.if_exists)
 
     def write(self, episode: Episode) -> None:
-        crc = [episode_table.crc32(episode.arrays[name]) for name in self._kinds]
+        crc = [array_crc32(episode.arrays[name]) for name in self._kinds]
         self._table.append(episode_table.row_of(episode))
         self._crc.append(crc)
         self._model_row.append(len(self._models) if episode.model else -1)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
@@ -120,7 +121,7 @@ class ParquetWriter(Writer):
             arrays = [episode.arrays["step"].astype(np.int32, copy=False)]
             for spec in self.info.channels:
                 arrays.append(episode.arrays[spec.name].astype(stored(spec.dtype), copy=False))
-            crcs = "".join(f"{episode_table.crc32(array):08x}" for array in arrays)
+            crcs = "".join(f"{array_crc32(array):08x}" for array in arrays)
             rows.append({**row, "model": dump_model(episode.model), "crc32": crcs})
         about = {
             INFO: self._described,

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data import files
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table, robomimic_layout
 from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.formats.episode_table import crc32
 from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, content, place, put_text
 from mjlab_rec.data.formats.plain_files import removed
 from mjlab_rec.data.formats.robomimic_layout import OWN, mark
@@ -145,9 +145,9 @@ class RobomimicWriter(Hdf5FilesWriter):
         if isinstance(self.info.about.get("seed"), int):
             attrs["seed"] = self.info.about["seed"]
         names = ["step", *(spec.name for spec in self.info.channels)]
-        row["checksums"] = [crc32(episode.arrays[name]) for name in names]
+        row["checksums"] = [array_crc32(episode.arrays[name]) for name in names]
         row["model"] = episode_table.model_json(episode.model)
-        row["model_checksums"] = [crc32(value) for value in episode.model.values()]
+        row["model_checksums"] = [array_crc32(value) for value in episode.model.values()]
         # The others are for other programs; in this one all that we read ourselves is sealed.
         text = episode_table.seal(json.dumps(row)).encode()
         if len(text) > _MOST_TEXT:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table, robomimic_layout
 from mjlab_rec.data.formats.checks import check_size, damage
 from mjlab_rec.data.formats.episode_reader import EpisodeReader
@@ -177,7 +178,7 @@ class _File:
         what = f"'{path}' of '{demo.name}' in '{self.path}'"
         with damage(what):
             array = read_values(find(demo, path), dtype, shape, self._size, what)
-            if crc is not None and self.check and episode_table.crc32(array) != crc:
+            if crc is not None and self.check and array_crc32(array) != crc:
                 last = shape[0] - 1 if shape else 0
                 raise DataError(f"{what} is damaged: wrong checksum of the rows 0 to {last}.")
             return array
