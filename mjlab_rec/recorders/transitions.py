@@ -116,7 +116,6 @@ class TransitionRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        cfg.check()
         self._lanes = Lanes(self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device))
         channels = self.channels()
         self._sources = resolve_channels(env, channels)
