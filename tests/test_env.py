@@ -13,6 +13,9 @@ from worlds import Goal, GoalCfg, actions, cart_cfg, shaky, tip, user_noise
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
 from mjlab_rec.managers import (
     EventTermCfg,
+    NullCommandManager,
+    NullMetricsManager,
+    NullRecorderManager,
     ObservationGroupCfg,
     ObservationTermCfg,
     RecorderTerm,
@@ -671,6 +674,10 @@ def test_an_environment_without_terms_runs() -> None:
     assert obs == {}
     _, reward, terminated, truncated, _ = env.step(actions(1)[0])
     assert not reward.any() and not terminated.any() and not truncated.any()
+    assert isinstance(env.command_manager, NullCommandManager)
+    assert isinstance(env.metrics_manager, NullMetricsManager)
+    assert isinstance(env.recorder_manager, NullRecorderManager)
+    assert "Metrics terms" not in env.summary() and "Action terms" in env.summary()
 
 
 def test_terms_set_to_none_are_left_out() -> None:
