@@ -18,7 +18,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from mjlab_rec.envs.checks import check_cfg, check_finite, checked_action, checked_ids
+from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
+from mjlab_rec.envs.checks import check_finite, checked_action, checked_ids
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
 from mjlab_rec.envs.spaces import box, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
@@ -77,6 +78,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self._renderer: Any = None
 
         device = str(resolve_device(device))
+        check_memory(cfg, device)
         self.scene = Scene(cfg.scene, device=device)
         self.sim = Simulation(
             num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
