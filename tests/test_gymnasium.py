@@ -211,6 +211,7 @@ def test_spaces_contain_what_comes_out():
     env = numpy_env()
     obs, _ = env.reset(seed=0)
     assert env.observation_space.contains(obs)
+    assert (env.single_action_space.low, env.single_action_space.high) == (-1.0, 1.0)
     env.action_space.seed(0)
     for _ in range(5):
         action = env.action_space.sample()

@@ -81,9 +81,10 @@ def check_memory(cfg: ManagerBasedRlEnvCfg, device: str) -> None:
     per_world = _BYTES_PER_WORLD + numbers * _BYTES_PER_STATE_NUMBER[where.type]
     there_is = _total_memory(where)
     if num_envs * per_world > there_is:
+        owner = "this machine" if where.type == "cpu" else device
         raise ValueError(
             f"num_envs={num_envs} environments of this model need at least"
-            f" {num_envs * per_world / 1e9:,.0f} GB of memory, but {device} has"
+            f" {num_envs * per_world / 1e9:,.0f} GB of memory, but {owner} has"
             f" {there_is / 1e9:,.0f} GB. Take at most {there_is // per_world}, better half as many."
         )
 

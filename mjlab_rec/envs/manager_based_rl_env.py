@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space
 from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
 from mjlab_rec.envs.checks import check_finite, checked_action, checked_ids
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
-from mjlab_rec.envs.spaces import box, observation_space
+from mjlab_rec.envs.spaces import action_space, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
 from mjlab_rec.managers.command_manager import CommandManager, NullCommandManager
 from mjlab_rec.managers.curriculum_manager import CurriculumManager, NullCurriculumManager
@@ -177,7 +177,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         )
         self.metrics_manager = self._optional(MetricsManager, NullMetricsManager, cfg.metrics)
         self.single_observation_space = observation_space(self.observation_manager)
-        self.single_action_space = box((self.action_manager.total_action_dim,))
+        self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.recorder_manager = self._optional(RecorderManager, NullRecorderManager, cfg.recorders)
