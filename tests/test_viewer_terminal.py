@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mjlab_rec.managers.manager_base import NullManager
+from mjlab_rec.managers import NullRecorderManager
 from mjlab_rec.recorders.progress import progress, size
 from mjlab_rec.viewer.terminal import TerminalProgress
 
@@ -40,7 +40,7 @@ def drawn(manager: Any, steps: int = 3, terminal: bool = True, width: int = 200)
 
 
 def test_speed_is_that_of_all_environments():
-    text = drawn(NullManager())
+    text = drawn(NullRecorderManager())
     assert "3/10" in text and "80 env-steps/s" in text
 
 
@@ -70,7 +70,7 @@ def test_on_a_narrow_terminal_only_recorders_give_way():
 
 
 def test_nothing_is_written_where_there_is_no_terminal():
-    assert drawn(NullManager(), terminal=False).strip() == ""
+    assert drawn(NullRecorderManager(), terminal=False).strip() == ""
 
 
 def test_it_is_redrawn_at_most_ten_times_a_second():
