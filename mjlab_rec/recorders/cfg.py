@@ -56,7 +56,7 @@ class TransitionRecorderCfg(StartCfg, PaceCfg, EnvsCfg):
     be written at all, because the disk is full, is dropped too."""
 
     block_steps: Count | None = None
-    """Steps per block. A kill loses the block that is being filled, and the one before it while that
+    """Steps per block. A kill loses the block that is being filled, and the one before it while it
     is being written. None fits the steps to ``memory_bytes``."""
 
     block_seconds: Annotated[float, Bounds(0)] = 30.0
