@@ -170,7 +170,8 @@ class WarpEngine:
         with self._scope():
             for name in names:
                 self._replicate(self._model, name)
-            self._replicate(self._model.stat, "meaninertia")
+            if stat := getattr(self._model, "stat", None):  # MuJoCo-Warp 4 has none.
+                self._replicate(stat, "meaninertia")
             self.per_world.update(names)
             compute = {
                 RecomputeLevel.set_const_fixed: mjw.set_const_fixed,
