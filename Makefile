@@ -28,6 +28,7 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/de
 TORCH_ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
 .PHONY: play test test-newest test-model check bench map clean
@@ -37,6 +38,12 @@ play: $(READY_PLAY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What depends on MuJoCo, on its newest release: the engine, an environment, recorders.
+NEWEST_TESTS := $(addprefix tests/test_,newest.py sim_contract.py env.py recorders_truth.py)
+test-newest: $(NEWEST)/.ready
+	@$(NEWEST_PIP) freeze | grep -i '^mujoco\|^warp'
+	$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) -k warp
 
 # About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
@@ -58,10 +65,12 @@ clean:
 	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
+  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
+
 # torch comes first and alone, so that the second command finds it there and keeps that build.
 $(READY_PLAY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
-	  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
+	$(NEED_PYTHON)
 	@echo "Installing into $(VENV) with $(PYTHON): once, a few minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps --constraint constraints.txt $(TORCH_ARGS) torch
@@ -70,4 +79,13 @@ $(READY_PLAY): pyproject.toml constraints.txt
 
 $(READY): $(READY_PLAY)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Without mjbatch, which is built for the MuJoCo of constraints.txt.
+$(NEWEST)/.ready: pyproject.toml constraints.txt
+	$(NEED_PYTHON)
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	grep -v '^mujoco\|^warp\|^mjbatch' constraints.txt > $(NEWEST)/constraints.txt
+	$(NEWEST_PIP) install --no-deps --constraint $(NEWEST)/constraints.txt $(TORCH_ARGS) torch
+	$(NEWEST_PIP) install --upgrade --constraint $(NEWEST)/constraints.txt mujoco mujoco-warp pytest --editable .
 	@touch $@
