@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -50,6 +51,7 @@ def test_command_runs(command, tmp_path):
         ran = subprocess.run(
             [sys.executable, ROOT / script, *options],
             cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
