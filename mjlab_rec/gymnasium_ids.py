@@ -1,28 +1,14 @@
-"""The ids under which Gymnasium finds the tasks: ``mjlab_rec/<task>-v0``.
-
-``import mjlab_rec`` must stay quick, and so must ``import gymnasium``: tasks are registered there
-only when an id that begins with ``mjlab_rec/`` is asked for.
-"""
+"""What Gymnasium builds for the ids ``mjlab_rec/<task>-v0``, which the registry tells it of."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import logging
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import gymnasium
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.rl import NumpyVectorEnv
-
-logger = logging.getLogger(__name__)
-
-NAMESPACE = "mjlab_rec/"
-
-_REGISTRATION = "gymnasium.envs.registration"
 
 
 def make_vector_env(
@@ -63,79 +49,10 @@ def make_vector_env(
     return NumpyVectorEnv(env) if numpy else env
 
 
-def register_tasks() -> None:
-    """Register with Gymnasium every task that it does not know yet."""
-    import gymnasium
-
-    from mjlab_rec import registry
-
-    for task_id in registry.list_tasks():
-        gymnasium_id = f"{NAMESPACE}{task_id}-v0"
-        if gymnasium_id in gymnasium.registry:
-            continue
-        try:
-            gymnasium.register(
-                gymnasium_id,
-                vector_entry_point=f"{__name__}:{make_vector_env.__name__}",
-                kwargs={"task_id": task_id},
-            )
-        except gymnasium.error.Error as error:
-            logger.warning("Gymnasium does not take the task id %r: %s", task_id, error)
-
-
-def install() -> None:
-    """Have Gymnasium find our tasks, whether it is imported already, later or never."""
-    if _REGISTRATION in sys.modules:
-        _extend(sys.modules[_REGISTRATION])
-    else:
-        sys.meta_path.insert(0, _AwaitGymnasium())
-
-
-class _AwaitGymnasium:
-    """An import finder that extends Gymnasium's registration as soon as somebody imports it."""
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != _REGISTRATION:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_extend(module: ModuleType) -> None:
-                execute(module)
-                _extend(module)
-
-            spec.loader.exec_module = execute_and_extend  # type: ignore[method-assign]
-        return spec
-
-
-def _extend(registration: ModuleType) -> None:
-    """Look for our tasks before Gymnasium looks an id up.
-
-    Gymnasium has no hook for this (its plugins went away with version 1.0), so its two look-up
-    functions are wrapped: the one behind ``make_vec`` and ``make``, and ``spec``.
-    """
-    for name in ("_find_spec", "spec"):
-        original = getattr(registration, name)
-        wrapper = _registering_first(original)
-        for holder in (_REGISTRATION, "gymnasium.envs", "gymnasium"):
-            module = registration if holder == _REGISTRATION else sys.modules.get(holder)
-            if getattr(module, name, None) is original:
-                setattr(module, name, wrapper)
-
-
-def _registering_first(look_up: Any) -> Any:
-    @functools.wraps(look_up)
-    def wrapper(env_id: str) -> Any:
-        # The id may name a module to import first: "my_tasks:mjlab_rec/my-task-v0".
-        module, _, name = env_id.rpartition(":")
-        if name.startswith(NAMESPACE):
-            if module:
-                from mjlab_rec import registry
-
-                registry.import_task_module(module)
-            register_tasks()
-        return look_up(env_id)
-
-    return wrapper
+def refuse_single_env(task_id: str, **kwargs: Any) -> NoReturn:
+    """Say that ``gymnasium.make`` cannot make a task, which always steps many environments."""
+    raise gymnasium.error.Error(
+        f"The task {task_id!r} is a vector environment, which gymnasium.make cannot make. Use "
+        f"gymnasium.make_vec('mjlab_rec/{task_id}-v0', num_envs=1), without vectorization_mode; "
+        "numpy=True gives numpy arrays."
+    )

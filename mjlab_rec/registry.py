@@ -1,4 +1,8 @@
-"""Which tasks there are: ids that stand for cfgs, which are loaded only when they are asked for."""
+"""Which tasks there are: ids that stand for cfgs, which are loaded only when they are asked for.
+
+Each is also registered with Gymnasium, as ``mjlab_rec/<task>-v0``. ``import mjlab_rec`` imports the
+packages that declare tasks, so these should be light: name cfgs as "package.module:function".
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
+
+import gymnasium
 
 from mjlab_rec.utils.lookup import import_here, look_up
 from mjlab_rec.utils.string import nearest
@@ -59,7 +65,7 @@ def register_task(
     play_env_cfg: CfgSource | None = None,
     rl_cfg: CfgSource | None = None,
 ) -> None:
-    """Give a task an id under which every script finds it.
+    """Give a task an id under which every script finds it, and ``gymnasium.make_vec``.
 
     Name cfgs as "package.module:function" and registering imports nothing; functions and cfg
     objects are taken too, so that tasks written for mjlab need no change.
@@ -72,21 +78,39 @@ def register_task(
     _tasks[task_id] = TaskSpec(
         task_id=task_id, env_cfg=env_cfg, play_env_cfg=play_env_cfg, rl_cfg=rl_cfg
     )
+    _register_with_gymnasium(task_id)
 
 
 register_mjlab_task = register_task
 """mjlab's name for register_task."""
 
 
+def discover() -> None:
+    """Import, once, the packages that installed distributions declare to hold tasks.
+
+    ``import mjlab_rec`` does so. A package that is itself in the middle of being imported, and
+    therefore imports mjlab_rec, has to wait: it follows when tasks are next looked up.
+    """
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    for name in sorted({point.module for point in entry_points(group=ENTRY_POINT_GROUP)}):
+        if _is_being_imported(name.partition(".")[0]):
+            _discovered = False
+        elif name not in _broken:
+            _import_or_report(name)
+
+
 def list_tasks() -> list[str]:
     """List the ids of all tasks, sorted."""
-    _discover()
+    discover()
     return sorted(_tasks)
 
 
 def task_spec(task_id: str) -> TaskSpec:
     """Look a task up by its id."""
-    _discover()
+    discover()
     if task_id not in _tasks:
         message = f"Unknown task {task_id!r}. {nearest(task_id, sorted(_tasks))}"
         if _broken:
@@ -130,14 +154,9 @@ def import_subpackages(package: str) -> None:
             _import_or_report(found.name)
 
 
-def _discover() -> None:
-    """Import, once, the packages that installed distributions declare to hold tasks."""
-    global _discovered
-    if _discovered:
-        return
-    _discovered = True
-    for name in sorted({point.module for point in entry_points(group=ENTRY_POINT_GROUP)}):
-        _import_or_report(name)
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return getattr(spec, "_initializing", False)
 
 
 def _import_or_report(name: str) -> None:
@@ -146,6 +165,21 @@ def _import_or_report(name: str) -> None:
     except Exception:
         _broken.append(name)
         logger.exception("The task package %r could not be loaded; its tasks are missing.", name)
+
+
+def _register_with_gymnasium(task_id: str) -> None:
+    gymnasium_id = f"mjlab_rec/{task_id}-v0"
+    if gymnasium_id in gymnasium.registry:
+        return
+    try:
+        gymnasium.register(
+            gymnasium_id,
+            entry_point="mjlab_rec.gymnasium_ids:refuse_single_env",
+            vector_entry_point="mjlab_rec.gymnasium_ids:make_vector_env",
+            kwargs={"task_id": task_id},
+        )
+    except gymnasium.error.Error as error:
+        logger.warning("Gymnasium does not take the task id %r: %s", task_id, error)
 
 
 def _load(source: CfgSource) -> Any:

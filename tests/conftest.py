@@ -8,6 +8,7 @@ from browser import browser as browser
 from browser import screenshot as screenshot
 from browser import visit as visit
 from colour_world import ffmpeg as ffmpeg
+from damaged_files import watch as watch
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)

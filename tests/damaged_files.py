@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_worlds import World, same
+import pytest
+from data_worlds import World, episodes_of, same
 
-from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import Reader, WriterOptions
 from mjlab_rec.data.schema import DataError, RunInfo
 
-FLIPS = 1000 if os.environ.get("MJLAB_REC_LONG") else 200
+LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # for all that can be tried, not some of it
+_SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes, for texts of errors, for pages
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def record(format: str, path: Path, world: World, **options: Any) -> Path:
     """Write a world's episodes, and close."""
     writer = writer_class(format)(world.info, WriterOptions(path=str(path), **options))
-    assembler = EpisodeAssembler(world.info)
-    for block in world.blocks():
-        for episode in assembler.add(block):
-            writer.write_episode(episode)
-    for episode in assembler.finish():
+    for episode in episodes_of(world):
         writer.write_episode(episode)
     writer.close()
     return path
@@ -74,15 +75,17 @@ def lost(reader: Reader, whole: Whole) -> set[tuple[int, int]]:
             model = reader.model(index)
             found.add(key)
         except DataError as error:
-            assert f"pisode {row['number']} of environment {row['env']}" in str(error)
+            named = f"pisode {row['number']} of environment {row['env']}" in str(error)
+            assert named or re.search(r"rows \d+ to \d+", str(error))
             arrays, model = _readable(reader, index, list(whole.arrays[key])), {}
         for name, values in arrays.items():
             assert same(values, whole.arrays[key][name]), name
         assert set(model) == (set(whole.models[key]) if key in found else set())
         assert all(same(model[name], whole.models[key][name]) for name in model)
     gone = set(whole.rows) - found
-    if gone or reader.info.attachments != known.attachments:
-        assert reader.verify()
+    missing = gone or reader.info.attachments != known.attachments or not reader.finished
+    if LONG or missing:
+        assert reader.verify() or not missing
     return gone
 
 
@@ -116,17 +119,6 @@ def damaged(victim: Path, change: Callable[[bytearray], None]) -> Iterator[None]
         victim.write_bytes(whole)
 
 
-def flips(path: Path, count: int, seed: int = 0) -> Iterator[tuple[Path, int, int]]:
-    """Places in a recording, chosen at random: file, byte and bit."""
-    rng = np.random.default_rng(seed)
-    files = files_of(path)
-    ends = np.cumsum([file.stat().st_size for file in files])
-    for at in rng.integers(ends[-1], size=count):
-        number = int(np.searchsorted(ends, at, side="right"))
-        start = ends[number] - files[number].stat().st_size
-        yield files[number], int(at - start), int(rng.integers(8))
-
-
 def flip(at: int, bit: int) -> Callable[[bytearray], None]:
     def change(content: bytearray) -> None:
         content[at] ^= 1 << bit
@@ -139,3 +131,112 @@ def cut(size: int) -> Callable[[bytearray], None]:
         del content[size:]
 
     return change
+
+
+class Watch:
+    """Damages files, one try after the other; in long runs it compares the memory that each takes.
+
+    A loop over ``flips`` or ``cuts`` gets the file that is damaged during that turn.
+    """
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.spare = dict(_SPARE)
+        self.honest = dict.fromkeys(_SPARE, 0)
+        self.most = dict.fromkeys(_SPARE, 0)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Around what is done with a recording that is not damaged, once it was done before."""
+        used: dict[str, int] = {}
+        with _measured(used, trace=True):
+            yield
+        self.honest |= used
+
+    def flips(self, files: list[Path], few: int) -> Iterator[Path]:
+        """Flip bits here and there: a thousand in long runs, else a few.
+
+        Three of four are in bytes that are not zero: most of a short HDF5 file is room for more.
+        """
+        rng = np.random.default_rng(0)
+        content = np.concatenate([np.fromfile(file, np.uint8) for file in files])
+        ends = np.cumsum([file.stat().st_size for file in files])
+        used = np.flatnonzero(content)
+        for turn in range(1000 if LONG else few):
+            at = int(rng.choice(used) if turn % 4 else rng.integers(len(content)))
+            number = int(np.searchsorted(ends, at, side="right"))
+            start = int(ends[number]) - files[number].stat().st_size
+            yield from self._try(files[number], flip(at - start, int(rng.integers(8))))
+
+    def cuts(self, files: list[Path], few: int) -> Iterator[Path]:
+        """Cut files off: at each 4 KB in long runs, else at a few of these."""
+        for file in files:
+            size = file.stat().st_size
+            step = 4096 if LONG else max(4096, size // few // 4096 * 4096)
+            for at in sorted({0, 1, 30, *range(step, size, step), size - 1} & set(range(size))):
+                yield from self._try(file, cut(at))
+
+    def _try(self, file: Path, change: Callable[[bytearray], None]) -> Iterator[Path]:
+        used: dict[str, int] = {}
+        with damaged(file, change):
+            with _measured(used, trace=self.tries % 4 == 0):  # which takes twice the time
+                yield file
+        self.tries += 1
+        for name, most in used.items():
+            self.most[name] = max(most, self.most[name])
+            assert most <= 2 * self.honest[name] + self.spare[name]
+
+
+def honest(kind: Callable[[Path], Reader], path: Path, watch: Watch) -> Whole:
+    """What a reader of this kind says of a recording that is not damaged, and with what memory."""
+    reader = kind(path)
+    whole = read_whole(reader)
+    assert reader.verify() == [] and reader.finished
+    reader.close()
+    with watch.whole():
+        reader = kind(path)
+        assert not lost(reader, whole)
+        reader.close()
+    return whole
+
+
+@pytest.fixture
+def watch(record_property: Callable[[str, object], None]) -> Iterator[Watch]:
+    """A watch, whose figures are among the properties of the test in a report."""
+    watch = Watch()
+    if LONG:
+        gc.collect()
+        gc.freeze()  # or to collect would take longer than a try
+    yield watch
+    gc.unfreeze()
+    record_property("tries", watch.tries)
+    for name, most in watch.most.items():
+        record_property(name, f"{most} bytes at most, honest {watch.honest[name]}")
+
+
+@contextlib.contextmanager
+def _measured(used: dict[str, int], trace: bool) -> Iterator[None]:
+    """Note how much memory the process takes meanwhile at most, and of that Python and NumPy."""
+    if not LONG:
+        yield
+        return
+    gc.collect()  # Errors keep what they saw until then.
+    before = _resident()[0]
+    if trace:
+        tracemalloc.start()
+    try:
+        yield
+        if trace:
+            used["python"] = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    used["process"] = _resident()[1] - before
+
+
+def _resident() -> tuple[int, int]:
+    """Memory of the process, and the most that it was since this was asked before."""
+    if not _CLEAR.exists():
+        return 0, 0
+    most, now = re.findall(r"Vm(?:HWM|RSS):\s+(\d+)", _STATUS.read_text())
+    _CLEAR.write_text("5")
+    return int(now) << 10, int(most) << 10

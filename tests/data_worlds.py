@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.schema import Block, ChannelSpec, Ends, ModelRows, RunInfo
+from mjlab_rec.data.episodes import EpisodeAssembler
+from mjlab_rec.data.schema import Block, ChannelSpec, Ends, Episode, ModelRows, RunInfo
 
 NAMES = ("slider, x", "hinge[0]", 'say "hi"')
 
@@ -367,6 +368,14 @@ class World:
             gap=self._gap,
         )
         return block, memory
+
+
+def episodes_of(world: World) -> Iterator[Episode]:
+    """A world's episodes, each as soon as it is whole."""
+    assembler = EpisodeAssembler(world.info)
+    for block in world.blocks():
+        yield from assembler.add(block)
+    yield from assembler.finish()
 
 
 def _spoil(array: np.ndarray) -> None:

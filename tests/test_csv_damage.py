@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damaged_files import LONG, Watch
 from data_worlds import LoggedEpisode, World, same
 
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
 from mjlab_rec.data.formats.csv import CsvReader, CsvWriter
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-
-LONG = "MJLAB_REC_LONG" in os.environ
 
 
 def options(folder: Path, **more: Any) -> WriterOptions:
@@ -62,6 +62,9 @@ def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int
     known, good, bad = known_rows(world), 0, 0
     assert reader.info.channels == info.channels
     assert (reader.info.step_dt, reader.info.envs) == (info.step_dt, info.envs)
+    assert (reader.info.about, reader.info.every) == (info.about, info.every)
+    assert reader.info.attachments == info.attachments and reader.gaps == 0
+    names = ["step", *(spec.name for spec in info.channels)]
     for index, row in enumerate(reader.episodes.to_dicts()):
         logged = known[row["env"], row["number"]]
         said = {
@@ -72,15 +75,24 @@ def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int
             "truncated": logged.truncated,
             "success": logged.success,
         }
-        try:
-            check_values(reader, index, logged, len(logged.rows))
-            good += 1
-        except DataError as error:
-            assert "rollout" in str(error) and ("block" in str(error) or "rows" in str(error))
-            bad += 1
         for name, value in said.items():
             if row[name] is not None:
                 assert row[name] == pytest.approx(value, abs=1e-5), name
+        try:
+            arrays = reader.read(index, names)
+        except DataError as error:
+            assert "rollout" in str(error) and ("block" in str(error) or "rows" in str(error))
+            bad += 1
+            continue
+        steps = arrays.pop("step").tolist()
+        rows = [each for each in logged.rows if each.step in steps]
+        assert [each.step for each in rows] == steps and len(steps) == row["rows"]
+        assert row["partial"] or len(rows) == len(logged.rows)
+        recorded = sum(float(each.values["reward"]) for each in rows)
+        assert row["recorded_return"] == pytest.approx(recorded, abs=1e-5)
+        for name, values in arrays.items():
+            assert same(values, np.stack([each.values[name] for each in rows])), name
+        good += len(rows) == len(logged.rows)
     return good, bad
 
 
@@ -93,44 +105,71 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Worl
     yield folder, world
 
 
-FLIPS = 1000 if LONG else 60
+def honest(path: Path, world: World, watch: Watch) -> None:
+    """Read what is not damaged, to know how much memory it takes."""
+    for around in (contextlib.nullcontext, watch.whole):
+        with around():
+            reader = CsvReader(path)
+            assert check_true(reader, world, world.info) == (len(world.episodes), 0)
+            assert reader.finished and reader.verify() == []
 
 
-@pytest.mark.parametrize("name", ["rollout.csv", "rollout.episodes.csv", "rollout.csv.crc32"])
-def test_a_flipped_bit_is_told_or_harmless_and_costs_no_more_than_its_block(name, whole, tmp_path):
-    folder, world = whole
-    content = (folder / name).read_bytes()
-    rng = np.random.default_rng(0)
-    told = 0
-    for number in range(FLIPS):
-        copies(folder, tmp_path / "copy")
-        at = int(rng.integers(len(content)))
-        flipped = bytearray(content)
-        flipped[at] ^= 1 << int(rng.integers(8))
-        (tmp_path / "copy" / name).write_bytes(flipped)
-        reader = CsvReader(tmp_path / "copy" / "rollout.csv")
+ROWS, TABLE, SUMS = "rollout.csv", "rollout.episodes.csv", "rollout.csv.crc32"
+PARTS = {"roll_over_bytes": 3000}
+every_file = pytest.mark.parametrize(
+    "name, options",
+    [
+        *((name, {}) for name in (ROWS, TABLE, SUMS)),
+        *((name, PARTS) for name in ("rollout.part001.csv", TABLE, SUMS)),
+    ],
+)
+
+
+@every_file
+def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, tmp_path, watch):
+    world = World(lanes=2, steps=60, special=False)
+    path = record(tmp_path, world, **options)
+    honest(path, world, watch)
+    for _ in watch.flips([path.with_name(name)], 20):
+        reader = CsvReader(path)
         good, bad = check_true(reader, world, world.info)
-        assert good + bad == len(world.episodes), number
+        assert good + bad == len(world.episodes)
         assert bad <= 8 and good > bad
-        told += bool(reader.verify())
-    assert told == FLIPS
+        assert reader.verify()
 
 
-def test_a_flipped_bit_in_the_description_is_told_or_harmless(whole, tmp_path):
+@every_file
+def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path, watch):
+    scale = 16 if LONG else 1  # for files of more than 4 KB
+    world = World(lanes=2, steps=60 * scale, special=False)
+    path = record(tmp_path, world, **{key: scale * value for key, value in options.items()})
+    honest(path, world, watch)
+    good = 0
+    for _ in watch.cuts([path.with_name(name)], 2):
+        reader = CsvReader(path)
+        good, bad = check_true(reader, world, world.info)
+        assert bad == 0 or name == SUMS
+        assert reader.verify()
+    assert good > 0
+
+
+def test_a_damaged_description_is_told_or_harmless(whole, tmp_path, watch):
     folder, world = whole
-    content = (folder / "rollout.csv.json").read_bytes()
-    rng = np.random.default_rng(1)
-    for _ in range(FLIPS):
-        copies(folder, tmp_path / "copy")
-        flipped = bytearray(content)
-        flipped[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
-        (tmp_path / "copy" / "rollout.csv.json").write_bytes(flipped)
+    copies(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / ROWS
+    honest(path, world, watch)
+    victim = path.with_name("rollout.csv.json")
+    for _ in watch.flips([victim], 20):
         try:
-            reader = CsvReader(tmp_path / "copy" / "rollout.csv")
+            reader = CsvReader(path)
         except DataError as error:
             assert "rollout.csv.json" in str(error)
             continue
         assert check_true(reader, world, world.info) == (len(world.episodes), 0)
+        assert reader.finished
+    for _ in watch.cuts([victim], 2):
+        with pytest.raises(DataError, match="rollout.csv.json"):
+            CsvReader(path)
 
 
 def test_without_check_a_damaged_block_is_read_as_it_is(whole, tmp_path):
@@ -154,13 +193,13 @@ def test_a_file_cut_anywhere_gives_its_whole_lines(close, tmp_path):
     world = World(lanes=2, steps=400 if LONG else 60)
     file = record(tmp_path, world, close=close)
     content = file.read_bytes()
-    for size in range(0, len(content), 4096 if LONG else 1024 + 511):
+    known = known_rows(world)
+    for size in range(0, len(content), 4096 if LONG else 4096 + 511):
         file.write_bytes(content[:size])
         reader = CsvReader(file)
         lines = content[:size].count(b"\n") - 1  # the header has no line ends of its own
         assert reader.episodes["rows"].sum() == max(0, lines)
         assert "ends early" in " ".join(reader.verify())
-        known = known_rows(world)
         for index, row in enumerate(reader.episodes.to_dicts()):
             logged = known[row["env"], row["number"]]
             check_values(reader, index, logged, row["rows"])
@@ -432,8 +471,8 @@ def test_a_table_without_description_is_checked(text, told, tmp_path):
         CsvReader(file)
 
 
-def test_a_hundred_thousand_columns_can_be_read(tmp_path):
-    count = 100_000
+def test_tens_of_thousands_of_columns_can_be_read(tmp_path):
+    count = 30_000
     names = [f"c{i}" if i % 2 else f"c{i}[0]" for i in range(count)]
     file = tmp_path / "rollout.csv"
     file.write_text(
@@ -441,7 +480,7 @@ def test_a_hundred_thousand_columns_can_be_read(tmp_path):
     )
     reader = CsvReader(file)
     assert len(reader.info.channels) == count
-    assert reader.read(0, ["c99999"])["c99999"].ravel().tolist() == [1.5]
+    assert reader.read(0, ["c29999"])["c29999"].ravel().tolist() == [1.5]
 
 
 def test_a_file_of_checksums_that_lies_changes_no_value(tmp_path):

@@ -195,7 +195,7 @@ def test_a_recording_whose_last_write_failed_is_not_finished(tmp_path, monkeypat
     writer = make("csv", tmp_path, world.info)
     for step in steps_of("csv", writer, world):
         disk.room = 0
-        with pytest.raises(DataError, match="No space left on device. What was written before is"):
+        with pytest.raises(DataError, match="No space left on device. What was written before can"):
             step()
         break
     disk.room = None

@@ -95,7 +95,10 @@ class RecordedWriter(Hdf5Writer):
         self.target.write(content)
         self.written.append(self.target)
         disk = SimpleNamespace(
-            reserve=self.target.reserve, write=self.target.write_at, deleted=False
+            reserve=self.target.reserve,
+            write=self.target.write_at,
+            forget_old=lambda: None,
+            deleted=False,
         )
         return h5py.File(self.target, "r+", libver="earliest"), disk
 

@@ -636,8 +636,7 @@ def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp
     with pytest.raises(DataError) as caught:
         write(3)
     assert str(caught.value) == (
-        f"Writing '{path}' failed: No space left on device. The {rows} rows written before can be"
-        " read."
+        f"Cannot write to '{path}': No space left on device. What was written before can be read."
     )
     monkeypatch.undo()
     assert method != "reserve" or path.stat().st_size == size
@@ -713,7 +712,7 @@ def test_a_limit_on_the_size_of_files_is_met_without_harm(limit, tmp_path):
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     count, message = ran.stdout.split(" ", 1)
-    assert "a.h5' failed: File too large. The " in message or "Cannot record to" in message
+    assert "a.h5': File too large. What was" in message or "Cannot record to" in message
     assert len(message) < 250
     if int(count) > 0:
         with h5py.File(tmp_path / "a.h5") as file:

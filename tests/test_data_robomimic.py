@@ -142,7 +142,7 @@ def test_a_full_disk_costs_the_running_episode_only(method, tmp_path, monkeypatc
             return full() if name == "dones" else usual(self, name, *args, **kwargs)
 
         monkeypatch.setattr(h5py.Group, "create_dataset", create)
-    with pytest.raises(DataError, match=r"demos.hdf5' failed: No space left on device\. The epi"):
+    with pytest.raises(DataError, match=r"demos.hdf5': No space left on device\. What was"):
         writer.write_episode(as_episode(logs[0]))
     monkeypatch.undo()
     writer.close()

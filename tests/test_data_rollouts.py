@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_worlds import World, same
+from data_worlds import World, episodes_of, same
 from torch.utils.data import DataLoader
 
-from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats import episode_table, writer_class
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader, WriterOptions
@@ -28,11 +27,7 @@ def write(world: World, path: Path, **options) -> Path:
     names = {".csv": "csv", ".parquet": "parquet", ".h5": "hdf5"}
     name = "robomimic" if path.name == "demo.h5" else names.get(path.suffix, "npz")
     writer = writer_class(name)(world.info, WriterOptions(path=str(path), **options))
-    assembler = EpisodeAssembler(world.info)
-    for block in world.blocks():
-        for episode in assembler.add(block):
-            writer.write_episode(episode)
-    for episode in assembler.finish():
+    for episode in episodes_of(world):
         writer.write_episode(episode)
     writer.close()
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from worlds import Goal, GoalCfg, actions, cart_cfg, shaky, tip, user_noise
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
 from mjlab_rec.managers import (
     EventTermCfg,
+    NullCommandManager,
+    NullMetricsManager,
+    NullRecorderManager,
     ObservationGroupCfg,
     ObservationTermCfg,
     RecorderTerm,
@@ -599,6 +603,72 @@ def test_bad_settings_are_refused() -> None:
         ManagerBasedRlEnv(cart_cfg()).reset(seed=1, env_ids=torch.tensor([0]))
 
 
+@pytest.mark.parametrize("num_envs", [4.0, "4", None])
+def test_a_number_of_environments_that_is_none_is_refused(num_envs: Any) -> None:
+    with pytest.raises(TypeError, match=r"cfg.scene.num_envs must be an int, got"):
+        ManagerBasedRlEnv(cart_cfg(num_envs=num_envs))
+
+
+@pytest.mark.parametrize("num_envs", [10**9, 10**15])
+def test_more_environments_than_fit_into_memory_are_refused_first(num_envs: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        ValueError, match=rf"num_envs={num_envs} .* at least [\d,]+ GB .* this machine has"
+    ):
+        ManagerBasedRlEnv(cart_cfg(num_envs=num_envs))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # In kB.
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "rewards",
+            [RewardTermCfg(func=tip, weight=1.0)],
+            r"cfg.rewards must be a dict of RewardTermCfg by name, got .* \(list\)"
+            r"\. Write {'name': RewardTermCfg\(...\)}, or {}\.",
+        ),
+        ("recorders", [RecorderTerm], r"cfg.recorders must be a dict of RecorderTermCfg by name"),
+        ("metrics", None, r"cfg.metrics must be a dict of MetricsTermCfg by name, got None"),
+        (
+            "rewards",
+            {"high": tip},
+            r"cfg.rewards\['high'\] must be of type RewardTermCfg, got the function tip\."
+            r" Write RewardTermCfg\(func=tip, ...\)\.",
+        ),
+        (
+            "observations",
+            {"actor": tip},
+            r"cfg.observations\['actor'\] must be of type ObservationGroupCfg, got the function",
+        ),
+        (
+            "observations",
+            {"actor": ObservationGroupCfg({"tip": tip})},  # type: ignore[dict-item]
+            r"cfg.observations\['actor'\].terms\['tip'\] must be of type ObservationTermCfg",
+        ),
+        (
+            "terminations",
+            {"end": TerminationTermCfg},
+            r"got the class TerminationTermCfg. Did you mean TerminationTermCfg\(...\)\?",
+        ),
+        ("commands", {"goal": Goal}, r"must be of type CommandTermCfg, got the class Goal\.$"),
+        ("scene", "flat", r"cfg.scene must be of type SceneCfg, got 'flat' \(str\)"),
+    ],
+)
+def test_what_is_in_the_wrong_place_of_a_cfg_is_named(field: str, value: Any, message: str) -> None:
+    cfg = cart_cfg()
+    setattr(cfg, field, value)
+    with pytest.raises(TypeError, match=message):
+        ManagerBasedRlEnv(cfg)
+
+
+def test_a_function_that_makes_the_cfg_is_no_cfg() -> None:
+    with pytest.raises(
+        TypeError, match=r"cfg must be .* function cart_cfg. Did you mean cart_cfg\("
+    ):
+        ManagerBasedRlEnv(cart_cfg)  # type: ignore[arg-type]
+
+
 def one(env: ManagerBasedRlEnv) -> torch.Tensor:
     return torch.ones(env.num_envs)
 
@@ -671,6 +741,10 @@ def test_an_environment_without_terms_runs() -> None:
     assert obs == {}
     _, reward, terminated, truncated, _ = env.step(actions(1)[0])
     assert not reward.any() and not terminated.any() and not truncated.any()
+    assert isinstance(env.command_manager, NullCommandManager)
+    assert isinstance(env.metrics_manager, NullMetricsManager)
+    assert isinstance(env.recorder_manager, NullRecorderManager)
+    assert "Metrics terms" not in env.summary() and "Action terms" in env.summary()
 
 
 def test_terms_set_to_none_are_left_out() -> None:

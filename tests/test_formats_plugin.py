@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_worlds import World, same
+from data_worlds import World, episodes_of, same
 from worlds import actions, cart_cfg
 
-from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.formats import Format, format_named, formats, register_format, writer_class
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.registry import _known, recognise
@@ -72,11 +71,7 @@ def raw(site: Path) -> Path:
 
 def write(name: str, world: World, path: Path, close: bool = True, **options) -> Writer:
     writer = writer_class(name)(world.info, WriterOptions(path=str(path), **options))
-    assembler = EpisodeAssembler(world.info)
-    for block in world.blocks():
-        for episode in assembler.add(block):
-            writer.write_episode(episode)
-    for episode in assembler.finish():
+    for episode in episodes_of(world):
         writer.write_episode(episode)
     if close:
         writer.gaps = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -97,14 +98,32 @@ def test_a_task_registered_later_is_found():
     env.close()
 
 
-def test_other_ids_do_not_load_tasks():
+def test_the_id_may_name_a_module_to_import_first(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from mjlab_rec.registry import register_task\nregister_task('mine', env_cfg='x:y')\n"
+    (tmp_path / "my_tasks_to_import.py").write_text(source)
+    with pytest.raises(ValueError, match="'x:y'"):
+        gymnasium.make_vec("my_tasks_to_import:mjlab_rec/mine-v0")
+
+
+@pytest.mark.parametrize("make", [gymnasium.make, partial(gymnasium.make_vec, num_envs=2)])
+def test_one_environment_alone_is_refused_with_the_cure(make):
+    options = {} if make is gymnasium.make else {"vectorization_mode": "sync"}
+    with pytest.raises(gymnasium.error.Error, match=rf"Use gymnasium.make_vec\('{ID}'"):
+        make(ID, **options)
+
+
+def test_importing_tasks_is_light_and_leaves_gymnasiums_functions_and_imports_alone():
     code = (
-        "import mjlab_rec, gymnasium, sys\n"
-        "gymnasium.make_vec('CartPole-v1')\n"
-        "print('tasks' in sys.modules, 'torch' in sys.modules)"
+        "import sys, gymnasium\n"
+        "from gymnasium.envs import registration\n"
+        "before = list(sys.meta_path), dict(vars(registration)), dict(vars(gymnasium))\n"
+        "import mjlab_rec\n"
+        "after = list(sys.meta_path), dict(vars(registration)), dict(vars(gymnasium))\n"
+        "print(before == after, 'tasks.cartpole.env_cfg' in sys.modules, 'torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "False False\n"
+    assert ran.stdout == "True False False\n"
 
 
 def test_final_info_has_the_format_of_gymnasiums_own_vector_env():
@@ -192,6 +211,7 @@ def test_spaces_contain_what_comes_out():
     env = numpy_env()
     obs, _ = env.reset(seed=0)
     assert env.observation_space.contains(obs)
+    assert (env.single_action_space.low, env.single_action_space.high) == (-1.0, 1.0)
     env.action_space.seed(0)
     for _ in range(5):
         action = env.action_space.sample()

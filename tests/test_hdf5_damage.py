@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damaged_files import LONG, Watch, files_of
 from data_worlds import same
 from test_data_crash import make_blocks
 from test_data_hdf5 import World, as_episode, make_info
@@ -18,8 +19,6 @@ from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader, Hdf5Writer
 from mjlab_rec.data.schema import DataError
 
-LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # for all that can be tried, not some of it
-FLIPS = 1000 if LONG else 50
 KINDS = pytest.mark.parametrize("kind", ["blocks", "gzip", "lzf", "episodes", "parts"])
 
 
@@ -92,78 +91,72 @@ def check(found: Known, truth: Known, told: list[str]) -> None:
     assert found.attachments.items() <= truth.attachments.items()
 
 
+def honest(path: Path, watch: Watch) -> Known:
+    """All of a recording that is not damaged, and the memory that reading it takes."""
+    for around in (contextlib.nullcontext, watch.whole):  # The first time more is imported.
+        with around():
+            reader = Hdf5Reader(path)
+            known = read(reader)
+            assert reader.verify() == [] and reader.finished
+            reader.close()
+    return known
+
+
 @KINDS
-def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path):
-    whole, hurt = tmp_path / "whole.h5", tmp_path / "hurt.h5"
-    files = record(whole, kind)
-    reader = Hdf5Reader(whole)
-    truth = read(reader)
-    assert reader.verify() == [] and reader.finished
-    reader.close()
-    copies = [hurt.with_name(file.name.replace("whole", "hurt")) for file in files]
-    for file, copy in zip(files, copies, strict=True):
-        shutil.copy(file, copy)
-    rng = np.random.default_rng(FLIPS)
+def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path, watch):
+    path = tmp_path / "hurt.h5"
+    record(path, kind)
+    truth = honest(path, watch)
     lost = refused = noticed = 0
-    used = {copy: np.flatnonzero(np.fromfile(copy, np.uint8)) for copy in copies}
-    for number in range(FLIPS):
-        copy = copies[int(rng.integers(len(copies)))]
-        at, bit = int(rng.integers(copy.stat().st_size)), 1 << int(rng.integers(8))
-        if number % 4:  # Most of a short file is room for more.
-            at = int(rng.choice(used[copy]))
-        with open(copy, "r+b") as file:
-            file.seek(at)
-            (byte,) = file.read(1)
-            file.seek(at)
-            file.write(bytes([byte ^ bit]))
-        reader = Hdf5Reader(hurt)
+    for _ in watch.flips(files_of(path), 40):
+        reader = Hdf5Reader(path)
         found, told = read(reader), reader.verify()
         reader.close()
-        with open(copy, "r+b") as file:
-            file.seek(at)
-            file.write(bytes([byte]))
         check(found, truth, told)
         assert all("hurt" in sentence for sentence in told)
         noticed += bool(told)
         lost += len(truth.rows) - len(found.rows)
         refused += len(found.rows) - len(found.arrays)
-    assert noticed > FLIPS // 5
-    assert lost + refused < 0.2 * FLIPS * len(truth.rows)  # The rest can be read.
+    assert noticed > watch.tries // 5
+    assert lost + refused < 0.2 * watch.tries * len(truth.rows)  # The rest can be read.
 
 
 @KINDS
-def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, caplog):
+def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, watch, caplog):
     path = tmp_path / "a.h5"
-    (*_, last) = record(path, kind, count=20)
-    reader = Hdf5Reader(path)
-    truth, rows = read(reader), reader.episodes["rows"].sum()
-    reader.close()
-    content, counts = last.read_bytes(), []
-    step = 4096 if LONG else max(4096, len(content) // 20 // 4096 * 4096)
-    for size in (*range(0, len(content), step), len(content)):
-        last.write_bytes(content[:size])
-        caplog.clear()
+    files = record(path, kind, count=200 if LONG else 20)
+    truth = honest(path, watch)
+    for victim in sorted({files[0], files[-1]}) if LONG else files[-1:]:
+        counts = []
+        for _ in watch.cuts([victim], 8):
+            caplog.clear()
+            counts.append(_rows_of_a_cut_file(path, victim, truth, caplog))
+        assert counts == sorted(counts) and len(set(counts)) > 1
+
+
+def _rows_of_a_cut_file(path: Path, victim: Path, truth: Known, caplog: Any) -> int:
+    """How many rows are there; all that can be read is true."""
+    try:
+        reader = Hdf5Reader(path)
+    except DataError as error:
+        assert str(victim) in str(error) or path.name in str(error)
+        return 0
+    told = reader.verify()
+    assert told == [] or caplog.text
+    rows = reader.episodes["rows"].sum()
+    assert told or rows == sum(row["rows"] for row in truth.rows.values())
+    names = ["step", "obs/actor", "next_obs/actor"]
+    for index, row in enumerate(reader.episodes.iter_rows(named=True)):
+        key = row["env"], row["number"]
         try:
-            reader = Hdf5Reader(path)
-        except DataError as error:
-            assert str(last) in str(error) or "a.h5" in str(error)
+            arrays = reader.read(index, names)
+        except DataError as error:  # A block that brought no end may be there, but none before.
+            assert "was cut off" in str(error) or "is missing" in str(error)
             continue
-        told = reader.verify()
-        counts.append(reader.episodes["rows"].sum())
-        assert told == [] or caplog.text
-        assert told or counts[-1] == rows
-        names = ["step", "obs/actor", "next_obs/actor"]
-        for index, row in enumerate(reader.episodes.iter_rows(named=True)):
-            key = row["env"], row["number"]
-            try:
-                arrays = reader.read(index, names)
-            except DataError as error:  # A block that brought no end may be there, but none before.
-                assert "was cut off" in str(error)
-                continue
-            for name in names:
-                assert same(arrays[name], truth.arrays[key][name][: row["rows"]])
-        reader.close()
-    assert counts == sorted(counts) and len(set(counts)) > 1 and counts[-1] == rows
+        for name in names:
+            assert same(arrays[name], truth.arrays[key][name][: row["rows"]])
+    reader.close()
+    return rows
 
 
 def test_a_file_that_gets_shorter_while_it_is_open_is_refused(tmp_path):

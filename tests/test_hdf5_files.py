@@ -154,7 +154,7 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_p
     with pytest.raises(DataError, match="a.h5' was replaced since it was opened. Open it again"):
         reader.read(0, ["action"])
     path.unlink()
-    with pytest.raises(DataError, match="Cannot open '.*a.h5': No such file"):
+    with pytest.raises(DataError, match="Cannot read '.*a.h5': No such file"):
         reader.read(0, ["action"])
     reader.close()
     with pytest.raises(DataError, match="was closed. Open the recording again"):
@@ -246,7 +246,7 @@ def test_a_run_is_finished_when_its_writer_was_closed(tmp_path):
 def forged(path: Path, change) -> None:
     """Change what a file says about itself, with checksums as they should be."""
     content = bytearray(path.read_bytes())
-    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content))
+    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content), Path("a"))
     data = json.loads(head.dump())
     text = change(data)
     text = json.dumps(data).encode() if text is None else text
@@ -331,7 +331,7 @@ def test_a_row_of_the_index_that_cannot_be_costs_its_block_only(field, value, tm
     path = tmp_path / "a.h5"
     record(path)
     content = bytearray(path.read_bytes())
-    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content))
+    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content), Path("a"))
     assert head.plan is not None
     dtype = index_dtype(head.plan.layout)
     at = head.index + 2 * dtype.itemsize
@@ -374,7 +374,7 @@ def test_a_compressed_chunk_is_not_unpacked_beyond_what_it_should_hold(packed):
 def test_what_is_no_file_is_refused_at_once(name, tmp_path):
     path = tmp_path / "a.h5"
     os.mkfifo(path) if name == "pipe" else path.mkdir()
-    with pytest.raises(DataError, match="a.h5' is not a file"):
+    with pytest.raises(DataError, match="a.h5' is not a file with contents"):
         Hdf5Reader(path)
 
 

@@ -437,10 +437,13 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
         ({"a": "rewrd"}, "Unknown channel 'rewrd'. Did you mean 'reward'?"),
         ({"a": {"b": ["obs/actr"]}}, "Did you mean 'obs/actor'?"),
         ({"a": LinesCfg(channels=("action",), labels=("x", "y"))}, "labels has 2 entries, but"),
-        ({"a": LinesCfg(channels=("reward",), env=4)}, "no such environment to draw: 4"),
+        (
+            {"a": LinesCfg(channels=("reward",), env=4)},
+            "env is 4: it must list different environments from 0 to 3",
+        ),
         (
             {"a": LinesCfg(channels=("reward",), reduce="mean", envs=(1, 1))},
-            "no such environment to draw: (1, 1). They are numbered from 0 to 3",
+            "envs is (1, 1): it must list different environments from 0 to 3",
         ),
         ({"a": ImageCfg(channel="action")}, "'action' is no image: it has the shape (1,)"),
         ({"a": ImageCfg(channel="reward_terms")}, "stands for reward_terms/height, reward_terms/e"),
@@ -482,10 +485,10 @@ def test_a_bad_plot_is_refused_at_construction(plots, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"backend": "pge"}, "backend is 'pge'. Did you mean 'page'?"),
-        ({"x": "second"}, "Did you mean 'seconds'?"),
+        ({"backend": "pge"}, "backend is 'pge'. Possible: 'auto', 'page', 'window', 'file'."),
+        ({"x": "second"}, "Possible: 'seconds', 'steps'."),
         ({"if_exists": "append"}, "if_exists is 'append'"),
-        ({"every": 0}, "must be positive"),
+        ({"every": 0}, "must be a whole number from 1 up"),
         ({"every": 2, "hz": 5.0}, "hz and every exclude each other"),
         ({"path": "a.gif"}, "It must end in .png or .mp4"),
         ({"plots": {"a": LinesCfg(channels=("reward",), reduce=MEN)}}, "Did you mean 'mean'?"),
@@ -538,7 +541,7 @@ def test_plots_are_plain_data():
 def test_the_preset_shows_what_is_shown_by_default():
     cfg = load_preset(PRESETS / "live_plot.toml")
     assert isinstance(cfg, LivePlotRecorderCfg)
-    assert cfg.check() == flat_plots(DEFAULT_PLOTS)
+    assert cfg.flat_plots() == flat_plots(DEFAULT_PLOTS)
 
 
 class Broken(Kept):

@@ -23,7 +23,9 @@ from mjlab_rec.managers import (
     EventTermCfg,
     MetricsManager,
     MetricsTermCfg,
-    NullManager,
+    NullCommandManager,
+    NullCurriculumManager,
+    NullMetricsManager,
     RecorderManager,
     RecorderTerm,
     RecorderTermCfg,
@@ -153,12 +155,30 @@ def test_every_manager_prints_a_table_of_its_terms(env: FakeEnv) -> None:
     assert "alive" in text and "0.5" in text and "Weight" in text
 
 
-def test_null_manager_does_nothing_and_raises_on_lookup() -> None:
-    null = NullManager()
-    assert null.reset() == {} and null.active_terms == [] and "x" not in null
-    assert null.compute(dt=1.0) is None and null.record_pre_reset(torch.tensor([0])) is None
-    with pytest.raises(KeyError, match="No term 'x'"):
-        null.get_term("x")
+def test_null_managers_are_managers_without_terms() -> None:
+    ids = torch.tensor([0])
+    for null in (NullCommandManager(), NullCurriculumManager(), NullMetricsManager()):
+        assert isinstance(null, type(null).__mro__[1]) and null.active_terms == []
+        assert null.reset(ids) == {} and null.get_active_iterable_terms(0) == []
+        with pytest.raises(KeyError, match="term 'x'. There are none to choose from"):
+            null.get_term_cfg("x")
+
+
+def test_null_managers_take_every_call_of_a_step() -> None:
+    ids = torch.tensor([0])
+    commands, curriculum, metrics = (
+        NullCommandManager(),
+        NullCurriculumManager(),
+        NullMetricsManager(),
+    )
+    assert commands.advance(0.1, frozen=torch.tensor([False])) == []
+    commands.update([], ids)
+    commands.begin(ids)
+    commands.compute(0.1)
+    curriculum.compute(env_ids=ids)
+    metrics.compute_substep()
+    metrics.compute()
+    assert not metrics.has_substep_terms
 
 
 # Rewards.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import mujoco
@@ -13,10 +14,13 @@ from mjlab_rec.actuator import (
     BuiltinMotorActuatorCfg,
     BuiltinPositionActuatorCfg,
     BuiltinVelocityActuatorCfg,
+    IdealPdActuatorCfg,
     TransmissionType,
+    XmlActuatorCfg,
 )
 from mjlab_rec.entity import EntityArticulationInfoCfg, EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
+from mjlab_rec.sim import MujocoCfg, SimulationCfg
 
 JOINTS = ("shoulder", "elbow")
 
@@ -167,6 +171,96 @@ def test_raw_action_is_kept_until_reset():
     assert mdp.last_action(env, "a").tolist() == [[1.0, 2.0], [3.0, 4.0]]
     env.reset(env_ids=torch.tensor([1]))
     assert term.raw_action.tolist() == [[1.0, 2.0], [0.0, 0.0]]
+
+
+def bounds(action: Any, *actuators: Any, **kwargs: Any) -> list[list[float]]:
+    """Low and high of the action space of the arm with other actuators, or its own."""
+    if actuators:
+        arm = arm_cfg(articulation=EntityArticulationInfoCfg(actuators=actuators))
+        env = make_env(2, entities={"arm": arm}, actions={"a": action}, **kwargs)
+    else:
+        env = arm_env(action, **kwargs)
+    return [env.single_action_space.low.tolist(), env.single_action_space.high.tolist()]
+
+
+INF = float("inf")
+
+
+def test_bounds_of_an_effort_are_those_of_the_motor_as_the_action_is_scaled():
+    effort = partial(mdp.JointEffortActionCfg, entity_name="arm", actuator_names=("wrist",))
+    assert bounds(effort()) == [[-3.0], [3.0]]
+    assert bounds(effort(scale=2.0, offset=1.0)) == [[-2.0], [1.0]]
+    assert bounds(effort(scale=-2.0, offset=1.0)) == [[-1.0], [2.0]]
+    assert bounds(effort(scale=2.0, clip={".*": (-1.0, 9.0)})) == [[-0.5], [1.5]]
+    assert bounds(effort(scale=0.0, offset=5.0)) == [[-INF], [INF]]
+    assert bounds(effort(clip={".*": (4.0, 5.0)})) == [[-INF], [INF]], "no action moves it"
+    sim = SimulationCfg(engine="mjbatch", mujoco=MujocoCfg(disableflags=("clampctrl",)))
+    assert bounds(effort(), sim=sim) == [[-INF], [INF]]
+
+
+def test_targets_of_servos_are_bounded_by_the_clip_or_the_xml():
+    assert bounds(position()) == [[-INF, -INF], [INF, INF]]
+    clip = position(scale=0.5, clip={"elbow": (-1.4, 0.6)})
+    low, high = bounds(clip)
+    assert (low[0], high[0]) == (-INF, INF)
+    assert (low[1], high[1]) == pytest.approx((-2.0, 2.0)), "measured from -0.4, at half scale"
+    servo = '<actuator><position joint="shoulder" kp="9" ctrlrange="-1.7 2.3"/></actuator></mujoco>'
+    arm = arm_cfg(
+        spec_fn=spec(ARM.replace("</mujoco>", servo)),
+        articulation=EntityArticulationInfoCfg(
+            actuators=(XmlActuatorCfg(target_names_expr=(".*",)),)
+        ),
+    )
+    action = mdp.JointPositionActionCfg(entity_name="arm", actuator_names=("shoulder",), scale=2.0)
+    env = make_env(2, entities={"arm": arm}, actions={"a": action})
+    space = env.single_action_space
+    assert (space.low.item(), space.high.item()) == pytest.approx((-1.0, 1.0))
+    within = ctrl_after(env, [[-1.0], [1.0]])
+    torch.testing.assert_close(within, torch.tensor([[-1.7], [2.3]]))
+
+
+def test_an_action_beyond_its_bounds_does_what_the_bound_does():
+    cfg = mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",), scale=2.0)
+    env = arm_env(cfg)
+    assert env.single_action_space.high.tolist() == [1.5]
+    env.step(torch.tensor([[1.5], [7.0]]))
+    assert torch.equal(env.sim.data.qpos[0], env.sim.data.qpos[1])
+    env.step(torch.tensor([[1.4], [1.5]]))
+    assert not torch.equal(env.sim.data.qpos[0], env.sim.data.qpos[1])
+
+
+def test_relative_targets_are_bounded_by_the_clip_alone():
+    relative = partial(mdp.RelativeJointPositionActionCfg, entity_name="arm", actuator_names=JOINTS)
+    assert bounds(relative()) == [[-INF] * 2, [INF] * 2]
+    assert bounds(relative(scale=0.5, clip={".*": (-1.0, 1.0)})) == [[-2.0] * 2, [2.0] * 2]
+
+
+def test_a_law_outside_of_mujoco_leaves_the_effort_unbounded():
+    law = IdealPdActuatorCfg(
+        target_names_expr=("wrist",), stiffness=1.0, damping=1.0, effort_limit=3.0
+    )
+    effort = mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",))
+    assert bounds(effort, law) == [[-INF], [INF]]
+
+
+class Doubled(mdp.JointEffortAction):
+    def apply_actions(self) -> None:
+        target = 2.0 * self.processed_actions
+        self._entity.set_joint_effort_target(target, joint_ids=self.target_ids)
+
+
+class Squashed(mdp.JointEffortAction):
+    def process_actions(self, actions: torch.Tensor) -> None:
+        super().process_actions(actions.tanh())
+
+
+@pytest.mark.parametrize("term", [Doubled, Squashed])
+def test_terms_that_do_something_else_claim_no_bounds(term: Any):
+    class Cfg(mdp.JointEffortActionCfg):
+        def build(self, env: ManagerBasedRlEnv) -> mdp.JointEffortAction:
+            return term(self, env)
+
+    assert bounds(Cfg(entity_name="arm", actuator_names=("wrist",))) == [[-INF], [INF]]
 
 
 def test_two_offsets_are_refused():

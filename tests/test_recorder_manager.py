@@ -18,7 +18,12 @@ from worlds import actions, cart_cfg
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
-from mjlab_rec.managers import NullManager, RecorderManager, RecorderTerm, RecorderTermCfg
+from mjlab_rec.managers import (
+    NullRecorderManager,
+    RecorderManager,
+    RecorderTerm,
+    RecorderTermCfg,
+)
 
 HOOKS = ["pre_step", "substep", "pre_reset", "post_reset", "post_step"]
 
@@ -96,12 +101,14 @@ def test_a_recorder_without_overrides_is_never_called(env):
 
 
 def test_the_null_manager_takes_every_call_and_names_no_recorder(env):
-    manager = NullManager()
+    manager = NullRecorderManager()
+    assert isinstance(manager, RecorderManager) and "x" not in manager
+    assert not manager.has_substep_terms and not manager.needs_final_obs
     call_all(manager, env)
     manager.record_exception(ValueError())
     manager.close()
     for control in (manager.start, manager.pause, manager.stop):
-        with pytest.raises(KeyError, match="No term 'x'"):
+        with pytest.raises(KeyError, match="Unknown recorder term 'x'"):
             control("x")
 
 

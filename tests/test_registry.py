@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 
+import gymnasium
 import pytest
 
 from mjlab_rec import registry
@@ -62,6 +64,24 @@ def test_declared_packages_are_found_on_first_use(package):
     package("mine_b", REGISTER.format(id="a-task"))
     assert "mine_a" not in sys.modules
     assert registry.list_tasks() == ["a-task", "b-task"]
+
+
+def test_a_package_that_imports_us_first_is_not_imported_half_made(package, caplog):
+    package("mine_c", "from mjlab_rec import registry\nregistry.discover()\nvalue = 1\n")
+    package("mine_c.tasks", "from mine_c import value\n" + REGISTER.format(id="late"))
+    importlib.import_module("mine_c")
+    assert "mine_c.tasks" not in sys.modules
+    assert registry.list_tasks() == ["late"] and not caplog.records
+
+
+def test_gymnasium_is_told_of_each_task(monkeypatch, caplog):
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    registry.register_task("told", env_cfg="x:y")
+    assert gymnasium.spec("mjlab_rec/told-v0").kwargs == {"task_id": "told"}
+    registry.register_task("with spaces", env_cfg="x:y")
+    assert "Gymnasium does not take the task id 'with spaces'" in caplog.text
+    assert registry.list_tasks() == ["told", "with spaces"]
 
 
 def test_broken_package_is_reported_with_traceback_and_others_load(package, caplog):

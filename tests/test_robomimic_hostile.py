@@ -172,7 +172,7 @@ def test_a_deep_tree_ends(foreign):
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "demos.h5")
-    refused(tmp_path / "demos.h5", "is not a plain file")
+    refused(tmp_path / "demos.h5", "is not a file with contents")
 
 
 # -- datasets --------------------------------------------------------------------------------------

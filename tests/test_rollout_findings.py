@@ -224,6 +224,10 @@ FINDINGS = {
         *(Take(count=2, fail="action"), RESET, START),
         *(Take(count=2, ends=(1,)), Take(count=2)),
     ),
+    "a trigger that fires at a step that follows a failed one": (
+        *(ONE, Rec(trigger=("at_steps", (0, 2)))),
+        *(STEP, FAILS, STEP, STEP),
+    ),
     "parts of an appended recording": (
         *(ONE, Rec(format="hdf5", block_steps=2, append=True, parts=True)),
         *([Take(count=4), END] * 4),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mjlab_rec.managers.manager_base import NullManager
+from mjlab_rec.managers import NullRecorderManager
 from mjlab_rec.recorders.progress import progress, size
 from mjlab_rec.viewer.terminal import TerminalProgress
 
@@ -40,7 +40,7 @@ def drawn(manager: Any, steps: int = 3, terminal: bool = True, width: int = 200)
 
 
 def test_speed_is_that_of_all_environments():
-    text = drawn(NullManager())
+    text = drawn(NullRecorderManager())
     assert "3/10" in text and "80 env-steps/s" in text
 
 
@@ -75,7 +75,7 @@ def test_where_there_is_no_terminal_a_line_is_added_every_five_seconds():
         "steps 25/10 80 env-steps/s | csv 12,000 steps 3.1 MB",
         "steps 50/10 80 env-steps/s | csv 12,000 steps 3.1 MB",
     ]
-    assert drawn(NullManager(), steps=20, terminal=False) == ""
+    assert drawn(NullRecorderManager(), steps=20, terminal=False) == ""
 
 
 def test_it_is_redrawn_at_most_ten_times_a_second():

@@ -173,6 +173,33 @@ def test_items_come_at_most_so_often_by_an_injected_clock():
     assert done == ["a", "b", "c", "end"] and len(pauses) == 1
 
 
+def test_work_steps_back_unless_it_is_waited_for_or_more_is_there(gate):
+    now, pauses = [0.0], []
+
+    def pause(event, seconds):
+        pauses.append((round(seconds, 6), event.is_set()))
+        return event.is_set()
+
+    def work(item):
+        now[0] += 1.0
+        if item == "alone":
+            worker.pause_until(now[0] + 0.5)
+            worker.pause_until(now[0] - 0.5)  # Work is late as it is.
+        elif item == "first":
+            gate.wait(WAIT_S)
+            worker.pause_until(now[0] + 0.5)
+
+    worker = Worker("w", work, clock=lambda: now[0], pause=pause)
+    worker.submit("alone")
+    worker.wait(WAIT_S)
+    assert [seconds for seconds, _ in pauses] == [0.5]
+    worker.submit("first")
+    worker.submit("second")
+    gate.set()
+    worker.finish()
+    assert len(pauses) == 1
+
+
 def test_a_forked_child_gets_an_error_and_does_not_wait(monkeypatch):
     worker = Worker("Recorder", lambda item: None)
     own = os.getpid()

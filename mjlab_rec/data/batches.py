@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
-from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.schema import DataError, bytes_of
 
 
 class Batches:
@@ -51,9 +51,8 @@ class Batches:
         self._epoch = 0
         self._chosen, counts, self._starts = _items(rollouts, length, stride, episodes)
         self._bounds = np.append(0, np.cumsum(counts))  # of each chosen episode's items
-        specs = rollouts.channels
-        sizes = [specs[name].nbytes if name in specs else 4 for name in self.channels]
-        self._row_bytes = sum(sizes)
+        kinds = rollouts.info.kinds
+        self._row_bytes = bytes_of(kinds[name] for name in self.channels)
         rows = rollouts.episodes["rows"].to_numpy()
         self._rows = rows[self._chosen].astype(np.int64)
         self._loaded: tuple[dict[str, torch.Tensor], torch.Tensor] | None = None

@@ -1,8 +1,10 @@
-"""Whole episodes, put together from blocks in which many of them lie side by side."""
+"""Whole episodes, put together from blocks that hold rows of many of them."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,47 @@ class _Kept:
         return counting if len(counting) else None
 
 
+class Running:
+    """The episodes that run in each lane, as far as the blocks so far tell."""
+
+    def __init__(self, lanes: int) -> None:
+        self.number = np.zeros(lanes, np.int64)
+        self.length = np.zeros(lanes, np.int64)  # steps up to the last row
+        self.total = np.zeros(lanes)
+        self.recorded = np.zeros(lanes)
+
+    def lost(self, block: Block) -> np.ndarray:
+        """Lanes whose episode ended in blocks that were dropped before this one."""
+        ends = block.ends
+        told = np.full(block.lanes, not block.rows)
+        told[ends.lane[ends.episode == self.number[ends.lane]]] = True
+        return np.flatnonzero((block.first_episode > self.number) & ~told)
+
+    def after(self, block: Block, number: np.ndarray, step: np.ndarray) -> Running:
+        """The episodes that run after a block, whose rows have these numbers and steps."""
+        after = copy.copy(self)
+        after.number = self.number.copy()
+        if block.rows:
+            after.number[:], after.length = number[-1], step[-1].astype(np.int64) + 1
+        np.maximum.at(after.number, block.ends.lane, block.ends.episode.astype(np.int64) + 1)
+        # Without rows the totals may be those of an episode whose rows were lost.
+        mine = bool(block.rows) | (block.first_episode == after.number)
+        after.total = np.where(mine, block.total, self.total)
+        after.recorded = np.where(mine, block.recorded, self.recorded)
+        return after
+
+    def facts(self, lane: int) -> dict[str, Any]:
+        """What is known of a lane's episode if it is cut at its last row."""
+        return {
+            "length": int(self.length[lane]),
+            "total": float(self.total[lane]),
+            "recorded": float(self.recorded[lane]),
+            "terminated": False,
+            "truncated": False,
+            "success": None,
+        }
+
+
 class EpisodeAssembler:
     """Collects blocks and gives back the episodes in them as they end.
 
@@ -51,51 +94,28 @@ class EpisodeAssembler:
         self._blocks: list[_Kept] = []
         self._count = 0
         self._since = np.zeros(lanes, np.int64)  # block in which the running episode began
-        self._running = np.zeros(lanes, np.int64)  # its number
-        self._length = np.zeros(lanes, np.int64)  # its steps up to the last row
-        self._total = np.zeros(lanes)
-        self._recorded = np.zeros(lanes)
+        self._running = Running(lanes)
         self._models: dict[int, list[tuple[int, dict[str, np.ndarray]]]] = {}
 
     def add(self, block: Block) -> list[Episode]:
         """Take in a block; returns the episodes that ended, in the order in which they did."""
         self.gaps += block.gap
         self._add_models(block)
-        episodes = self._lost(block) if block.rows else []
+        episodes = [self._unfinished(int(lane)) for lane in self._running.lost(block)]
         number, step = block.numbering()
         self._keep(block, number, step)
         ends = block.ends
         for i in range(len(ends)):
-            success = int(ends.success[i])
-            episode = self._episode(
-                int(ends.lane[i]),
-                int(ends.episode[i]),
-                length=int(ends.length[i]),
-                total=float(ends.total[i]),
-                recorded=float(ends.recorded[i]),
-                terminated=bool(ends.terminated[i]),
-                truncated=bool(ends.truncated[i]),
-                success=None if success < 0 else success == 1,
-            )
-            if episode is not None:
-                episodes.append(episode)
+            lane, which = int(ends.lane[i]), int(ends.episode[i])
+            episodes.append(self._episode(lane, which, ends.facts(i)))
         self._go_on(block, number, step)
-        return episodes
+        return [episode for episode in episodes if episode is not None]
 
     def finish(self) -> list[Episode]:
-        """The episodes that still run, as cut here. What comes later is none of their business."""
+        """The episodes that still run, as cut here; nothing is added later."""
         running = [self._unfinished(lane) for lane in range(len(self.info.envs))]
         self._blocks.clear()
         return [episode for episode in running if episode is not None]
-
-    def _lost(self, block: Block) -> list[Episode]:
-        """Running episodes that ended in blocks that were dropped, as cut at their last row."""
-        told = np.zeros(block.lanes, bool)
-        ends = block.ends
-        told[ends.lane[ends.episode == self._running[ends.lane]]] = True
-        lost = np.flatnonzero((block.first_episode > self._running) & ~told)
-        episodes = [self._unfinished(int(lane)) for lane in lost]
-        return [episode for episode in episodes if episode is not None]
 
     def _keep(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
         """Copy those lanes of a block of which some row counts."""
@@ -129,47 +149,19 @@ class EpisodeAssembler:
 
     def _go_on(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
         """Note which episodes run on, and drop the blocks that none of them needs."""
-        if block.rows:
-            self._since[number[-1] != self._running] = self._count
-            self._running[:] = number[-1]
-            self._length[:] = step[-1] + 1
-        ends = block.ends
-        after_rows = ends.episode >= self._running[ends.lane]
-        np.maximum.at(self._running, ends.lane, ends.episode + 1)
-        # Without rows the totals may be those of an episode whose rows were lost.
-        mine = True if block.rows else block.first_episode == self._running
-        np.copyto(self._total, block.total, where=mine)
-        np.copyto(self._recorded, block.recorded, where=mine)
-        self._since[ends.lane[after_rows]] = self._count + 1
+        ends, last = block.ends, number[-1] if block.rows else self._running.number
+        self._since[last != self._running.number] = self._count
+        self._since[ends.lane[ends.episode >= last[ends.lane]]] = self._count + 1
+        self._running = self._running.after(block, number, step)
         self._count += 1
         oldest = int(self._since.min())
         self._blocks = [kept for kept in self._blocks if kept.number >= oldest]
 
     def _unfinished(self, lane: int) -> Episode | None:
         """The running episode of a lane, as far as it came."""
-        return self._episode(
-            lane,
-            int(self._running[lane]),
-            length=int(self._length[lane]),
-            total=float(self._total[lane]),
-            recorded=float(self._recorded[lane]),
-            terminated=False,
-            truncated=False,
-            success=None,
-        )
+        return self._episode(lane, int(self._running.number[lane]), self._running.facts(lane))
 
-    def _episode(
-        self,
-        lane: int,
-        number: int,
-        *,
-        length: int,
-        total: float,
-        recorded: float,
-        terminated: bool,
-        truncated: bool,
-        success: bool | None,
-    ) -> Episode | None:
+    def _episode(self, lane: int, number: int, facts: dict[str, Any]) -> Episode | None:
         """An episode from the kept blocks; None if none of its rows count."""
         model = self._model(lane, number)
         pieces = []  # (block, lane in it, rows)
@@ -187,20 +179,14 @@ class EpisodeAssembler:
             for spec in self.info.channels
         }
         step = arrays["step"] = np.concatenate([k.step[at, r] for k, at, r in pieces])
-        start = int(kept.at[rows][0])
         return Episode(
             env=self.info.envs[lane],
             number=number,
-            start=start,
-            length=length,
-            total=total,
-            recorded=recorded,
-            terminated=terminated,
-            truncated=truncated,
-            success=success,
-            partial=bool(is_partial(step[0], length, len(step), self.info.every)),
+            start=int(kept.at[rows][0]),
+            partial=bool(is_partial(step[0], facts["length"], len(step), self.info.every)),
             arrays=arrays,
             model=model,
+            **facts,
         )
 
     def _add_models(self, block: Block) -> None:

@@ -46,7 +46,7 @@ def local_path(path: str | Path) -> Path:
     text = os.fspath(path)
     if "\0" in text:
         raise DataError(
-            f"The path {text!r} has a NUL character in it, which no file name may have."
+            f"The path {text!r} has a NUL character in it, which no file name can have."
         )
     try:
         return Path(text).expanduser()
@@ -67,7 +67,7 @@ def being_written(path: Path) -> bool:
     """Whether a recorder, of this process or of another, writes a recording at a path now."""
     if not path.name:
         return False
-    # Closing a file gives up all of this process's locks on it, so nobody may take one meanwhile.
+    # Closing a file gives up all of this process's locks on it, so none may be taken meanwhile.
     with _guard:
         if _key(path) in _claimed:
             return True
@@ -100,8 +100,8 @@ class Claim:
     """The right to write a run at a path, from construction until ``release``.
 
     Two writers never share a path, whether in one process or in two. The lock is on a hidden file
-    beside the recording, not on the recording itself, which may so be opened by every reader,
-    those included that lock what they read. A process that dies loses its locks.
+    next to the recording, so that every reader may open the recording itself, those included that
+    lock what they read. A process that dies loses its locks.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Claim:
         *,
         folder: bool = False,
         mark: str = META,
-        beside: Callable[[Path], Iterable[Path]] = lambda path: (),
+        companions: Callable[[Path], Iterable[Path]] = lambda path: (),
         can_append: bool = True,
     ) -> None:
         if not str(path):
@@ -122,7 +122,7 @@ class Claim:
                 f"{', '.join(get_args(IfExists))}."
             )
         self.folder = folder
-        self._beside = beside  # other files that are written with one at this path
+        self._companions = companions  # other files that are written with one at this path
         self._can_append = can_append
         self._mark = mark  # the file in a folder that says that it is a recording
         self.path = local_path(path)
@@ -169,13 +169,13 @@ class Claim:
         """Take the first path that is neither there nor being written."""
         for number in itertools.count():
             self.path = wanted if number == 0 else _with_number(wanted, number, self.folder)
-            if self._exists() or any(map(os.path.lexists, self._beside(self.path))):
+            if self._exists() or any(map(os.path.lexists, self._companions(self.path))):
                 continue
             try:
                 self._take(self.path)
             except _Taken:
                 continue
-            if not self._exists():  # nobody was faster
+            if not self._exists():  # no other writer was faster
                 return
             self.release()
 
@@ -224,9 +224,9 @@ class Claim:
             return
         for part in parts(self.path):
             part.unlink()
-        beside = sidecar(self.path)
-        if _is_ours(beside):
-            beside.unlink()
+        description = sidecar(self.path)
+        if _is_ours(description):
+            description.unlink()
 
 
 class PathExistsError(DataError):
@@ -255,7 +255,7 @@ class PathExistsError(DataError):
 
 
 class _Taken(DataError):
-    """Somebody else is writing the path."""
+    """Another writer has the path."""
 
 
 def _numbered(path: Path) -> list[tuple[int, Path]]:

@@ -50,7 +50,7 @@ def frame_rate(frame_s: float, speed: float = 1.0) -> Fraction:
         frame_s: Simulated seconds from a picture to the next.
         speed: Played this many times as fast as simulated.
     """
-    # What is written as 0.015 is not quite that number; nobody means more than six digits.
+    # What is written as 0.015 is not quite that number; no more than six digits are meant.
     return Fraction(speed).limit_denominator(10**4) / Fraction(frame_s).limit_denominator(10**6)
 
 
@@ -63,7 +63,7 @@ class Mp4Writer:
     the format cannot hold, gets a black one more.
 
     Args:
-        path: The file; its folder is made if need be.
+        path: The file; its folder is made if there is none.
         width: Columns of the pictures.
         height: Rows of the pictures.
         rate: Pictures per second.
@@ -97,7 +97,7 @@ class Mp4Writer:
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    # A file and not a pipe, so that nobody has to read along, nor outlive us.
+                    # A file, not a pipe: no thread has to read it, and it does not need us.
                     stderr=self._messages,
                     # A Ctrl-C is for us; what we still have to write needs the encoder.
                     start_new_session=True,
@@ -211,7 +211,7 @@ def _memory_file() -> Any:
 
 
 # A child that was forked holds our ends of the pipes too. Unless it closes them, no encoder would
-# hear that we are done, and we would wait for it as long as the child lives.
+# learn that we are done, and we would wait for it as long as the child lives.
 _open_pipes: weakref.WeakSet[Any] = weakref.WeakSet()
 _no_fork = threading.RLock()
 

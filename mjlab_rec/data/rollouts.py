@@ -127,11 +127,11 @@ class Rollouts:
 
     def arrays(self, channel: str) -> np.ndarray:
         """A channel's rows of all episodes, one episode after another."""
-        (name,) = self.names([channel])
         if len(self):
-            return self.read_many(range(len(self)), [name])[name]
-        spec = self.channels.get(name)
-        return np.empty((0, *spec.shape), spec.dtype) if spec else np.empty(0, np.int32)
+            return self.read_many(range(len(self)), [channel])[channel]
+        self.names([channel])
+        dtype, shape = self.info.kinds[channel]
+        return np.empty((0, *shape), dtype)
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         """Model fields that differ from world to world, as they were in an episode."""
@@ -139,14 +139,11 @@ class Rollouts:
 
     def names(self, channels: Sequence[str] | None) -> list[str]:
         """Names of channels that exist; all and "step" for None."""
-        known = [*self.channels, "step"]
         if channels is None:
-            return known
+            return list(self.info.kinds)
         if isinstance(channels, str):
             raise TypeError(f"Give channels as a list, such as ['{channels}'].")
-        for name in channels:
-            if name not in known:
-                raise DataError(f"Unknown channel '{name}'. {nearest(name, known)}")
+        self.info.check_names(channels)
         return list(channels)
 
     def transitions(

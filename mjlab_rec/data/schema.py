@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-import re
-import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from mjlab_rec.data.values import (
+    MOST,
+    check_count,
+    check_dtype,
+    check_name,
+    check_shape,
+    told,
+    value_of,
+)
+from mjlab_rec.data.values import DataError as DataError
+from mjlab_rec.utils.string import nearest
+
 FORMAT_VERSION = 2
 
 # Names of columns that every table of rows has besides the channels.
 ROW_COLUMNS = ("time", "env", "episode", "step")
-
-
-class DataError(Exception):
-    """Something about a recording is wrong: its file, its contents or how it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,30 +78,30 @@ class ChannelSpec:
 
     @classmethod
     def from_json(cls, data: Any) -> ChannelSpec:
-        """The inverse of ``to_json``; raises DataError for whatever is no channel."""
-        name = check_name(_value(data, "name", str, "A channel"), "channel")
+        """The inverse of ``to_json``; raises DataError for anything else."""
+        name = check_name(value_of(data, "name", str, "A channel"), "channel")
         what = f"Channel '{name}'"
-        dtype = check_dtype(_value(data, "dtype", str, what), what)
-        shape = tuple(_value(data, "shape", (tuple, list), what))
+        dtype = check_dtype(value_of(data, "dtype", str, what), what)
+        shape = tuple(value_of(data, "shape", (tuple, list), what))
         check_shape(shape, dtype, what)
-        elements = tuple(_value(data, "elements", (tuple, list), what))
+        elements = tuple(value_of(data, "elements", (tuple, list), what))
         if not all(isinstance(element, str) for element in elements):
             raise DataError(f"{what}: the names of its elements are not all text.")
         if elements and len(elements) != math.prod(shape):
             raise DataError(
                 f"{what} has {len(elements)} names of elements, but {math.prod(shape)} elements."
             )
-        when = _value(data, "when", str, what)
+        when = value_of(data, "when", str, what)
         if when not in ("before", "after"):
-            raise DataError(f"{what}: 'when' is {_told(when)}, but it must be before or after.")
+            raise DataError(f"{what}: 'when' is {told(when)}, but it must be before or after.")
         return cls(
             name=name,
             dtype=dtype,
             shape=shape,
             elements=elements,
             when=when,
-            units=_value(data, "units", str, what),
-            next_of=_value(data, "next_of", str, what),
+            units=value_of(data, "units", str, what),
+            next_of=value_of(data, "next_of", str, what),
         )
 
 
@@ -128,6 +134,19 @@ class RunInfo:
         return tuple(spec for spec in self.channels if not spec.next_of)
 
     @property
+    def kinds(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+        """Type and shape in a row of all that can be read: the channels, and last "step"."""
+        found = {spec.name: (spec.dtype, spec.shape) for spec in self.channels}
+        return {**found, "step": (np.dtype("int32"), ())}
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise if something is asked for that cannot be read."""
+        known = ["step", *(spec.name for spec in self.channels)]
+        for name in names:
+            if name not in known:
+                raise DataError(f"Unknown channel '{name}'. {nearest(name, known)}")
+
+    @property
     def chained(self) -> tuple[str, ...]:
         """Names of the "before" channels whose next value some derived channel needs."""
         return tuple(dict.fromkeys(spec.next_of for spec in self.channels if spec.next_of))
@@ -146,7 +165,7 @@ class RunInfo:
 
     @classmethod
     def from_json(cls, data: Any) -> RunInfo:
-        """The inverse of ``to_json``; raises DataError for whatever describes no run."""
+        """The inverse of ``to_json``; raises DataError for anything else."""
         if not isinstance(data, Mapping) or data.get("format") != "mjlab_rec":
             raise DataError("This was not recorded by mjlab_rec: it does not describe itself.")
         version = data.get("version")
@@ -155,70 +174,36 @@ class RunInfo:
             if type(version) is int and version > FORMAT_VERSION:
                 cure = "Install a newer one."
             raise DataError(
-                f"This was recorded in format version {_told(version)}, but this mjlab_rec reads"
+                f"This was recorded in format version {told(version)}, but this mjlab_rec reads"
                 f" version {FORMAT_VERSION}. {cure}"
             )
         what = "The description"
-        channels = tuple(map(ChannelSpec.from_json, _value(data, "channels", (tuple, list), what)))
+        channels = tuple(
+            map(ChannelSpec.from_json, value_of(data, "channels", (tuple, list), what))
+        )
         check_channels(channels)
-        envs = tuple(_value(data, "envs", (tuple, list), what))
-        if not all(type(env) is int and 0 <= env < _MOST for env in envs):
-            raise DataError(f"{what}: envs are not all integers from 0 on.")
+        envs = tuple(value_of(data, "envs", (tuple, list), what))
+        if not all(type(env) is int and 0 <= env < MOST for env in envs):
+            raise DataError(f"{what}: 'envs' must be integers from 0 on.")
         if len(set(envs)) != len(envs):
-            raise DataError(f"{what}: envs are not distinct.")
-        step_dt = _value(data, "step_dt", (int, float), what)
+            raise DataError(f"{what}: 'envs' has an environment twice.")
+        step_dt = value_of(data, "step_dt", (int, float), what)
         if not 0 <= step_dt <= 1e9:
-            raise DataError(f"{what}: step_dt is {_told(step_dt)}, but must be a time in seconds.")
-        every = _value(data, "every", int, what)
-        if not 1 <= every < _MOST:
-            raise DataError(f"{what}: every is {_told(every)}, but must be at least 1.")
-        about = _value(data, "about", dict, what)
+            raise DataError(f"{what}: 'step_dt' is {told(step_dt)}, but must be a time in seconds.")
+        every = check_count(data.get("every"), f"{what}: 'every'", 1)
+        about = value_of(data, "about", dict, what)
         return cls(
             channels=channels, envs=envs, step_dt=float(step_dt), every=every, about=dict(about)
         )
 
 
-_MOST = 1 << 31
-_MOST_BYTES = 1 << 30  # of one environment's value in one row
-_MOST_AXES = 16
-
-
-def check_name(name: str, kind: str) -> str:
-    """A name that may be a path within a file or folder; raise if it could lead elsewhere."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise DataError(f"A {kind} is called {_told(name)}, which is not valid Unicode.") from None
-    if not 0 < size <= 1000:
-        raise DataError(f"The name of a {kind} has {size} bytes; it must have 1 to 1000.")
-    if "\0" in name or {"", ".", ".."} & set(name.split("/")):
-        raise DataError(
-            f"A {kind} cannot be called {_told(name)}. Between its slashes must be names, without"
-            " '.', '..' and NUL."
-        )
-    return name
-
-
-def check_dtype(text: str, what: str) -> np.dtype:
-    """A type of plain numbers by its ``str``; no other is stored."""
-    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", text):
-        return np.dtype(text)
-    raise DataError(
-        f"{what} has the dtype {_told(text)}. Possible are booleans, integers and floating-point"
-        " numbers of up to 8 bytes, such as '<f4'."
-    )
-
-
-def check_shape(shape: Sequence[Any], dtype: np.dtype, what: str) -> None:
-    """Raise unless an array in a row may have this shape."""
-    if not all(type(n) is int and 0 <= n < _MOST for n in shape) or len(shape) > _MOST_AXES:
-        raise DataError(f"{what} has the shape {_told(list(shape))}, which no array can have.")
-    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MOST_BYTES:
-        raise DataError(f"{what} has the shape {_told(list(shape))}: more than 1 GiB in a row.")
+def bytes_of(kinds: Iterable[tuple[np.dtype, tuple[int, ...]]]) -> int:
+    """Bytes of a value of each of these types and shapes."""
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in kinds)
 
 
 def check_channels(channels: Iterable[ChannelSpec]) -> None:
-    """Raise unless these channels go together: names of their own, next values of what there is."""
+    """Raise unless these channels go together: no name twice, and what one follows exists."""
     known: dict[str, ChannelSpec] = {}
     for spec in channels:
         if spec.name in known:
@@ -227,7 +212,9 @@ def check_channels(channels: Iterable[ChannelSpec]) -> None:
     for spec in known.values():
         source = known.get(spec.next_of) if spec.next_of else spec
         if source is None:
-            raise DataError(f"Channel '{spec.name}' follows {_told(spec.next_of)}: there is none.")
+            raise DataError(
+                f"Channel '{spec.name}' follows {told(spec.next_of)}, which is no channel."
+            )
         if spec.next_of and (
             source.next_of
             or source.when != "before"
@@ -237,27 +224,6 @@ def check_channels(channels: Iterable[ChannelSpec]) -> None:
                 f"Channel '{spec.name}' cannot follow '{source.name}': that must be a stored value"
                 " before the action, of the same type and shape."
             )
-
-
-def _value(data: Any, key: str, kinds: Any, what: str) -> Any:
-    """What JSON data says under a key, if it has one of these types."""
-    if not isinstance(data, Mapping):
-        raise DataError(f"{what} is {_told(data)}, but must be an object with keys.")
-    if key not in data:
-        raise DataError(f"{what} does not say '{key}'.")
-    value = data[key]
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    if type(value) not in kinds:
-        raise DataError(f"{what}: '{key}' is {_told(value)}, but must be a {kinds[-1].__name__}.")
-    return value
-
-
-def _told(value: Any) -> str:
-    """A value for a message, shortened: it may be anything."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
 
 
 @dataclass(kw_only=True)
@@ -277,12 +243,24 @@ class Ends:
     recorded: np.ndarray  # (n,) float64, sum of the recorded rows' rewards
     terminated: np.ndarray  # (n,) bool
     truncated: np.ndarray  # (n,) bool; an episode with neither was cut by the user
-    success: np.ndarray  # (n,) int8: 1 yes, 0 no, -1 nobody said
+    success: np.ndarray  # (n,) int8: 1 yes, 0 no, -1 not known
     final: dict[str, np.ndarray] = field(default_factory=dict)  # chained name -> (n, *shape)
     values: dict[str, np.ndarray] = field(default_factory=dict)  # more about each end, (n,)
 
     def __len__(self) -> int:
         return len(self.lane)
+
+    def facts(self, i: int) -> dict[str, Any]:
+        """What an end says of its whole episode."""
+        success = int(self.success[i])
+        return {
+            "length": int(self.length[i]),
+            "total": float(self.total[i]),
+            "recorded": float(self.recorded[i]),
+            "terminated": bool(self.terminated[i]),
+            "truncated": bool(self.truncated[i]),
+            "success": None if success < 0 else success == 1,
+        }
 
 
 @dataclass(kw_only=True)
@@ -301,8 +279,8 @@ class ModelRows:
 class Block:
     """Consecutive rows of all lanes. A lane is the row of one environment.
 
-    The arrays lie in memory that is used again: whoever keeps them makes copies. They are
-    time-major, as they were recorded.
+    The arrays lie in memory that is used again: copy what you keep. They are time-major, as they
+    were recorded.
     """
 
     info: RunInfo
@@ -319,6 +297,9 @@ class Block:
     active: np.ndarray | None = None  # (rows, lanes) bool: rows that a trigger wants; None: all
     model: ModelRows | None = None  # model fields that changed, from their episodes on
     gap: int = 0  # rows lost between the previous block and this one
+    pace: Callable[[float], None] = lambda done: None
+    """Call it between pieces of work with the share that is done, from 0 to 1. It may wait, so that
+    the work slows down all steps of the simulation a little instead of a few steps a lot."""
 
     @property
     def lanes(self) -> int:

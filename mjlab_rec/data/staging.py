@@ -19,6 +19,10 @@ from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
 
+# Work on a block is spread over this share of the time in which the next one is filled, or that
+# many seconds: until it is done, a kill loses the block. Less than _SHORT is not worth a pause.
+_SHARE, _LONGEST, _SHORT = 0.7, 2.0, 0.02
+
 logger = logging.getLogger(__name__)
 
 
@@ -121,6 +125,8 @@ class _Filled:
     models: int
     gap: int
     resumes: bool  # whether it makes up for a block that was lost before it
+    at: float  # when it was handed over
+    spread: float  # seconds over which to spread the work on it
 
 
 class Staging(RowStore):
@@ -187,7 +193,9 @@ class Staging(RowStore):
         self._known_model: dict[str, np.ndarray] = {}
         self._losing = False
         self._lost_rows = self._unwritten_rows = 0
-        self._thread = Worker(name, self._write, release=self._give_back, niceness=STEP_BACK)
+        self._thread = Worker(
+            name, self._write, release=self._give_back, niceness=STEP_BACK, clock=clock
+        )
 
     # -- on the environment's thread ---------------------------------------------------------------
 
@@ -203,6 +211,8 @@ class Staging(RowStore):
         if host is None:
             self._lose_rows()
             return
+        now = self._clock()
+        spread = min(_SHARE * (now - self._since), _LONGEST)
         filled = _Filled(
             self.memory,
             self.row,
@@ -211,6 +221,8 @@ class Staging(RowStore):
             self.models,
             self._gap,
             self._resumes,
+            now,
+            spread if spread > _SHORT else 0.0,
         )
         self._gap, self._resumes = 0, False
         self._go_on_in(self._pass_on(host, filled))
@@ -349,6 +361,7 @@ class Staging(RowStore):
             active=None if memory.active is None else memory.active.numpy()[:rows],
             model=self._model_rows(filled.models, memory) if filled.models else None,
             gap=filled.gap,
+            pace=lambda done: self._thread.pause_until(filled.at + done * filled.spread),
         )
 
     def _lanes(self, envs: np.ndarray) -> np.ndarray:

@@ -105,6 +105,16 @@ class Worker(Generic[Item]):
         self._unfinished.append(None)
         self._items.put(item)
 
+    def pause_until(self, moment: float) -> None:
+        """For `work`: step back until then, unless a caller waits or another item is there.
+
+        Args:
+            moment: What the clock says then.
+        """
+        rest = moment - self._clock()
+        if rest > 0 and len(self._unfinished) < 2:
+            self._pause(self._hurry, rest)
+
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything submitted so far is done, without pauses between items.
 

@@ -1,21 +1,12 @@
-"""What an environment is given, checked: its config, actions, and numbers of environments."""
+"""What an environment is given in a run, checked: actions, and numbers of environments."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 _FINE = torch.zeros(1, dtype=torch.bool)
-
-
-def check_cfg(cfg: Any, render_mode: str | None) -> None:
-    """Complain about values that no environment can have."""
-    if cfg.decimation < 1:
-        raise ValueError(f"decimation must be at least 1, got {cfg.decimation}.")
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"Unknown render_mode '{render_mode}'. Known: 'rgb_array', None.")
 
 
 def checked_action(action: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor]:

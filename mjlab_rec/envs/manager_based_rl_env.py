@@ -18,21 +18,22 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from mjlab_rec.envs.checks import check_cfg, check_finite, checked_action, checked_ids
+from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
+from mjlab_rec.envs.checks import check_finite, checked_action, checked_ids
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
-from mjlab_rec.envs.spaces import box, observation_space
+from mjlab_rec.envs.spaces import action_space, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
-from mjlab_rec.managers.command_manager import CommandManager
-from mjlab_rec.managers.curriculum_manager import CurriculumManager
+from mjlab_rec.managers.command_manager import CommandManager, NullCommandManager
+from mjlab_rec.managers.curriculum_manager import CurriculumManager, NullCurriculumManager
 from mjlab_rec.managers.event_manager import EventManager
-from mjlab_rec.managers.manager_base import NullManager
-from mjlab_rec.managers.metrics_manager import MetricsManager
+from mjlab_rec.managers.manager_base import ManagerBase
+from mjlab_rec.managers.metrics_manager import MetricsManager, NullMetricsManager
 from mjlab_rec.managers.observation_manager import (
     ObservationManager,
     Observations,
     map_observations,
 )
-from mjlab_rec.managers.recorder_manager import RecorderManager
+from mjlab_rec.managers.recorder_manager import NullRecorderManager, RecorderManager
 from mjlab_rec.managers.reward_manager import RewardManager
 from mjlab_rec.managers.termination_manager import TerminationManager
 from mjlab_rec.scene import Scene
@@ -77,6 +78,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self._renderer: Any = None
 
         device = str(resolve_device(device))
+        check_memory(cfg, device)
         self.scene = Scene(cfg.scene, device=device)
         self.sim = Simulation(
             num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
@@ -104,7 +106,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             "autoreset_mode": AutoresetMode.SAME_STEP if cfg.auto_reset else AutoresetMode.DISABLED,
             "mujoco_version": mujoco.__version__,
         }
-        self.recorder_manager: Any = NullManager()
+        self.recorder_manager: RecorderManager = NullRecorderManager()
         try:
             with torch.no_grad():
                 with self._running():
@@ -130,7 +132,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             ("Control step (s)", self.step_dt),
         ]
         parts = [format_table("Environment", ("Property", "Value"), rows)]
-        parts += [str(manager) for manager in self._managers() if manager]
+        parts += [str(manager) for manager in self._managers() if manager.active_terms]
         return "\n\n".join(part for part in parts if part)
 
     def __enter__(self) -> ManagerBasedRlEnv:
@@ -165,24 +167,26 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         cfg = self.cfg
         self.event_manager = EventManager(cfg.events, self)
         self.sim.expand_model_fields(self.event_manager.domain_randomization_fields)
-        self.command_manager = self._optional(CommandManager, cfg.commands)
+        self.command_manager = self._optional(CommandManager, NullCommandManager, cfg.commands)
         self.action_manager = ActionManager(cfg.actions, self)
         self.observation_manager = ObservationManager(cfg.observations, self)
         self.termination_manager = TerminationManager(cfg.terminations, self)
         self.reward_manager = RewardManager(cfg.rewards, self, scale_by_dt=cfg.scale_rewards_by_dt)
-        self.curriculum_manager = self._optional(CurriculumManager, cfg.curriculum)
-        self.metrics_manager = self._optional(MetricsManager, cfg.metrics)
+        self.curriculum_manager = self._optional(
+            CurriculumManager, NullCurriculumManager, cfg.curriculum
+        )
+        self.metrics_manager = self._optional(MetricsManager, NullMetricsManager, cfg.metrics)
         self.single_observation_space = observation_space(self.observation_manager)
-        self.single_action_space = box((self.action_manager.total_action_dim,))
+        self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.recorder_manager = self._optional(RecorderManager, cfg.recorders)
+        self.recorder_manager = self._optional(RecorderManager, NullRecorderManager, cfg.recorders)
         # Substeps can run in one go unless somebody has to act or look in between.
         self._substeps_matter = (
             not self.action_manager.constant_between_substeps
             or self.scene.needs_substeps
-            or getattr(self.metrics_manager, "has_substep_terms", False)
-            or getattr(self.recorder_manager, "has_substep_terms", False)
+            or self.metrics_manager.has_substep_terms
+            or self.recorder_manager.has_substep_terms
         )
 
     @torch.no_grad()
@@ -287,7 +291,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
-            if wants_final_obs or self.curriculum_manager:
+            if wants_final_obs or self.curriculum_manager.active_terms:
                 # Both look at the end of the episode; what they see must not depend on each other.
                 self._forward(self.reset_buf)
             if wants_final_obs:
@@ -450,13 +454,15 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 " each process, or start them with multiprocessing's 'spawn'."
             )
 
-    def _optional(self, manager: Callable[..., ManagerT], cfg: dict[str, Any]) -> Any:
+    def _optional(
+        self, manager: Callable[..., ManagerT], null: Callable[[], ManagerT], cfg: dict[str, Any]
+    ) -> ManagerT:
         """The manager, or the null manager if there is nothing to manage."""
         if any(term is not None for term in cfg.values()):
             return manager(cfg, self)
-        return NullManager()
+        return null()
 
-    def _managers(self) -> list[Any]:
+    def _managers(self) -> list[ManagerBase]:
         return [
             self.event_manager,
             self.command_manager,

@@ -5,12 +5,23 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
+from mjlab_rec.managers.action_manager import ActionManager
 from mjlab_rec.managers.observation_manager import ObservationManager
 
 
 def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
     """Any float32 values of this shape."""
     return gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
+
+
+def action_space(manager: ActionManager) -> gymnasium.spaces.Box:
+    """One environment's action, within the bounds that the terms know.
+
+    An action beyond them does what the nearest one within does, except for terms that look at the
+    action itself, such as a penalty. The environment does not clip it.
+    """
+    low, high = (bound.numpy(force=True).astype(np.float32) for bound in manager.action_bounds)
+    return gymnasium.spaces.Box(low, high, dtype=np.float32)
 
 
 def observation_space(manager: ObservationManager) -> gymnasium.spaces.Dict:

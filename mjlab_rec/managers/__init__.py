@@ -16,7 +16,6 @@ from mjlab_rec.managers.event_manager import EventTermCfg as EventTermCfg
 from mjlab_rec.managers.manager_base import ManagerBase as ManagerBase
 from mjlab_rec.managers.manager_base import ManagerTermBase as ManagerTermBase
 from mjlab_rec.managers.manager_base import ManagerTermBaseCfg as ManagerTermBaseCfg
-from mjlab_rec.managers.manager_base import NullManager as NullManager
 from mjlab_rec.managers.metrics_manager import MetricsManager as MetricsManager
 from mjlab_rec.managers.metrics_manager import MetricsTermCfg as MetricsTermCfg
 from mjlab_rec.managers.metrics_manager import NullMetricsManager as NullMetricsManager

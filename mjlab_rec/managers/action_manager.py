@@ -54,6 +54,15 @@ class ActionTerm(ManagerTermBase):
     def raw_action(self) -> torch.Tensor:
         """The term's slice of the policy's action. Shape (num_envs, action_dim)."""
 
+    @property
+    def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Between which actions what the term does changes; each (action_dim,). Here infinite.
+
+        The environment's action space has them. ``step()`` takes any action all the same.
+        """
+        infinite = torch.full((self.action_dim,), float("inf"), device=self.device)
+        return -infinite, infinite
+
     @abc.abstractmethod
     def process_actions(self, actions: torch.Tensor) -> None:
         """Take the policy's action; called once per control step."""
@@ -92,6 +101,15 @@ class ActionManager(ManagerBase):
     def total_action_dim(self) -> int:
         """Width of the policy's action."""
         return sum(self._dims)
+
+    @property
+    def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The terms' bounds side by side; each (total_action_dim,)."""
+        bounds = [term.action_bounds for term in self._terms.values()]
+        empty = torch.zeros(0, device=self.device)
+        return torch.cat([empty, *(b[0] for b in bounds)]), torch.cat(
+            [empty, *(b[1] for b in bounds)]
+        )
 
     @property
     def action(self) -> torch.Tensor:

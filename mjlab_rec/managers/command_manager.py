@@ -13,7 +13,6 @@ import torch
 from mjlab_rec.managers.manager_base import (
     ManagerBase,
     ManagerTermBase,
-    NullManager,
     find_term,
 )
 from mjlab_rec.utils.host import read_masks
@@ -292,4 +291,9 @@ class CommandManager(ManagerBase):
         self._in_halves = [t for t in self._terms.values() if type(t).compute is stock]
 
 
-NullCommandManager = NullManager
+class NullCommandManager(CommandManager):
+    """Stands in where there are no commands."""
+
+    def __init__(self) -> None:
+        self.cfg = {}
+        self._prepare_terms()

@@ -11,7 +11,6 @@ import torch
 from mjlab_rec.managers.manager_base import (
     ManagerBase,
     ManagerTermBaseCfg,
-    NullManager,
     find_term,
     resettable,
 )
@@ -83,4 +82,9 @@ class CurriculumManager(ManagerBase):
         self._resets = resettable(self._terms)
 
 
-NullCurriculumManager = NullManager
+class NullCurriculumManager(CurriculumManager):
+    """Stands in where there is no curriculum."""
+
+    def __init__(self) -> None:
+        self.cfg, self._state = {}, {}
+        self._prepare_terms()

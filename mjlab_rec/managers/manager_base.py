@@ -1,4 +1,4 @@
-"""What all managers share: term configs, the term resolver, the base classes, the null manager."""
+"""What all managers share: term configs, the term resolver, the base classes."""
 
 from __future__ import annotations
 
@@ -189,54 +189,3 @@ def _check_params(where: str, term_cfg: Any, call_arguments: int) -> None:
 
 def _name(func: Any) -> str:
     return getattr(func, "__name__", type(func).__name__)
-
-
-class NullManager:
-    """Stands in for a manager without terms: every operation does nothing."""
-
-    needs_final_obs = False
-
-    def __init__(self) -> None:
-        self.active_terms: list[str] = []
-        self.cfg = None
-
-    def __str__(self) -> str:
-        return ""
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __contains__(self, name: str) -> bool:
-        return False
-
-    def get_term(self, name: str) -> Any:
-        """Raise: there are no terms."""
-        raise KeyError(f"No term '{name}': this manager has no terms.")
-
-    def get_term_cfg(self, name: str) -> Any:
-        """Raise: there are no terms."""
-        return self.get_term(name)
-
-    def get_command(self, name: str) -> torch.Tensor:
-        """Raise: there are no terms."""
-        return self.get_term(name)
-
-    def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
-        """No terms, no values."""
-        return []
-
-    def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, Any]:
-        """Nothing to reset, nothing to log."""
-        return {}
-
-    def compute(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to compute."""
-
-    def advance(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
-        """Nothing runs out."""
-        return []
-
-    compute_substep = update = begin = compute
-    record_pre_step = record_substep = record_post_step = close = compute
-    record_pre_reset = record_post_reset = record_exception = compute
-    start = pause = stop = get_term

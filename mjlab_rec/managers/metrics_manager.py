@@ -11,7 +11,6 @@ import torch
 from mjlab_rec.managers.manager_base import (
     ManagerBase,
     ManagerTermBaseCfg,
-    NullManager,
     find_term,
     resettable,
 )
@@ -136,4 +135,23 @@ class MetricsManager(ManagerBase):
         self._resets = resettable(self._terms)
 
 
-NullMetricsManager = NullManager
+class NullMetricsManager(MetricsManager):
+    """Stands in where there are no metrics: every operation returns at once."""
+
+    def __init__(self) -> None:
+        self.cfg = {}
+        self._prepare_terms()
+
+    def compute_substep(self) -> None:
+        """Nothing to add up."""
+
+    def compute(self) -> None:
+        """Nothing to evaluate."""
+
+    def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, torch.Tensor]:
+        """Nothing to log."""
+        return {}
+
+    def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
+        """No metrics, no values."""
+        return []

@@ -15,7 +15,6 @@ from mjlab_rec.managers.manager_base import (
     ManagerBase,
     ManagerTermBase,
     ManagerTermBaseCfg,
-    NullManager,
     find_term,
 )
 from mjlab_rec.utils.interrupts import finishing, interrupts, uninterrupted
@@ -388,4 +387,32 @@ def _overrides(term: RecorderTerm, hook: str) -> bool:
     return getattr(type(term), hook) is not getattr(RecorderTerm, hook)
 
 
-NullRecorderManager = NullManager
+class NullRecorderManager(RecorderManager):
+    """Stands in where there are no recorders: every hook returns at once."""
+
+    needs_final_obs = False
+
+    def __init__(self) -> None:
+        self.cfg = {}
+        self._prepare_terms()
+
+    def record_pre_step(self) -> None:
+        """Nothing to call."""
+
+    def record_substep(self) -> None:
+        """Nothing to call."""
+
+    def record_pre_reset(self, env_ids: torch.Tensor) -> None:
+        """Nothing to call."""
+
+    def record_post_reset(self, env_ids: torch.Tensor) -> None:
+        """Nothing to call."""
+
+    def record_post_step(self) -> None:
+        """Nothing to call."""
+
+    def record_exception(self, error: BaseException) -> None:
+        """Nothing to call."""
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,66 +1,233 @@
-"""What the cfgs of several recorders share: which environments, how often, and plain cfgs."""
+"""What the cfgs of recorders share: their common fields, and checks that follow from annotations.
+
+A field's annotation says what values it takes: ``Literal["a", "b"]`` lists them, and ``Count``,
+``Positive`` or ``Annotated[int, Bounds(0, 51)]`` limit a number. ``CheckedCfg.check`` goes by that.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
-from dataclasses import fields
-from numbers import Integral
-from typing import Any
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
+from mjlab_rec.data.files import IfExists
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.utils.cfg_paths import field_types
+from mjlab_rec.utils.plain_data import union_members
 from mjlab_rec.utils.string import nearest
 
 logger = logging.getLogger(__name__)
 
 
-def env_ids(envs: int | Iterable[int], num_envs: int, owner: str) -> tuple[int, ...]:
-    """The environments that a cfg's field ``envs`` names, of this many.
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that a field takes."""
 
-    Args:
-        envs: The first so many, or these.
-        num_envs: How many there are.
-        owner: The cfg's name, for the message if there are no such environments.
-    """
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+
+    def hold(self, value: Any) -> bool:
+        """Whether a number is one of them."""
+        return self.least <= value <= self.most and self.above < value < math.inf
+
+    def __str__(self) -> str:
+        if self.above > -math.inf:
+            return f"above {self.above:g}"
+        if self.most < math.inf:
+            return f"from {self.least:g} to {self.most:g}"
+        return f"from {self.least:g} up"
+
+
+Count = Annotated[int, Bounds(1)]
+Positive = Annotated[float, Bounds(above=0)]
+
+
+@dataclass(kw_only=True)
+class CheckedCfg(RecorderTermCfg):
+    """A cfg whose values are checked when its recorder is made."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that does not fit its field."""
+        for name, hint in field_types(type(self)).items():
+            why = _misfit(getattr(self, name), hint)
+            if why:
+                raise self.error(name, why)
+
+    def error(self, field: str, why: str) -> ValueError:
+        """An error about a field: `why` goes on after its name."""
+        return ValueError(f"{type(self).__name__}.{field} {why}")
+
+    def at_most_one(self, *names: str) -> None:
+        """Raise if several of these fields are given."""
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: {' and '.join(given)} exclude each other; give one."
+            )
+
+
+@dataclass(kw_only=True)
+class EnvsCfg(CheckedCfg):
+    """The field that says which environments are recorded."""
+
+    envs: int | tuple[int, ...] | None = None
+    """Which environments: a number for the first ones, or a list of them. None means all."""
+
+    def env_ids(self, num_envs: int) -> tuple[int, ...]:
+        """The environments to record, of this many."""
+        try:
+            return env_ids(self.envs, num_envs)
+        except ValueError as error:
+            raise self.error("envs", f"is {self.envs!r}: {error}") from None
+
+
+@dataclass(kw_only=True)
+class PaceCfg(CheckedCfg):
+    """The fields that say how often something is recorded."""
+
+    every: Count = 1
+    """Steps from one row to the next."""
+
+    hz: Positive | None = None
+    """Rows per second of simulated time, instead of ``every``; rounded to whole steps."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that does not fit its field."""
+        super().check()
+        if self.hz is not None and self.every != 1:
+            raise ValueError(
+                f"{type(self).__name__}: hz and every exclude each other; got hz={self.hz},"
+                f" every={self.every}."
+            )
+
+    def stride(self, step_dt: float) -> int:
+        """Steps from one row to the next, where a step lasts this many seconds."""
+        if self.hz is None:
+            return self.every
+        every = max(1, round(1.0 / (self.hz * step_dt)))
+        if abs(every * self.hz * step_dt - 1.0) > 1e-6:
+            logger.warning(
+                "%s: %g Hz is not a whole number of steps of %g s; recording every %d steps, at"
+                " %g Hz.",
+                *(type(self).__name__, self.hz, step_dt, every, 1.0 / (every * step_dt)),
+            )
+        return every
+
+
+@dataclass(kw_only=True)
+class StartCfg(CheckedCfg):
+    """The field that says when recording begins."""
+
+    autostart: bool = True
+    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
+
+
+@dataclass(kw_only=True)
+class FileCfg(CheckedCfg):
+    """The fields that say where to write."""
+
+    can_append: ClassVar[bool] = True
+
+    path: str = ""
+    """File to write. ``~`` is the home folder."""
+
+    if_exists: IfExists = "error"
+    """What to do if the path exists: raise an "error", "overwrite" it, add a "number" to the name,
+    or, where that is possible, "append" to it."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that does not fit its field."""
+        super().check()
+        if self.if_exists == "append" and not self.can_append:
+            possible = [word for word in get_args(IfExists) if word != "append"]
+            raise self.error("if_exists", _not_among("append", possible))
+
+
+def env_ids(envs: int | Iterable[int] | None, num_envs: int) -> tuple[int, ...]:
+    """The environments that are meant, of this many: the first ones, these, or for None all."""
     if isinstance(envs, Iterable):
         ids = tuple(envs)
+    elif envs is None or isinstance(envs, Integral):
+        ids = tuple(range(num_envs if envs is None else envs))
     else:
-        ids = tuple(range(envs)) if isinstance(envs, Integral) else ()
+        ids = ()
     wrong = [i for i in ids if not isinstance(i, Integral) or not 0 <= i < num_envs]
     if not ids or wrong or len(set(ids)) < len(ids):
         raise ValueError(
-            f"{owner}.envs is {envs!r}: it must name different environments from 0 to"
-            f" {num_envs - 1}, or be a count from 1 to {num_envs}."
+            f"it must list different environments from 0 to {num_envs - 1}, or be a count from 1 to"
+            f" {num_envs}."
         )
     return ids
 
 
-def stride(every: int, hz: float | None, step_dt: float, owner: str) -> int:
-    """Steps from one row to the next, given as such or as rows per second of simulated time.
-
-    Args:
-        every: Steps, if ``hz`` is None.
-        hz: Rows per second.
-        step_dt: Seconds of a step.
-        owner: The cfg's name, for the warning if that is no whole number of steps.
-    """
-    if hz is None:
-        return every
-    every = max(1, round(1.0 / (hz * step_dt)))
-    if abs(every * hz * step_dt - 1.0) > 1e-6:
-        logger.warning(
-            "%s: %g Hz is not a whole number of steps of %g s; recording every %d steps, at %g Hz.",
-            *(owner, hz, step_dt, every, 1.0 / (every * step_dt)),
-        )
-    return every
-
-
 def typed(cfg: RecorderTermCfg, cfg_type: type[RecorderTermCfg]) -> Any:
-    """A cfg of the recorder's own type; ``params`` of a plain RecorderTermCfg are its fields."""
-    if isinstance(cfg, cfg_type):
-        return cfg
-    known = [field.name for field in fields(cfg_type)]
-    for name in cfg.params:
-        if name not in known:
-            raise ValueError(f"{cfg_type.__name__} has no field '{name}'. {nearest(name, known)}")
-    return cfg_type(**{"func": cfg.func, "on_error": cfg.on_error, **cfg.params})
+    """A cfg of the recorder's own type, checked.
+
+    ``params`` of a plain RecorderTermCfg are its fields.
+    """
+    if not isinstance(cfg, cfg_type):
+        known = [field.name for field in fields(cfg_type)]
+        for name in cfg.params:
+            if name not in known:
+                raise ValueError(
+                    f"{cfg_type.__name__} has no field '{name}'. {nearest(name, known)}"
+                )
+        cfg = cfg_type(**{"func": cfg.func, "on_error": cfg.on_error, **cfg.params})
+    if isinstance(cfg, CheckedCfg):
+        cfg.check()
+    return cfg
+
+
+def _misfit(value: Any, hint: Any) -> str:
+    """Why a value does not fit a field; empty if it does, or if its type does not say."""
+    options = union_members(hint)
+    kinds = {_kind(option) for option in options}
+    if value is None and type(None) in kinds:
+        return ""
+    words = [word for option in options if _kind(option) is Literal for word in get_args(option)]
+    if words and kinds <= {Literal, type(None)}:
+        none = [None] if type(None) in kinds else []
+        return "" if value in words else _not_among(value, [*none, *words])
+    if isinstance(value, str) and tuple in kinds and str not in kinds:
+        return f"is a text; write ({value!r},) for one."
+    numbers = [option for option in options if _kind(option) in (int, float)]
+    if numbers and isinstance(value, (str, Real)) and not kinds & {str, Any}:
+        fits = any(_is_number(value, option) for option in numbers)
+        return "" if fits else f"must be {_in_words(numbers[0])}, got {value!r}."
+    if kinds == {bool} and not isinstance(value, bool):
+        return f"must be True or False, got {value!r}."
+    if kinds == {str} and not isinstance(value, str):
+        return f"must be a text, got {value!r}."
+    return ""
+
+
+def _kind(hint: Any) -> Any:
+    """A type without its bounds and the types of its items."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return get_origin(hint) or hint
+
+
+def _bounds(hint: Any) -> list[Bounds]:
+    return [b for b in getattr(hint, "__metadata__", ()) if isinstance(b, Bounds)]
+
+
+def _is_number(value: Any, hint: Any) -> bool:
+    """Whether a value is a number as this type wants it."""
+    kind = Integral if _kind(hint) is int else Real
+    is_one = isinstance(value, kind) and not isinstance(value, bool)
+    return is_one and all(bounds.hold(value) for bounds in _bounds(hint))
+
+
+def _in_words(hint: Any) -> str:
+    """The numbers that a type stands for."""
+    kind = "a whole number" if _kind(hint) is int else "a number"
+    return " ".join([kind, *map(str, _bounds(hint))])
+
+
+def _not_among(value: Any, possible: Iterable[Any]) -> str:
+    return f"is {value!r}. Possible: {', '.join(map(repr, possible))}."

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.block_memory import BlockShape
-from mjlab_rec.data.files import Claim, IfExists
+from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats.base import Durability, Writer, WriterOptions
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.data.staging import Staging
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
-from mjlab_rec.recorders.cfg_fields import env_ids, typed
+from mjlab_rec.recorders.cfg_fields import EnvsCfg, FileCfg, StartCfg, typed
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.success import success_of
 
@@ -206,11 +206,10 @@ class EpisodeLogRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        super().__init__(cfg, env, success=success_of(cfg.success, env), sums=True)
+        success = success_of(cfg.success, env)
+        super().__init__(cfg, env, success=success, sums=True, autostart=cfg.autostart)
         self.draws_random_numbers = callable(cfg.success)
-        everyone = tuple(range(env.num_envs))
-        own = type(cfg).__name__
-        self._env_ids = everyone if cfg.envs is None else env_ids(cfg.envs, env.num_envs, own)
+        self._env_ids = cfg.env_ids(env.num_envs)
         self._written: list[Path] = []
         self._written_bytes = 0
         self._writer: EpisodeLogWriter | None = None
@@ -296,26 +295,23 @@ class EpisodeLogRecorder(RowClock):
 
 
 @dataclass(kw_only=True)
-class EpisodeLogRecorderCfg(RecorderTermCfg):
+class EpisodeLogRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Configuration of ``EpisodeLogRecorder``."""
 
     func: type = EpisodeLogRecorder
 
-    path: str
-    """File to write, one JSON object per line."""
-
-    envs: int | tuple[int, ...] | None = None
-    """Which environments: the first so many, or these. None means all."""
-
     success: str | Callable[[Any], Any] | None = None
     """What a success is, as for ``RolloutRecorderCfg``."""
-
-    if_exists: IfExists = "error"
-    """What to do if the path exists: "error", "overwrite", "append" to it, or add a "number"."""
 
     durability: Durability = "kill"
     """What lines survive once they are written: a "kill" of the process, or also a loss of
     "power", for which the writer waits for the disk."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that does not fit its field."""
+        super().check()
+        if not self.path:
+            raise self.error("path", "is empty; it is the file to write.")
 
 
 EpisodeLogRecorder.cfg_type = EpisodeLogRecorderCfg

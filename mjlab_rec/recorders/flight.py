@@ -22,7 +22,7 @@ from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Episode, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
-from mjlab_rec.recorders.cfg_fields import typed
+from mjlab_rec.recorders.cfg_fields import CheckedCfg, Count, typed
 from mjlab_rec.recorders.channels import Channel, needs_final_obs, resolve_channels
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.rows import Lanes, RowReader
@@ -54,7 +54,6 @@ class FlightRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        cfg.check()
         super().__init__(cfg, env)
         self.folders: list[Path] = []
         """The dumps so far."""
@@ -288,7 +287,7 @@ class _Kept:
 
 
 @dataclass(kw_only=True)
-class FlightRecorderCfg(RecorderTermCfg):
+class FlightRecorderCfg(CheckedCfg):
     """Configuration of ``FlightRecorder``."""
 
     func: type = FlightRecorder
@@ -301,7 +300,7 @@ class FlightRecorderCfg(RecorderTermCfg):
     )
     """What to keep of every step."""
 
-    steps: int = 200
+    steps: Count = 200
     """How many of the last steps to keep, on the environment's device."""
 
     on_terminations: tuple[str, ...] = ()
@@ -314,16 +313,12 @@ class FlightRecorderCfg(RecorderTermCfg):
     """Dump all environments on an error in ``step()``, or if an error elsewhere closes the
     environment."""
 
-    max_dumps: int = 5
+    max_dumps: Count = 5
     """Dumps at most, whatever happens."""
 
     def check(self) -> None:
-        """Say what is wrong with the values, if anything is."""
-        for name in ("steps", "max_dumps"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{type(self).__name__}.{name} must be at least 1, got {getattr(self, name)}."
-                )
+        """Raise ValueError for the first value that does not fit its field."""
+        super().check()
         if not self.channels or not self.path:
             raise ValueError(f"{type(self).__name__} needs a path and at least one channel.")
 

@@ -29,7 +29,7 @@ class CsvRecorderCfg(RolloutRecorderCfg):
 
 
 class Hdf5Recorder(RolloutRecorder):
-    """Records an HDF5 file: the fastest, and a kill loses at most the running block."""
+    """Records an HDF5 file: the fastest, and a kill loses a few seconds at most."""
 
     cfg: Hdf5RecorderCfg
 

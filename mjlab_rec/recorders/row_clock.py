@@ -157,6 +157,8 @@ class RowClock(RecorderTerm):
         """A step begins."""
         self._thread = threading.get_ident()
         self._answer_requests()
+        # Nothing looked ahead of a step that follows a failed one, but its trigger may fire.
+        self._stretches.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
 

@@ -67,6 +67,11 @@ class Stretches:
             self._until_of.fill_(until)
         return True
 
+    def ask_once(self, step: int) -> None:
+        """See whether the trigger fires for a step that was not asked about."""
+        if self._runner is not None and step != self._asked:
+            self.want(step)
+
     def begin(self, env_ids: torch.Tensor, episode: torch.Tensor) -> None:
         """New episodes begin in these environments; `episode` counts those of all."""
         if self._runner is None or not self.per_env:

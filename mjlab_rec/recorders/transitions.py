@@ -116,7 +116,6 @@ class TransitionRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        cfg.check()
         self._lanes = Lanes(self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device))
         channels = self.channels()
         self._sources = resolve_channels(env, channels)
@@ -214,7 +213,7 @@ class TransitionRecorder(RowClock):
             about=about(env),
             attachments=attachments,
         )
-        num_blocks = cfg.num_blocks or 3
+        num_blocks = cfg.num_blocks or 6
         fitting = rows_for(info.stored, self._lanes.count, num_blocks, cfg.memory_bytes)
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(

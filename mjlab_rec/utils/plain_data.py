@@ -35,7 +35,7 @@ def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> A
     Lists become tuples and whole numbers floats where such are declared, tables become dataclasses,
     and "package.module:name" a function.
     """
-    options = _options(hint)
+    options = union_members(hint)
     for option in options:
         if option in makers and isinstance(value, (str, Mapping)):
             return makers[option](value)
@@ -89,6 +89,8 @@ def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingPro
 def _try(value: Any, option: Any, makers: Makers) -> tuple[bool, Any]:
     """Whether a value fits one type, and what becomes of it."""
     origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is typing.Annotated:
+        return _try(value, arguments[0], makers)
     if origin is typing.Literal:
         # Compared with the type: True == 1.
         return (type(value), value) in [(type(a), a) for a in arguments], value
@@ -138,10 +140,10 @@ def _try_items(
     return True, kind(fitted)
 
 
-def _options(hint: Any) -> list[Any]:
-    """The members of a union."""
+def union_members(hint: Any) -> list[Any]:
+    """The members of a union; a type that is no union is its only one."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [option for member in typing.get_args(hint) for option in _options(member)]
+        return [option for member in typing.get_args(hint) for option in union_members(member)]
     return [hint]
 
 
@@ -159,6 +161,12 @@ def _literal(word: str) -> Any:
 
 
 def _describe(hint: Any) -> str:
+    if len(union_members(hint)) > 1:
+        return " | ".join(map(_describe, union_members(hint)))
+    if typing.get_origin(hint) is typing.Annotated:
+        return _describe(typing.get_args(hint)[0])
+    if hint is type(None):
+        return "None"
     if isinstance(hint, type) and not typing.get_args(hint):
         return hint.__name__
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(hint))

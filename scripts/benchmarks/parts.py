@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.side import random_action, step_time, synchronize, take_steps
 from mjlab_rec.envs import ManagerBasedRlEnv
-from mjlab_rec.managers.manager_base import NullManager
+from mjlab_rec.managers.recorder_manager import NullRecorderManager
 
 PARTS = ("physics", "managers", "reset", "rest")
 
@@ -56,7 +56,7 @@ def shares(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
 
 def null_recording_share(env: ManagerBasedRlEnv, steps: int) -> float:
     """Share of the step time that calls for recording take while there is no recorder."""
-    assert isinstance(env.recorder_manager, NullManager)
+    assert isinstance(env.recorder_manager, NullRecorderManager)
     calls: Counter[str] = Counter()
 
     def counting(part: str, method: Callable[..., Any]) -> Callable[..., Any]:

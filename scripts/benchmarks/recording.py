@@ -70,7 +70,8 @@ class World:
 
 def recorder_of(env: ManagerBasedRlEnv) -> RolloutRecorder:
     """The environment's recorder."""
-    return env.recorder_manager.get_term("recorder")
+    recorder: Any = env.recorder_manager.get_term("recorder")
+    return recorder
 
 
 def rows_per_block(recorder: RolloutRecorder) -> int:

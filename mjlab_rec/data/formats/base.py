@@ -107,6 +107,12 @@ class Reader(abc.ABC):
     check: bool = True
     """Whether a damaged block or episode raises DataError when it is read."""
 
+    finished: bool = True
+    """Whether the recording was closed; else it is being written, or was left by a kill."""
+
+    gaps: int = 0
+    """Rows that were dropped because the disk was too slow."""
+
     info: RunInfo
 
     episodes: pl.DataFrame
@@ -133,18 +139,7 @@ class Reader(abc.ABC):
         """Read everything and compare checksums; a sentence for each damage that is found."""
         return []
 
-    @property
-    def finished(self) -> bool:
-        """Whether the recording was closed; else it is being written, or was left by a kill."""
-        return True
-
-    @property
-    def gaps(self) -> int:
-        """Rows that were dropped because the disk was too slow."""
-        return 0
-
-    @abc.abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most formats keep nothing open
         """Release the files. May be called twice."""
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import struct
 import tokenize
 import zipfile
@@ -13,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from mjlab_rec.data.formats.plain_files import opened, reason
 from mjlab_rec.data.schema import DataError
 
-_MODEST = 256 << 20  # bytes that are read in any case
+_MODEST = 256 << 20  # bytes that are always read
 _MOST_RATIO = 200  # times that what is read may be larger than the file
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # What other libraries raise on files that are not what they say.
 _ERRORS = (
     OSError,
@@ -38,19 +36,23 @@ _ERRORS = (
 
 
 @contextlib.contextmanager
-def damage(what: str) -> Iterator[None]:
-    """Turn whatever a file makes other libraries raise into one DataError."""
+def damage(what: str, path: Path | None = None) -> Iterator[None]:
+    """Turn what a file makes other libraries raise into one DataError.
+
+    A DataError passes; if it does not name `path`, with `what` in front.
+    """
     try:
         yield
+    except DataError as error:
+        if path is None or str(path) in str(error):
+            raise
+        raise DataError(f"{what} cannot be read. {error}") from error
     except _ERRORS as error:
-        number = getattr(error, "errno", None)
-        told = os.strerror(number) if number else str(error).partition("\n")[0]
-        told = told[:200].rstrip(".") or type(error).__name__
-        raise DataError(f"{what} cannot be read: {told}.") from error
+        raise DataError(f"{what} cannot be read: {reason(error)}.") from error
 
 
 def check_size(nbytes: int, stored: int, what: str) -> None:
-    """Raise if so much could hardly come out of a file of `stored` bytes: it must be a bomb."""
+    """Raise if a file of `stored` bytes can hardly hold this many: it must be a bomb."""
     if nbytes > max(_MODEST, _MOST_RATIO * stored):
         raise DataError(
             f"{what} would have {nbytes >> 20} MB, {nbytes // max(stored, 1)} times as much as the"
@@ -60,21 +62,4 @@ def check_size(nbytes: int, stored: int, what: str) -> None:
 
 def open_file(path: Path, *, follow: bool = False) -> IO[bytes]:
     """Open a file for reading; refuse what is no plain file, and links unless `follow`."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
-    with damage(f"'{path}'"):
-        if not follow and path.is_symlink():
-            raise DataError(f"'{path}' is a link to another file. Links are not followed.")
-        stream = open(os.open(path, flags if follow else flags | _NOFOLLOW), "rb")
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            stream.close()
-            raise DataError(f"'{path}' is not a plain file.")
-        return stream
-
-
-def read_file(path: Path, most: int) -> bytes:
-    """All of a plain file that must not exceed so many bytes."""
-    with open_file(path) as stream, damage(f"'{path}'"):
-        size = os.fstat(stream.fileno()).st_size
-        if size > most:
-            raise DataError(f"'{path}' has {size >> 20} MB; at most {most >> 20} MB are possible.")
-        return stream.read(most)
+    return open(opened(path, follow=follow), "rb")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mjlab_rec.data.files import Claim, parts, sidecar
-from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files
+from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files, row_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
 from mjlab_rec.data.formats.csv_reader import CsvReader
@@ -20,9 +19,7 @@ from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 __all__ = ["CsvReader", "CsvWriter"]
 
-_HEADER_SPAN = Span(
-    file=TABLE, offset=0, size=len(TABLE_HEADER), rows=0, crc=zlib.crc32(TABLE_HEADER)
-)
+_HEADER_SPAN = Span.of(TABLE, 0, TABLE_HEADER, 0)
 
 
 class CsvWriter(Writer):
@@ -56,7 +53,7 @@ class CsvWriter(Writer):
         self._table: GrowingFile | None = None
         self._checksums: GrowingFile | None = None
         self._files: list[Path] = []
-        self._claim = Claim(options.path, options.if_exists, beside=csv_files.beside)
+        self._claim = Claim(options.path, options.if_exists, companions=csv_files.companions)
         self._path = self._claim.path
         try:
             if there := parts(self._path):
@@ -108,7 +105,7 @@ class CsvWriter(Writer):
             episode.arrays["step"],
             episode.arrays.__getitem__,
         )
-        row = episode_table.table_row(self.info, episode, self._offset)
+        row = episode_table.row_of(episode, self._offset)
         self._commit(text, episode.rows, dump_lines([row]), 1, 0)
 
     def close(self) -> None:
@@ -132,12 +129,9 @@ class CsvWriter(Writer):
         step: np.ndarray,
         channel: Callable[[str], np.ndarray],
     ) -> memoryview:
-        # Rounded, or 3 * 0.1 s would be written as 0.30000000000000004.
-        columns = [np.round(step * self.info.step_dt, 9), env, number + self._offset, step]
+        columns = [row_table.times(step, self.info.step_dt), env, number + self._offset, step]
         for spec in self.info.channels:
-            values = channel(spec.name)
-            if spec.dtype == np.float16:
-                values = values.astype(np.float32)
+            values = channel(spec.name).astype(row_table.stored(spec.dtype), copy=False)
             # Element by element, each in one piece, as polars wants them.
             columns.extend(np.ascontiguousarray(values.reshape(len(env), spec.size).T))
         return csv_text.dump_rows(columns)
@@ -171,17 +165,8 @@ class CsvWriter(Writer):
     def _append(
         self, file: GrowingFile, number: int, content: bytes | memoryview, rows: int, lost: int = 0
     ) -> Span:
-        span = Span(
-            file=number,
-            offset=file.size,
-            size=len(content),
-            rows=rows,
-            crc=zlib.crc32(content),
-            lost=lost,
-        )
-        file.append(content)
-        if self._power:
-            file.sync()
+        span = Span.of(number, file.size, content, rows, lost)
+        file.append(content, self._power)
         self._nbytes += len(content)
         return span
 
@@ -189,9 +174,7 @@ class CsvWriter(Writer):
         """Add checksums: what they tell of is written by now."""
         assert self._checksums
         text = b"".join(span.line() for span in spans)
-        self._checksums.append(text)
-        if self._power:
-            self._checksums.sync()
+        self._checksums.append(text, self._power)
         self._nbytes += len(text)
         self._spans += len(spans)
 
@@ -202,10 +185,10 @@ class CsvWriter(Writer):
         checksums = csv_files.dump_spans([_HEADER_SPAN])
         plain_files.replace(csv_files.checksums_path(self._path), checksums, self._power)
         self._spans = 1
-        self._open_beside()
+        self._open_companions()
         self._open_part(self._claim.next_part())
 
-    def _open_beside(self) -> None:
+    def _open_companions(self) -> None:
         self._table = GrowingFile(csv_files.episodes_path(self._path))
         self._checksums = GrowingFile(csv_files.checksums_path(self._path))
 
@@ -217,7 +200,7 @@ class CsvWriter(Writer):
             if empty:
                 span = self._append(rows, number, csv_text.dump_header(self._columns), 0)
                 if self._power:
-                    plain_files.sync_folder(path.parent)
+                    plain_files.sync_to_disk(path.parent)
                 self._note([span])
         except BaseException:
             if empty:
@@ -250,9 +233,7 @@ class CsvWriter(Writer):
         path = self._path
         reader = CsvReader(path)
         if sidecar(path).exists():
-            episode_table.check_same_run(reader.info, self.info, path)
-            envs = tuple(sorted({*reader.info.envs, *self.info.envs}))
-            self.info = replace(reader.info, envs=envs)
+            self.info = episode_table.continued(reader.info, self.info, path)
         if reader.header and reader.header != self._columns:
             new = [name for name in self._columns if name not in reader.header]
             old = [name for name in reader.header if name not in self._columns]
@@ -271,7 +252,7 @@ class CsvWriter(Writer):
         self._offset = reader.next_number
         self._describe(finished=False)
         self._settle(reader)
-        self._open_beside()
+        self._open_companions()
         self._open_part(there[-1])
         unlisted = reader.unlisted()
         self._commit(b"", 0, dump_lines(unlisted), len(unlisted), 0)
@@ -298,10 +279,8 @@ class CsvWriter(Writer):
 
 
 def _check_names(names: list[str]) -> None:
-    seen: set[str] = set()
-    twice = sorted({name for name in names if name in seen or seen.add(name)})
-    if twice:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(
-            f"Columns of a csv file must have names of their own, but these would be there twice:"
+            f"Columns of a csv file must have names of their own, but these would occur twice:"
             f" {', '.join(twice)}. Rename channels or their elements."
         )

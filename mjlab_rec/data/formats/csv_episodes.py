@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
-from mjlab_rec.data.schema import RunInfo
+from mjlab_rec.data.formats.episode_table import SCHEMA
+from mjlab_rec.data.schema import RunInfo, is_partial
 
-SCHEMA: dict[str, pl.DataType] = {n: getattr(pl, kind)() for n, kind in EPISODE_COLUMNS.items()}
 _COLUMNS = list(SCHEMA), list(SCHEMA.values())
 _KEY = ["env", "number"]
 
@@ -41,25 +42,25 @@ class EpisodeLines:
         self.settled: list[Span] = []
         """Checksums of all that could be read."""
         content = plain_files.read(path) if self.there else b""
-        place = 0
+        place, stop = 0, 0  # where what is known ends, and where it should end
         for span in sorted((s for s in spans or () if s.file == TABLE), key=lambda s: s.offset):
-            piece = content[span.offset : span.end]
+            piece, stop = content[span.offset : span.end], span.end
             if len(piece) < span.size:
                 break
             if span.offset != place:
                 self._tell("has no checksum", place)
-            elif check and zlib.crc32(piece) != span.crc:
+            elif check and crc32(piece) != span.crc:
                 self._tell("does not match its checksum", place)
             elif place and not self._add(piece):
                 self._tell("cannot be read", place)
             self.settled.append(span)
             place = span.end
         if not place and len(content) >= len(TABLE_HEADER):
-            self._settle(0, content[: len(TABLE_HEADER)], 0)
             place = len(TABLE_HEADER)
+            self.settled.append(Span.of(TABLE, 0, content[:place], 0))
         rest = content[place : content.rfind(b"\n") + 1] if place else b""
         count = self._add_tail(rest, place)
-        if self.there and (not place or count < rest.count(b"\n") or len(content) < place):
+        if self.there and (not place or count < rest.count(b"\n") or len(content) < stop):
             self.damage.append(f"The end of the table of episodes '{path}' is missing.")
         self.known = self.known.unique(_KEY, keep="last", maintain_order=True)
 
@@ -77,20 +78,14 @@ class EpisodeLines:
 
     def _add_tail(self, text: bytes, place: int) -> int:
         """Lines that have no checksum, as many as can be read; returns how many."""
-        frame = csv_text.load_whole_lines(text, *_COLUMNS, _with_keys, nullable=True)
-        if len(frame):
-            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 10) + 1
-            self._settle(place, text[: ends[len(frame) - 1]], len(frame))
+        frame, size = csv_text.load_whole_lines(text, *_COLUMNS, _with_keys, nullable=True)
+        if size:
+            self.settled.append(Span.of(TABLE, place, text[:size], len(frame)))
             self._take(frame)
         return len(frame)
 
     def _take(self, frame: pl.DataFrame) -> None:
         self.known = pl.concat([self.known, _with_keys(frame)])
-
-    def _settle(self, place: int, text: bytes, rows: int) -> None:
-        self.settled.append(
-            Span(file=TABLE, offset=place, size=len(text), rows=rows, crc=zlib.crc32(text))
-        )
 
     def _tell(self, what: str, place: int) -> None:
         self.damaged = True
@@ -135,34 +130,32 @@ class Episodes:
         new = np.append(True, (env[1:] != env[:-1]) | (number[1:] != number[:-1]))[: len(env)]
         first = np.flatnonzero(new)
         after = np.append(first[1:], len(env))[: len(first)]
-        total = None
-        if "reward" in said and len(first):
-            total = np.add.reduceat(said["reward"].astype(np.float64), first)
-        flags = {"ended": "terminated", "timed_out": "truncated"}
+
+        def of_each(values: np.ndarray, combine: np.ufunc) -> np.ndarray:
+            return combine.reduceat(values, first) if len(first) else values[:0]
+
+        def at_last(channel: str) -> Any:
+            return said[channel][after - 1].astype(bool) if channel in said else nothing
+
+        nothing: Any = [None] * len(first)
+        total = nothing
+        if "reward" in said:
+            total = of_each(said["reward"].astype(np.float64), np.add)
+        flags = {"ended": at_last("terminated"), "timed_out": at_last("truncated")}
         rows = pl.DataFrame(
-            [
-                pl.Series("env", env[first], pl.Int32),
-                pl.Series("number", number[first], pl.Int32),
-                pl.Series("first", first),
-                pl.Series("found", after - first),
-                pl.Series("first_step", step[first], pl.Int64),
-                pl.Series("last_step", step[after - 1], pl.Int64),
-                pl.Series(
-                    "first_block", np.minimum.reduceat(block, first) if len(first) else first
-                ),
-                pl.Series("last_block", np.maximum.reduceat(block, first) if len(first) else first),
-                pl.Series("sum", [None] * len(first) if total is None else total, pl.Float64),
-                *(
-                    pl.Series(
-                        name,
-                        said[channel][after - 1].astype(bool)
-                        if channel in said
-                        else [None] * len(first),
-                        pl.Boolean,
-                    )
-                    for name, channel in flags.items()
-                ),
-            ]
+            {
+                "env": env[first],
+                "number": number[first],
+                "first": first,
+                "found": after - first,
+                "first_step": step[first].astype(np.int64),
+                "last_step": step[after - 1].astype(np.int64),
+                "first_block": of_each(block, np.minimum),
+                "last_block": of_each(block, np.maximum),
+                "sum": total,
+                **flags,
+            },
+            schema_overrides={"sum": pl.Float64(), **dict.fromkeys(flags, pl.Boolean())},
         )
         keys = rows.select(_KEY)
         if damaged:  # There may be episodes of which no row can be read.
@@ -194,12 +187,7 @@ def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
     partial = nothing
     if complete:  # it was still running
         terminated, truncated = terminated.fill_null(False), truncated.fill_null(False)
-        due = (
-            pl.col("first_step") // every
-            + 1
-            + (pl.col("last_step") - pl.col("first_step")) // every
-        )
-        partial = rows < due
+        partial = is_partial(pl.col("first_step"), length, rows, every)
     elif every > 1 or holes:  # it may have gone on after its last row
         terminated = pl.when(terminated).then(pl.lit(True))
         truncated = pl.when(truncated).then(pl.lit(True))
@@ -221,7 +209,7 @@ def _merged(joined: pl.DataFrame, unreadable: set[int]) -> pl.DataFrame:
     """What the table says, where there is a line for an episode, else what its rows say."""
     listed = pl.col("listed")
     hidden = pl.Series([i in unreadable for i in range(len(joined))], dtype=pl.Boolean)
-    # Rows at the end of a file that was cut short, and nobody else's.
+    # Only for rows at the end of a file that was cut short.
     fewer = listed & ~hidden & (pl.col("found") < pl.col("rows"))
     columns = {
         "rows": pl.when(listed & hidden).then(pl.col("rows")).otherwise(pl.col("found")),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.files import sidecar
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.plain_files import read
@@ -32,7 +32,7 @@ def checksums_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.crc32")
 
 
-def beside(path: Path) -> tuple[Path, ...]:
+def companions(path: Path) -> tuple[Path, ...]:
     """All files that stand next to the rows."""
     return sidecar(path), episodes_path(path), checksums_path(path)
 
@@ -48,9 +48,9 @@ def check_path(path: Path) -> None:
 
 
 def check_ours(path: Path) -> None:
-    """Raise if a file of somebody else has the place of one that would be written."""
+    """Raise if a file that is not ours has the place of one that would be written."""
     marks = b'"format": "mjlab_rec"', TABLE_HEADER, CHECKSUMS_HEADER
-    for file, mark in zip(beside(path), marks, strict=True):
+    for file, mark in zip(companions(path), marks, strict=True):
         if os.path.lexists(file) and mark not in read(file, 1000):
             raise DataError(
                 f"'{file}' is not a recording, and not a part of one. It is left alone. Move it"
@@ -75,6 +75,14 @@ class Span:
     crc: int
     lost: int = 0  # rows that were dropped before it
 
+    @classmethod
+    def of(
+        cls, file: int, offset: int, content: bytes | memoryview, rows: int, lost: int = 0
+    ) -> Span:
+        """The span of what stands in a file from an offset on."""
+        crc = crc32(content)
+        return cls(file=file, offset=offset, size=len(content), rows=rows, crc=crc, lost=lost)
+
     @property
     def end(self) -> int:
         """Where in the file it ends."""
@@ -84,7 +92,7 @@ class Span:
         """As a line of the file of checksums."""
         numbers = self.file, self.offset, self.size, self.rows, self.crc, self.lost
         text = ",".join(map(str, numbers)).encode()
-        return b"%s,%d\n" % (text, zlib.crc32(text))
+        return b"%s,%d\n" % (text, crc32(text))
 
 
 def dump_spans(spans: Iterable[Span]) -> bytes:
@@ -103,7 +111,7 @@ def load_spans(text: bytes, path: Path) -> tuple[list[Span], list[str]]:
     place = len(CHECKSUMS_HEADER)
     stop = text.rfind(b"\n") + 1
     for found in _LINE.finditer(text, place, stop):  # also behind a line whose end is damaged
-        good = zlib.crc32(found[0].rpartition(b",")[0]) == int(found[7])
+        good = crc32(found[0].rpartition(b",")[0]) == int(found[7])
         if good:
             file, offset, size, rows, crc, lost = map(int, found.groups()[:6])
             spans.append(Span(file=file, offset=offset, size=size, rows=rows, crc=crc, lost=lost))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
@@ -111,7 +111,7 @@ class PartReader:
             )
             span = piece.span
             if span is not None and len(content) == span.size:
-                if self._check and zlib.crc32(content) != span.crc:
+                if self._check and crc32(content) != span.crc:
                     yield from self._verified(run)
                     run = []
                     self._note_block(span.rows)
@@ -132,16 +132,7 @@ class PartReader:
             self._settle(self.settled[-1].end if self.settled else 0, b"", 0, lost)
 
     def _settle(self, offset: int, content: bytes, rows: int, lost: int = 0) -> None:
-        self.settled.append(
-            Span(
-                file=self._number,
-                offset=offset,
-                size=len(content),
-                rows=rows,
-                crc=zlib.crc32(content),
-                lost=lost,
-            )
-        )
+        self.settled.append(Span.of(self._number, offset, content, rows, lost))
 
     def _load_header(self, info: RunInfo | None) -> tuple[list[str], int]:
         """Names of the columns, and where the rows begin; at 0 if the header is not complete."""
@@ -152,7 +143,7 @@ class PartReader:
         if expected and content == expected[: len(content)]:
             return (names, len(expected)) if len(content) == len(expected) else ([], 0)
         if first is not None and (first.offset, first.size) == (0, len(expected)):
-            if first.crc == zlib.crc32(expected) and content.endswith(b"\n"):
+            if first.crc == crc32(expected) and content.endswith(b"\n"):
                 self._damage.sentences.append(f"The first line of '{self._path}' is damaged.")
                 return names, len(expected)
         size = 1 << 16
@@ -175,7 +166,7 @@ class PartReader:
                 f"'{self._path}' does not have the columns that its description says. If it was"
                 f" edited, remove '{self._path.name}.json', and the types are guessed."
             )
-        if first is not None and self._check and zlib.crc32(content[:start]) != first.crc:
+        if first is not None and self._check and crc32(content[:start]) != first.crc:
             raise DataError(
                 f"The first line of '{self._path}' does not match its checksum. {_CURE}"
             )
@@ -241,11 +232,12 @@ class PartReader:
 
     def _unverified(self, piece: _Piece, content: bytes) -> Iterator[Rows]:
         """Rows that have no checksum, or of a block that was cut short."""
-        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == 10) + 1
-        if not len(ends):
+        size = content.rfind(b"\n") + 1
+        lines = content.count(b"\n")
+        if not lines:
             return
-        content = content[: ends[-1]]
-        self._note_block(len(ends))
+        content = content[:size]
+        self._note_block(lines)
         if self._strict:
             try:
                 frame = self._frame(content)
@@ -253,18 +245,20 @@ class PartReader:
                 raise DataError(f"'{self._path}' is damaged: {error}.") from None
         elif piece.span is None and not piece.last and self._check:
             self._damage.block(
-                f"{len(ends)} rows from byte {piece.offset} of '{self._path}' on have no checksum"
+                f"{lines} rows from byte {piece.offset} of '{self._path}' on have no checksum"
                 f" that can be read. {_CURE}"
             )
             return
         else:
-            frame = csv_text.load_whole_lines(content, self.header, self._kinds, self._checked)
-            if len(frame) < len(ends):
+            frame, size = csv_text.load_whole_lines(
+                content, self.header, self._kinds, self._checked
+            )
+            if len(frame) < lines:
                 self._damage.sentences.append(
-                    f"'{self._path}' ends with {len(ends) - len(frame)} lines that cannot be read."
+                    f"'{self._path}' ends with {lines - len(frame)} lines that cannot be read."
                 )
         if len(frame):
-            self._settle(piece.offset, content[: ends[len(frame) - 1]], len(frame))
+            self._settle(piece.offset, content[:size], len(frame))
         yield Rows(frame, np.full(len(frame), self._damage.count - 1))
 
     def _frame(self, text: bytes, rows: int | None = None) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.csv_episodes import EpisodeLines, Episodes
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.formats.csv_part import Damage, PartReader, Rows
+from mjlab_rec.data.formats.parts import log_damages
 from mjlab_rec.data.schema import DataError, RunInfo
-
-_log = logging.getLogger(__name__)
 
 
 class CsvReader(Reader):
@@ -38,9 +36,15 @@ class CsvReader(Reader):
         csv_files.check_path(self._path)
         self._damage = Damage()
         known = self._load_description()
+        self.finished = self._about.get("finished") is True
+        self.holes = self._about.get("holes") is True
+        """Whether some steps are missing."""
         # What one of these tells of is in those that are read after it, also if the file grows.
         self.spans = self._load_spans()
         """What is known of all that was written; None if there is no file of checksums."""
+        self.gaps = sum(s.lost for s in self.spans or ())
+        if self.spans is None:
+            self.gaps = self._about.get("gaps", 0)
         self.lines = EpisodeLines(csv_files.episodes_path(self._path), self.spans, check)
         """What the table of episodes says."""
         self._damage.sentences += self.lines.damage
@@ -53,11 +57,10 @@ class CsvReader(Reader):
             self.header, [piece.frame for piece in rows], self._path
         )
         self._arrange(rows)
-        for sentence in self._damage.sentences:
-            _log.warning("%s", sentence)
+        log_damages(self._path, self._damage.sentences)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
+        self.info.check_names(channels)
         if index in self._episodes.unreadable:
             row = self.episodes.row(index, named=True)
             raise DataError(
@@ -66,21 +69,6 @@ class CsvReader(Reader):
             )
         rows = slice(int(self._episodes.first[index]), int(self._episodes.after[index]))
         return {name: self._arrays[name][rows].copy() for name in channels}
-
-    @property
-    def gaps(self) -> int:
-        if self.spans is None:
-            return self._about.get("gaps", 0)
-        return sum(span.lost for span in self.spans)
-
-    @property
-    def holes(self) -> bool:
-        """Whether some steps are missing."""
-        return self._about.get("holes") is True
-
-    @property
-    def finished(self) -> bool:
-        return self._about.get("finished") is True
 
     @property
     def damage(self) -> list[str]:
@@ -107,12 +95,9 @@ class CsvReader(Reader):
             again = CsvReader(self._path)
         except DataError as error:
             return [str(error)]
-        missing = [file for file in csv_files.beside(self._path) if not file.exists()]
+        missing = [file for file in csv_files.companions(self._path) if not file.exists()]
         told = [f"'{file}' is missing: not all could be compared." for file in missing]
         return [*again.damage, *told]
-
-    def close(self) -> None:
-        pass
 
     def _load_description(self) -> RunInfo | None:
         self._about: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The table of episodes next to a CSV recording: who is running, and a line for who ended."""
+"""The table of episodes of a CSV recording: which run, and a line for each that ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.episodes import Running
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
+from mjlab_rec.data.formats.episode_table import table_row
 from mjlab_rec.data.schema import Block, RunInfo, is_partial
 
 
@@ -33,13 +35,10 @@ class EpisodeTracker:
 
     def __init__(self, info: RunInfo) -> None:
         self._info, lanes = info, len(info.envs)
-        self._number = np.zeros(lanes, np.int64)  # of the running episode
-        self._rows = np.zeros(lanes, np.int64)  # of it so far; where there are none yet, the next
-        self._start = np.zeros(lanes, np.int64)  # two mean nothing
+        self._running = Running(lanes)
+        self._rows = np.zeros(lanes, np.int64)  # of it so far; if none, the next two mean
+        self._start = np.zeros(lanes, np.int64)  # nothing
         self._first_step = np.zeros(lanes, np.int64)
-        self._length = np.zeros(lanes, np.int64)
-        self._total = np.zeros(lanes)
-        self._recorded = np.zeros(lanes)
 
     def after(
         self, block: Block, number: np.ndarray, step: np.ndarray
@@ -52,97 +51,56 @@ class EpisodeTracker:
             step: Steps in the episode before each row, (rows, lanes).
         """
         here = _RowsOf(block, number, step)
-        ended = self._lost(block) if block.rows else []
+        ended = self._cut(self._running.lost(block))
         ends = block.ends
-        rows, start, first_step = self._merged(here, ends.lane, ends.episode)
-        for i in np.flatnonzero(rows):
-            success = int(ends.success[i])
-            ended.append(
-                self._row(
-                    env=self._info.envs[ends.lane[i]],
-                    number=int(ends.episode[i]),
-                    start=int(start[i]),
-                    first_step=int(first_step[i]),
-                    length=int(ends.length[i]),
-                    rows=int(rows[i]),
-                    total=float(ends.total[i]),
-                    recorded=float(ends.recorded[i]),
-                    terminated=bool(ends.terminated[i]),
-                    truncated=bool(ends.truncated[i]),
-                    success=None if success < 0 else success == 1,
-                )
-            )
-        return ended, self._next(block, here, number, step)
+        found = self._merged(here, ends.lane, ends.episode)
+        for i in np.flatnonzero(found[0]):
+            facts = ends.facts(int(i))
+            row = self._row(ends.lane[i], ends.episode[i], facts, *(values[i] for values in found))
+            ended.append(row)
+        after = copy.copy(self)
+        after._running = self._running.after(block, number, step)
+        lanes = np.arange(block.lanes)
+        merged = self._merged(here, lanes, after._running.number)
+        after._rows, after._start, after._first_step = merged
+        return ended, after
 
     def running(self) -> list[dict[str, Any]]:
         """Rows of the table for the episodes that still run, as cut."""
-        return self._cut(np.flatnonzero(self._rows))
-
-    def _next(
-        self, block: Block, here: _RowsOf, number: np.ndarray, step: np.ndarray
-    ) -> EpisodeTracker:
-        after = copy.copy(self)
-        running = self._number.copy()
-        if block.rows:
-            running[:] = number[-1]
-            after._length = step[-1].astype(np.int64) + 1
-        np.maximum.at(running, block.ends.lane, block.ends.episode.astype(np.int64) + 1)
-        lanes = np.arange(len(running))
-        after._rows, after._start, after._first_step = self._merged(here, lanes, running)
-        after._number = running
-        after._total, after._recorded = block.total.copy(), block.recorded.copy()
-        return after
+        return self._cut(np.arange(len(self._rows)))
 
     def _merged(
         self, here: _RowsOf, lane: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, start and first step of episodes, with what they had before the block."""
         rows, start, first_step = here.find(lane, number)
-        before = (self._number[lane] == number) & (self._rows[lane] > 0)
+        before = (self._running.number[lane] == number) & (self._rows[lane] > 0)
         return (
             rows + np.where(before, self._rows[lane], 0),
             np.where(before, self._start[lane], start),
             np.where(before, self._first_step[lane], first_step),
         )
 
-    def _lost(self, block: Block) -> list[dict[str, Any]]:
-        """Running episodes that ended in blocks that were dropped, as cut at their last row."""
-        ends = block.ends
-        told = np.zeros(block.lanes, bool)
-        told[ends.lane[ends.episode == self._number[ends.lane]]] = True
-        return self._cut(
-            np.flatnonzero((block.first_episode > self._number) & ~told & (self._rows > 0))
-        )
-
     def _cut(self, lanes: np.ndarray) -> list[dict[str, Any]]:
+        """Running episodes that have rows, as cut at their last row."""
+        running, known = self._running, (self._rows, self._start, self._first_step)
         return [
-            self._row(
-                env=self._info.envs[lane],
-                number=int(self._number[lane]),
-                start=int(self._start[lane]),
-                first_step=int(self._first_step[lane]),
-                length=int(self._length[lane]),
-                rows=int(self._rows[lane]),
-                total=float(self._total[lane]),
-                recorded=float(self._recorded[lane]),
-                terminated=False,
-                truncated=False,
-                success=None,
-            )
+            self._row(lane, running.number[lane], running.facts(lane), *(n[lane] for n in known))
             for lane in lanes
+            if self._rows[lane]
         ]
 
     def _row(
-        self, *, first_step: int, total: float, recorded: float, **known: Any
+        self, lane: Any, number: Any, facts: dict[str, Any], rows: Any, start: Any, first_step: Any
     ) -> dict[str, Any]:
-        every = self._info.every
-        return {
-            **known,
-            "return": None if np.isnan(total) else total,
-            "recorded_return": None if np.isnan(recorded) else recorded,
-            "cut": not (known["terminated"] or known["truncated"]),
-            "partial": bool(is_partial(first_step, known["length"], known["rows"], every)),
-        }
+        return table_row(
+            env=self._info.envs[lane],
+            number=int(number),
+            start=int(start),
+            rows=int(rows),
+            partial=bool(is_partial(first_step, facts["length"], rows, self._info.every)),
+            **facts,
+        )
 
 
 class _RowsOf:

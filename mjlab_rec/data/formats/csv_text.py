@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats import episode_table
+from mjlab_rec.data.formats.plain_files import reason
+from mjlab_rec.data.formats.row_table import POLARS_ERRORS, polars_kind, undisturbed
 from mjlab_rec.data.schema import ROW_COLUMNS, ChannelSpec, DataError, RunInfo
 
 ROW_KINDS: dict[str, pl.DataType] = {
@@ -45,8 +46,7 @@ def kinds_of(info: RunInfo) -> list[pl.DataType]:
     """The types of all columns of a run's rows."""
     kinds = list(ROW_KINDS.values())
     for spec in info.channels:
-        dtype = np.float32 if spec.dtype == np.float16 else spec.dtype
-        kinds += [pl.Series(np.zeros(0, dtype)).dtype] * spec.size
+        kinds += [polars_kind(spec.dtype)] * spec.size
     return kinds
 
 
@@ -71,31 +71,34 @@ def load_header(content: bytes, file: Path) -> tuple[list[str], int]:
     return names, end
 
 
+def line_ends(text: bytes) -> np.ndarray:
+    """The place behind each line."""
+    return np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
+
+
 def header_end(content: bytes) -> int:
     """Where the rows begin; 0 if even the header is not complete. Names may contain line ends."""
-    text = np.frombuffer(content, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    quotes = np.searchsorted(np.flatnonzero(text == ord('"')), ends)
+    ends, quoted = line_ends(content), np.frombuffer(content, np.uint8) == ord('"')
+    quotes = np.searchsorted(np.flatnonzero(quoted), ends)
     outside = ends[quotes % 2 == 0]
-    return int(outside[0]) + 1 if len(outside) else 0
+    return int(outside[0]) if len(outside) else 0
 
 
 def dump_rows(columns: Sequence[np.ndarray]) -> memoryview:
     """Columns as lines of text.
 
-    Polars has a handler of its own for Ctrl-C, which ends whatever it does in any thread. Only the
-    main thread is meant, where Python raises it as well; elsewhere the work is done again, in
-    smaller pieces, so that it comes to an end even if the key is held down.
+    If Ctrl-C disturbs it, it begins again with smaller pieces, so that it comes to an end even if
+    the key is held down.
     """
     names = map(str, range(len(columns)))  # The header is in the file already, so any will do.
-    try:
-        text = io.BytesIO()
+    text = io.BytesIO()
+
+    def write() -> None:
         frame = pl.DataFrame([pl.Series(name, c) for name, c in zip(names, columns, strict=True)])
         frame.write_csv(text, include_header=False)
+
+    if undisturbed(write):
         return text.getbuffer()
-    except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread():
-            raise
     half = len(columns[0]) // 2
     if half < _FEW:
         return dump_rows(columns)
@@ -122,8 +125,8 @@ def load_rows(
             truncate_ragged_lines=False,
             quote_char=None,
         )
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(str(error).partition("\n")[0].rstrip(".")) from None
+    except POLARS_ERRORS as error:
+        raise ValueError(reason(error)) from None
     if frame.width != len(names):
         raise ValueError(f"there are {frame.width} values in a row, but {len(names)} columns")
     if not nullable and (empty := [c.name for c in frame if c.null_count()]):
@@ -137,9 +140,9 @@ def load_whole_lines(
     kinds: Sequence[pl.DataType] | None,
     checked: Callable[[pl.DataFrame], pl.DataFrame],
     nullable: bool = False,
-) -> pl.DataFrame:
-    """As many lines, from the first on, as can be read and pass a check."""
-    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 10) + 1
+) -> tuple[pl.DataFrame, int]:
+    """As many lines, from the first on, as can be read and pass a check, and their bytes."""
+    ends = line_ends(text)
     good, bad = 0, len(ends) + 1  # counts of lines
     frame = load_rows(b"", names, kinds)
     while bad - good > 1:
@@ -150,7 +153,7 @@ def load_whole_lines(
             good = tried
         except ValueError:
             bad = tried
-    return frame
+    return frame, int(ends[good - 1]) if good else 0
 
 
 def columns_by_name(frame: pl.DataFrame) -> dict[str, pl.Series]:

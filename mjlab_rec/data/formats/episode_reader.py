@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,38 +9,47 @@ from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.schema import DataError, RunInfo
-
-STEP = np.dtype("int32")
-
-_LOG = logging.getLogger(__name__)
-_TOLD = 10  # damages that are logged
+from mjlab_rec.data.formats.parts import log_damages
+from mjlab_rec.data.schema import DataError
 
 
 class EpisodeReader(Reader):
-    """A reader that keeps the rows of the table, and knows what was damaged when it was opened."""
+    """A reader that keeps the rows of the table, and knows what was damaged when it was opened.
 
-    _rows: list[dict[str, Any]]
-    _damages: list[str]
+    A subclass finds out ``info`` and the rows, and calls ``_take``.
+    """
 
-    def _take(self, rows: Sequence[dict[str, Any]], path: Path) -> None:
-        """Take over the rows of the table, and tell of damages."""
-        if self._damages and not rows:
-            raise DataError(f"Nothing in '{path}' can be read. {self._damages[0]}")
-        for told in self._damages[:_TOLD]:
-            _LOG.warning("%s", told)
-        if len(self._damages) > _TOLD:
-            _LOG.warning("'%s' has %d damages. verify() tells all.", path, len(self._damages))
-        self._rows = list(rows)
-        self._kinds = {spec.name: (spec.dtype, spec.shape) for spec in self.info.channels}
-        self._kinds["step"] = STEP, ()
-        self.episodes = episode_table.table(rows)
+    def __init__(self, path: str | Path, check: bool = True) -> None:
+        self.path, self.check = Path(path), check
+        self.damages: list[str] = []
+        """A sentence for each damage that was found when it was opened."""
+        self._rows: list[dict[str, Any]] = []
+
+    def _take(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Take over the rows of the table, which were checked before, and tell of damages."""
+        if self.damages and not rows:
+            raise DataError(f"Nothing in '{self.path}' can be read. {self.damages[0]}")
+        log_damages(self.path, self.damages)
+        self._rows = episode_table.ordered(rows)
+        self._kinds = self.info.kinds
+        self.episodes = episode_table.table(self._rows)
 
     def verify(self) -> list[str]:
         """Read everything and compare checksums; a sentence for each damage that is found."""
-        found = list(self._damages)
+        try:
+            again = type(self)(self.path)  # it compares, and remembers nothing
+        except DataError as error:
+            return [str(error)]
+        try:
+            return again._all_damages()
+        finally:
+            again.close()
+
+    def _all_damages(self) -> list[str]:
+        found = list(self.damages)
         for index in range(len(self._rows)):
             try:
                 self.read(index, list(self._kinds))
@@ -60,6 +68,14 @@ class EpisodeReader(Reader):
             return str(error)
         return ""
 
+    def _compare(self, values: np.ndarray, crc: int, channel: str, file: Path, first: int) -> None:
+        """Raise if rows of a channel are not those that were written."""
+        if self.check and array_crc32(values) != crc:
+            raise DataError(
+                f"'{file}' is damaged in channel '{channel}': wrong checksum of the rows {first} to"
+                f" {first + len(values) - 1}. All else can be read."
+            )
+
     @contextmanager
     def _episode(self, row: dict[str, Any]) -> Iterator[None]:
         """Say in errors which episode is concerned."""
@@ -70,8 +86,3 @@ class EpisodeReader(Reader):
                 f"Episode {row['number']} of environment {row['env']}, with {row['rows']} rows,"
                 f" cannot be read whole. {error}"
             ) from error
-
-
-def row_bytes(info: RunInfo) -> int:
-    """Bytes of a row of all channels and "step"."""
-    return STEP.itemsize + sum(spec.nbytes for spec in info.channels)

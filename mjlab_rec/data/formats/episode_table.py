@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-import reprlib
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -15,19 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
-from mjlab_rec.data.schema import (
-    ROW_COLUMNS,
-    DataError,
-    Episode,
-    RunInfo,
-    check_dtype,
-    check_name,
-    check_shape,
-)
+from mjlab_rec.data.schema import ROW_COLUMNS, DataError, Episode, RunInfo
 from mjlab_rec.data.schema import check_channels as check_together
-from mjlab_rec.utils.string import nearest
+from mjlab_rec.data.values import check_count, check_dtype, check_name, check_shape, told
 
+SCHEMA: dict[str, pl.DataType] = {n: getattr(pl, kind)() for n, kind in EPISODE_COLUMNS.items()}
 MOST_TEXT = 64 << 20
 MOST_VALUES = 2_000_000
 _MOST_LEVELS = 64
@@ -35,26 +28,65 @@ _SEAL = re.compile(rb',\s*"crc32": (\d{1,10})\}\s*\Z')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def table_row(info: RunInfo, episode: Episode, offset: int = 0) -> dict[str, Any]:
-    """An episode's row of the table, as plain data; `offset` is added to its number."""
+def table_row(
+    *,
+    env: int,
+    number: int,
+    start: int,
+    length: int,
+    rows: int,
+    total: float,
+    recorded: float,
+    terminated: bool,
+    truncated: bool,
+    success: bool | None,
+    partial: bool,
+) -> dict[str, Any]:
+    """An episode's row of the table, as plain data."""
     return {
-        "env": int(episode.env),
-        "number": int(episode.number) + offset,
-        "start": int(episode.start),
-        "length": int(episode.length),
-        "rows": episode.rows,
-        "return": _known(episode.total),
-        "recorded_return": _known(episode.recorded),
-        "terminated": bool(episode.terminated),
-        "truncated": bool(episode.truncated),
-        "cut": bool(episode.cut),
-        "success": None if episode.success is None else bool(episode.success),
-        "partial": bool(episode.partial),
+        "env": env,
+        "number": number,
+        "start": start,
+        "length": length,
+        "rows": rows,
+        "return": _known(total),
+        "recorded_return": _known(recorded),
+        "terminated": terminated,
+        "truncated": truncated,
+        "cut": not (terminated or truncated),
+        "success": success,
+        "partial": partial,
     }
+
+
+def row_of(episode: Episode, offset: int = 0) -> dict[str, Any]:
+    """The row of a whole episode; `offset` is added to its number."""
+    return table_row(
+        env=int(episode.env),
+        number=int(episode.number) + offset,
+        start=int(episode.start),
+        length=int(episode.length),
+        rows=episode.rows,
+        total=episode.total,
+        recorded=episode.recorded,
+        terminated=bool(episode.terminated),
+        truncated=bool(episode.truncated),
+        success=None if episode.success is None else bool(episode.success),
+        partial=bool(episode.partial),
+    )
 
 
 def _known(total: Any) -> float | None:
     return None if total is None or np.isnan(total) else float(total)
+
+
+def put_in_line(rows: Iterable[dict[str, Any]]) -> int:
+    """Note of episodes whose rows follow each other where each one begins; returns all rows."""
+    count = 0
+    for row in rows:
+        row["first"] = count
+        count += row["rows"]
+    return count
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -70,14 +102,19 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return found
 
 
-def ordered(
-    rows: Sequence[dict[str, Any]], path: Path | str = "this recording"
-) -> list[dict[str, Any]]:
-    """Rows of the table, checked, in the order that readers give them.
+def ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the table in the order in which readers give them."""
+    return sorted(rows, key=lambda row: (row["env"], row["number"]))
+
+
+def checked(rows: Any, path: Path) -> list[dict[str, Any]]:
+    """Rows of the table as a file says them, which may be anything.
 
     What is not known may be None, NaN or -1, and becomes None. Raises DataError for all that no
-    writer writes: a row comes from a file, where it may be anything.
+    writer writes.
     """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"'{path}' is damaged: its table of episodes is not a list of rows.")
     found = [dict(row) for row in rows]
     for name, kind in EPISODE_COLUMNS.items():
         if name != "cut":
@@ -88,10 +125,10 @@ def ordered(
             raise DataError(
                 f"'{path}' is damaged: an episode of {row['length']} steps has {row['rows']} rows."
             )
-    return sorted(found, key=lambda row: (row["env"], row["number"]))
+    return found
 
 
-def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path | str) -> None:
+def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path) -> None:
     """Make values of a column what its type promises; raise where that cannot be."""
     kinds = {"Boolean": {bool}, "Float64": {float, int, NoneType}}.get(kind, {int})
     if name == "success":
@@ -111,15 +148,12 @@ def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path |
         elif good and kind != "Boolean":
             good = 0 <= value <= most
         if not good:
-            raise DataError(
-                f"'{path}' is damaged: the '{name}' of an episode is {reprlib.repr(value)}."
-            )
+            raise DataError(f"'{path}' is damaged: the '{name}' of an episode is {told(value)}.")
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     """The table of episodes, in the order of the rows given."""
-    schema = {name: getattr(pl, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-    return pl.DataFrame([[row[name] for name in schema] for row in rows], schema, orient="row")
+    return pl.DataFrame([[row[name] for name in SCHEMA] for row in rows], SCHEMA, orient="row")
 
 
 def model_json(model: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -129,35 +163,41 @@ def model_json(model: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def model_kinds(data: Any, path: Path | str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """The inverse of ``model_json``; raises DataError for whatever is not its result."""
+    found = {}
     try:
-        found = {
-            check_name(name, "model field"): (check_dtype(dtype, name), tuple(shape))
-            for name, (dtype, shape) in data.items()
-        }
+        for name, (text, shape) in data.items():
+            what = f"Model field '{check_name(name, 'model field')}' in '{path}'"
+            dtype = check_dtype(text, what)
+            check_shape(shape, dtype, what)
+            found[name] = dtype, tuple(shape)
     except (AttributeError, TypeError, ValueError):
         raise DataError(f"'{path}' is damaged: it does not say what model fields it has.") from None
-    for name, (dtype, shape) in found.items():
-        check_shape(shape, dtype, f"Model field '{name}' in '{path}'")
     return found
 
 
 def attached_json(files: Mapping[str, bytes]) -> dict[str, Any]:
     """Size and checksum of attached files, as plain data."""
-    return {name: [len(content), zlib.crc32(content)] for name, content in files.items()}
+    return {name: [len(content), crc32(content)] for name, content in files.items()}
 
 
 def read_attached(
-    data: Any, read: Callable[[str, int], bytes], path: Path, *, check: bool = True
-) -> tuple[dict[str, bytes], list[str]]:
-    """The attached files that ``attached_json`` told of, and a sentence for each damaged one.
+    data: Any,
+    read: Callable[[str, int], bytes],
+    path: Path,
+    damages: list[str],
+    *,
+    check: bool = True,
+) -> dict[str, bytes]:
+    """The attached files that ``attached_json`` told of, but for those that are damaged.
 
     Args:
         data: What ``attached_json`` gave, or anything else.
-        read: Returns what is stored under a name, so many bytes at most.
+        read: Returns what is stored under a name, at most this number of bytes.
         path: The recording, for messages.
+        damages: Where to add a sentence for each that is damaged.
         check: Whether checksums are compared.
     """
-    found, damages = {}, []
+    found = {}
     try:
         files = [
             (check_name(name, "attached file"), int(n), int(crc)) for name, (n, crc) in data.items()
@@ -167,12 +207,12 @@ def read_attached(
     for name, size, crc in files:
         try:
             content = read(name, size)
-            if len(content) != size or (check and zlib.crc32(content) != crc):
+            if len(content) != size or (check and crc32(content) != crc):
                 raise DataError(f"The attached file '{name}' of '{path}' is damaged.")
             found[name] = content
         except DataError as error:
             damages.append(str(error))
-    return found, damages
+    return found
 
 
 def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:
@@ -207,12 +247,10 @@ def load_info(
     try:
         data = load_json(text, check=check)
         info = RunInfo.from_json(data)
-        gaps = data.setdefault("gaps", 0)
-        if type(gaps) is not int or not 0 <= gaps < 1 << 63:
-            raise DataError("The number of rows lost is no count.")
+        check_count(data.setdefault("gaps", 0), "The number of lost rows", below=1 << 63)
         attached = data.get("attachments", {})
         if not isinstance(attached, dict):
-            raise DataError("The attachments are no files with names.")
+            raise DataError("Its attachments must be files with names.")
         info.attachments = {
             check_name(name, "attached file"): _from_base64(name, value)
             for name, value in attached.items()
@@ -225,7 +263,7 @@ def load_info(
 def seal(text: str) -> str:
     """A JSON object with a checksum of its text as the last key."""
     head = text.rstrip().removesuffix("}").rstrip()
-    return f'{head}, "crc32": {zlib.crc32(head.encode())}}}'
+    return f'{head}, "crc32": {crc32(head.encode())}}}'
 
 
 def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) -> dict[str, Any]:
@@ -245,7 +283,7 @@ def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) ->
             raise DataError(f"The text has more than {MOST_VALUES} values.")
         if found := _SEAL.search(content, max(0, len(content) - 64)):
             content, stored = content[: found.start()], int(found[1])
-            if check and zlib.crc32(content) != stored:
+            if check and crc32(content) != stored:
                 raise DataError("The text was changed after it was written: wrong checksum.")
             content += b"}"
         elif sealed:
@@ -303,6 +341,12 @@ def check_channels(info: RunInfo) -> None:
             )
 
 
+def continued(old: RunInfo, new: RunInfo, path: Path) -> RunInfo:
+    """What a table of rows is of once other environments may go on with it."""
+    check_same_run(old, new, path)
+    return replace(old, envs=tuple(sorted({*old.envs, *new.envs})))
+
+
 def check_same_run(old: RunInfo, new: RunInfo, path: Path) -> None:
     """Raise unless a recording can go on with these channels."""
     cure = "Choose another path, or if_exists='number'."
@@ -323,11 +367,3 @@ def check_same_run(old: RunInfo, new: RunInfo, path: Path) -> None:
                 f"Cannot append to '{path}': its {name} is {getattr(old, name)}, not"
                 f" {getattr(new, name)}. {cure}"
             )
-
-
-def check_names(names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise if a channel is asked for that there is not."""
-    known = ["step", *known]
-    for name in names:
-        if name not in known:
-            raise DataError(f"Unknown channel '{name}'. {nearest(name, known)}")

@@ -14,10 +14,8 @@ read with h5py only.
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,10 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data import files
-from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.blocks import column, end_rows
+from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.episode_table import check_same_run
 from mjlab_rec.data.formats.hdf5_create import new_file
-from mjlab_rec.data.formats.hdf5_file import Disk, place, reason
+from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, place
 from mjlab_rec.data.formats.hdf5_layout import (
     CONTINUED,
     FINISHED,
@@ -43,16 +40,16 @@ from mjlab_rec.data.formats.hdf5_layout import (
 )
 from mjlab_rec.data.formats.hdf5_part import Part, Pieces
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader, last_info
+from mjlab_rec.data.formats.segments import column, end_rows
 from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
 
-_LOG = logging.getLogger(__name__)
 _PACKED_ROWS = 64  # fewest rows per block where episodes are written one after another
 _TILE = 4 << 20  # bytes put in the order of the file at once: what a processor's cache holds
 
 
-class Hdf5Writer(Writer):
+class Hdf5Writer(Hdf5FilesWriter):
     """Writes HDF5 files that plain h5py can open at any time, also after a kill.
 
     With durability "kill" a loss of power costs what the system had not yet put on the disk, which
@@ -62,10 +59,8 @@ class Hdf5Writer(Writer):
     one.
 
     Where a block cannot be written, because the disk is full or the file was deleted, the next one
-    may be: it goes to a new part if need be, and the rows between are marked as lost.
+    may be, if needed in a new part, and the rows between are marked as lost.
     """
-
-    compressions = ("gzip", "lzf")
 
     most_chunks = 1024
     """Chunks of a dataset at which a file is finished."""
@@ -73,38 +68,20 @@ class Hdf5Writer(Writer):
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         self._run = uuid.uuid4().hex
-        self._files: list[Path] = []
-        self._failed = False
         self._lost: list[tuple[int, int]] = []  # blocks not written: their first step, their rows
         self._serial = 0  # of the next episode, where whole episodes are written
-        self._rows = 0  # written, of all environments together
         self._scratch = np.empty(0, np.uint8)
         self._storage = Storage(
             compression=options.compression,
             roll_over_bytes=options.roll_over_bytes,
             most_chunks=self.most_chunks,
         )
-        self._claim = files.Claim(options.path, options.if_exists)
-        try:
+        with self._beginning():
             if (old := last_info(files.parts(self._claim.path))) is not None:
                 check_same_run(old, info, self._claim.path)
             self._part = self._open(None)
-        except OSError as error:
-            self._claim.release()
-            raise DataError(f"Cannot record to '{options.path}': {reason(error)}.") from error
-        except BaseException:
-            self._claim.release()
-            raise
 
-    @property
-    def files(self) -> list[Path]:  # noqa: D102
-        return list(self._files)
-
-    @property
-    def nbytes(self) -> int:  # noqa: D102
-        return sum(file.stat().st_size for file in self._files if file.exists())
-
-    def write(self, block: Block) -> None:  # noqa: D102
+    def write(self, block: Block) -> None:
         if block.rows > self.options.block_rows:
             raise DataError(
                 f"A block of {block.rows} rows was to be written, but WriterOptions.block_rows is"
@@ -119,7 +96,6 @@ class Hdf5Writer(Writer):
                 self._lost.append((first, block.rows + block.gap))
             raise
         self._lost = [(at, rows) for at, rows in self._lost if at > first >= 0 or first < 0]
-        self._rows += block.rows * block.lanes
 
     def _write(self, block: Block, lost: int) -> None:
         values, rows = block.ends.values, self.options.block_rows
@@ -148,14 +124,16 @@ class Hdf5Writer(Writer):
             columns[f"values/{layout.value_paths[name]}"] = [[cast]]
         if block.model is not None:
             columns |= _changes(model, block.model.lane, block.model.episode)
+        progress = _Progress(layout.nbytes, block.pace)
         for each in plan.columns:
             if each.path.startswith("blocks/"):
                 assert each.spec is not None
-                columns[each.path] = [self._tiles(block.arrays[each.spec.name], each)]
-        with self._filling(part):
+                tiles = self._tiles(block.arrays[each.spec.name], each)
+                columns[each.path] = [progress.through(tiles)]
+        with self._filling(part.leave):
             part.write(columns, np.array([block.rows]), np.array([block.gap + lost]))
 
-    def write_episode(self, episode: Episode) -> None:  # noqa: D102
+    def write_episode(self, episode: Episode) -> None:
         if not episode.rows:
             return
         # Another number if this fails: blocks that were written belong to no episode then.
@@ -190,21 +168,12 @@ class Hdf5Writer(Writer):
                 last = part.blocks + blocks - 1 - piece.start
                 columns["ends"] = [[_end_row(episode, last, serial, int(used[-1]) - 1)]]
                 columns |= _changes(model, np.zeros(1), np.full(1, serial))
-            with self._filling(part):
+            with self._filling(part.leave):
                 part.write(columns, used[piece], np.zeros(len(used[piece])))
-        self._rows += episode.rows
 
-    def close(self) -> None:  # noqa: D102
-        try:
-            if self._part.file:
-                self._part.close(FINISHED)
-        except (OSError, RuntimeError) as error:
-            # What failed before is known already, and that is why closing fails.
-            if not self._failed:
-                raise self._failure(error) from error
-            _LOG.warning("Could not finish '%s': %s.", self._files[-1], reason(error))
-        finally:
-            self._claim.release()
+    def _finish(self) -> None:
+        if self._part.file:
+            self._part.close(FINISHED)
 
     def _room(self, blocks: int, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
         """A part that takes the next blocks, with room for them on the disk, and its plan.
@@ -242,29 +211,16 @@ class Hdf5Writer(Writer):
         fresh = not self._files or bool(self._part.blocks) or not self._files[-1].exists()
         path = self._claim.next_part() if fresh else self._files[-1]
         number = len(self._files) - (not fresh)
-        power = self.options.durability == "power"
         content = new_file(self.info, self._run, number, plan)
-        part = Part(*self._place(path, content), plan, power)
+        part = Part(*self._place(path, content), plan, self._power)
         if fresh:
             self._files.append(path)
         return part
 
     def _place(self, path: Path, content: bytes) -> tuple[h5py.File, Disk]:
         """A new file and its disk. Tests put a file object in its place."""
-        file = place(path, content, self.options.durability == "power")
+        file = place(path, content, self._power)
         return file, Disk(file)
-
-    @contextmanager
-    def _filling(self, part: Part) -> Iterator[None]:
-        """Leave a file as it is if a block cannot be written to it; the next one gets another."""
-        try:
-            yield
-        except BaseException as error:
-            self._failed = True
-            part.leave()
-            if isinstance(error, OSError):
-                raise self._failure(error) from error
-            raise
 
     def _tiles(self, values: np.ndarray, column: Column) -> Iterator[np.ndarray]:
         """A channel of a block in the order of the file, (lanes, K, *shape), some lanes at a time.
@@ -291,12 +247,19 @@ class Hdf5Writer(Writer):
             np.copyto(target[:, :filled], some, casting="unsafe")
             yield tile
 
-    def _failure(self, error: Exception) -> DataError:
-        self._failed = True
-        return DataError(
-            f"Writing '{self._files[-1]}' failed: {reason(error)}. The {self._rows} rows written"
-            " before can be read."
-        )
+
+class _Progress:
+    """How much of a block is written, told after each tile."""
+
+    def __init__(self, total: int, tell: Callable[[float], None]) -> None:
+        self._total, self._tell = total, tell
+        self._done = 0
+
+    def through(self, tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for tile in tiles:
+            yield tile
+            self._done += tile.nbytes
+            self._tell(self._done / self._total)
 
 
 def _types(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:

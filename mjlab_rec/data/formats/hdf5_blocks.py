@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import hdf5_head
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
@@ -21,7 +21,7 @@ from mjlab_rec.data.formats.hdf5_layout import (
     state_check,
 )
 from mjlab_rec.data.formats.hdf5_stored import Kept, StoredColumn, StoredFile
-from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.schema import DataError
 
 _MOST_STEPS = 1 << 53
 
@@ -43,40 +43,18 @@ class StoredPart:
         self._check = check
         self._kept = kept
         try:
-            self._head = self._load()
+            self._head = head = hdf5_head.load(self.file.read, self.file.size, path)
+            self.problems += head.problems
+            self.info, self.run, self.number = head.info, head.run, head.part
+            self.layout = None if head.plan is None else head.plan.layout
             self.attachments = self._attachments()
-            self._state, self._promised = self._left()
-            if self._head.plan is not None:
-                self._find_blocks(self._head.plan)
-                self._read_index(self._head.plan)
+            self.state, self._promised = self._left()
+            if head.plan is not None:
+                self._find_blocks(head.plan)
+                self._read_index(head.plan)
         except BaseException:
             self.file.close()
             raise
-
-    @property
-    def info(self) -> RunInfo:
-        """What the file says about its run."""
-        return self._head.info
-
-    @property
-    def run(self) -> str:
-        """What all files of a run have in common."""
-        return self._head.run
-
-    @property
-    def number(self) -> int:
-        """The file's number within its run."""
-        return self._head.part
-
-    @property
-    def layout(self) -> Layout | None:
-        """What there is a column for, if anything."""
-        return None if self._head.plan is None else self._head.plan.layout
-
-    @property
-    def state(self) -> int:
-        """How the file was left."""
-        return self._state
 
     def verify(self) -> list[str]:
         """Read all blocks; a sentence for each damage."""
@@ -132,7 +110,7 @@ class StoredPart:
         checks = self._kept.get((self, block))
         if checks is None:
             checks = self._all_checks.block(block)
-            if zlib.crc32(checks.tobytes()) != self.index["check"][block]:
+            if crc32(checks.tobytes()) != self.index["check"][block]:
                 raise DataError(
                     f"'{self.path}', block {block}{self._rows(block)}: its checksums are damaged."
                     " All else can be read, and with check=False this as well."
@@ -142,20 +120,11 @@ class StoredPart:
 
     # -- what there is -----------------------------------------------------------------------------
 
-    def _load(self) -> hdf5_head.Head:
-        try:
-            head = hdf5_head.load(self.file.read, self.file.size)
-        except DataError as error:
-            told = str(error)
-            raise DataError(told if str(self.path) in told else f"'{self.path}' {told}.") from error
-        self.problems += [f"'{self.path}': {problem}." for problem in head.problems]
-        return head
-
     def _attachments(self) -> dict[str, bytes]:
         found = {}
         for name, (at, size, expected) in self._head.attachments.items():
             content = self.file.read(at, size)
-            if self._check and zlib.crc32(content) != expected:
+            if self._check and crc32(content) != expected:
                 told = f"'{self.path}': the attached file '{name}' is damaged and left out."
                 self.problems.append(told)
             else:
@@ -184,7 +153,7 @@ class StoredPart:
         own, self.steps = self.index["own"].tolist(), {}
         whole = [own_check(row, dtype, n) == own[n] for n, row in enumerate(rows)]
         count = max((n + 1 for n, right in enumerate(whole) if right), default=0)
-        if self._state != OPEN:
+        if self.state != OPEN:
             count = min(self._promised, plan.capacity)
         elif count < len(rows) and any(rows[count]):
             # It cannot be told whether it was damaged or not written to its end.
@@ -201,7 +170,7 @@ class StoredPart:
             self.holes = dict.fromkeys(wrong, why)
         for block in range(count):
             if block not in self.holes and not self._possible(plan, block):
-                self.holes[block] = self._hole(block, "its row of the index says what cannot be")
+                self.holes[block] = self._hole(block, "its row of the index has impossible numbers")
         self._place(plan)
         self._leave_out()
 
@@ -301,7 +270,7 @@ class StoredPart:
             (abs(ends["at"]) < _MOST_STEPS).all(),
         )
         if not all(right):
-            raise DataError(self._hole(block, "its numbers of steps or episodes cannot be"))
+            raise DataError(self._hole(block, "its numbers of steps or episodes are impossible"))
 
     def _hole(self, block: int, why: str) -> str:
         return f"'{self.path}', block {block}{self._rows(block)}: {why}. All else can be read."

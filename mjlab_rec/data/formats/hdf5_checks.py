@@ -13,7 +13,7 @@ import numpy as np
 from mjlab_rec.data.formats.checks import check_size
 from mjlab_rec.data.schema import DataError
 
-_SMALL_CHUNK = 64 << 20  # bytes of a chunk that is read in any case
+_SMALL_CHUNK = 64 << 20  # bytes of a chunk that are always read
 _CERTAIN = 1 << 20  # bytes that a chunk may be longer than it should be
 _DEFLATE_RATIO = 1032  # the most that it compresses
 _LZF = 32000
@@ -93,7 +93,7 @@ def _check_chunks(item: Any, plist: Any, nbytes: int, what: str) -> None:
     """Raise for chunks that would be much larger than they say once they are unpacked."""
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
     if not set(filters) <= _FILTERS:
-        raise DataError(f"{what} is compressed in a way that is not known.")
+        raise DataError(f"{what} is compressed in an unknown way.")
     chunk = math.prod(item.chunks) * item.dtype.itemsize
     if chunk > max(_SMALL_CHUNK, 2 * nbytes):
         raise DataError(f"{what} has chunks that are larger than itself.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import hdf5_head
 from mjlab_rec.data.formats.hdf5_file import content, put_text
 from mjlab_rec.data.formats.hdf5_guide import how_to_read, label
@@ -34,7 +34,7 @@ def new_file(info: RunInfo, run: str, part: int, plan: Plan | None) -> bytes:
             dataset = file.create_dataset(
                 f"attachments/{name}", data=np.frombuffer(values, np.uint8)
             )
-            attachments[name] = (_offset(dataset), len(values), zlib.crc32(values))
+            attachments[name] = (_offset(dataset), len(values), crc32(values))
         state = _listed(file, "index/state", 1, STATE_DTYPE)
         head = Head(info=info, run=run, part=part, attachments=attachments, state=state, plan=plan)
         if plan is not None:

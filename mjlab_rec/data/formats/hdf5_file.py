@@ -2,25 +2,98 @@
 
 HDF5 does not take errors of the disk well: a write that failed is forgotten or tried again when the
 file is closed, after which the file says that it is longer than it is. So a file begins as bytes in
-memory, room for a block is reserved before HDF5 hears of it, and should something fail
-nevertheless, HDF5 goes on with another file.
+memory, room for a block is reserved before HDF5 hears of it, and if something still
+fails, HDF5 goes on with another file.
 """
 
 from __future__ import annotations
 
+import abc
 import errno
 import io
+import logging
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.files import Claim
+from mjlab_rec.data.formats.base import Writer, WriterOptions
+from mjlab_rec.data.formats.plain_files import cannot_write, reason, replacing
+from mjlab_rec.data.schema import DataError, RunInfo
 
+_LOG = logging.getLogger(__name__)
+
+_RECENT = 64 << 20  # bytes at the end of a file that stay in memory for those who read it now
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Hdf5FilesWriter(Writer):
+    """A writer of HDF5 files, which may fail."""
+
+    compressions = ("gzip", "lzf")
+
+    def __init__(self, info: RunInfo, options: WriterOptions) -> None:
+        super().__init__(info, options)
+        self._files: list[Path] = []
+        self._failed = False
+        self._power = options.durability == "power"
+        self._claim = Claim(options.path, options.if_exists)
+
+    @property
+    def files(self) -> list[Path]:
+        return list(self._files)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.stat().st_size for file in self._files if file.exists())
+
+    def close(self) -> None:
+        try:
+            self._finish()
+        except (OSError, RuntimeError) as error:
+            # What failed before is known already, and that is why closing fails.
+            if not self._failed:
+                raise self._failure(error) from error
+            _LOG.warning("Could not finish '%s': %s.", self._files[-1], reason(error))
+        finally:
+            self._claim.release()
+
+    @abc.abstractmethod
+    def _finish(self) -> None:
+        """Finish the last file, if there is one."""
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """Give up the path if the first file cannot be made."""
+        try:
+            yield
+        except BaseException as error:
+            self._claim.release()
+            if isinstance(error, OSError):
+                path = self.options.path
+                raise DataError(f"Cannot record to '{path}': {reason(error)}.") from error
+            raise
+
+    @contextmanager
+    def _filling(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Leave a file as it is if it cannot be written to; the next write gets another."""
+        try:
+            yield
+        except BaseException as error:
+            self._failed = True
+            leave()
+            if isinstance(error, OSError):
+                raise self._failure(error) from error
+            raise
+
+    def _failure(self, error: Exception) -> DataError:
+        self._failed = True
+        return cannot_write(self._files[-1], error)
 
 
 class Disk:
@@ -30,7 +103,7 @@ class Disk:
         self._descriptor: int = file.id.get_vfd_handle()
 
     def reserve(self, size: int) -> None:
-        """Make the file so long, and make sure of the room. If there is none, nothing changes.
+        """Make the file that long, and make sure of the room. If there is none, nothing changes.
 
         It is also the fastest way for a file to grow.
         """
@@ -63,6 +136,21 @@ class Disk:
             count = os.pwrite(self._descriptor, content, offset)
             content, offset = content[count:], offset + count
 
+    def forget_old(self) -> None:
+        """Let go of memory that holds what was written long ago.
+
+        The system keeps what is written in memory until it needs that for something else. A long
+        recording would so push everything else out, and each block would take new memory, which
+        may cost more than the write itself. What is not on the disk yet is put there by the first
+        call and let go by a later one.
+        """
+        if hasattr(os, "posix_fadvise"):
+            end = os.fstat(self._descriptor).st_size - _RECENT
+            first = max(0, end - 2 * _RECENT)
+            if end > 0:
+                advice = os.POSIX_FADV_DONTNEED
+                os.posix_fadvise(self._descriptor, first, end - first, advice)
+
     def leave(self) -> None:
         """Let HDF5 go on without the file, which stays as if the process were killed now."""
         if hasattr(os, "memfd_create"):
@@ -93,40 +181,17 @@ def place(path: Path, content: bytes, power: bool = False) -> h5py.File:
     It gets its name when it is complete: what bears the name can always be read. With `power` that
     is also true after a loss of power.
     """
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        fresh.write_bytes(content)
-        if power:
-            _sync(fresh)
-        fresh.replace(path)
-        if power:
-            _sync(path.parent)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    # Without HDF5's cache of chunks: most values are written past it, and whoever reads the file in
-    # this process meanwhile would see those that were there before.
+    with replacing(path, power) as hidden:
+        hidden.write_bytes(content)
+    # Without HDF5's cache of chunks: most values are written past it, and a reader in this process
+    # would see the old ones in it.
     return h5py.File(path, "r+", libver="earliest", locking=False, rdcc_nbytes=0)
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without the call stack that HDF5 puts into its messages."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else str(error).partition("\n")[0].rstrip(".")
 
 
 def put_text(file: h5py.File | h5py.Group, name: str, text: str) -> None:
     """Write a text of any length; an attribute must not exceed 64 KB."""
     content = text.encode()
     file.create_dataset(name, data=np.frombuffer(content, f"S{len(content)}")[0])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _empty(chunks: int, least: int) -> bytes:
@@ -144,7 +209,9 @@ def _empty(chunks: int, least: int) -> bytes:
     size, moved = 96, 40  # bytes of the superblock and of the root group's header
     base, free, end, driver, name, header, *_ = struct.unpack_from("<6Q", old, 24)
     if old[8] != 0 or base != 0 or header != size or end != len(old):
-        raise DataError("This version of HDF5 writes empty files in a way that is not known.")
+        raise DataError(
+            "This version of HDF5 writes empty files in an unknown way. Install another h5py."
+        )
     filler = bytes(max(0, least - end - moved))
     addresses = struct.pack("<6Q", base, free, end + moved + len(filler), driver, name, end)
     half = -(-chunks // 2)

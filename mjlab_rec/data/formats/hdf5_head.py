@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mjlab_rec.data.checksum import crc32
+from mjlab_rec.data.formats.checks import damage
+from mjlab_rec.data.formats.episode_table import model_kinds
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     STATE_DTYPE,
@@ -25,6 +26,7 @@ from mjlab_rec.data.formats.hdf5_layout import (
     index_dtype,
 )
 from mjlab_rec.data.schema import FORMAT_VERSION, DataError, RunInfo
+from mjlab_rec.data.values import check_count, check_dtype
 
 MARK = b"mjlab_rec blocks"
 PLACES = (1024, 1536)
@@ -32,7 +34,6 @@ END = 2048  # of what is read at once to find the head
 
 _LOCATOR = struct.Struct("<16sIQQI")  # mark, version, place and size of the head, its checksum
 _CHECK = struct.Struct("<I")
-_KINDS = "biuf"  # of numbers that a channel may be made of
 _MOST = 1 << 40  # more than any count or size can be
 
 
@@ -78,8 +79,8 @@ def locators(heads: list[tuple[int, bytes]]) -> dict[int, bytes]:
     """What belongs at the fixed places, for copies of the head and their places."""
     found = {}
     for place, (at, text) in zip(PLACES, heads, strict=True):
-        locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), zlib.crc32(text))
-        found[place] = locator + _CHECK.pack(zlib.crc32(locator))
+        locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), crc32(text))
+        found[place] = locator + _CHECK.pack(crc32(locator))
     return found
 
 
@@ -88,54 +89,47 @@ def is_ours(start: bytes) -> bool:
     return any(start[place : place + len(MARK)] == MARK for place in PLACES)
 
 
-def load(read: Callable[[int, int], bytes], size: int) -> Head:
-    """The head of a file of that size, which `read` reads by place and size.
-
-    Raises what is wrong as a DataError that says nothing about which file it is.
-    """
+def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Head:
+    """The head of a file of that size, which `read` reads by place and size."""
     start = read(0, min(END, size))
     texts, problems, versions = [], [], set()
     for copy, place in enumerate(PLACES, 1):
         locator = start[place : place + _LOCATOR.size]
         check = start[place + _LOCATOR.size : place + _LOCATOR.size + _CHECK.size]
-        if len(check) < _CHECK.size or _CHECK.pack(zlib.crc32(locator)) != check:
-            problems.append(f"copy {copy} of the head cannot be found")
+        what = f"'{path}': copy {copy} of its head"
+        if len(check) < _CHECK.size or _CHECK.pack(crc32(locator)) != check:
+            problems.append(f"{what} cannot be found.")
             continue
         mark, version, at, length, expected = _LOCATOR.unpack(locator)
         versions.add(version)
         if mark != MARK or at + length > size:
-            problems.append(f"copy {copy} of the head is cut off")
+            problems.append(f"{what} is cut off.")
             continue
         text = read(at, length)
-        if zlib.crc32(text) == expected:
+        if crc32(text) == expected:
             texts.append(text)
         else:
-            problems.append(f"copy {copy} of the head is damaged")
+            problems.append(f"{what} is damaged.")
     if versions and FORMAT_VERSION not in versions:
         raise DataError(
-            f"was recorded in format version {versions.pop()}, but this mjlab_rec reads version"
-            f" {FORMAT_VERSION}"
+            f"'{path}' was recorded in format version {versions.pop()}, but this mjlab_rec reads"
+            f" version {FORMAT_VERSION}."
+        )
+    if not texts and not is_ours(start):
+        raise DataError(
+            f"'{path}' was not recorded by mjlab_rec, or another program wrote it again: it does"
+            " not describe itself."
         )
     if not texts:
-        if not is_ours(start):
-            raise DataError(
-                "was not recorded by mjlab_rec, or another program wrote it again: it does not"
-                " describe itself"
-            )
-        raise DataError("is damaged: " + " and ".join(problems))
-    try:
-        head = _parse(json.loads(texts[0]), size)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
-        raise DataError(f"describes itself in a way that makes no sense: {e!r:.200}") from e
-    except MemoryError as e:
-        raise DataError("describes itself in a way that makes no sense: it is too large") from e
+        raise DataError(f"'{path}' is damaged. {' '.join(problems)}")
+    with damage(f"What '{path}' says of itself", path):
+        head = _parse(json.loads(texts[0]), size, path)
     head.problems = problems
     return head
 
 
-def _parse(data: Mapping[str, Any], size: int) -> Head:
+def _parse(data: Mapping[str, Any], size: int, path: Path) -> Head:
     info = RunInfo.from_json(data["info"])
-    _check_info(info)
     attachments = {}
     for name, numbers in data["attachments"].items():
         at, length, check = map(_count, numbers)
@@ -150,7 +144,7 @@ def _parse(data: Mapping[str, Any], size: int) -> Head:
     )
     _within(head.state, STATE_DTYPE.itemsize, size, "its state")
     if "plan" in data:
-        head.plan = _plan(info, data["plan"])
+        head.plan = _plan(info, data["plan"], path)
         head.index, head.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
         index = head.plan.capacity * index_dtype(head.plan.layout).itemsize
         _within(head.index, index, size, f"the list of {head.plan.capacity} blocks")
@@ -159,16 +153,13 @@ def _parse(data: Mapping[str, Any], size: int) -> Head:
     return head
 
 
-def _plan(info: RunInfo, data: Mapping[str, Any]) -> Plan:
+def _plan(info: RunInfo, data: Mapping[str, Any], path: Path) -> Plan:
     layout = Layout(
         info=info,
         rows=_count(data["rows"], 1),
         packed=bool(data["packed"]),
-        values={str(name): _number_type(dtype) for name, dtype in data["values"].items()},
-        model={
-            str(name): (_number_type(dtype), tuple(map(_count, shape)))
-            for name, (dtype, shape) in data["model"].items()
-        },
+        values={name: check_dtype(text, name) for name, text in data["values"].items()},
+        model=model_kinds(data["model"], path),
     )
     columns = list(layout.columns())
     for column, numbers in zip(columns, data["columns"], strict=True):
@@ -184,41 +175,10 @@ def _plan(info: RunInfo, data: Mapping[str, Any]) -> Plan:
     return Plan(layout=layout, columns=columns, capacity=_count(data["capacity"]))
 
 
-def _check_info(info: RunInfo) -> None:
-    """Raise unless all that is computed with can be what it says it is."""
-    specs = {}
-    for spec in info.channels:
-        _number_type(spec.dtype)
-        if not isinstance(spec.name, str) or not spec.name or spec.name in specs:
-            raise ValueError(f"the channel {spec.name!r:.100}")
-        if not all(isinstance(size, int) and 0 <= size < _MOST for size in spec.shape):
-            raise ValueError(f"the shape of the channel '{spec.name:.100}'")
-        specs[spec.name] = spec
-    for spec in info.channels:
-        source = specs[spec.next_of] if spec.next_of else spec
-        if (source.dtype, source.shape) != (spec.dtype, spec.shape):
-            raise ValueError(f"the channel '{spec.name:.100}' is unlike '{spec.next_of:.100}'")
-    for env in info.envs:
-        if not isinstance(env, int) or not 0 <= env < 1 << 31:
-            raise ValueError(f"the environment {env!r:.20}")
-    _count(info.every, 1)
-    if not isinstance(info.step_dt, int | float) or not isinstance(info.about, dict):
-        raise ValueError("the duration of a step, or what is told about the run")
-
-
-def _number_type(dtype: Any) -> np.dtype:
-    found = np.dtype(dtype)
-    if found.kind not in _KINDS or found.itemsize > 16:
-        raise ValueError(f"the type {found!s:.50}")
-    return found
-
-
 def _count(value: Any, least: int = 0) -> int:
-    if type(value) is not int or not least <= value < _MOST:
-        raise ValueError(f"{value!r:.50} where a number is expected")
-    return value
+    return check_count(value, "A number", least, _MOST)
 
 
 def _within(at: int, length: int, size: int, what: str) -> None:
     if at + length > size:
-        raise DataError(f"is cut off: {what} would end at byte {at + length}, the file at {size}")
+        raise ValueError(f"{what} would end at byte {at + length}, the file at {size}")

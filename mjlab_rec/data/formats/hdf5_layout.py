@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mjlab_rec.data.formats.blocks import END_DTYPE
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.paths import dataset_paths
+from mjlab_rec.data.formats.segments import END_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 LANE_DTYPE = np.dtype(
@@ -256,17 +256,17 @@ def index_dtype(layout: Layout) -> np.dtype:
 def own_check(row: bytes, dtype: np.dtype, number: int) -> int:
     """The checksum of a row of the index, which holds for the block of that number only."""
     assert dtype.fields is not None
-    return zlib.crc32(row[: dtype.fields["own"][1]] + row[-1:], number)
+    return crc32(row[: dtype.fields["own"][1]] + row[-1:], number)
 
 
 def chunk_check(entry: bytes, slot: int) -> int:
     """The checksum of where a chunk lies, which holds for that slot of a column only."""
-    return zlib.crc32(entry[:-4], slot)
+    return crc32(entry[:-4], slot)
 
 
 def state_check(state: bytes) -> int:
     """The checksum of how a file was left."""
-    return zlib.crc32(state[:-4])
+    return crc32(state[:-4])
 
 
 def _axes(spec: ChannelSpec) -> list[str]:

@@ -13,13 +13,13 @@ to ``index/checks``, so that readers neither depend on HDF5 nor on its B-trees.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.hdf5_file import Disk
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
@@ -72,7 +72,7 @@ class Part:
         )
 
     def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
-        """Make sure that the disk has room for so much; if it has not, the file stays as it is."""
+        """Make sure that the disk has room for these blocks; else the file stays as it is."""
         assert self.plan is not None
         checks = self.plan.checks(needs) + (blocks - 1) * self.plan.checks({})
         needs = {**needs, "checks": checks}
@@ -118,7 +118,7 @@ class Part:
         for number, (row, found) in enumerate(zip(index, checksums, strict=True), self.blocks):
             values = np.array(found, column.column.dtype)
             row["first_check"], row["checks"] = column.length, len(values)
-            row["check"] = zlib.crc32(values.tobytes())
+            row["check"] = crc32(values.tobytes())
             column.put([values])
             row["own"] = own_check(row.tobytes(), self._index_dtype, number)
         self.file.flush()
@@ -127,6 +127,7 @@ class Part:
         self.disk.write(index, self._index + self.blocks * index.itemsize)
         if self._power:
             self.disk.sync()
+        self.disk.forget_old()
         self.blocks += len(index)
 
     @property
@@ -245,7 +246,7 @@ class _Growing:
 def _checksums(values: np.ndarray, unit: int) -> list[int]:
     content = values.reshape(-1).view(np.uint8).data
     size = unit * (len(content) // len(values)) if len(values) else 1
-    return [zlib.crc32(content[at : at + size]) for at in range(0, len(content), size)]
+    return [crc32(content[at : at + size]) for at in range(0, len(content), size)]
 
 
 def _offset(file: h5py.File, name: str) -> int:

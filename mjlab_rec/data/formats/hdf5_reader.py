@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mjlab_rec.data import files
-from mjlab_rec.data.formats.blocks import END_DTYPE, BlockRun, BlocksReader, Index
+from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import FINISHED, LANE_DTYPE, MODEL_DTYPE, Layout
 from mjlab_rec.data.formats.hdf5_stored import Kept
+from mjlab_rec.data.formats.parts import log_damages, open_parts
+from mjlab_rec.data.formats.segments import END_DTYPE, Index
 from mjlab_rec.data.schema import DataError, RunInfo
 
-_LOG = logging.getLogger(__name__)
-_MOST_TOLD = 3  # warnings about a recording
 _MOST_OPEN = 32  # files that stay open; the others are opened for each access
 
 
@@ -32,44 +30,31 @@ class Hdf5Reader(BlocksReader):
     """
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        path = Path(path)
-        paths = files.parts(path)
-        if not paths:
-            raise DataError(f"There is no recording at '{path}'.")
-        self._parts: list[StoredPart] = []
+        path, kept = Path(path), Kept()
+        self._last = path
         self._left_out: list[str] = []
-        self._last = paths[-1]
-        kept = Kept()
+
+        def open_part(each: Path, before: Sequence[StoredPart]) -> StoredPart:
+            self._last = each
+            return StoredPart(each, check, len(before) < _MOST_OPEN, kept)
+
+        self._parts = open_parts(path, open_part, self._left_out)
         try:
-            for each in paths:
-                try:
-                    part = StoredPart(each, check, len(self._parts) < _MOST_OPEN, kept)
-                except DataError as error:
-                    # It must not cost the other parts.
-                    self._left_out.append(f"{error} It is left out.")
-                    continue
-                self._parts.append(part)
             self._drop_strangers()
-            if not self._parts:
-                told = " ".join(self._left_out)
-                raise DataError(f"Nothing of the recording '{path}' can be read. {told}")
+            last = self._parts[-1]
+            self.finished = last.path == self._last and last.state == FINISHED
             told = [*self._left_out, *(part.missing for part in self._parts if part.missing)]
             told += [why for part in self._parts for why in part.holes.values()]
             if told and not any(part.blocks for part in self._parts):
                 raise DataError(f"No block of the recording '{path}' can be read. {told[0]}")
             told += [problem for part in self._parts for problem in part.problems]
-            for sentence in list(dict.fromkeys(told))[:_MOST_TOLD]:
-                _LOG.warning("%s verify() tells all that is wrong.", sentence)
+            log_damages(path, list(dict.fromkeys(told)))
             super().__init__(self._runs(), check)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def finished(self) -> bool:  # noqa: D102
-        return self._parts[-1].path == self._last and self._parts[-1].state == FINISHED
-
-    def verify(self) -> list[str]:  # noqa: D102
+    def verify(self) -> list[str]:
         found = list(self._left_out)
         for part in self._parts:
             found += part.verify()
@@ -77,7 +62,7 @@ class Hdf5Reader(BlocksReader):
             found += run.lost_parts
         return found
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         for part in self._parts:
             part.file.close()
 

@@ -7,16 +7,20 @@ that was made to deceive, ends in an error that says so.
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import crc32
+from mjlab_rec.data.formats import plain_files
 from mjlab_rec.data.formats.hdf5_head import END, PLACES
 from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
 from mjlab_rec.data.schema import DataError
+
+if TYPE_CHECKING:
+    from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 
 _DENSEST = 1100  # bytes that a compressed byte can stand for, in any compression
 _KEPT = 32 << 20  # bytes of values that a reader keeps because their neighbours are wanted soon
@@ -31,16 +35,12 @@ class StoredFile:
 
     def __init__(self, path: Path, keep: bool) -> None:
         self.path = path
-        self._absolute = os.path.abspath(path)
+        self._absolute = path.absolute()
         self._descriptor: int | None = None
         self._closed = False
         descriptor = self._opened()
-        status = os.fstat(descriptor)
-        self.size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise DataError(f"'{path}' is not a file.")
-        self._locators = self._some(descriptor, PLACES[0], END - PLACES[0])
+        self.size = os.fstat(descriptor).st_size
+        self._locators = self._begins(descriptor)
         if keep:
             self._descriptor = descriptor
         else:
@@ -49,23 +49,20 @@ class StoredFile:
     def read(self, at: int, size: int) -> bytes:
         """Bytes from a place on."""
         if at + size > self.size:
-            raise DataError(
-                f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes may"
-                " be whole."
-            )
+            raise self._cut_off(at + size)
         if self._descriptor is not None:
             return self._read(self._descriptor, at, size)
         descriptor = self._opened()
         try:
             # They never change, and no two files have the same.
-            if self._some(descriptor, PLACES[0], END - PLACES[0]) != self._locators:
+            if self._begins(descriptor) != self._locators:
                 raise DataError(f"'{self.path}' was replaced since it was opened. Open it again.")
             return self._read(descriptor, at, size)
         finally:
             os.close(descriptor)
 
     def look_again(self) -> None:
-        """See how long the file has become meanwhile."""
+        """See how long the file is now."""
         self.size = os.stat(
             self._absolute if self._descriptor is None else self._descriptor
         ).st_size
@@ -80,30 +77,21 @@ class StoredFile:
     def _opened(self) -> int:
         if self._closed:
             raise DataError(f"'{self.path}' was closed. Open the recording again.")
-        try:
-            # Else something that only looks like a file could keep us waiting.
-            return os.open(self._absolute, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise DataError(f"Cannot open '{self.path}': {error.strerror}.") from error
+        return plain_files.opened(self._absolute)
+
+    def _begins(self, descriptor: int) -> bytes:
+        return plain_files.read_at(descriptor, self.path, PLACES[0], END - PLACES[0])
 
     def _read(self, descriptor: int, at: int, size: int) -> bytes:
-        content = self._some(descriptor, at, size)
-        while len(content) < size:
-            more = self._some(descriptor, at + len(content), size - len(content))
-            if not more:
-                raise DataError(
-                    f"'{self.path}' ends before byte {at + size}: it was cut off. Other episodes"
-                    " may be whole."
-                )
-            content += more
+        content = plain_files.read_at(descriptor, self.path, at, size)
+        if len(content) < size:
+            raise self._cut_off(at + size)
         return content
 
-    def _some(self, descriptor: int, at: int, size: int) -> bytes:
-        """As many bytes as the system gives at once."""
-        try:
-            return os.pread(descriptor, size, at)
-        except OSError as error:
-            raise DataError(f"Cannot read '{self.path}': {error.strerror}.") from error
+    def _cut_off(self, end: int) -> DataError:
+        return DataError(
+            f"'{self.path}' ends before byte {end}: it was cut off. Other episodes may be whole."
+        )
 
 
 class Kept:
@@ -118,7 +106,7 @@ class Kept:
         return self._values.get(key)
 
     def put(self, key: Any, values: np.ndarray) -> None:
-        """Keep values, and forget the oldest ones if need be."""
+        """Keep values, and forget the oldest ones if there are too many."""
         if values.nbytes > _KEPT // 4:
             return
         self._values[key] = values
@@ -126,24 +114,6 @@ class Kept:
         while self._nbytes > _KEPT:
             oldest = self._values.pop(next(iter(self._values)), None)
             self._nbytes -= 0 if oldest is None else oldest.nbytes
-
-
-class Blocks(Protocol):
-    """What a column must know about the blocks of its file."""
-
-    file: StoredFile
-
-    def span(self, column: Column, block: int) -> tuple[int, int]:
-        """Number of a block's first item, and of its items."""
-        ...
-
-    def expected(self, column: Column, block: int) -> np.ndarray | None:
-        """Checksums of a block's units; None if they are not to be compared."""
-        ...
-
-    def damage(self, column: Column, block: int, first: int, count: int) -> str:
-        """A sentence that says that some items of a block are damaged."""
-        ...
 
 
 class StoredColumn:
@@ -157,7 +127,7 @@ class StoredColumn:
     """
 
     def __init__(
-        self, blocks: Blocks, column: Column, copies: list[np.ndarray], kept: Kept
+        self, blocks: StoredPart, column: Column, copies: list[np.ndarray], kept: Kept
     ) -> None:
         self.column = column
         self._blocks = blocks
@@ -245,7 +215,7 @@ class StoredColumn:
             size = column.unit * column.nbytes
             view, unit = memoryview(content), first // column.unit
             for number, at in enumerate(range(0, len(view), size), unit):
-                if zlib.crc32(view[at : at + size]) != expected[number]:
+                if crc32(view[at : at + size]) != expected[number]:
                     start = number * column.unit
                     told = min(column.unit, first + count - start)
                     raise DataError(self._blocks.damage(column, block, start, told))

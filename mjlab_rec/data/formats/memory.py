@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Reader, Writer, WriterOptions
-from mjlab_rec.data.formats.blocks import (
-    END_DTYPE,
-    BlockRun,
-    BlocksReader,
-    Index,
-    column,
-    end_rows,
-)
-from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
-from mjlab_rec.utils.string import nearest
+from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
+from mjlab_rec.data.formats.segments import END_DTYPE, Index, column, end_rows
+from mjlab_rec.data.schema import Block, Episode, RunInfo
 
 
 class MemoryWriter(Writer):
@@ -33,47 +25,28 @@ class MemoryWriter(Writer):
         self._nbytes = 0
 
     @property
-    def files(self) -> list[Path]:  # noqa: D102
+    def files(self) -> list[Path]:
         return []
 
     @property
-    def nbytes(self) -> int:  # noqa: D102
+    def nbytes(self) -> int:
         return self._nbytes
 
-    def write(self, block: Block) -> None:  # noqa: D102
-        kept = replace(
-            block,
-            arrays=self._copy(block.arrays),
-            tail=self._copy(block.tail),
-            step=block.step.copy(),
-            first_episode=block.first_episode.copy(),
-            first_step=block.first_step.copy(),
-            total=block.total.copy(),
-            recorded=block.recorded.copy(),
-            ends=_copy_ends(block.ends),
-            active=None if block.active is None else block.active.copy(),
-            model=block.model
-            and replace(
-                block.model,
-                lane=block.model.lane.copy(),
-                episode=block.model.episode.copy(),
-                fields=self._copy(block.model.fields),
-            ),
-        )
+    def write(self, block: Block) -> None:
+        kept = copy.deepcopy(block, {id(block.info): block.info})
         self.blocks.append(kept)
+        self._count(kept.arrays, kept.tail, kept.model.fields if kept.model else {})
 
-    def write_episode(self, episode: Episode) -> None:  # noqa: D102
-        self.episodes.append(
-            replace(episode, arrays=self._copy(episode.arrays), model=self._copy(episode.model))
-        )
+    def write_episode(self, episode: Episode) -> None:
+        kept = copy.deepcopy(episode)
+        self.episodes.append(kept)
+        self._count(kept.arrays, kept.model)
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         pass
 
-    def _copy(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        copies = {name: array.copy() for name, array in arrays.items()}
-        self._nbytes += sum(copy.nbytes for copy in copies.values())
-        return copies
+    def _count(self, *groups: dict[str, np.ndarray]) -> None:
+        self._nbytes += sum(array.nbytes for group in groups for array in group.values())
 
 
 def MemoryReader(writer: MemoryWriter) -> Reader:  # noqa: N802 - reads like the other readers
@@ -140,29 +113,16 @@ class _EpisodesReader(Reader):
         self.info = info
         self._episodes = sorted(episodes, key=lambda episode: (episode.env, episode.number))
         self.episodes = episode_table.table(
-            episode_table.table_row(info, episode) for episode in self._episodes
+            episode_table.row_of(episode) for episode in self._episodes
         )
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
+        self.info.check_names(channels)
         arrays = self._episodes[index].arrays
-        for name in channels:
-            if name not in arrays:
-                raise DataError(f"Unknown channel '{name}'. {nearest(name, list(arrays))}")
         return {name: arrays[name].copy() for name in channels}
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         return {name: value.copy() for name, value in self._episodes[index].model.items()}
-
-    def close(self) -> None:
-        pass
-
-
-def _copy_ends(ends: Ends) -> Ends:
-    copies: dict[str, Any] = {}
-    for name, value in vars(ends).items():
-        nested = isinstance(value, dict)
-        copies[name] = {k: v.copy() for k, v in value.items()} if nested else value.copy()
-    return Ends(**copies)
 
 
 def _stack(arrays: list[np.ndarray], lanes: int) -> np.ndarray:

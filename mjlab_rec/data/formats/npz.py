@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.files import META, Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.npz_archive import replace_file, sync_folder, write_archive
-from mjlab_rec.data.formats.npz_reader import FILE, TABLE, FolderReader, NpzReader, whole_lines
-from mjlab_rec.data.schema import DataError, Episode, RunInfo, check_name
+from mjlab_rec.data.formats.npz_archive import write_archive
+from mjlab_rec.data.formats.npz_reader import FILE, TABLE, FolderReader, NpzReader
+from mjlab_rec.data.formats.plain_files import (
+    GrowingFile,
+    cannot_write,
+    cut,
+    reason,
+    replace,
+    sync_to_disk,
+)
+from mjlab_rec.data.schema import DataError, Episode, RunInfo
+from mjlab_rec.data.values import check_name
 
 __all__ = ["NpzReader", "NpzWriter"]
 
@@ -71,24 +79,22 @@ class _Folder:
         self._claim = Claim(options.path, options.if_exists, folder=True)
         self._path = self._claim.path
         self._next = self._offset = self._lines = self._gaps = 0
-        self._table = -1
+        self._table: GrowingFile | None = None
         try:
             there = (self._path / META).exists()
             if there:
                 self._go_on()
             self._description(finished=False)  # raises for what could not be read back
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._table = os.open(self._path / TABLE, flags, 0o666)
+            self._table = GrowingFile(self._path / TABLE)
             if not there:
                 self._attach()
             self._describe(finished=False)
             if self._sync:
-                sync_folder(self._path.parent)
-        except OSError as error:
+                sync_to_disk(self._path.parent)
+        except BaseException as error:
             self._release()
-            raise self._failure(error) from error
-        except BaseException:
-            self._release()
+            if isinstance(error, OSError):
+                raise cannot_write(self._path, error) from error
             raise
 
     @property
@@ -99,19 +105,23 @@ class _Folder:
         file = self._path / f"episode_{self._next:06d}.npz"
         row = {
             "file": file.name,
-            **episode_table.table_row(self.info, episode, self._offset),
+            **episode_table.row_of(episode, self._offset),
             "model": episode_table.model_json(episode.model),
         }
         members: dict[str, Any] = {f"{name}.npy": a for name, a in episode.arrays.items()}
         members |= {f"model_fields/{name}.npy": a for name, a in episode.model.items()}
         line = (episode_table.seal(json.dumps(row)) + "\n").encode()
+        assert self._table
+        self._table.check_there()
         try:
-            if not os.fstat(self._table).st_nlink:
-                raise FileNotFoundError(0, "it was removed while it was being written")
             size = write_archive(file, members, self._deflate, self._sync)
-            self._append(line, file)
         except OSError as error:
-            raise self._failure(error) from error
+            raise cannot_write(self._path, error) from error
+        try:
+            self._table.append(line, self._sync)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
         self._next += 1
         self._lines += 1
         self.nbytes += len(line) + size
@@ -120,35 +130,19 @@ class _Folder:
         try:
             self._gaps += gaps
             self._describe(finished=True)
-        except OSError as error:
-            raise self._failure(error) from error
         finally:
             self._release()
-
-    def _append(self, line: bytes, file: Path) -> None:
-        """Add a line to the table; if that fails, it and its file were never there."""
-        before = os.fstat(self._table).st_size
-        try:
-            rest = line
-            while rest:
-                rest = rest[os.write(self._table, rest) :]
-            if self._sync:
-                os.fsync(self._table)
-        except OSError:
-            os.ftruncate(self._table, before)
-            file.unlink(missing_ok=True)
-            raise
 
     def _attach(self) -> None:
         for name, content in self.info.attachments.items():
             file = self._path / "attachments" / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, content, self._sync)
+            replace(file, content, self._sync)
             self.nbytes += len(content)
 
     def _describe(self, *, finished: bool) -> None:
         content = self._description(finished=finished)
-        replace_file(self._path / META, content, self._sync)
+        replace(self._path / META, content, self._sync)
         self.nbytes += len(content)
 
     def _description(self, *, finished: bool) -> bytes:
@@ -173,20 +167,13 @@ class _Folder:
         table = self._path / TABLE
         content = table.read_bytes()
         self._lines = content.count(b"\n")
-        if (whole := whole_lines(content)) != len(content):
-            os.truncate(table, whole)
+        cut(table, content.rfind(b"\n") + 1)
 
     def _release(self) -> None:
-        if self._table >= 0:
-            os.close(self._table)
-            self._table = -1
+        if self._table is not None:
+            self._table.close()
+            self._table = None
         self._claim.release()
-
-    def _failure(self, error: OSError) -> DataError:
-        return DataError(
-            f"Writing '{self._path}' failed: {error.strerror or error}. The episodes written before"
-            " can be read."
-        )
 
 
 class _OneFile:
@@ -202,16 +189,15 @@ class _OneFile:
         self.nbytes = 0
         self.files: list[Path] = []
         self._options = options
-        self._kinds = {spec.name: (spec.dtype, spec.shape) for spec in info.channels}
-        self._kinds["step"] = np.dtype("int32"), ()
+        self._kinds = info.kinds
         self._part: Path | None = None
         self._empty()
         self._members(0, finished=False)  # raises for what could not be read back
         self._claim = Claim(options.path, options.if_exists, can_append=False)
 
     def write(self, episode: Episode) -> None:
-        crc = [zlib.crc32(np.ascontiguousarray(episode.arrays[name]).data) for name in self._kinds]
-        self._table.append(episode_table.table_row(self.info, episode))
+        crc = [array_crc32(episode.arrays[name]) for name in self._kinds]
+        self._table.append(episode_table.row_of(episode))
         self._crc.append(crc)
         self._model_row.append(len(self._models) if episode.model else -1)
         if episode.model:
@@ -245,8 +231,8 @@ class _OneFile:
             self.nbytes += write_archive(path, self._members(gaps, finished), deflate, sync)
         except OSError as error:
             raise DataError(
-                f"Writing '{path}' failed: {error.strerror or error}. Its episodes are still in"
-                " memory, and are written with the next ones."
+                f"Cannot write to '{path}': {reason(error)}. Its episodes are still in memory, and"
+                " are written with the next ones."
             ) from error
         self.files.append(path)
         self._part = None

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from mjlab_rec.data.formats.checks import check_size, damage, open_file
+from mjlab_rec.data.formats.plain_files import replacing
 from mjlab_rec.data.schema import DataError
 
 _MOST_MEMBERS = 10_000
@@ -55,7 +56,7 @@ class Archive:
         return member in self._zip.NameToInfo
 
     def content(self, member: str, size: int) -> bytes:
-        """A member as it is, of at most so many bytes."""
+        """A member as it is; one of more than `size` bytes is refused."""
         with damage(f"'{member}' in '{self.path}'"), self._opened(member, size) as stream:
             return stream.read(size)
 
@@ -90,7 +91,6 @@ class Archive:
                 nbytes = dtype.itemsize * math.prod(found)
                 if nbytes != self._zip.getinfo(member).file_size - stream.tell():
                     raise DataError(f"{what} is longer or shorter than it says.")
-                check_size(nbytes, self.nbytes, what)
                 out = np.empty(found, dtype)
                 _fill(out, stream)
                 return out
@@ -100,13 +100,11 @@ class Archive:
             raise DataError(f"'{self.path}' is damaged: it has no '{member}'.")
         about = self._zip.getinfo(member)
         if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(
-                f"'{member}' in '{self.path}' is compressed in a way that is not known."
-            )
+            raise DataError(f"'{member}' in '{self.path}' is compressed in an unknown way.")
         if about.file_size > most:
             raise DataError(
                 f"'{member}' in '{self.path}' has {about.file_size} bytes, more than the table of"
-                " episodes tells."
+                " episodes says."
             )
         check_size(about.file_size, self.nbytes, f"'{member}' in '{self.path}'")
         stream = self._zip.open(about)
@@ -116,63 +114,25 @@ class Archive:
 
 
 def write_archive(path: Path, members: Mapping[str, Any], deflate: bool, sync: bool) -> int:
-    """Write a whole archive under a temporary name, then give it its own; returns its size.
+    """Write an archive, which has its name once it is whole; returns its size.
 
     `sync` waits until it is on the disk.
     """
-    hidden = path.with_name(f".{path.name}.tmp")
     kind = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
-    try:
-        with open(hidden, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, value in members.items():
-                    # numpy.savez takes names as keyword arguments, of which it keeps some to
-                    # itself.
-                    member = zipfile.ZipInfo(name)
-                    member.compress_type = kind
-                    with archive.open(member, "w", force_zip64=True) as stream:
-                        if isinstance(value, bytes):
-                            stream.write(value)
-                        else:
-                            array = np.asarray(value, order="C")
-                            np.lib.format.write_array(stream, array, allow_pickle=False)
-            size = _finish(file, sync)
-        os.replace(hidden, path)
-        if sync:
-            sync_folder(path.parent)
-    finally:
-        hidden.unlink(missing_ok=True)
+    with replacing(path, sync) as hidden:
+        with zipfile.ZipFile(hidden, "w") as archive:
+            for name, value in members.items():
+                # numpy.savez takes names as keyword arguments, of which it keeps some to itself.
+                member = zipfile.ZipInfo(name)
+                member.compress_type = kind
+                with archive.open(member, "w", force_zip64=True) as stream:
+                    if isinstance(value, bytes):
+                        stream.write(value)
+                    else:
+                        array = np.asarray(value, order="C")
+                        np.lib.format.write_array(stream, array, allow_pickle=False)
+        size = hidden.stat().st_size
     return size
-
-
-def replace_file(path: Path, content: bytes, sync: bool) -> None:
-    """Write a file as a whole: whoever opens it sees all of it, or what was there before."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(hidden, "wb") as file:
-            file.write(content)
-            _finish(file, sync)
-        os.replace(hidden, path)
-        if sync:
-            sync_folder(path.parent)
-    finally:
-        hidden.unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names of a folder's files are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _finish(file: IO[bytes], sync: bool) -> int:
-    file.flush()
-    if sync:
-        os.fsync(file.fileno())
-    return os.fstat(file.fileno()).st_size
 
 
 def _count(stream: IO[bytes]) -> int:

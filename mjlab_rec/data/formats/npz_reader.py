@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.files import META, parts
+from mjlab_rec.data.files import META
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.formats.checks import check_size, damage, open_file, read_file
-from mjlab_rec.data.formats.episode_reader import EpisodeReader, row_bytes
+from mjlab_rec.data.formats.checks import check_size, damage, open_file
+from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.npz_archive import Archive
-from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.formats.parts import open_parts
+from mjlab_rec.data.formats.plain_files import read
+from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
+from mjlab_rec.data.values import check_count
 
 TABLE = "episodes.jsonl"
 FILE = re.compile(r"episode_(\d{6,12})\.npz", re.ASCII)
@@ -36,45 +38,41 @@ class FolderReader(EpisodeReader):
     """Reads a folder of episodes. Files that were removed from it are left out."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        self._path = path
-        self.check = check
-        text = read_file(path / META, episode_table.MOST_TEXT)
-        self.info, self._about = episode_table.load_info(text, path / META, check=check)
-        self.info.attachments, self._damages = episode_table.read_attached(
-            self._about.get("attached"), self._attached, path, check=check
+        super().__init__(path, check)
+        text = read(path / META, most=episode_table.MOST_TEXT, follow=False)
+        self.info, about = episode_table.load_info(text, path / META, check=check)
+        self.finished, self.gaps = about.get("finished") is True, about["gaps"]
+        self.info.attachments = episode_table.read_attached(
+            about.get("attached"), self._attached, path, self.damages, check=check
         )
         table = path / TABLE
-        self.lines, damages = _read_lines(table, check)
-        self._damages += damages
-        for row in self.lines:
-            if not FILE.fullmatch(str(row.get("file"))):
-                raise DataError(f"'{table}' is damaged: it does not name an episode's file.")
-            row["model"] = episode_table.model_kinds(row.get("model"), table)
+        lines, damages = _read_lines(table, check)
+        self.damages += damages
+        self.lines = episode_table.checked(lines, table)
         with damage(f"'{path}'"), os.scandir(path) as entries:
             sizes = {e.name: e.stat(follow_symlinks=False).st_size for e in entries}
         rows = []
-        each = row_bytes(self.info)
-        for row in episode_table.ordered(self.lines, table):
-            file = row["file"]
+        each = bytes_of(self.info.kinds.values())
+        for row in self.lines:
+            file = str(row.get("file"))
+            if not FILE.fullmatch(file):
+                raise DataError(f"'{table}' is damaged: it does not name an episode's file.")
+            row["model"] = episode_table.model_kinds(row.get("model"), table)
             if file not in sizes:
-                self._damages.append(f"'{path / file}' is missing.")
+                self.damages.append(f"'{path / file}' is missing.")
                 continue
-            model = sum(dtype.itemsize * np.prod(shape) for dtype, shape in row["model"].values())
-            size = int(row["rows"] * each + model)
+            size = row["rows"] * each + bytes_of(row["model"].values())
             check_size(size, sizes[file], f"'{file}'")
             rows.append(row)
-        lines = self._about.get("lines")
-        if self.finished and len(self.lines) + len(damages) != lines:
-            self._damages.append(
-                f"'{table}' has {len(self.lines) + len(damages)} whole lines, but {lines}"
-                " were written."
-            )
-        self._take(rows, path)
+        found, written = len(lines) + len(damages), about.get("lines")
+        if self.finished and found != written:
+            self.damages.append(f"'{table}' has {found} whole lines, but {written} were written.")
+        self._take(rows)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
+        self.info.check_names(channels)
         row = self._rows[index]
-        with self._episode(row), Archive(self._path / row["file"], check=self.check) as archive:
+        with self._episode(row), Archive(self.path / row["file"], check=self.check) as archive:
             return {
                 name: archive.array(f"{name}.npy", dtype, (row["rows"], *shape))
                 for name, (dtype, shape) in ((name, self._kinds[name]) for name in channels)
@@ -84,119 +82,77 @@ class FolderReader(EpisodeReader):
         row = self._rows[index]
         if not row["model"]:
             return {}
-        with self._episode(row), Archive(self._path / row["file"], check=self.check) as archive:
+        with self._episode(row), Archive(self.path / row["file"], check=self.check) as archive:
             return {
                 name: archive.array(f"model_fields/{name}.npy", dtype, shape)
                 for name, (dtype, shape) in row["model"].items()
             }
 
-    @property
-    def finished(self) -> bool:
-        return self._about.get("finished") is True
-
-    @property
-    def gaps(self) -> int:
-        return self._about["gaps"]
-
-    def close(self) -> None:
-        pass
-
     def _attached(self, name: str, size: int) -> bytes:
-        file = self._path / "attachments" / name
+        file = self.path / "attachments" / name
         with damage(f"'{file}'"):
             if os.path.realpath(file) != os.path.join(
-                os.path.realpath(self._path), "attachments", *name.split("/")
+                os.path.realpath(self.path), "attachments", *name.split("/")
             ):
                 raise DataError(f"'{file}' is a link to another file. Links are not followed.")
-        return read_file(file, size)
+        return read(file, most=size, follow=False)
 
 
 class _OneFileReader(EpisodeReader):
     """Reads a file in which episodes follow each other. Channels stay in memory once read."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        self.check = check
-        self._damages = []
-        self._parts: list[_Part] = []
-        self._arrays: dict[tuple[int, str], np.ndarray] = {}
-        files = parts(path)
-        if not files:
-            raise DataError(f"There is no recording at '{path}'.")
-        for file in files:
-            try:
-                part = _Part(file, check)
-                if self._parts:
-                    episode_table.check_same_run(self._parts[0].info, part.info, file)
-                self._parts.append(part)
-                self._damages += part.damages
-            except DataError as error:
-                if len(files) == 1:
-                    raise
-                self._damages.append(str(error))
-        if not self._parts:
-            raise DataError(f"Nothing in '{path}' can be read. {self._damages[0]}")
-        self.info = self._parts[0].info
-        numbers = [part.number for part in self._parts]
-        if len(files) == len(numbers) and numbers != list(range(len(numbers))):
-            self._damages.append(f"A part of '{path}' is missing: there are only {numbers}.")
-        self._take(
-            episode_table.ordered(
-                [
-                    {**row, "part": number}
-                    for number, part in enumerate(self._parts)
-                    for row in part.rows
-                ]
-            ),
-            path,
-        )
+        super().__init__(path, check)
+        self._arrays: dict[tuple[Path, str], np.ndarray] = {}
+        parts = open_parts(path, self._open_part, self.damages)
+        self.info, self.finished = parts[0].info, parts[-1].finished
+        self.gaps = sum(part.gaps for part in parts)
+        numbers = [part.number for part in parts]
+        if not self.damages and numbers != list(range(len(numbers))):
+            self.damages.append(f"A part of '{path}' is missing: there are only {numbers}.")
+        self.damages += [told for part in parts for told in part.damages]
+        self._take([{**row, "part": part} for part in parts for row in part.rows])
+
+    def _open_part(self, file: Path, before: Sequence[_Part]) -> _Part:
+        part = _Part(file, self.check)
+        if before:
+            episode_table.check_same_run(before[0].info, part.info, file)
+        return part
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
+        self.info.check_names(channels)
         row = self._rows[index]
-        part, rows = self._parts[row["part"]], slice(row["first"], row["first"] + row["rows"])
-        found = {}
+        part, first, found = row["part"], row["first"], {}
         with self._episode(row):
             for name in channels:
                 dtype, shape = self._kinds[name]
-                values = self._array(row["part"], f"{name}.npy", dtype, (part.count, *shape), True)
-                found[name] = values[rows].copy()
-                at = list(self._kinds).index(name)
-                if self.check and zlib.crc32(found[name].data) != row["crc32"][at]:
-                    raise DataError(
-                        f"'{part.file}' is damaged in channel '{name}': wrong checksum of the rows"
-                        f" {rows.start} to {rows.stop - 1}."
-                    )
+                values = self._array(part, f"{name}.npy", dtype, (part.count, *shape), True)
+                found[name] = values[first : first + row["rows"]].copy()
+                crc = row["crc32"][list(self._kinds).index(name)]
+                self._compare(found[name], crc, name, part.file, first)
         return found
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         row = self._rows[index]
-        part = self._parts[row["part"]]
-        if row["model"] < 0:
+        part, at = row["part"], row["model"]
+        if at < 0:
             return {}
         with self._episode(row):
             return {
                 name: self._array(
-                    row["part"], f"model_fields/{name}.npy", dtype, (part.models, *shape), False
-                )[row["model"]].copy()
+                    part, f"model_fields/{name}.npy", dtype, (part.models, *shape), False
+                )[at].copy()
                 for name, (dtype, shape) in part.kinds.items()
             }
 
     def _array(
-        self, part: int, member: str, dtype: np.dtype, shape: tuple[int, ...], checked: bool
+        self, part: _Part, member: str, dtype: np.dtype, shape: tuple[int, ...], checked: bool
     ) -> np.ndarray:
-        if (part, member) not in self._arrays:
-            with Archive(self._parts[part].file, check=self.check, follow=True) as archive:
-                values = archive.array(member, dtype, shape, checked=checked)
-            self._arrays[part, member] = values
-        return self._arrays[part, member]
-
-    @property
-    def finished(self) -> bool:
-        return self._parts[-1].finished
-
-    @property
-    def gaps(self) -> int:
-        return sum(part.gaps for part in self._parts)
+        key = part.file, member
+        if key not in self._arrays:
+            with Archive(part.file, check=self.check, follow=True) as archive:
+                self._arrays[key] = archive.array(member, dtype, shape, checked=checked)
+        return self._arrays[key]
 
     def close(self) -> None:
         self._arrays.clear()
@@ -216,13 +172,15 @@ class _Part:
             self.info, about = episode_table.load_info(text, file, check=check)
             self.gaps: int = about["gaps"]
             self.finished = about.get("finished") is True
-            self.number = _count(about, "part", file)
-            self.models = _count(about, "models", file)
+            self.number = check_count(about.get("part"), f"The number of the part '{file}'")
+            self.models = check_count(about.get("models"), f"The number of models in '{file}'")
             self.kinds = episode_table.model_kinds(about.get("model"), file)
-            self.info.attachments, self.damages = episode_table.read_attached(
+            self.damages: list[str] = []
+            self.info.attachments = episode_table.read_attached(
                 about.get("attached"),
                 lambda name, size: archive.content(f"attachments/{name}", size),
                 file,
+                self.damages,
                 check=check,
             )
             columns: dict[str, Any] = {}
@@ -230,39 +188,23 @@ class _Part:
             for name, dtype in TABLE_KINDS.items():
                 columns[name] = archive.array(f"episodes/{name}.npy", dtype, (count,)).tolist()
                 count = len(columns[name])
-            assert count is not None
-            shape = count, len(self.info.channels) + 1
+            shape = len(columns["env"]), len(self.info.kinds)
             columns["crc32"] = archive.array("episodes/crc32.npy", np.dtype("u4"), shape).tolist()
             rows = [
                 dict(zip(columns, values, strict=True))
                 for values in zip(*columns.values(), strict=True)
             ]
-            episode_table.ordered(rows, file)
-            self.rows = rows
-            self.count = 0
-            for row in rows:
-                if not -1 <= row["model"] < self.models:
-                    raise DataError(f"'{file}' is damaged: an episode's model is not there.")
-                row["first"] = self.count
-                self.count += row["rows"]
-            check_size(self.count * row_bytes(self.info), archive.nbytes, f"'{file}'")
+            self.rows = episode_table.checked(rows, file)
+            self.count = episode_table.put_in_line(self.rows)
+            if not all(-1 <= row["model"] < self.models for row in rows):
+                raise DataError(f"'{file}' is damaged: an episode's model is not there.")
+            size = self.count * bytes_of(self.info.kinds.values())
+            check_size(size, archive.nbytes, f"'{file}'")
 
 
 TABLE_KINDS = {
     name: values.dtype for name, values in episode_table.columns([]).items() if name != "cut"
 } | {"model": np.dtype("int32")}
-
-
-def _count(about: dict[str, Any], key: str, file: Path) -> int:
-    value = about.get(key)
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise DataError(f"'{file}' is damaged: '{key}' is no count.")
-    return value
-
-
-def whole_lines(content: bytes) -> int:
-    """How much of a text is finished lines."""
-    return content.rfind(b"\n") + 1
 
 
 def _read_lines(path: Path, check: bool) -> tuple[list[dict[str, Any]], list[str]]:

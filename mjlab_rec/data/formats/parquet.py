@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
@@ -20,15 +20,13 @@ from mjlab_rec.data.formats.parquet_reader import (
     EPISODES,
     HEAD,
     INFO,
-    POLARS_ERRORS,
     ParquetReader,
-    dump_checksums,
     dump_model,
     part_files,
-    stored_dtype,
 )
-from mjlab_rec.data.formats.plain_files import sync_folder
-from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
+from mjlab_rec.data.formats.plain_files import cannot_write, removed, replacing, sync_to_disk
+from mjlab_rec.data.formats.row_table import POLARS_ERRORS, stored, times, undisturbed
+from mjlab_rec.data.schema import DataError, Episode, RunInfo
 
 __all__ = ["HEAD", "ParquetReader", "ParquetWriter"]
 
@@ -58,12 +56,12 @@ class ParquetWriter(Writer):
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         episode_table.check_channels(info)
-        self._offset = self._next = self._old_gaps = self._head_bytes = self._nbytes = (
-            self._parts
-        ) = 0
+        self._offset = self._next = self._parts = 0
+        self._old_gaps = self._head_bytes = self._nbytes = 0
         self._waiting: list[tuple[dict[str, Any], Episode]] = []
         self._rows = self._bytes = self._text = 0
         self._since = clock()
+        self._power = options.durability == "power"
         self._claim = Claim(options.path, options.if_exists, folder=True, mark=HEAD)
         self._path = self._claim.path
         try:
@@ -72,8 +70,8 @@ class ParquetWriter(Writer):
                 self._go_on()
             self._described = episode_table.dump_info(self.info, attachments=False)
             self._write_head(finished=False)
-            if options.durability == "power":
-                sync_folder(self._path.parent)
+            if self._power:
+                sync_to_disk(self._path.parent)
         except BaseException:
             self._claim.release()
             raise
@@ -87,7 +85,7 @@ class ParquetWriter(Writer):
         return self._head_bytes + self._nbytes
 
     def write_episode(self, episode: Episode) -> None:
-        row = episode_table.table_row(self.info, episode, self._offset)
+        row = episode_table.row_of(episode, self._offset)
         self._waiting.append((row, episode))
         self._rows += episode.rows
         self._bytes += sum(array.nbytes for array in episode.arrays.values())
@@ -122,10 +120,9 @@ class ParquetWriter(Writer):
         for row, episode in self._waiting:
             arrays = [episode.arrays["step"].astype(np.int32, copy=False)]
             for spec in self.info.channels:
-                arrays.append(episode.arrays[spec.name].astype(stored_dtype(spec), copy=False))
-            rows.append(
-                {**row, "model": dump_model(episode.model), "crc32": dump_checksums(arrays)}
-            )
+                arrays.append(episode.arrays[spec.name].astype(stored(spec.dtype), copy=False))
+            crcs = "".join(f"{array_crc32(array):08x}" for array in arrays)
+            rows.append({**row, "model": dump_model(episode.model), "crc32": crcs})
         about = {
             INFO: self._described,
             EPISODES: episode_table.seal(json.dumps({"episodes": rows})),
@@ -141,72 +138,51 @@ class ParquetWriter(Writer):
         self, name: str, episodes: list[tuple[dict[str, Any], Episode]], about: dict[str, str]
     ) -> None:
         frame = self._frame(episodes)
-        # Beside the folder, where nobody who reads it takes it for a part.
+        # Next to the folder, where no reader takes it for a part.
         hidden = self._path.with_name(f".{self._path.name}.{name}.tmp")
         try:
-            self._write_file(frame, hidden, about)
-            if self.options.durability == "power":
-                with open(hidden, "rb") as stream:
-                    os.fsync(stream.fileno())
-            size = hidden.stat().st_size
-            if not (self._path / HEAD).exists() and name != HEAD:
-                raise DataError(
-                    f"The folder '{self._path}' was removed or emptied while it was being written."
-                    " What was to be written now has no place. Start a new recording."
+            with replacing(self._path / name, self._power, hidden):
+                write = functools.partial(
+                    frame.write_parquet,
+                    hidden,
+                    compression=self.options.compression or "uncompressed",  # type: ignore[arg-type]
+                    row_group_size=max(1, len(frame)),
+                    metadata=about,
                 )
-            os.replace(hidden, self._path / name)
-            if self.options.durability == "power":
-                sync_folder(self._path)
-        except OSError as error:
-            raise DataError(
-                f"Cannot write to '{self._path}': {error.strerror or error}. What was written"
-                " before is whole."
-            ) from error
-        except POLARS_ERRORS as error:
-            raise DataError(f"Cannot write to '{self._path}': {error}.") from error
-        finally:
-            hidden.unlink(missing_ok=True)
+                while not undisturbed(write):
+                    pass
+                size = hidden.stat().st_size
+                if not (self._path / HEAD).exists() and name != HEAD:
+                    raise removed(self._path)
+        except (*POLARS_ERRORS, OSError) as error:
+            raise cannot_write(self._path, error) from error
         if name == HEAD:
             self._head_bytes = size
         else:
             self._nbytes += size
 
-    def _write_file(self, frame: pl.DataFrame, path: Path, about: dict[str, str]) -> None:
-        while True:
-            try:
-                frame.write_parquet(
-                    path,
-                    compression=self.options.compression or "uncompressed",  # type: ignore[arg-type]
-                    row_group_size=max(1, len(frame)),
-                    metadata=about,
-                )
-                return
-            except KeyboardInterrupt:
-                # Polars ends whatever it does in any thread. Only the main thread was meant.
-                if threading.current_thread() is threading.main_thread():
-                    raise
-
     def _frame(self, episodes: list[tuple[dict[str, Any], Episode]]) -> pl.DataFrame:
         counts = [row["rows"] for row, _ in episodes]
 
-        def gathered(name: str, spec: ChannelSpec | None = None) -> np.ndarray:
-            shape, dtype = (spec.shape, spec.dtype) if spec else ((), np.dtype("int32"))
-            nothing = np.empty((0, *shape), dtype)
-            return np.concatenate([nothing, *(e.arrays[name] for _, e in episodes)])
+        kinds = self.info.kinds
+
+        def gathered(name: str) -> np.ndarray:
+            dtype, shape = kinds[name]
+            arrays = [np.empty((0, *shape), dtype), *(e.arrays[name] for _, e in episodes)]
+            return np.concatenate(arrays).astype(stored(dtype), copy=False)
+
+        def repeated(name: str) -> np.ndarray:
+            return np.repeat(np.array([row[name] for row, _ in episodes], "i4"), counts)
 
         step = gathered("step")
-        env = np.repeat(np.array([row["env"] for row, _ in episodes], "i4"), counts)
-        number = np.repeat(np.array([row["number"] for row, _ in episodes], "i4"), counts)
-        columns = [
-            pl.Series("time", np.round(step * self.info.step_dt, 9)),
-            pl.Series("env", env),
-            pl.Series("episode", number),
-            pl.Series("step", step),
-        ]
-        for spec in self.info.channels:
-            values = gathered(spec.name, spec).astype(stored_dtype(spec), copy=False)
-            columns.append(pl.Series(spec.name, values))
-        return pl.DataFrame(columns)
+        columns = {
+            "time": times(step, self.info.step_dt),
+            "env": repeated("env"),
+            "episode": repeated("number"),
+            "step": step,
+            **{spec.name: gathered(spec.name) for spec in self.info.channels},
+        }
+        return pl.DataFrame([pl.Series(name, values) for name, values in columns.items()])
 
     def _remove_leftovers(self) -> None:
         """Remove what a process left that was killed while it wrote a part."""
@@ -216,15 +192,13 @@ class ParquetWriter(Writer):
 
     def _go_on(self) -> None:
         there = ParquetReader(self._path)
-        episode_table.check_same_run(there.info, self.info, self._path)
-        if there.damage:
+        self.info = episode_table.continued(there.info, self.info, self._path)
+        if there.damages:
             raise DataError(
                 f"Cannot append to '{self._path}': it is damaged, so that the next free number of"
-                f" an episode is not known. {there.damage[0]} Move damaged parts elsewhere, or"
+                f" an episode is not known. {there.damages[0]} Move damaged parts elsewhere, or"
                 " choose another path, or if_exists='number'."
             )
-        envs = tuple(sorted({*there.info.envs, *self.info.envs}))
-        self.info = replace(there.info, envs=envs)
         self._old_gaps = there.gaps
         self._offset = 1 + max(there.episodes["number"].to_list(), default=-1)
         numbers = part_files(self._path)

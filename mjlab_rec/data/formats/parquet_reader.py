@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import logging
+import contextlib
 import os
 import re
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from polars.selectors import by_name
 
-from mjlab_rec.data.formats import episode_table, plain_files
-from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader
-from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-
-_log = logging.getLogger(__name__)
+from mjlab_rec.data.formats import episode_table, plain_files, row_table
+from mjlab_rec.data.formats.checks import damage
+from mjlab_rec.data.formats.episode_reader import EpisodeReader
+from mjlab_rec.data.formats.row_table import POLARS_ERRORS
+from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 # Has no rows, only the description of the run: the folder holds nothing but Parquet files of one
 # schema, or polars.read_parquet(folder) and others would refuse it.
@@ -27,82 +27,54 @@ HEAD = "mjlab_rec.parquet"
 INFO = "mjlab_rec"  # what the run says about itself
 EPISODES = "episodes"  # the table of the episodes in a part
 CACHE_BYTES = 1 << 29
-POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 # Rows without any content still differ in their steps or episodes, so that no compression gets a
 # row of an honest file below this.
 _ROWS_PER_BYTE = 64
-_MAYBE = {"return", "recorded_return", "success"}
+_TOLD = 10  # missing parts that are named
 
 
-class ParquetReader(Reader):
+class ParquetReader(EpisodeReader):
     """Reads a folder of Parquet files, of which it keeps some in memory once they are decoded.
 
     What was not decoded before cannot be read in a forked process.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
-        self._path, self.check, self._pid = Path(path), check, os.getpid()
-        self.damage: list[str] = []
-        """A sentence for each damage that was found."""
-        self.info, self._about = self._load_description()
-        self._specs = {spec.name: spec for spec in self.info.channels}
-        self._order = {name: n for n, name in enumerate(["step", *self._specs])}
-        self._rows: list[dict[str, Any]] = []
-        numbers = part_files(self._path)
+        super().__init__(path, check)
+        self._pid = os.getpid()
+        self.info, about = self._load_description()
+        self.finished, self.gaps = about.get("finished") is True, about["gaps"]
+        self._order = ["step", *(spec.name for spec in self.info.channels)]  # of checksums
+        rows: list[dict[str, Any]] = []
+        numbers = part_files(self.path)
         for file in numbers.values():
             try:
-                self._rows += self._load_episodes(file)
+                rows += self._load_episodes(file)
             except DataError as error:
-                self.damage.append(str(error))
-        missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-        expected = self._about.get("parts")
-        if not missing and isinstance(expected, int) and expected > len(numbers):
-            missing = list(range(len(numbers), expected))[:10]
-        self.damage += [f"Part {number} of '{self._path}' is missing." for number in missing]
-        if numbers and self.damage and not self._rows:
-            raise DataError(f"Nothing can be read. {self.damage[0]}")
-        for sentence in self.damage:
-            _log.warning("%s", sentence)
-        self._rows = episode_table.ordered(self._rows)
-        self.episodes = episode_table.table(self._rows)
+                self.damages.append(str(error))
+        written = about.get("parts")
+        count = max(max(numbers, default=-1) + 1, written if isinstance(written, int) else 0)
+        missing = islice((number for number in range(count) if number not in numbers), _TOLD)
+        self.damages += [f"Part {number} of '{self.path}' is missing." for number in missing]
+        self._take(rows)
         self._decoded: dict[tuple[Path, str], np.ndarray] = {}
         self._decoded_bytes = 0
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
-        episode_table.check_names(channels, self._specs)
+        self.info.check_names(channels)
         row = self._rows[index]
         arrays = {}
-        for name, values in self._decoded_part(row, channels).items():
-            if self.check:
-                self._compare(row, name, values)
-            dtype = self._specs[name].dtype if name in self._specs else np.int32
-            arrays[name] = values.astype(dtype)
+        with self._episode(row):
+            for name, values in self._decoded_part(row, channels).items():
+                at = 8 * self._order.index(name)
+                crc = int(row["crc32"][at : at + 8], 16)
+                self._compare(values, crc, name, row["file"], row["first"])
+                arrays[name] = values.astype(self._kinds[name][0])
         return arrays
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         return {name: value.copy() for name, value in self._rows[index]["model"].items()}
-
-    def verify(self) -> list[str]:
-        try:
-            again = ParquetReader(self._path)
-        except DataError as error:
-            return [str(error)]
-        damage = list(again.damage)
-        for index in range(len(again.episodes)):
-            try:
-                again.read(index, ["step", *again._specs])
-            except DataError as error:
-                damage.append(str(error))
-        return list(dict.fromkeys(damage))
-
-    @property
-    def finished(self) -> bool:
-        return self._about.get("finished") is True
-
-    @property
-    def gaps(self) -> int:
-        return self._about["gaps"]
 
     def close(self) -> None:
         self._decoded.clear()
@@ -110,51 +82,50 @@ class ParquetReader(Reader):
 
     def _load_description(self) -> tuple[RunInfo, dict[str, Any]]:
         """What the run says about itself; each part says it too, but for attached files."""
-        head = self._path / HEAD
         try:
-            return self._described(head)
+            return self._described(self.path / HEAD)
         except DataError as error:
-            for file in part_files(self._path).values():
-                try:
+            for file in part_files(self.path).values():
+                with contextlib.suppress(DataError):
                     found = self._described(file)
-                except DataError:
-                    continue
-                self.damage.append(f"{error} Attached files, if there were any, are lost.")
-                return found
+                    told = f"{error} Attached files, if there were any, are lost."
+                    self.damages.append(told)
+                    return found
             raise
 
     def _described(self, file: Path) -> tuple[RunInfo, dict[str, Any]]:
-        about = _metadata(file)
-        if INFO not in about:
-            raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
-        info, about = episode_table.load_info(about[INFO], file, check=self.check)
+        info, about = episode_table.load_info(_metadata(file, INFO), file, check=self.check)
         episode_table.check_channels(info)
         return info, about
 
     def _load_episodes(self, file: Path) -> list[dict[str, Any]]:
         """The episodes in a part, if it has the rows and columns that it should have."""
-        about = _metadata(file)
-        if EPISODES not in about:
-            raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
-        try:
-            data = episode_table.load_json(about[EPISODES], check=self.check, sealed=True)
-            rows = _load_rows(data.get("episodes"), self.info)
-        except DataError as error:
-            raise DataError(f"The table of episodes in '{file}' is damaged. {error}") from None
-        first = 0
+        text = _metadata(file, EPISODES)
+        envs = set(self.info.envs)
+        with damage(f"The table of episodes in '{file}'", file):
+            data = episode_table.load_json(text, check=self.check, sealed=True)
+            rows = episode_table.checked(data.get("episodes"), file)
+            checksums = re.compile(f"[0-9a-f]{{{8 * len(self.info.kinds)}}}")
+            for row in rows:
+                if row["rows"] < 1 or row["env"] not in envs:
+                    raise ValueError(
+                        f"environment {row['env']} cannot have an episode of {row['rows']} rows"
+                    )
+                if not checksums.fullmatch(row["crc32"]):
+                    raise ValueError("an episode has no checksums")
+                row["model"] = _load_model(row["model"], file)
+        count = episode_table.put_in_line(rows)
         for row in rows:
-            row.update(file=file, first=first)
-            first += row["rows"]
-        for row in rows:
-            row["part_rows"] = first
-        count, kinds = _shape(file)
-        if count != first or count > _ROWS_PER_BYTE * file.stat().st_size:
+            row.update(file=file, part_rows=count)
+        found, kinds = _shape(file)
+        if found != count or count > _ROWS_PER_BYTE * file.stat().st_size:
             raise DataError(f"'{file}' is damaged: it says {count} rows, but has not so many.")
         for spec in self.info.channels:
-            if kinds.get(spec.name) != _stored_kind(spec):
+            kind = row_table.polars_kind(spec.dtype, spec.shape)
+            if kinds.get(spec.name) != kind:
                 raise DataError(
                     f"'{file}' is damaged: its column '{spec.name}' is"
-                    f" {kinds.get(spec.name, 'missing')}, not {_stored_kind(spec)}."
+                    f" {kinds.get(spec.name, 'missing')}, not {kind}."
                 )
         if kinds.get("step") != pl.Int32:
             raise DataError(f"'{file}' is damaged: its column 'step' is not of 32-bit integers.")
@@ -170,7 +141,7 @@ class ParquetReader(Reader):
                 " the recording. Give the DataLoader multiprocessing_context='spawn', or set"
                 " num_workers=0."
             )
-        size = row["part_rows"] * sum(self._nbytes(name) for name in missing)
+        size = row["part_rows"] * bytes_of(self._kinds[name] for name in missing)
         if missing and self._decoded_bytes + size > CACHE_BYTES:
             found = self._columns(file, missing, rows.start, row["rows"])
         else:
@@ -188,16 +159,13 @@ class ParquetReader(Reader):
         try:
             frame = _scan(file).select(by_name(*names)).slice(first, count).collect()
         except (*POLARS_ERRORS, OSError) as error:
-            told = (
-                f"{_damaged(file, error)} It was asked for rows {first} to {first + count - 1} of"
-            )
-            raise DataError(f"{told} {', '.join(names)}.") from None
+            raise _damaged(file, error) from None
         found = {}
         for name in names:
             column = frame[name]
             values = column.to_numpy() if not column.null_count() else np.empty(0)
-            shape = self._specs[name].shape if name in self._specs else ()
-            if values.shape != (count, *shape) or values.dtype != self._dtype(name):
+            dtype, shape = self._kinds[name]
+            if values.shape != (count, *shape) or values.dtype != row_table.stored(dtype):
                 raise DataError(
                     f"'{file}' is damaged: values in rows {first} to {first + count - 1} of column"
                     f" '{name}' are missing."
@@ -205,44 +173,16 @@ class ParquetReader(Reader):
             found[name] = values
         return found
 
-    def _dtype(self, name: str) -> np.dtype:
-        return stored_dtype(self._specs[name]) if name in self._specs else np.dtype(np.int32)
-
-    def _nbytes(self, name: str) -> int:
-        size = self._specs[name].size if name in self._specs else 1
-        return size * self._dtype(name).itemsize
-
-    def _compare(self, row: dict[str, Any], name: str, values: np.ndarray) -> None:
-        """Raise if values of an episode are not those that were written."""
-        at = 8 * self._order[name]
-        if zlib.crc32(np.ascontiguousarray(values).data) != int(row["crc32"][at : at + 8], 16):
-            first = row["first"]
-            raise DataError(
-                f"'{row['file']}' is damaged: in rows {first} to {first + row['rows'] - 1}, which"
-                f" are episode {row['number']} of environment {row['env']}, column '{name}' does"
-                " not match its checksum. Other episodes, and other columns, can be read."
-            )
-
 
 def part_files(folder: Path) -> dict[int, Path]:
     """The parts in a folder, by their numbers."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise DataError(f"Cannot read '{folder}': {error.strerror or error}.") from error
+        raise plain_files.cannot_read(folder, error) from error
     found = {name: re.fullmatch(r"part-(\d{1,9})\.parquet", name) for name in names}
     numbered = [(int(match[1]), folder / name) for name, match in found.items() if match]
     return dict(sorted(numbered))
-
-
-def stored_dtype(spec: ChannelSpec) -> np.dtype:
-    """The type that a channel has in a file."""
-    return np.dtype(np.float32) if spec.dtype == np.float16 else spec.dtype
-
-
-def dump_checksums(arrays: Iterable[np.ndarray]) -> str:
-    """A checksum of eight letters for each array."""
-    return "".join(f"{zlib.crc32(np.ascontiguousarray(array).data):08x}" for array in arrays)
 
 
 def dump_model(fields: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -257,42 +197,13 @@ def dump_model(fields: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _load_model(data: Any) -> dict[str, np.ndarray]:
+def _load_model(data: Any, file: Path) -> dict[str, np.ndarray]:
+    kinds = {name: [field["dtype"], field["shape"]] for name, field in data.items()}
     fields = {}
-    for name, value in data.items():
-        spec = ChannelSpec.from_json(
-            {**value, "name": name, "elements": [], "when": "after", "units": "", "next_of": ""}
-        )
-        content = base64.b64decode(value["base64"], validate=True)
-        fields[name] = np.frombuffer(content, spec.dtype).reshape(spec.shape)
+    for name, (dtype, shape) in episode_table.model_kinds(kinds, file).items():
+        content = base64.b64decode(data[name]["base64"], validate=True)
+        fields[name] = np.frombuffer(content, dtype).reshape(shape)
     return fields
-
-
-def _load_rows(data: Any, info: RunInfo) -> list[dict[str, Any]]:
-    """The table of episodes in a part; raises DataError for what is none."""
-    try:
-        rows, envs = [], set(info.envs)
-        for row in data:
-            row = {name: row[name] for name in (*EPISODE_COLUMNS, "crc32", "model")}
-            for name, kind in EPISODE_COLUMNS.items():
-                if not _is_kind(row[name], kind) and (row[name] is not None or name not in _MAYBE):
-                    raise DataError(f"'{name}' of an episode is {row[name]!r}.")
-            if not 0 < row["rows"] <= row["length"] or row["env"] not in envs:
-                raise DataError(f"There can be no episode of {row['rows']} rows.")
-            if not re.fullmatch(f"[0-9a-f]{{{8 + 8 * len(info.channels)}}}", row["crc32"]):
-                raise DataError("An episode has no checksums.")
-            rows.append({**row, "model": _load_model(row["model"])})
-        return rows
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"It is no table: {error!r}.") from None
-
-
-def _is_kind(value: Any, kind: str) -> bool:
-    if kind == "Boolean":
-        return isinstance(value, bool)
-    if kind == "Float64":
-        return isinstance(value, float)
-    return type(value) is int and 0 <= value < 1 << (31 if kind == "Int32" else 63)
 
 
 def _scan(file: Path) -> pl.LazyFrame:
@@ -300,12 +211,15 @@ def _scan(file: Path) -> pl.LazyFrame:
     return pl.scan_parquet(file, glob=False, hive_partitioning=False)
 
 
-def _metadata(file: Path) -> dict[str, str]:
+def _metadata(file: Path, key: str) -> str:
     try:
         os.close(plain_files.opened(file))  # no pipe
-        return pl.read_parquet_metadata(file)
+        about = pl.read_parquet_metadata(file)
     except (*POLARS_ERRORS, OSError) as error:
         raise _damaged(file, error) from None
+    if key not in about:
+        raise DataError(f"'{file}' was not recorded by mjlab_rec. Move it elsewhere.")
+    return about[key]
 
 
 def _shape(file: Path) -> tuple[int, Mapping[str, pl.DataType]]:
@@ -317,11 +231,5 @@ def _shape(file: Path) -> tuple[int, Mapping[str, pl.DataType]]:
         raise _damaged(file, error) from None
 
 
-def _stored_kind(spec: ChannelSpec) -> pl.DataType:
-    kind = pl.Series(np.zeros(0, stored_dtype(spec))).dtype
-    return pl.Array(kind, spec.shape) if spec.shape else kind
-
-
 def _damaged(file: Path, error: BaseException) -> DataError:
-    reason = str(error).partition("\n")[0][:200].rstrip(".")
-    return DataError(f"'{file}' is damaged or not complete: {reason}.")
+    return DataError(f"'{file}' is damaged or not complete: {plain_files.reason(error)}.")

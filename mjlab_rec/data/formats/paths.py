@@ -10,7 +10,7 @@ def dataset_paths(
 ) -> dict[str, str]:
     """A path of its own for each name: the name itself wherever that is possible.
 
-    What would lie below another dataset lies beside it: with ``obs/actor`` a dataset,
+    What would lie below another dataset lies next to it: with ``obs/actor`` a dataset,
     ``obs/actor/joints`` is at ``obs/actor.joints``. If that exists as well, a dot is added. The
     order of the names does not matter, so that readers find the paths from the names alone.
 

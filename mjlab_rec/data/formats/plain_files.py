@@ -4,29 +4,57 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mjlab_rec.data.schema import DataError
 
 
-def opened(path: Path) -> int:
-    """Descriptor of a file to read; a pipe or a device is refused, as it may never end."""
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words: the system's, or the first line of the message."""
+    number = getattr(error, "errno", None)
+    told = os.strerror(number) if number else str(error).partition("\n")[0]
+    return told[:200].rstrip(".") or type(error).__name__
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """The error to raise where the system does not give what is in a file or folder."""
+    return DataError(f"Cannot read '{path}': {reason(error)}.")
+
+
+def cannot_write(path: Path, error: BaseException) -> DataError:
+    """The error to raise where a write failed and was taken back."""
+    return DataError(
+        f"Cannot write to '{path}': {reason(error)}. What was written before can be read."
+    )
+
+
+def opened(path: Path, *, follow: bool = True) -> int:
+    """Descriptor of a file to read. Pipes and devices are refused, and links unless `follow`."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not follow and path.is_symlink():
+            raise DataError(f"'{path}' is a link to another file. Links are not followed.")
+        more = 0 if follow else os.O_NOFOLLOW
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | more)
         if stat.S_ISREG(os.fstat(file).st_mode):
             return file
         os.close(file)
     except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
     raise DataError(f"'{path}' is not a file with contents, but a folder, pipe or device.")
 
 
-def read(path: Path, most: int | None = None) -> bytes:
-    """A file, or its first bytes."""
-    file = opened(path)
+def read(
+    path: Path, first: int | None = None, *, most: int = 1 << 62, follow: bool = True
+) -> bytes:
+    """A file, or its first bytes; one of more than `most` bytes is refused."""
+    file = opened(path, follow=follow)
     try:
         size = os.fstat(file).st_size
-        return read_at(file, path, 0, size if most is None else min(size, most))
+        if size > most:
+            raise DataError(f"'{path}' has {size >> 20} MB; at most {most >> 20} MB are possible.")
+        return read_at(file, path, 0, size if first is None else min(size, first))
     finally:
         os.close(file)
 
@@ -39,7 +67,7 @@ def read_at(file: int, path: Path, offset: int, size: int) -> bytes:
             pieces.append(piece)
             offset, size = offset + len(piece), size - len(piece)
     except OSError as error:
-        raise DataError(f"Cannot read '{path}': {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -53,20 +81,21 @@ class GrowingFile:
             self._file = os.open(path, flags, 0o666)
             self.size = os.fstat(self._file).st_size
         except OSError as error:
-            raise self._error(error) from error
+            raise cannot_write(path, error) from error
 
-    def append(self, content: bytes | memoryview) -> None:
-        """Write all of it; raises DataError if that fails."""
+    def append(self, content: bytes | memoryview, sync: bool = False) -> None:
+        """Write all of it, and wait for the disk if asked to; raises DataError if that fails."""
         self.check_there()
         rest = memoryview(content)
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
-        except OSError as error:
+            if sync:
+                os.fsync(self._file)
+        except BaseException as error:
             self.back_to(self.size)
-            raise self._error(error) from error
-        except BaseException:
-            self.back_to(self.size)
+            if isinstance(error, OSError):
+                raise cannot_write(self.path, error) from error
             raise
         self.size += len(content)
 
@@ -75,15 +104,8 @@ class GrowingFile:
         try:
             os.ftruncate(self._file, size)
         except OSError as error:
-            raise self._error(error) from error
+            raise cannot_write(self.path, error) from error
         self.size = size
-
-    def sync(self) -> None:
-        """Wait until the disk has it all."""
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise self._error(error) from error
 
     def close(self) -> None:
         """Close it; nothing is waiting to be written."""
@@ -96,35 +118,43 @@ class GrowingFile:
         except OSError:
             there = False
         if not there:
-            raise DataError(
-                f"'{self.path}' was removed or replaced while it was being written. What it held is"
-                " lost; what was to be written now has no place. Start a new recording."
-            )
+            raise removed(self.path)
 
-    def _error(self, error: OSError) -> DataError:
-        return DataError(
-            f"Cannot write to '{self.path}': {error.strerror or error}. What was written before is"
-            " whole."
-        )
+
+def removed(path: Path) -> DataError:
+    """The error to raise where a recording is gone while it is being written."""
+    return DataError(
+        f"'{path}' was removed or replaced while it was being written. What it held is lost; what"
+        " was to be written now has no place. Start a new recording."
+    )
+
+
+@contextmanager
+def replacing(path: Path, sync: bool, hidden: Path | None = None) -> Iterator[Path]:
+    """A hidden path at which to write a file that then takes the place of another.
+
+    A reader sees one or the other, as a whole. With `sync` that is also true after a loss of
+    power.
+    """
+    hidden = hidden or path.with_name(f".{path.name}.tmp")
+    try:
+        yield hidden
+        if sync:
+            sync_to_disk(hidden)
+        os.replace(hidden, path)
+        if sync:
+            sync_to_disk(path.parent)
+    finally:
+        hidden.unlink(missing_ok=True)
 
 
 def replace(path: Path, content: bytes, sync: bool) -> None:
-    """Put a whole file in the place of another; whoever reads sees one or the other."""
-    hidden = path.with_name(f".{path.name}.tmp")
+    """Put a whole file in the place of another."""
     try:
-        with open(hidden, "wb") as stream:
-            stream.write(content)
-            if sync:
-                stream.flush()
-                os.fsync(stream.fileno())
-        os.replace(hidden, path)
-        if sync:
-            sync_folder(path.parent)
+        with replacing(path, sync) as hidden:
+            hidden.write_bytes(content)
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"Cannot write to '{path}': {reason}.") from error
-    finally:
-        hidden.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 def cut(path: Path, size: int) -> None:
@@ -133,12 +163,12 @@ def cut(path: Path, size: int) -> None:
         if os.stat(path).st_size > size:
             os.truncate(path, size)
     except OSError as error:
-        raise DataError(f"Cannot write to '{path}': {error.strerror or error}.") from error
+        raise cannot_write(path, error) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk knows what is in a folder."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a loss of power."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
     finally:

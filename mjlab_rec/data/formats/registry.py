@@ -150,7 +150,7 @@ def recognise(files: Iterable[Path]) -> Format | None:
             try:
                 if format.asks(file):
                     return format
-            except Exception as error:  # Whatever a damaged file makes of another's function.
+            except Exception as error:  # A damaged file may make it raise anything.
                 logger.debug("%s: %s does not know: %s", file, format.name, error)
                 sure = False
         plain = [format for format in fitting if format.recognises is None]

@@ -8,9 +8,6 @@ format "hdf5" has neither fault and can be exported to this one.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +15,24 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data import files
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table, robomimic_layout
-from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.formats.hdf5_file import Disk, content, place, put_text, reason
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, content, place, put_text
+from mjlab_rec.data.formats.plain_files import removed
 from mjlab_rec.data.formats.robomimic_layout import OWN, mark
 from mjlab_rec.data.formats.robomimic_reader import RobomimicReader
-from mjlab_rec.data.schema import DataError, Episode, RunInfo, check_name
+from mjlab_rec.data.schema import DataError, Episode, RunInfo
+from mjlab_rec.data.values import check_name
 
 __all__ = ["RobomimicReader", "RobomimicWriter"]
-
-_LOG = logging.getLogger(__name__)
 
 _OBJECT = 8 << 10  # bytes that a dataset takes besides its values, at most
 _MOST_TEXT = 60 << 10  # bytes of an attribute
 _GYM = 2  # robomimic's number for environments that are made by name
 
 
-class RobomimicWriter(Writer):
+class RobomimicWriter(Hdf5FilesWriter):
     """Writes ``data/demo_<i>`` with obs, next_obs, actions, rewards, dones and states.
 
     A file whose process is killed, or whose machine loses power, while an episode is written may be
@@ -42,40 +40,21 @@ class RobomimicWriter(Writer):
     """
 
     by_episode = True
-    compressions = ("gzip", "lzf")
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         for name in info.attachments:
             check_name(name, "attached file")
-        self._files: list[Path] = []
-        self._failed = False
         self._file: Any = None
         self._part: Path | None = None
         self._demos = self._rows = self._offset = 0
-        self._power = options.durability == "power"
         self._paths = robomimic_layout.paths(info)
-        self._claim = files.Claim(options.path, options.if_exists)
-        try:
+        with self._beginning():
             if options.if_exists == "append" and files.parts(self._claim.path):
                 self._go_on()
             self._open()
-        except OSError as error:
-            self._claim.release()
-            raise DataError(f"Cannot record to '{options.path}': {reason(error)}.") from error
-        except BaseException:
-            self._claim.release()
-            raise
 
-    @property
-    def files(self) -> list[Path]:  # noqa: D102
-        return list(self._files)
-
-    @property
-    def nbytes(self) -> int:  # noqa: D102
-        return sum(file.stat().st_size for file in self._files if file.exists())
-
-    def write_episode(self, episode: Episode) -> None:  # noqa: D102
+    def write_episode(self, episode: Episode) -> None:
         if not episode.rows:
             return
         try:
@@ -83,28 +62,9 @@ class RobomimicWriter(Writer):
             self._reserve(episode)
         except OSError as error:
             raise self._failure(error) from error
-        try:
+        with self._filling(self._leave):
             self._put(episode)
             self._flush()
-        except BaseException as error:
-            self._failed = True
-            Disk(self._file).leave()
-            self._file.close()
-            if isinstance(error, OSError):
-                raise self._failure(error) from error
-            raise
-
-    def close(self) -> None:  # noqa: D102
-        try:
-            if self._file:
-                self._finish(last=True)
-        except (OSError, RuntimeError) as error:
-            # What failed before is known already, and that is why closing fails.
-            if not self._failed:
-                raise self._failure(error) from error
-            _LOG.warning("Could not finish '%s': %s.", self._files[-1], reason(error))
-        finally:
-            self._claim.release()
 
     def _go_on(self) -> None:
         there = RobomimicReader(self._claim.path)
@@ -121,8 +81,9 @@ class RobomimicWriter(Writer):
 
     def _settle(self) -> None:
         """Make sure that there is a file to write to, the next one if this one is large enough."""
-        if self._file and not os.fstat(self._file.id.get_vfd_handle()).st_nlink:
-            raise FileNotFoundError(0, "it was removed while it was being written")
+        if self._file and self._disk.deleted:
+            self._failed = True
+            raise removed(self._files[-1])
         if self._file and self._demos:
             if self._file.id.get_filesize() < self.options.roll_over_bytes:
                 return
@@ -135,11 +96,12 @@ class RobomimicWriter(Writer):
             self._part = self._claim.next_part()
         self._demos = self._rows = 0
         self._file = place(self._part, content(0, self._fill))
+        self._disk = Disk(self._file)
         self._files.append(self._part)
         self._part = None
         self._data: Any = self._file["data"]
         if self._power:
-            self._sync()
+            self._disk.sync()
 
     def _fill(self, file: h5py.File) -> None:
         data = file.create_group("data")
@@ -147,7 +109,7 @@ class RobomimicWriter(Writer):
         name = str(self.info.about.get("task", ""))
         arguments = {"env_name": name, "type": _GYM, "env_kwargs": {}}
         data.attrs["env_args"] = json.dumps(arguments)
-        own = file.create_group(OWN)  # beside data, where only demos are looked for
+        own = file.create_group(OWN)  # not in data, where other programs expect only demos
         own.attrs["mark"] = np.bytes_(mark(0, finished=False, last=False))
         attached = episode_table.attached_json(self.info.attachments)
         text = episode_table.dump_info(self.info, attachments=False, attached=attached)
@@ -159,7 +121,7 @@ class RobomimicWriter(Writer):
         """Make sure that the disk has room; if it has not, the file stays as it is."""
         values = [*episode.arrays.values(), *episode.model.values(), np.zeros(episode.rows, bool)]
         more = sum(value.nbytes + _OBJECT for value in values)
-        Disk(self._file).reserve(self._file.id.get_filesize() + more + _OBJECT)
+        self._disk.reserve(self._file.id.get_filesize() + more + _OBJECT)
 
     def _put(self, episode: Episode) -> None:
         demo = self._data.create_group(f"demo_{self._demos}")
@@ -170,7 +132,7 @@ class RobomimicWriter(Writer):
         demo.create_dataset("dones", data=dones)
         for name, value in episode.model.items():
             demo.create_dataset(f"model_fields/{name}", data=value)
-        row = episode_table.table_row(self.info, episode, self._offset)
+        row = episode_table.row_of(episode, self._offset)
         attrs = {
             "num_samples": row["rows"],
             "env": row["env"],
@@ -183,13 +145,13 @@ class RobomimicWriter(Writer):
         if isinstance(self.info.about.get("seed"), int):
             attrs["seed"] = self.info.about["seed"]
         names = ["step", *(spec.name for spec in self.info.channels)]
-        row["checksums"] = [_crc32(episode.arrays[name]) for name in names]
+        row["checksums"] = [array_crc32(episode.arrays[name]) for name in names]
         row["model"] = episode_table.model_json(episode.model)
-        row["model_checksums"] = [_crc32(value) for value in episode.model.values()]
+        row["model_checksums"] = [array_crc32(value) for value in episode.model.values()]
         # The others are for other programs; in this one all that we read ourselves is sealed.
         text = episode_table.seal(json.dumps(row)).encode()
         if len(text) > _MOST_TEXT:
-            raise DataError(f"An episode of {len(names)} channels has too many for this format.")
+            raise DataError(f"{len(names)} channels are too many for this format. Choose hdf5.")
         attrs[OWN] = np.bytes_(text)
         demo.attrs.update(attrs)
         self._demos += 1
@@ -201,31 +163,22 @@ class RobomimicWriter(Writer):
         value = np.bytes_(mark(self._demos, finished=finished, last=last))
         self._file[OWN].attrs.modify("mark", value)
 
-    def _finish(self, *, last: bool) -> None:
-        self._mark(finished=True, last=last)
-        self._flush()
+    def _finish(self, last: bool = True) -> None:
+        if self._file:
+            self._mark(finished=True, last=last)
+            self._flush()
+            self._file.close()
+
+    def _leave(self) -> None:
+        self._disk.leave()
         self._file.close()
 
     def _flush(self) -> None:
         self._file.flush()
         if self._power:
-            self._sync()
-
-    def _sync(self) -> None:
-        os.fsync(self._file.id.get_vfd_handle())
+            self._disk.sync()
 
     def _filters(self, values: np.ndarray) -> dict[str, Any]:
         if self.options.compression is None or not values.size:
             return {}
         return {"compression": self.options.compression}
-
-    def _failure(self, error: Exception) -> DataError:
-        self._failed = True
-        path = self._files[-1] if self._files else self.options.path
-        return DataError(
-            f"Writing '{path}' failed: {reason(error)}. The episodes written before can be read."
-        )
-
-
-def _crc32(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data)

@@ -9,7 +9,7 @@ from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.paths import dataset_paths
 from mjlab_rec.data.schema import RunInfo
 
-OWN = "mjlab_rec"  # our group beside "data", our mark of a file, and our attribute of an episode
+OWN = "mjlab_rec"  # our group next to "data", by which we know our files; an episode's attribute
 MARK_BYTES = 100
 
 # Channels that have a name of their own in this layout.

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import stat
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
-from mjlab_rec.data.files import parts
+from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table, robomimic_layout
 from mjlab_rec.data.formats.checks import check_size, damage
-from mjlab_rec.data.formats.episode_reader import EpisodeReader, row_bytes
+from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
+from mjlab_rec.data.formats.parts import open_parts
+from mjlab_rec.data.formats.plain_files import opened, reason
+from mjlab_rec.data.formats.robomimic_foreign import distinguish, foreign_info, foreign_row
 from mjlab_rec.data.formats.robomimic_layout import NAMES, OWN
-from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo, check_name, check_shape
+from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ _DEMO = re.compile(r"demo_(\d{1,9})", re.ASCII)
 _GROWING_S = 2.0  # a file that was written to within this time may still be growing
 _TRIES = 20
 _PAUSE_S = 0.02
-_MOST_DEPTH = 16
-_MOST_ITEMS = 1000
 
 
 class RobomimicReader(EpisodeReader):
@@ -41,50 +39,36 @@ class RobomimicReader(EpisodeReader):
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
-        path = Path(path)
-        self.check = check
-        self._damages: list[str] = []
+        super().__init__(path, check)
         self._files: list[_File] = []
-        paths = parts(path)
-        if not paths:
-            raise DataError(f"There is no recording at '{path}'.")
+        self._files = open_parts(self.path, self._open_part, self.damages)
         try:
-            for each in paths:
-                self._add(each, alone=len(paths) == 1)
-            if not self._files:
-                raise DataError(f"Nothing in '{path}' can be read. {self._damages[0]}")
             first = self._files[0]
-            self.info, self.ours = first.info, first.ours
-            rows = [row for file in self._files for row in file.rows]
+            self.info, self.ours, self.finished = first.info, first.ours, self._files[-1].last
+            self.damages += [told for file in self._files for told in file.damages]
+            rows = [{**row, "part": file} for file in self._files for row in file.rows]
             if not self.ours:
-                _distinguish(rows)
+                distinguish(rows)
             self._paths = robomimic_layout.paths(self.info) if self.ours else NAMES
-            self._take(episode_table.ordered(rows, path), path)
+            self._take(rows)
         except BaseException:
             self.close()
             raise
 
-    def _add(self, path: Path, *, alone: bool) -> None:
+    def _open_part(self, path: Path, before: Sequence[_File]) -> _File:
+        file = _File(path, self.check)
         try:
-            file = _File(path, self.check)
-            self._files.append(file)
-            first = self._files[0]
-            if file.ours != first.ours:
-                raise DataError(f"'{path}' and '{first.path}' are not of one recording.")
-            if file.ours:
-                episode_table.check_same_run(first.info, file.info, path)
-            for row in file.rows:
-                row["part"] = file
-            self._damages += file.damages
-        except DataError as error:
-            if alone:
-                raise
-            if self._files and self._files[-1].path == path:
-                self._files.pop().close()
-            self._damages.append(str(error))
+            if before and file.ours != before[0].ours:
+                raise DataError(f"'{path}' and '{before[0].path}' are not of one recording.")
+            if before and file.ours:
+                episode_table.check_same_run(before[0].info, file.info, path)
+        except DataError:
+            file.close()
+            raise
+        return file
 
-    def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:  # noqa: D102
-        episode_table.check_names(channels, [spec.name for spec in self.info.channels])
+    def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
+        self.info.check_names(channels)
         row = self._rows[index]
         file: _File = row["part"]
 
@@ -104,7 +88,7 @@ class RobomimicReader(EpisodeReader):
         with self._episode(row):
             return file.patiently(all_values)
 
-    def model(self, index: int) -> dict[str, np.ndarray]:  # noqa: D102
+    def model(self, index: int) -> dict[str, np.ndarray]:
         row = self._rows[index]
         file: _File = row["part"]
         if not row["model"]:
@@ -121,15 +105,11 @@ class RobomimicReader(EpisodeReader):
         with self._episode(row):
             return file.patiently(values)
 
-    def verify(self) -> list[str]:  # noqa: D102
+    def verify(self) -> list[str]:
         self.close()  # HDF5 remembers what it read before, and some errors only once
         return super().verify()
 
-    @property
-    def finished(self) -> bool:  # noqa: D102
-        return self._files[-1].last
-
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         for file in self._files:
             file.close()
 
@@ -149,16 +129,15 @@ class _File:
         self._handle: Any = None
         self._process = -1
         try:
-            for _ in range(_TRIES):
-                self.patiently(self._load)
-                if not self.damages or not self._grows():
-                    break
-                self.close()
-                time.sleep(_PAUSE_S)
-        except BaseException as error:
+            with damage(f"'{path}'", path):
+                for _ in range(_TRIES):
+                    self.patiently(self._load)
+                    if not self.damages or not self._grows():
+                        break
+                    self.close()
+                    time.sleep(_PAUSE_S)
+        except BaseException:
             self.close()
-            if isinstance(error, DataError) and str(path) not in str(error):
-                raise DataError(f"'{path}' cannot be read. {error}") from error
             raise
 
     def close(self) -> None:
@@ -199,24 +178,21 @@ class _File:
         what = f"'{path}' of '{demo.name}' in '{self.path}'"
         with damage(what):
             array = read_values(find(demo, path), dtype, shape, self._size, what)
-            if crc is not None and self.check and zlib.crc32(array.data) != crc:
+            if crc is not None and self.check and array_crc32(array) != crc:
                 last = shape[0] - 1 if shape else 0
                 raise DataError(f"{what} is damaged: wrong checksum of the rows 0 to {last}.")
             return array
 
     def _opened(self) -> Any:
         if self._handle is None or self._process != os.getpid():
-            about = self.path.stat()
-            if not stat.S_ISREG(about.st_mode):
-                raise DataError(f"'{self.path}' is not a plain file.")
+            os.close(opened(self.path))  # no pipe
             try:
                 self._handle = h5py.File(self.path, "r", locking=False)
             except OSError as error:
-                told = str(error).partition("\n")[0]
                 raise DataError(
-                    f"'{self.path}' is no HDF5 file that can be read: {told}."
+                    f"'{self.path}' is no HDF5 file that can be read: {reason(error)}."
                 ) from error
-            self._process, self._size = os.getpid(), about.st_size
+            self._process, self._size = os.getpid(), self.path.stat().st_size
         return self._handle
 
     def _load(self) -> None:
@@ -236,31 +212,31 @@ class _File:
                 self.damages.append(f"'{self.path}' has {more} episodes whose name is damaged.")
         for name in demos:
             try:
-                with damage(f"'{name}' in '{self.path}'"):
+                with damage(f"'{name}' in '{self.path}'", self.path):
                     demo = find_group(data, name)
-                    row = self._own_row(demo) if self.ours else self._foreign_row(demo)
+                    row = (
+                        self._own_row(demo)
+                        if self.ours
+                        else foreign_row(demo, self._size, self.path)
+                    )
                     self.rows.append({**row, "demo": name})
             except DataError as error:
-                told = str(error)
-                if str(self.path) not in told:
-                    told = f"'{name}' in '{self.path}' cannot be read. {told}"
-                self.damages.append(told)
+                self.damages.append(str(error))
         if not self.ours:
-            self.info = self._foreign_info(data)
-        each = row_bytes(self.info)
+            self.info = foreign_info(data, self.rows, self.damages, self.path)
+        each = bytes_of(self.info.kinds.values())
         for row in self.rows:
             what = f"'{row['demo']}' in '{self.path}'"
             check_size(row["rows"] * each, self._size, what)
 
-    # -- files of ours -----------------------------------------------------------------------------
-
     def _load_own(self, own: h5py.Group, count: int) -> None:
         text = self._text(find(own, "info"), episode_table.MOST_TEXT)
         self.info, about = episode_table.load_info(text, self.path, check=self.check)
-        self.info.attachments, self.damages = episode_table.read_attached(
+        self.info.attachments = episode_table.read_attached(
             about.get("attached"),
             lambda name, size: self._attached(own, name, size),
             self.path,
+            self.damages,
             check=self.check,
         )
         state = episode_table.load_json(attribute(own, "mark"), check=self.check, sealed=True)
@@ -287,7 +263,7 @@ class _File:
         if text is None:
             raise DataError("It was not written to its end, or it is damaged.")
         row = episode_table.load_json(text, check=self.check, sealed=True)
-        (row,) = episode_table.ordered([row], self.path)
+        (row,) = episode_table.checked([row], self.path)
         row["model"] = episode_table.model_kinds(row.get("model"), self.path)
         sums, model = row.get("checksums"), row.get("model_checksums")
         if not (
@@ -297,119 +273,3 @@ class _File:
         ):
             raise DataError(f"'{self.path}' is damaged: an episode does not say its checksums.")
         return row
-
-    # -- files of others ---------------------------------------------------------------------------
-
-    def _foreign_row(self, demo: Any) -> dict[str, Any]:
-        """An episode's row of the table. What another program did not write is guessed."""
-        if attribute(demo, OWN) is not None:
-            raise DataError("It was recorded by mjlab_rec, but its file is damaged.")
-        rows = attribute(demo, "num_samples")
-        actions: Any = find(demo, "actions") if "actions" in demo or rows is None else None
-        if rows is None:
-            rows = len(actions)
-        if type(rows) is not int or not 0 <= rows < 1 << 31:
-            raise ValueError(f"its num_samples is {str(rows)[:40]}, but must be a count")
-        if actions is not None and (actions.shape or ())[:1] != (rows,):
-            raise ValueError(f"it has {rows} samples, but actions of the shape {actions.shape}")
-        env = _told(demo, "env")
-        total = None
-        if "rewards" in demo:
-            rewards = find(demo, "rewards")
-            if rewards.dtype.kind in "biuf" and rewards.shape == (rows,):
-                what = f"'rewards' of '{demo.name}' in '{self.path}'"
-                values = read_values(rewards, rewards.dtype, (rows,), self._size, what)
-                total = float(np.sum(values, dtype=np.float64))
-        success = _told(demo, "success")
-        row = {
-            "env": env if type(env) is int and 0 <= env < 1 << 31 else 0,
-            "number": int(demo.name.rpartition("_")[2]),
-            "start": 0,
-            "length": rows,
-            "rows": rows,
-            "return": total,
-            "recorded_return": total,
-            "terminated": bool(_told(demo, "terminated")),
-            "truncated": bool(_told(demo, "truncated")),
-            "success": None if success is None else bool(success),
-            "partial": False,
-            "model": {},
-        }
-        return episode_table.ordered([row], self.path)[0]
-
-    def _foreign_info(self, data: Any) -> RunInfo:
-        try:
-            text = attribute(data, "env_args")
-            about = {} if text is None else episode_table.load_json(text)
-        except (DataError, TypeError, ValueError):
-            about = {}
-        sim = about.get("sim_args")
-        sim = sim if isinstance(sim, dict) else {}
-        steps = sim.get("dt", 0.0), sim.get("decimation", 1)
-        good = all(type(n) in (int, float) and 0 <= n < 1e6 for n in steps)
-        return RunInfo(
-            channels=self._foreign_channels(data),
-            envs=tuple(sorted({row["env"] for row in self.rows} or {0})),
-            step_dt=float(math.prod(steps)) if good else 0.0,
-            about={"task": str(about.get("env_name", "")), "env_args": about},
-        )
-
-    def _foreign_channels(self, data: Any) -> tuple[ChannelSpec, ...]:
-        """The channels of the first episode in which they can be found."""
-        for row in list(self.rows):
-            try:
-                with damage(f"'{row['demo']}' in '{self.path}'"):
-                    return tuple(_channels(find_group(data, row["demo"]), row["rows"]))
-            except DataError as error:
-                self.rows.remove(row)
-                self.damages.append(str(error))
-        return ()
-
-
-def _told(demo: Any, name: str) -> Any:
-    """An attribute that others may use for anything; None where it is no number."""
-    try:
-        value = attribute(demo, name)
-    except ValueError:
-        return None
-    return value if isinstance(value, int | float) else None
-
-
-def _distinguish(rows: list[dict[str, Any]]) -> None:
-    """Give episodes that have the number of another one a number of their own."""
-    taken: dict[int, set[int]] = {}
-    for row in rows:
-        numbers = taken.setdefault(row["env"], set())
-        if row["number"] in numbers:
-            row["number"] = max(numbers) + 1
-        numbers.add(row["number"])
-
-
-def _channels(demo: Any, rows: int) -> Iterator[ChannelSpec]:
-    """A channel for each dataset that has numbers for every row."""
-    ours = {path: name for name, path in NAMES.items() if name != "step"}
-    waiting = [("", demo)]
-    seen = 0
-    while waiting:
-        prefix, group = waiting.pop(0)
-        for key in group:
-            seen += 1
-            if seen > _MOST_ITEMS or prefix.count("/") > _MOST_DEPTH:
-                raise ValueError("it has too many objects, or a loop of them")
-            name = check_name(f"{prefix}{key}", "dataset")
-            item = find(group, key)
-            if isinstance(item, h5py.Group):
-                if name != "initial_state":  # Isaac Lab's, of before the first row
-                    waiting.append((f"{name}/", item))
-                continue
-            if not isinstance(item, h5py.Dataset) or item.shape is None:
-                continue
-            if item.shape[:1] != (rows,) or item.dtype.kind not in "biuf":
-                continue
-            check_shape(item.shape[1:], item.dtype, f"'{name}' of '{demo.name}'")
-            yield ChannelSpec(
-                name=ours.get(name, name),
-                dtype=item.dtype,
-                shape=item.shape[1:],
-                when="before" if name.startswith(("obs", "state")) else "after",
-            )

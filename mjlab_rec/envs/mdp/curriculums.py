@@ -147,7 +147,8 @@ def commands_vel(
 ) -> dict[str, float]:
     """Widen the ranges of a uniform velocity command at given step counts."""
     _check_order(velocity_stages)
-    ranges = env.command_manager.get_term(command_name).cfg.ranges
+    cfg: Any = env.command_manager.get_term_cfg(command_name)
+    ranges = cfg.ranges
     axes = ("lin_vel_x", "lin_vel_y", "ang_vel_z")
     for stage in velocity_stages:
         if env.common_step_counter < stage["step"]:

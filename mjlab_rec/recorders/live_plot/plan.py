@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mjlab_rec.recorders.cfg_fields import env_ids
 from mjlab_rec.recorders.channels import Channel, Source, needs_final_obs, resolve_channels
 from mjlab_rec.recorders.live_plot.panels import Panel
 from mjlab_rec.recorders.live_plot.plots import (
@@ -168,21 +169,13 @@ class Plan:
         latest: bool = False,
     ) -> Group:
         """The group of these environments, made if it is not there."""
-        count = self._env.num_envs
-        if reduce is None:
-            one = self._default_env if env is None else env
-            ids = (one,)
-        elif envs is None:
-            ids = tuple(range(count))
-        else:
-            ids = tuple(range(envs)) if isinstance(envs, int) else tuple(envs)
-        wrong = [i for i in ids if not 0 <= i < count]
-        if not ids or wrong or len(set(ids)) < len(ids):
-            asked = ids[0] if reduce is None else envs
-            raise ValueError(
-                f"There is no such environment to draw: {asked}. They are numbered from 0 to"
-                f" {count - 1}."
-            )
+        one = self._default_env if env is None else env
+        asked = (one,) if reduce is None else envs
+        try:
+            ids = env_ids(asked, self._env.num_envs)
+        except ValueError as error:
+            what = f"env is {one}" if reduce is None else f"envs is {envs!r}"
+            raise ValueError(f"{what}: {error}") from None
         key = ids, reduce, latest
         if key not in self._groups:
             self._groups[key] = Group(ids, reduce, latest)

@@ -47,7 +47,7 @@ class LivePlotRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        plots = cfg.check()
+        plots = cfg.flat_plots()
         every = cfg.stride(env.step_dt)
         super().__init__(cfg, env, every=every, autostart=cfg.autostart)
         self.dropped_rows = 0

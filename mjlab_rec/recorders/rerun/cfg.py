@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import mujoco
 
 from mjlab_rec.recorders.cfg import TransitionRecorderCfg
+from mjlab_rec.recorders.cfg_fields import Bounds, Count, FileCfg
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.recorders.rerun.recorder import RerunRecorder
 
 
 @dataclass(kw_only=True)
-class RerunRecorderCfg(TransitionRecorderCfg):
-    """Configuration of ``RerunRecorder``."""
+class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
+    """Configuration of ``RerunRecorder``.
+
+    The path of its file ends in .rrd. It may be empty if the recording goes elsewhere.
+    """
 
     func: type = RerunRecorder
 
-    path: str = ""
-    """File to write, such as "run.rrd". Empty: none, if the recording goes elsewhere."""
+    can_append = False
 
     connect: str | None = None
     """Send it also to a viewer that runs: its URL, such as
@@ -29,7 +32,7 @@ class RerunRecorderCfg(TransitionRecorderCfg):
     serve: bool = False
     """Serve it as a web page to browsers on this machine, as long as the environment is open."""
 
-    web_port: int = 9090
+    web_port: Annotated[int, Bounds(1, 65535)] = 9090
     """Port of that page; if it is taken, the next free one is used."""
 
     spawn: bool = False
@@ -46,7 +49,7 @@ class RerunRecorderCfg(TransitionRecorderCfg):
     envs: int | tuple[int, ...] | None = None
     """Which environments: the first so many, as far as there are, or these. None means all."""
 
-    spacing_m: float | None = None
+    spacing_m: Annotated[float, Bounds(0)] | None = None
     """Set the environments apart in a grid, this far from one to the next, in metres. None shows
     them where they are, which may be all in one place."""
 
@@ -63,17 +66,14 @@ class RerunRecorderCfg(TransitionRecorderCfg):
     """A ``rerun.blueprint.Blueprint`` that says how the viewer arranges it all. None shows the
     scene, and plots of the channels beside it."""
 
-    max_bytes: int | None = None
+    max_bytes: Count | None = None
     """Stop once the file has this size."""
 
-    if_exists: Literal["error", "overwrite", "number"] = "error"
-    """What to do if the file exists: "error", "overwrite", or add a "number" to the name."""
-
-    block_steps: int | None = None
+    block_steps: Count | None = None
     """Steps that are written at once, the most that a kill can lose and a viewer lags behind. None
     means 128, or 16 if it goes to a viewer."""
 
-    block_seconds: float = 10.0
+    block_seconds: Annotated[float, Bounds(0)] = 10.0
     """Write after this many seconds even if there are fewer steps."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RerunRecorderCfg:
@@ -84,7 +84,7 @@ class RerunRecorderCfg(TransitionRecorderCfg):
         return type(self)(**copies)
 
     def check(self) -> None:
-        """Say what is wrong with the values, if anything is."""
+        """Raise ValueError for the first value that does not fit its field."""
         super().check()
         name = type(self).__name__
         elsewhere = self.live or self.recording_stream is not None
@@ -98,12 +98,6 @@ class RerunRecorderCfg(TransitionRecorderCfg):
                 f"{name}: a recording_stream goes where its owner sends it, so path, connect, serve"
                 " and spawn must not be set."
             )
-        if self.if_exists not in ("error", "overwrite", "number"):
-            raise ValueError(
-                f"{name}.if_exists is {self.if_exists!r}. Possible: 'error', 'overwrite', 'number'."
-            )
-        if self.spacing_m is not None and self.spacing_m < 0.0:
-            raise ValueError(f"{name}.spacing_m must not be negative, got {self.spacing_m}.")
         streams = self.recording_stream is None or hasattr(self.recording_stream, "send_columns")
         if not streams:
             raise ValueError(
@@ -115,12 +109,10 @@ class RerunRecorderCfg(TransitionRecorderCfg):
                 f"{name}.blueprint is {self.blueprint!r}; it must be a blueprint, container or view"
                 " of rerun.blueprint."
             )
-        if not 0 < self.web_port < 1 << 16:
-            raise ValueError(f"{name}.web_port must be from 1 to 65535, got {self.web_port}.")
         if not set(self.geom_groups) <= set(range(mujoco.mjNGROUP)):
-            raise ValueError(
-                f"{name}.geom_groups is {self.geom_groups}; groups are from 0 to"
-                f" {mujoco.mjNGROUP - 1}."
+            raise self.error(
+                "geom_groups",
+                f"is {self.geom_groups}; groups are from 0 to {mujoco.mjNGROUP - 1}.",
             )
 
     @property

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from mjlab_rec.data.files import IfExists
 from mjlab_rec.data.mp4 import frame_rate
-from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-from mjlab_rec.recorders.cfg_fields import env_ids
+from mjlab_rec.recorders.cfg_fields import Bounds, Count, EnvsCfg, FileCfg, Positive, StartCfg
 from mjlab_rec.recorders.triggers import Trigger
 from mjlab_rec.recorders.video.recorder import VideoRecorder
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
@@ -22,10 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class VideoRecorderCfg(RecorderTermCfg):
+class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Configuration of ``VideoRecorder``."""
 
     func: type = VideoRecorder
+
+    can_append = False
 
     path: str = "videos"
     """Folder for the clips."""
@@ -33,30 +33,31 @@ class VideoRecorderCfg(RecorderTermCfg):
     name: str = ""
     """Beginning of their names. Empty takes the task's id."""
 
-    if_exists: Literal["error", "overwrite", "number"] = "number"
-    """What to do if a clip of that name exists: "error", "overwrite", or add a "number"."""
+    if_exists: IfExists = "number"
+    """What to do if a clip of that name exists: raise an "error", "overwrite" it, or add a "number"
+    to the name."""
 
-    envs: int | tuple[int, ...] = 1
-    """Environments to show: the first so many, or these."""
+    envs: int | tuple[int, ...] | None = 1
+    """Environments to show: a number for the first ones, or a list of them. None means all."""
 
     layout: Literal["separate", "grid"] = "separate"
     """A file for each environment, or all side by side in one picture. A grid begins and ends with
     the episodes of the first of its environments."""
 
-    columns: int | None = None
+    columns: Count | None = None
     """Environments side by side in a grid. None makes it about as high as wide."""
 
     trigger: Trigger | Mapping[str, Any] | str | None = None
     """When to begin a clip, such as every_n_steps(1000) or every_n_episodes(10). None begins one
     when recording begins. A trigger that fires during a clip begins another one beside it."""
 
-    length: int | None = None
+    length: Count | None = None
     """Steps in a clip. It goes on over ends of episodes."""
 
-    length_s: float | None = None
+    length_s: Positive | None = None
     """The same in simulated seconds."""
 
-    episodes: int | None = None
+    episodes: Count | None = None
     """Whole episodes in a clip, which begins with the next episode. Without this and a length, a
     clip goes to the end of the episode; without a trigger as well it goes on until ``stop()``."""
 
@@ -66,20 +67,20 @@ class VideoRecorderCfg(RecorderTermCfg):
     every end, and "close" for the last episode before recording stops. Of a step a few numbers are
     kept; where both the engine and the renderer are "warp", whole pictures."""
 
-    max_clips: int | None = None
+    max_clips: Count | None = None
     """Clips at most, whatever happens."""
 
-    fps: float | None = None
+    fps: Positive | None = None
     """Pictures per second of the video. None shows every step, and is 1 / step_dt if ``speed`` is
     1. Otherwise a picture is taken every so many steps; the video keeps the right speed."""
 
-    speed: float = 1.0
+    speed: Positive = 1.0
     """Times as fast as in the simulation: 0.5 is slow motion."""
 
-    width: int | None = None
+    width: Count | None = None
     """Width of an environment's picture in pixels. None takes the viewer's."""
 
-    height: int | None = None
+    height: Count | None = None
     """Height of an environment's picture in pixels. None takes the viewer's."""
 
     camera: str | int | None = None
@@ -100,56 +101,28 @@ class VideoRecorderCfg(RecorderTermCfg):
     """Numbers to write into the pictures: of env, episode, step, time, return, reward, command.
     True shows step, time, return and command."""
 
-    crf: int = 23
+    crf: Annotated[int, Bounds(0, 51)] = 23
     """Quality from 0 (lossless, large) to 51 (worst, small)."""
 
-    max_pending: int = 256
+    max_pending: Count = 256
     """Pictures that may wait to be drawn, as a few numbers each. If there are more, the simulation
     waits; those that wait are what a kill loses."""
 
-    autostart: bool = True
-    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
-
     def check(self) -> None:
-        """Say what is wrong with the values, if anything is."""
-        kind = type(self).__name__
-        for name in ("length", "episodes", "max_clips", "columns", "width", "height"):
-            self._at_least(name, 1)
-        self._at_least("max_pending", 1)
-        for name in ("length_s", "fps", "speed"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{kind}.{name} must be more than 0, got {value}.")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"{kind}.crf must be from 0 to 51, got {self.crf}.")
-        choices = {
-            "if_exists": ("error", "overwrite", "number"),
-            "layout": ("separate", "grid"),
-            "renderer": (None, *get_args(RendererName)),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                value, listed = getattr(self, name), ", ".join(repr(k) for k in known)
-                raise ValueError(f"{kind}.{name} is {value!r}. Possible: {listed}.")
-        for name in ("last_clip", "overlay"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"{kind}.{name} is a text; write ({value!r},) for one.")
+        """Raise ValueError for the first value that does not fit its field."""
+        super().check()
         if not self.path:
-            raise ValueError(f"{kind}.path is empty; it is the folder for the clips.")
-        self._at_most_one("length", "length_s", "episodes")
-        self._at_most_one("camera", "follow")
+            raise self.error("path", "is empty; it is the folder for the clips.")
+        self.at_most_one("length", "length_s", "episodes")
+        self.at_most_one("camera", "follow")
         if self.columns is not None and self.layout != "grid":
-            raise ValueError(f'{kind}.columns is for layout="grid".')
+            raise self.error("columns", 'is for layout="grid".')
         if self.last_clip and (self.trigger is not None or self.episodes not in (None, 1)):
-            raise ValueError(
-                f"{kind}.last_clip takes no trigger (leave it out, or set it to None) and at most"
-                " one episode; a length may be given."
+            raise self.error(
+                "last_clip",
+                "takes no trigger (leave it out, or set it to None) and at most one episode; a"
+                " length may be given.",
             )
-
-    def env_ids(self, num_envs: int) -> tuple[int, ...]:
-        """The environments to show, of this many."""
-        return env_ids(self.envs, num_envs, type(self).__name__)
 
     def steps(self, step_dt: float) -> int | None:
         """Steps in a clip; None if they are not what it is counted in."""
@@ -186,21 +159,6 @@ class VideoRecorderCfg(RecorderTermCfg):
             view.entity_name, view.body_name = entity, body or None
             view.origin_type = kinds.ASSET_BODY if body else kinds.ASSET_ROOT
         return view
-
-    def _at_least(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if value is not None and (not isinstance(value, Integral) or value < least):
-            raise ValueError(
-                f"{type(self).__name__}.{name} must be a whole number from {least} on, got"
-                f" {value!r}."
-            )
-
-    def _at_most_one(self, *names: str) -> None:
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(
-                f"{type(self).__name__}: {' and '.join(given)} exclude each other; give one."
-            )
 
 
 VideoRecorder.cfg_type = VideoRecorderCfg

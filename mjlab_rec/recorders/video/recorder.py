@@ -44,7 +44,6 @@ class VideoRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        cfg.check()
         super().__init__(cfg, env, autostart=cfg.autostart)
         self.dropped_rows = 0
         """Pictures lost: none ever is."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mjlab_rec.actuator import TransmissionType
+from mjlab_rec.actuator.actuator import CommandField
+from mjlab_rec.envs.mdp.actions.ranges import target_ranges
 from mjlab_rec.managers.action_manager import ActionTerm, ActionTermCfg
 from mjlab_rec.managers.scene_entity_config import as_index
 from mjlab_rec.utils.string import resolve_matching_names, resolve_matching_names_values
@@ -49,6 +51,10 @@ class BaseAction(ActionTerm):
     _entity: Entity
 
     constant_between_substeps = True
+
+    command_field: CommandField | None = None
+    """Which target ``apply_actions`` sets to the processed action; None if it does something else.
+    """
 
     def __init__(self, cfg: BaseActionCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg=cfg, env=env)
@@ -120,6 +126,39 @@ class BaseAction(ActionTerm):
     def target_names(self) -> list[str]:
         """Names of the joints (tendons, sites) that are driven."""
         return self._target_names
+
+    @property
+    def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Between which actions the target moves; each (action_dim,).
+
+        Beyond them ``clip``, or MuJoCo's clamp of ctrl to the actuator's ``ctrlrange``, holds the
+        target where it is. Infinite where there is neither, where the scale is zero, and in
+        subclasses that process or apply actions in their own way. They are those of the config
+        and of the compiled model: randomized encoder biases or ranges do not move them.
+        """
+        if type(self).process_actions is not BaseAction.process_actions:
+            return super().action_bounds
+        low, high = self._applied_range()
+        if self._clip is not None:
+            low, high = torch.maximum(low, self._clip[0]), torch.minimum(high, self._clip[1])
+        ends = torch.stack(
+            [(low - self._offset) / self._scale, (high - self._offset) / self._scale]
+        )
+        fixed = (low > high) | (self._scale == 0.0)
+        least = ends.amin(dim=0).masked_fill(fixed, -float("inf"))
+        most = ends.amax(dim=0).masked_fill(fixed, float("inf"))
+        return least.amin(dim=0), most.amax(dim=0)
+
+    def _applied_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Between which processed actions ctrl moves."""
+        owner = next(cls for cls in type(self).__mro__ if "command_field" in vars(cls))
+        if self.command_field is None or type(self).apply_actions is not owner.apply_actions:
+            infinite = torch.full((self.action_dim,), float("inf"), device=self.device)
+            return -infinite, infinite
+        model, kind = self._env.sim.mj_model, self.cfg.transmission_type
+        ids = self._target_ids.tolist()
+        low, high = target_ranges(model, self._entity, kind, self.command_field, ids)
+        return low.to(self.device), high.to(self.device)
 
     def process_actions(self, actions: torch.Tensor) -> None:
         """Scale, offset and clip the policy's action."""

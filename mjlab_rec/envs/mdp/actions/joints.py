@@ -37,6 +37,8 @@ class JointPositionActionCfg(BaseActionCfg):
 class JointPositionAction(BaseAction):
     """Position targets as the encoders read them: the encoder bias is taken off."""
 
+    command_field = "position"
+
     def __init__(self, cfg: JointPositionActionCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg=cfg, env=env)
         if cfg.use_default_offset:
@@ -97,6 +99,8 @@ class JointVelocityActionCfg(BaseActionCfg):
 class JointVelocityAction(BaseAction):
     """Velocity targets of joints."""
 
+    command_field = "velocity"
+
     def __init__(self, cfg: JointVelocityActionCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg=cfg, env=env)
         if cfg.use_default_offset:
@@ -118,6 +122,8 @@ class JointEffortActionCfg(BaseActionCfg):
 
 class JointEffortAction(BaseAction):
     """Forces or torques of joints."""
+
+    command_field = "effort"
 
     def apply_actions(self) -> None:
         """Write the efforts."""

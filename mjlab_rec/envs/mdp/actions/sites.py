@@ -26,6 +26,8 @@ class SiteEffortActionCfg(BaseActionCfg):
 class SiteEffortAction(BaseAction):
     """Forces or torques at sites."""
 
+    command_field = "effort"
+
     def apply_actions(self) -> None:
         """Write the efforts."""
         self._entity.set_site_effort_target(self._processed_actions, site_ids=self._index)

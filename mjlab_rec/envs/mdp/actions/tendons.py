@@ -26,6 +26,8 @@ class TendonLengthActionCfg(BaseActionCfg):
 class TendonLengthAction(BaseAction):
     """Length targets of tendons."""
 
+    command_field = "position"
+
     def apply_actions(self) -> None:
         """Write the length targets."""
         self._entity.set_tendon_len_target(self._processed_actions, tendon_ids=self._index)
@@ -45,6 +47,8 @@ class TendonVelocityActionCfg(BaseActionCfg):
 class TendonVelocityAction(BaseAction):
     """Velocity targets of tendons."""
 
+    command_field = "velocity"
+
     def apply_actions(self) -> None:
         """Write the velocity targets."""
         self._entity.set_tendon_vel_target(self._processed_actions, tendon_ids=self._index)
@@ -63,6 +67,8 @@ class TendonEffortActionCfg(BaseActionCfg):
 
 class TendonEffortAction(BaseAction):
     """Forces of tendons."""
+
+    command_field = "effort"
 
     def apply_actions(self) -> None:
         """Write the forces."""
