@@ -16,9 +16,16 @@ from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.plain_data import build, fit_words
 from mjlab_rec.utils.string import nearest
 
-PRESETS = Path(__file__).parents[2] / "configs" / "recorders"
-"""Where the project's presets are. Where only the package is installed there are none, and presets
-are named by their path."""
+
+def _presets() -> Path:
+    """The folder of presets: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs" / "recorders"
+    return installed if installed.is_dir() else package.parent / "configs" / "recorders"
+
+
+PRESETS = _presets()
+"""Where the project's presets are."""
 
 # A recorder's name in presets: where its cfg is, and what its path ends in; None: it has no path.
 KINDS: dict[str, tuple[str, str | None]] = {

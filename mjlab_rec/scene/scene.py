@@ -60,11 +60,12 @@ class Scene:
         self._device = device
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
-        self._terrain: TerrainEntity | None = None
-        self._spec = _empty_spec()
+        self._terrain = self._make_terrain()
+        # The terrain's names have no prefix, so it is what everything else is attached to.
+        self._spec = mujoco.MjSpec() if self._terrain is None else self._terrain.spec
+        _set_looks(self._spec)
         if cfg.extent is not None:
             self._spec.stat.extent = cfg.extent
-        self._add_terrain()
         self._add_entities()
         self._add_sensors()
         if cfg.spec_fn is not None:
@@ -187,15 +188,17 @@ class Scene:
         for entity in self._entities.values():
             entity.write_data_to_sim()
 
-    def _add_terrain(self) -> None:
+    def _make_terrain(self) -> TerrainEntity | None:
         if self._cfg.terrain is None:
-            return
+            return None
         # A copy: the caller may use the config again, for another number of worlds.
         cfg = dataclasses.replace(
             self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
         )
-        self._terrain = TerrainEntity(cfg, self._device)
-        self._attach("terrain", self._terrain, prefix="")
+        terrain = TerrainEntity(cfg, self._device)
+        terrain.name = "terrain"
+        self._entities[terrain.name] = terrain
+        return terrain
 
     def _add_entities(self) -> None:
         qpos: list[float] = []
@@ -209,13 +212,13 @@ class Scene:
                 entity = cfg.build()
             except ValueError as error:
                 raise ValueError(f"Entity '{name}': {error}") from error
-            self._attach(name, entity, prefix=f"{name}/")
+            self._attach(name, entity)
             qpos += entity.initial_state.qpos(floating=not entity.is_fixed_base)
             ctrl += entity.initial_state.ctrl
         if qpos or ctrl:
             self._spec.add_key(name="init_state", qpos=qpos, ctrl=ctrl)
 
-    def _attach(self, name: str, entity: Entity, prefix: str) -> None:
+    def _attach(self, name: str, entity: Entity) -> None:
         lost = non_default_option_fields(entity.spec.option)
         if lost:
             logger.warning(
@@ -228,7 +231,7 @@ class Scene:
             entity.spec.option = mujoco.MjSpec().option
         entity.name = name
         frame = self._spec.worldbody.add_frame()
-        self._spec.attach(entity.spec, prefix=prefix, frame=frame)
+        self._spec.attach(entity.spec, prefix=f"{name}/", frame=frame)
         self._entities[name] = entity
 
     def _add_sensors(self) -> None:
@@ -244,9 +247,8 @@ class Scene:
             self._sensors[name] = BuiltinSensor.from_existing(name)
 
 
-def _empty_spec() -> mujoco.MjSpec:
-    """A spec with nothing in it but how it looks."""
-    spec = mujoco.MjSpec()
+def _set_looks(spec: mujoco.MjSpec) -> None:
+    """Set how a scene looks."""
     spec.modelname = "scene"
     spec.stat.meansize = 0.03
     visual = spec.visual
@@ -258,4 +260,3 @@ def _empty_spec() -> mujoco.MjSpec:
     visual.global_.elevation = -25
     visual.global_.offwidth = 1920
     visual.global_.offheight = 1080
-    return spec

@@ -170,17 +170,11 @@ class WarpEngine:
         with self._scope():
             for name in names:
                 self._replicate(self._model, name)
-            self._replicate(self._model.stat, "meaninertia")
+            if stat := getattr(self._model, "stat", None):  # MuJoCo-Warp 4 has none.
+                self._replicate(stat, "meaninertia")
             self.per_world.update(names)
-            compute = {
-                RecomputeLevel.set_const_fixed: mjw.set_const_fixed,
-                RecomputeLevel.set_const_0: mjw.set_const_0,
-                RecomputeLevel.set_const: mjw.set_const,
-            }[level]
-            if level == RecomputeLevel.set_const_0:
-                mjw.set_const_fixed(self._model, self._data)
             with self._unchanged(None):
-                compute(self._model, self._data)
+                self._set_const(level)
 
     def get_state(self, out: torch.Tensor) -> None:
         """Copy the state fields side by side."""
@@ -194,6 +188,19 @@ class WarpEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self.forward(masked=len(ids) < self._num_envs)
+
+    def _set_const(self, level: RecomputeLevel) -> None:
+        model, data = self._model, self._data
+        groups: Any = getattr(mjw, "SetConstGroup", None)  # From MuJoCo-Warp 4 on.
+        if groups is not None:
+            fixed = level == RecomputeLevel.set_const_fixed
+            mjw.set_const(model, data, **{"groups": groups.FIXED if fixed else groups.ALL})
+        elif level == RecomputeLevel.set_const:
+            mjw.set_const(model, data)
+        else:
+            mjw.set_const_fixed(model, data)
+            if level == RecomputeLevel.set_const_0:
+                mjw.set_const_0(model, data)
 
     def _step(self) -> None:
         mjw.step(self._model, self._data)

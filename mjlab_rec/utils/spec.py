@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
 import mujoco
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 
 class TransmissionType(StrEnum):
@@ -86,12 +90,33 @@ def auto_wrap_fixed_base_mocap(
         for key in list(spec.keys):
             spec.delete(key)
         frame = base.worldbody.add_body(name="mocap_base", mocap=True).add_frame()
-        base.attach(child=spec, prefix="", frame=frame)
+        with _no_warning_of_prefix():
+            base.attach(child=spec, prefix="", frame=frame)
         for name, qpos, ctrl in keys:
             base.add_key(name=name, qpos=qpos.tolist(), ctrl=ctrl.tolist())
         return base
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _no_warning_of_prefix() -> Iterator[None]:
+    """Keep MuJoCo 4 from saying, to a file too, that XML of a spec without prefix may be wrong.
+
+    The scene gives it one before anything is saved. There is no other way to put bodies that exist
+    below a new one.
+    """
+    before = mujoco.get_mju_user_warning()
+
+    def pass_others_on(text: str) -> None:
+        if "empty prefix" not in text:
+            (before or logger.warning)(text)
+
+    mujoco.set_mju_user_warning(pass_others_on)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def apply_target_overrides(

@@ -13,10 +13,11 @@ from rich.table import Column
 from mjlab_rec.recorders.progress import progress
 
 _REFRESH_S = 0.1
+_LINE_S = 5.0  # Where the output is no terminal and keeps every line.
 
 
 class TerminalProgress:
-    """A line that is redrawn while a run goes on; nothing where the output is no terminal.
+    """A line that is redrawn while a run goes on; where the output is no terminal, a new one.
 
     Args:
         env: The environment that is stepped.
@@ -35,7 +36,11 @@ class TerminalProgress:
         self.steps = 0
         """Control steps so far."""
         self._env = env
+        self._unit = unit
+        self._console = console
         self._clock = clock
+        self._total: int | None = None
+        self._every_s = _REFRESH_S if console.is_terminal else _LINE_S
         self._bar = Progress(
             TextColumn(unit),
             BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
@@ -61,24 +66,27 @@ class TerminalProgress:
 
     def expect(self, total: int | None) -> None:
         """Say how much there is to do, if that is known."""
+        self._total = total
         self._bar.update(self._task, total=total)
 
     def step(self, done: int) -> None:
-        """Count a step, and say how much is done; redraws ten times a second."""
+        """Count a step, and say how much is done: ten times a second, or a line every 5 s."""
         self.steps += 1
         now = self._clock()
         passed = now - self._drawn_at
-        if passed < _REFRESH_S:
+        if passed < self._every_s:
             return
-        speed = (self.steps - self._drawn_steps) * self._env.num_envs / passed
+        per_s = (self.steps - self._drawn_steps) * self._env.num_envs / passed
+        speed = f"{per_s:,.0f} env-steps/s"
         self._drawn_at, self._drawn_steps = now, self.steps
-        self._bar.update(
-            self._task,
-            completed=done,
-            speed=f"{speed:,.0f} env-steps/s",
-            recorders=recorders_line(self._env.recorder_manager),
-        )
-        self._bar.refresh()
+        recorders = recorders_line(self._env.recorder_manager)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=done, speed=speed, recorders=recorders)
+            self._bar.refresh()
+        else:
+            of = "" if self._total is None else f"/{self._total}"
+            line = f"{self._unit} {done}{of} {speed} {recorders}".rstrip()
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def recorders_line(manager: Any) -> str:
