@@ -56,15 +56,16 @@ class TransitionRecorderCfg(StartCfg, PaceCfg, EnvsCfg):
     be written at all, because the disk is full, is dropped too."""
 
     block_steps: Count | None = None
-    """Steps per block. A kill loses the block that is being filled, and the one before it while it
-    is being written. None fits the steps to ``memory_bytes``."""
+    """Steps per block, the most that a kill can lose unless blocks are waiting to be written; a
+    block of more than 8 MB is written while the next one fills. None fits the steps to
+    ``memory_bytes``."""
 
     block_seconds: Annotated[float, Bounds(0)] = 30.0
     """Write a block after this many seconds even if it is not full, so that a kill cannot lose more
     of a slow simulation."""
 
     num_blocks: Annotated[int, Bounds(2)] | None = None
-    """Blocks in memory, at least 2. None means 6."""
+    """Blocks in memory, at least 2. None means 3, or 6 where ``memory_bytes`` limits their size."""
 
     memory_bytes: Count = 256 << 20
     """Memory for all blocks together."""

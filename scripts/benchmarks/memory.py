@@ -42,13 +42,11 @@ def run(world: World, record: bool, steps: int, folder: str) -> Memory:
     """Take steps, and look at this process's memory in between."""
     load_writers(["hdf5"])
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        cfg = world.recorder("hdf5", Path(place)) if record else None
+        cfg = world.recorder("hdf5", Path(place), num_blocks=3) if record else None
         env = world.make(cfg)
         blocks = 0
         if record:
-            recorder = recorder_of(env)
-            assert recorder.cfg.num_blocks is None
-            blocks = 3 * block_bytes(recorder)
+            blocks = 3 * block_bytes(recorder_of(env))
         action = random_action(env)
         take_steps(env, action, _WARM_UP_STEPS)
         warm = _resident()
