@@ -1,4 +1,4 @@
-"""Draw the picture of README.md: a grid of cartpoles that start differently and are pushed at random."""
+"""Draw the picture of README.md: a grid of cartpoles that lean and are pushed at random."""
 
 from __future__ import annotations
 

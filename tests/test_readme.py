@@ -1,4 +1,4 @@
-"""The pages are true: their examples and commands run as they stand, and their links lead somewhere.
+"""The pages are true: their examples and commands run, and their links lead somewhere.
 
 An indented line that begins with one of RUN is a command. A block whose first line names a file, as
 ``# my_tasks.py`` does, is written to that file before anything else of its page runs.
@@ -51,9 +51,22 @@ def blocks(page: str, language: str = r"\w+") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
+def text_of(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(page: Path) -> list[str]:
+    """What links to a page's headings end in."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
 def commands(page: str) -> list[str]:
     """The commands on a page that can be run here."""
-    lines = re.findall(r"^    (\S[^#\n]*)", re.sub(r"^```.*?^```", "", PAGES[page], flags=16 | 8), 8)
+    lines = re.findall(
+        r"^    (\S[^#\n]*)", re.sub(r"^```.*?^```", "", PAGES[page], flags=16 | 8), 8
+    )
     return [line.strip() for line in lines if line.startswith(RUN)]
 
 
@@ -99,7 +112,7 @@ def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("page", "command"), of_pages(commands))
-def test_command_runs(page, command, folder, monkeypatch):
+def test_command_runs(page, command, folder):
     program, *options = shlex.split(command.removeprefix(".venv/bin/python "))
     for option in EXTRAS.keys() & set(options):
         pytest.importorskip(EXTRAS[option])
@@ -139,11 +152,15 @@ def run_command(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files(page):
-    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    text = text_of(page)
     links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     for link in links:
-        if not link.startswith(("http:", "https:", "#")):
-            assert ((ROOT / page).parent / link.partition("#")[0]).exists(), link
+        if link.startswith(("http:", "https:")):
+            continue
+        file, _, heading = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
 
 
 def test_the_front_page_is_short_and_has_examples():
