@@ -10,6 +10,7 @@ import mujoco
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
+from mjlab_rec.entity.names import PLURALS, Kind
 from mjlab_rec.utils.spec_config import LightCfg, MaterialCfg, TextureCfg
 
 
@@ -105,6 +106,12 @@ class TerrainEntity(Entity):
             raise ValueError("A plane needs env_spacing, the distance between the worlds' origins.")
         self.env_origins = grid_origins(cfg.num_envs, cfg.env_spacing, device)
         """Origin of each world, (num_envs, 3)."""
+        # The scene adds everything else to the terrain's spec, where it would count as terrain.
+        self._own = {kind: super(TerrainEntity, self).elements_of(kind) for kind in PLURALS}
+
+    def elements_of(self, kind: Kind) -> tuple:
+        """The terrain's own parts of one kind."""
+        return self._own[kind] if hasattr(self, "_own") else super().elements_of(kind)
 
     def _build_spec(self) -> None:
         spec = mujoco.MjSpec()
