@@ -412,7 +412,7 @@ def test_reset_clears_the_targets_of_the_chosen_worlds():
 
 def test_data_before_initialize_is_an_error():
     robot: Entity = entity(ARM).build()
-    with pytest.raises(RuntimeError, match=r"no data before scene.initialize\(\)"):
+    with pytest.raises(RuntimeError, match=r"no data yet"):
         _ = robot.data
 
 
