@@ -114,7 +114,7 @@ def task_spec(task_id: str) -> TaskSpec:
     if task_id not in _tasks:
         message = f"Unknown task {task_id!r}. {nearest(task_id, sorted(_tasks))}"
         if _broken:
-            message += f" Failed to load: {', '.join(_broken)}."
+            message += f" Not loaded, because they failed: {', '.join(_broken)}."
         raise UnknownTaskError(message)
     return _tasks[task_id]
 

@@ -58,7 +58,8 @@ def test_a_name_that_matches_nothing_is_an_error_that_helps():
     scene, _ = two_entities(num_envs=1)
     message = (
         "Looking for joints of entity 'arm': No name matches 'elbo' (the whole name must match). "
-        "Did you mean 'elbow'? Known: shoulder, elbow. Write 'elbo.*' to match all that begin so."
+        "Did you mean 'elbow'? Known: shoulder, elbow. "
+        "Write 'elbo.*' to match all names that begin like this."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         scene["arm"].find_joints("elbo")

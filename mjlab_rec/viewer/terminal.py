@@ -1,4 +1,4 @@
-"""Progress on the terminal: how far a run is, how fast, and what the recorders have written."""
+"""Progress on the terminal: steps, speed, and what the recorders have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REFRESH_S = 0.1
 
 
 class TerminalProgress:
-    """A line that is redrawn while a run goes on; nothing where the output is no terminal.
+    """A line that is redrawn during a run, if the output is a terminal.
 
     Args:
         env: The environment that is stepped.
@@ -41,7 +41,7 @@ class TerminalProgress:
             BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}", markup=False),
-            # Only this one gives way on a narrow terminal: to further lines.
+            # On a narrow terminal only this one wraps to more lines.
             TextColumn("{task.fields[recorders]}", markup=False, table_column=Column()),
             console=console,
             transient=True,
@@ -60,11 +60,11 @@ class TerminalProgress:
         self._bar.stop()
 
     def expect(self, total: int | None) -> None:
-        """Say how much there is to do, if that is known."""
+        """Set the total, if it is known."""
         self._bar.update(self._task, total=total)
 
     def step(self, done: int) -> None:
-        """Count a step, and say how much is done; redraws ten times a second."""
+        """Count a step and set the progress; redraws ten times a second."""
         self.steps += 1
         now = self._clock()
         passed = now - self._drawn_at
@@ -82,7 +82,7 @@ class TerminalProgress:
 
 
 def recorders_line(manager: Any) -> str:
-    """What each recorder has written, in a few words: ``| hdf5 12,000 steps 3.1 MB``."""
+    """Return what each recorder has written, in short: ``| hdf5 12,000 steps 3.1 MB``."""
     parts = []
     for name in manager.active_terms:
         said = progress(manager.get_term(name))
