@@ -345,7 +345,7 @@ class RecorderManager(ManagerBase):
     def _disable(self, name: str, hook: str) -> None:
         """Log the error being handled, and close the recorder for good."""
         logger.exception(
-            "Recorder '%s' failed in %s. It is closed, and the rollout goes on without it.",
+            "Recorder '%s' failed in %s. It is closed, and the rollout continues without it.",
             *(name, hook),
         )
         try:

@@ -207,7 +207,7 @@ class Simulation:
         for kind, count in enumerate(counts):
             if count and kind not in self._reported:
                 self._reported.add(kind)
-                _log.warning("%s", _complaint(kind, self._engine))
+                _log.warning("%s", _health_warning(kind, self._engine))
 
     def _fill_mask(self, env_ids: EnvIds) -> None:
         mask = self._engine.mask
@@ -225,7 +225,7 @@ class Simulation:
         return self._all_ids[env_ids if not isinstance(env_ids, Sequence) else list(env_ids)]
 
 
-def _complaint(kind: int, engine: Engine) -> str:
+def _health_warning(kind: int, engine: Engine) -> str:
     name, what = list(HEALTH_KINDS.items())[kind]
     return f"{what} {engine.health_cures[name]} (Logged once per simulation.)"
 

@@ -60,7 +60,7 @@ class NativeViewer:
         self._max_envs = max_envs
         self._next = 0.0
         self._window: Any = None
-        self._drawer: Worker[_Picture] | None = None
+        self._worker: Worker[_Picture] | None = None
         self._closed = False
 
     @property
@@ -101,31 +101,31 @@ class NativeViewer:
             self._window.opt.geomgroup[:] = cfg.geom_group
             self._window.opt.sitegroup[:] = cfg.site_group
             self._place_camera()
-        self._drawer = Worker("NativeViewer", self._draw, doing="drawing", capacity=1)
-        self._drawer.submit(self._picture(frame))
+        self._worker = Worker("NativeViewer", self._draw, doing="drawing", capacity=1)
+        self._worker.submit(self._picture(frame))
 
     def update(self) -> None:
         """Show the current state, if it is time."""
-        now, drawer = self._playback.clock(), self._drawer
-        if now < self._next or drawer is None:
+        now, worker = self._playback.clock(), self._worker
+        if now < self._next or worker is None:
             return
-        drawer.check()
-        if drawer.ready():
+        worker.check()
+        if worker.ready():
             self._next = now + self._period
-            drawer.submit(self._picture(self._reader.read()))
+            worker.submit(self._picture(self._reader.read()))
 
     def close(self) -> None:
         """Close the window. Idempotent."""
         if self._window is not None and not self._closed:
             self._closed = True
-            if self._drawer is not None:
-                self._drawer.finish()
+            if self._worker is not None:
+                self._worker.finish()
             self._window.close()
             # Otherwise the process may end, and close the display, while the window still draws.
             for thread in self._threads:
                 thread.join(_CLOSES_WITHIN_S)
-            if self._drawer is not None:
-                self._drawer.check()
+            if self._worker is not None:
+                self._worker.check()
 
     def _place_camera(self) -> None:
         camera, cfg = self._window.cam, self._env.cfg.viewer

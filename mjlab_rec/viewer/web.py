@@ -59,7 +59,7 @@ class WebViewer:
         self._next = 0.0
         self._watched = False
         self._parts: list[Any] = []
-        self._drawer: Worker[Frame] | None = None
+        self._worker: Worker[Frame] | None = None
         self._ended = self._closed = False
 
     @property
@@ -94,20 +94,20 @@ class WebViewer:
         self._plots = WebPlots(server.gui)
         self._parts.append(self._plots)
         self._draw(first)
-        self._drawer = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
+        self._worker = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
         logger.info("The viewer is at %s", self.url)
 
     def update(self) -> None:
         """Show the current state, if it is time and a browser has the page open."""
-        if self._drawer is None or (now := self._clock()) < self._next:
+        if self._worker is None or (now := self._clock()) < self._next:
             return
         self._next = now + self._period
         was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
         if self._watched and not was_watched:
             self._plots.restart()  # Not watched for a while: no line may cross the gap.
-        self._drawer.check()
-        if self._watched and self._drawer.ready():
-            self._drawer.submit(self._reader.read())
+        self._worker.check()
+        if self._watched and self._worker.ready():
+            self._worker.submit(self._reader.read())
 
     def close(self) -> None:
         """Remove everything from the page; its last user closes it. Idempotent."""
@@ -115,16 +115,16 @@ class WebViewer:
             return
         self._closed = True
         try:
-            if self._drawer is not None:
-                self._drawer.finish()
+            if self._worker is not None:
+                self._worker.finish()
             if self._page.shared:
                 for part in self._parts:
                     part.close()
         finally:
             _in_use.discard(self._page.server)
             self._page.close()
-        if self._drawer is not None:
-            self._drawer.check()
+        if self._worker is not None:
+            self._worker.check()
 
     def _draw(self, frame: Frame) -> None:
         server = self._page.server
