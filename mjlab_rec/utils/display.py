@@ -25,7 +25,7 @@ def why_no_display() -> str | None:
 
 
 def why_no_window() -> str | None:
-    """Return the same for MuJoCo's window, which on macOS needs a special interpreter."""
+    """Return the same for MuJoCo's window, which on macOS needs `mjpython`."""
     if sys.platform == "darwin" and not _under_mjpython():
         return "On macOS a window needs the script to be run by `mjpython` instead of `python`."
     return why_no_display()

@@ -69,7 +69,7 @@ def fit_words(words: Sequence[str], hint: Any, makers: Makers = types.MappingPro
 
 
 def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingProxyType({})) -> Any:
-    """Make a dataclass from a table; errors name unknown, missing and unfit fields."""
+    """Make a dataclass from a table; errors name unknown, missing and invalid fields."""
     hints = field_types(cls)
     values = {}
     for key, value in table.items():

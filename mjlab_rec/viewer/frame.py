@@ -100,7 +100,7 @@ class FrameReader:
         )
 
     def _env_ids(self) -> tuple[int, ...]:
-        """Return the environments shown: the chosen one, or also its neighbours by number."""
+        """Return the environments shown: the chosen one, or up to ``max_envs`` around it."""
         playback = self.playback
         if not playback.shows_all:
             return (playback.shown,)

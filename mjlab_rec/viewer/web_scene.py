@@ -123,7 +123,7 @@ class WebScene:
             self._server.scene.remove_by_name(name)
 
     def _take_in(self, places: np.ndarray, middle: int) -> None:
-        """Move the cameras back until they see all positions; return if only one is left."""
+        """Move the cameras back until they see all positions; undo that if only one is left."""
         for number, client in self._server.get_clients().items():
             camera = client.camera
             if len(places) > 1:
