@@ -1,4 +1,4 @@
-"""Progress on the terminal: how far a run is, how fast, and what the recorders have written."""
+"""Progress on the terminal: steps, speed, and what the recorders have written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_S = 5.0  # Where the output is no terminal and keeps every line.
 
 
 class TerminalProgress:
-    """A line that is redrawn while a run goes on; where the output is no terminal, a new one.
+    """A line that is redrawn during a run, or printed every 5 s if the output is not a terminal.
 
     Args:
         env: The environment that is stepped.
@@ -46,7 +46,7 @@ class TerminalProgress:
             BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}", markup=False),
-            # Only this one gives way on a narrow terminal: to further lines.
+            # On a narrow terminal only this one wraps to more lines.
             TextColumn("{task.fields[recorders]}", markup=False, table_column=Column()),
             console=console,
             transient=True,
@@ -65,12 +65,12 @@ class TerminalProgress:
         self._bar.stop()
 
     def expect(self, total: int | None) -> None:
-        """Say how much there is to do, if that is known."""
+        """Set the total, if it is known."""
         self._total = total
         self._bar.update(self._task, total=total)
 
     def step(self, done: int) -> None:
-        """Count a step, and say how much is done: ten times a second, or a line every 5 s."""
+        """Count a step and show the progress, ten times a second or in a line every 5 s."""
         self.steps += 1
         now = self._clock()
         passed = now - self._drawn_at
@@ -90,7 +90,7 @@ class TerminalProgress:
 
 
 def recorders_line(manager: Any) -> str:
-    """What each recorder has written, in a few words: ``| hdf5 12,000 steps 3.1 MB``."""
+    """Return what each recorder has written, in short: ``| hdf5 12,000 steps 3.1 MB``."""
     parts = []
     for name in manager.active_terms:
         said = progress(manager.get_term(name))
