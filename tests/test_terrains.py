@@ -49,7 +49,7 @@ def test_the_plane_holds_what_falls_on_it():
 
 def test_terrain_that_is_not_there_yet_is_an_error():
     with pytest.raises(
-        ValueError, match="Unknown terrain_type 'generator'. Known: plane. .* later"
+        ValueError, match="Unknown terrain_type 'generator'. Known: plane. .* not supported yet"
     ):
         TerrainEntityCfg(terrain_type="generator")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs env_spacing"):
