@@ -34,10 +34,10 @@ from mjlab_rec.data import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import every_n_steps, manual, when
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
+from mjlab_rec.recorders.video import clip_writer as writer_module
 from mjlab_rec.recorders.video import recorder as video_module
-from mjlab_rec.recorders.video import studio as studio_module
+from mjlab_rec.recorders.video.clip_writer import arrange
 from mjlab_rec.recorders.video.clips import Clip
-from mjlab_rec.recorders.video.studio import arrange
 from mjlab_rec.sim import gl
 from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
@@ -647,7 +647,7 @@ def written(monkeypatch) -> list[list[str]]:
         lines.append(list(text))
         image[0] = 255
 
-    monkeypatch.setattr(studio_module, "draw_text", write)
+    monkeypatch.setattr(writer_module, "draw_text", write)
     return lines
 
 
@@ -884,7 +884,7 @@ def test_a_kill_leaves_nearly_all_pictures(tmp_path, ffmpeg):
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 200)
-        (writer,) = recorder_of(env)._studio._writers.values()
+        (writer,) = recorder_of(env)._writer._writers.values()
         print(writer._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)

@@ -54,7 +54,7 @@ class EpisodeLogWriter(Writer):
             # Unbuffered: a block's lines go to the file in one piece, and are there after a kill.
             self._file = open(self._claim.path, "a+b", buffering=0)
             try:
-                self._end = self._mend()
+                self._end = self._repair()
             except BaseException:
                 self._file.close()
                 raise
@@ -105,7 +105,7 @@ class EpisodeLogWriter(Writer):
         self._file.close()
         self._claim.release()
 
-    def _mend(self) -> int:
+    def _repair(self) -> int:
         """Remove a line that a killed process left unfinished; returns the file's size."""
         file, path = self._file, self._claim.path
         size = file.seek(0, os.SEEK_END)

@@ -24,9 +24,9 @@ from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg_fields import CheckedCfg, Count, typed
 from mjlab_rec.recorders.channels import Channel, needs_final_obs, resolve_channels
+from mjlab_rec.recorders.failures import NAN, FailureDetector
 from mjlab_rec.recorders.row_clock import RowClock
-from mjlab_rec.recorders.rows import Lanes, RowReader
-from mjlab_rec.recorders.watch import NAN, Watch
+from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class FlightRecorder(RowClock):
     def on_open(self) -> None:
         """Allocate the ring."""
         env = self._env
-        lanes = Lanes(range(env.num_envs), env.num_envs, str(env.device))
-        self._reader = RowReader(env, self._sources, lanes, chain=False, dtype=None)
+        selection = EnvSelection(range(env.num_envs), env.num_envs, str(env.device))
+        self._reader = RowReader(env, self._sources, selection, chain=False, dtype=None)
         # One slot more than rows: what the next step starts from is read ahead.
         size = (self.cfg.steps + 1, self.num_envs)
 
@@ -103,7 +103,7 @@ class FlightRecorder(RowClock):
         self._episode, self._taken = ring(torch.int32), ring(torch.int32)
         self._return = ring(torch.float64)
         self._terminated, self._truncated = ring(torch.bool), ring(torch.bool)
-        self._watch = Watch(env, specs, self.cfg.on_nan, self.cfg.on_terminations)
+        self._failures = FailureDetector(env, specs, self.cfg.on_nan, self.cfg.on_terminations)
 
     def on_rows_start(self) -> None:
         """The ring is empty: what was not seen in the meantime must not leave a gap in it."""
@@ -116,7 +116,7 @@ class FlightRecorder(RowClock):
         self._reader.before(self._ring, row)
         self._episode[row].copy_(counters.episode)
         self._taken[row].copy_(counters.length)
-        self._watch.before(self._ring, row, self._step)
+        self._failures.before(self._ring, row, self._step)
 
     def on_row_taken(self) -> None:
         """Read what came of the action."""
@@ -129,13 +129,13 @@ class FlightRecorder(RowClock):
     def on_row_complete(self, was_reset: bool) -> None:
         """The step is over; news of it are written with the next one's start."""
         self._reader.complete(self._ring, self._row, was_reset)
-        self._watch.after(self._ring, self._row)
+        self._failures.after(self._ring, self._row)
         self._count += 1
 
     def record_post_step(self) -> None:
         """A step is over: see whether something is wrong."""
         super().record_post_step()
-        for reason, step, env_ids in self._watch.news() if self._open else ():
+        for reason, step, env_ids in self._failures.found() if self._open else ():
             self._dump(reason, {"step": step}, env_ids)
 
     def on_finish(self) -> None:
@@ -181,7 +181,7 @@ class FlightRecorder(RowClock):
         return folder
 
     def _write_rows(
-        self, folder: Path, description: dict[str, Any], env_ids: list[int], rows: _Kept
+        self, folder: Path, description: dict[str, Any], env_ids: list[int], rows: _RingRows
     ) -> None:
         from mjlab_rec.data.formats.npz import NpzWriter
 
@@ -200,7 +200,7 @@ class FlightRecorder(RowClock):
         finally:
             writer.close()
 
-    def _rows_of(self, env_ids: list[int]) -> _Kept:
+    def _rows_of(self, env_ids: list[int]) -> _RingRows:
         """The ring from the oldest row to the one read ahead, on the host."""
         size = self.cfg.steps + 1
         count = min(self._count, self.cfg.steps) + 1
@@ -217,7 +217,7 @@ class FlightRecorder(RowClock):
                 channels[spec.name][-1] = np.nan if spec.dtype.kind == "f" else 0
         terminated, truncated = host(self._terminated), host(self._truncated)
         terminated[-1] = truncated[-1] = False
-        return _Kept(
+        return _RingRows(
             channels=channels,
             episode=host(self._episode),
             taken=host(self._taken),
@@ -226,7 +226,7 @@ class FlightRecorder(RowClock):
             truncated=truncated,
         )
 
-    def _not_finite(self, rows: _Kept) -> list[str]:
+    def _not_finite(self, rows: _RingRows) -> list[str]:
         """Which elements of which channels are NaN or infinite in some row."""
         found = []
         for spec in self._reader.specs:
@@ -237,7 +237,7 @@ class FlightRecorder(RowClock):
                 found += [name for name, is_bad in zip(spec.columns(), bad, strict=True) if is_bad]
         return found
 
-    def _episodes(self, rows: _Kept, env_id: int) -> list[Episode]:
+    def _episodes(self, rows: _RingRows, env_id: int) -> list[Episode]:
         """What the ring holds of an environment's episodes, in order."""
         number, count = rows.episode, len(rows.episode)
         starts = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), count]
@@ -269,7 +269,7 @@ class FlightRecorder(RowClock):
 
 
 @dataclass(kw_only=True)
-class _Kept:
+class _RingRows:
     """Rows of the ring in order of time, the last one without results: (rows, envs, ...)."""
 
     channels: dict[str, np.ndarray]
@@ -279,11 +279,13 @@ class _Kept:
     terminated: np.ndarray
     truncated: np.ndarray
 
-    def of(self, lane: int) -> _Kept:
+    def of(self, lane: int) -> _RingRows:
         """One environment's (rows, ...)."""
         channels = {name: values[:, lane] for name, values in self.channels.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "channels"}
-        return _Kept(channels=channels, **{name: values[:, lane] for name, values in rest.items()})
+        return _RingRows(
+            channels=channels, **{name: values[:, lane] for name, values in rest.items()}
+        )
 
 
 @dataclass(kw_only=True)

@@ -80,7 +80,7 @@ class RolloutRecorder(TransitionRecorder):
             durability=cfg.durability,
         )
         # A limit of episodes and chosen rows are for whole episodes to keep, in every format alike.
-        by_episode = self._stretches.per_env or cfg.max_episodes is not None
+        by_episode = self._windows.per_env or cfg.max_episodes is not None
         self._pipeline = Pipeline(
             writer,
             info,

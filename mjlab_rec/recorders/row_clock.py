@@ -14,7 +14,7 @@ from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
-from mjlab_rec.recorders.stretches import Stretches
+from mjlab_rec.recorders.trigger_windows import TriggerWindows
 from mjlab_rec.recorders.triggers import Trigger
 from mjlab_rec.utils.interrupts import finishing
 
@@ -71,9 +71,9 @@ class RowClock(RecorderTerm):
         self.counters = EpisodeCounters(env, success, sums)
         """What is known of the running episodes."""
         self._every = every
-        self._stretches = Stretches(trigger, length, env)
+        self._windows = TriggerWindows(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
-        self._everyone = torch.arange(env.num_envs, device=env.device)
+        self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
         # The one place that knows where in a step the environment is.
@@ -138,7 +138,7 @@ class RowClock(RecorderTerm):
 
     def on_fire(self) -> None:
         """The trigger is fired by hand."""
-        self._stretches.fire()
+        self._windows.fire()
 
     def on_flush(self) -> None:
         """Have everything recorded so far written; do not wait."""
@@ -158,7 +158,7 @@ class RowClock(RecorderTerm):
         self._thread = threading.get_ident()
         self._answer_requests()
         # Nothing looked ahead of a step that follows a failed one, but its trigger may fire.
-        self._stretches.ask_once(self._env.common_step_counter)
+        self._windows.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
 
@@ -226,7 +226,7 @@ class RowClock(RecorderTerm):
 
     def fire(self) -> None:
         """Record from the next step on, if the trigger is ``manual()``."""
-        self._stretches.check_manual()
+        self._windows.check_manual()
         self._request("fire")
 
     def flush(self, timeout: float | None = None) -> None:
@@ -251,7 +251,7 @@ class RowClock(RecorderTerm):
 
     def _take_step_without_reset(self) -> None:
         """A step was taken; if it ended episodes, the caller resets their environments."""
-        ended = self._everyone[:0]
+        ended = self._all_envs[:0]
         if not self._auto_reset:
             ended = self._env.reset_buf.nonzero().flatten()
         self._take_step(ended)
@@ -261,14 +261,14 @@ class RowClock(RecorderTerm):
 
     def _begin(self, env_ids: torch.Tensor) -> None:
         self.counters.restart(env_ids)
-        self._stretches.begin(env_ids, self.counters.episode)
+        self._windows.begin(env_ids, self.counters.episode)
         self.on_episodes_begin(env_ids)
 
     def _look_ahead(self) -> None:
         """Between two steps: decide whether the next has a row, and read what it starts from."""
         self._due = False
         step = self._env.common_step_counter
-        wanted = self._stretches.want(step)  # Also while nothing is recorded: it goes on after.
+        wanted = self._windows.want(step)  # Also while nothing is recorded: it goes on after.
         if self.state == "recording" and not self._open:
             self.counters.begin_recording()
             self.on_open()
@@ -282,7 +282,7 @@ class RowClock(RecorderTerm):
         if on and not was_on:
             self.on_rows_start()
         if due or was_on:
-            self._active = self._stretches.active(step, self.counters.length) if due else None
+            self._active = self._windows.active(step, self.counters.length) if due else None
             self.on_row_begins(due)
         self._on, self._due = on, due
         if was_on and not on:
@@ -301,8 +301,8 @@ class RowClock(RecorderTerm):
             self.counters.undo_step()
             if self._open:
                 self.on_step_failed()
-        self.on_episodes_end(self._everyone, cut=True, in_row=False)
-        self._begin(self._everyone)
+        self.on_episodes_end(self._all_envs, cut=True, in_row=False)
+        self._begin(self._all_envs)
         if self._open and was_on:
             self.on_rows_stop()
 
@@ -323,7 +323,7 @@ class RowClock(RecorderTerm):
         """Do something now, or at the end of the step being taken."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
-            with self._recorder_lock, torch.no_grad(), self._leaving_no_trace():
+            with self._recorder_lock, torch.no_grad(), self._preserving_rng():
                 self._answer(what)
         else:
             done = threading.Event()
@@ -361,7 +361,7 @@ class RowClock(RecorderTerm):
         if what != "flush" and self._env.obs_buf:  # Else the first reset will see to it.
             self._look_ahead()
 
-    def _leaving_no_trace(self) -> Any:
+    def _preserving_rng(self) -> Any:
         """What is read outside of hooks must not use up the rollout's random numbers either."""
         rng = getattr(self._env, "rng", None) if self.draws_random_numbers else None
         return nullcontext() if rng is None else rng.rewound()

@@ -17,12 +17,12 @@ Rows = Mapping[str, torch.Tensor]
 """Rows of each channel by its name: (rows, lanes, ...)."""
 
 
-class _Group:
+class _SourceReader:
     """Sources that are read at the same moment."""
 
-    def __init__(self, sources: Sequence[Source], lanes: Lanes) -> None:
+    def __init__(self, sources: Sequence[Source], selection: EnvSelection) -> None:
         self.sources = list(sources)
-        self._lanes = lanes
+        self._selection = selection
         self._expected: list[tuple[torch.Size, torch.dtype]] = []
         self._scratch: dict[str, torch.Tensor] = {}
         for source in self.sources:
@@ -54,7 +54,7 @@ class _Group:
         """The value of a source for the recorded environments."""
         source = self.sources[index]
         if source.into is not None:
-            direct = self._lanes.all and place.dtype == self._expected[index][1]
+            direct = self._selection.all and place.dtype == self._expected[index][1]
             value = place if direct else self._scratch[source.name]
             source.into(value)
         else:
@@ -66,10 +66,10 @@ class _Group:
                     f" and was {dtype} {tuple(shape)} when recording began. A channel keeps its"
                     " type and shape."
                 )
-        return self._lanes.select(value)
+        return self._selection.select(value)
 
 
-class Lanes:
+class EnvSelection:
     """Which environments are recorded: a lane each."""
 
     def __init__(self, env_ids: Sequence[int], num_envs: int, device: str) -> None:
@@ -91,7 +91,7 @@ class Lanes:
         return value[: self.count] if self._prefix else value.index_select(0, self.ids)
 
     def of(self, env_ids: torch.Tensor) -> torch.Tensor:
-        """Lanes of environments; 0, which is some other's, for those that are not recorded."""
+        """Lanes of environments. Those that are not recorded get 0, the first one's lane."""
         return env_ids if self.all else self._lane_of[env_ids]
 
     def has(self, env_ids: torch.Tensor) -> torch.Tensor:
@@ -115,12 +115,12 @@ class RowReader:
         self,
         env: Any,
         sources: Sequence[Source],
-        lanes: Lanes,
+        selection: EnvSelection,
         chain: bool,
         dtype: np.dtype | None,
     ) -> None:
         self._env = env
-        self._lanes = lanes
+        self._selection = selection
         recorded = {source.name for source in sources}
         self._chained = [
             source
@@ -133,9 +133,9 @@ class RowReader:
             for source in sources
         )
         rest = [source for source in sources if source.name not in chained]
-        self._before = _Group([s for s in rest if s.when == "before"], lanes)
-        self._after = _Group([s for s in rest if s.when == "after"], lanes)
-        self._next = _Group([s for s in rest if s.when == "next"], lanes)
+        self._before = _SourceReader([s for s in rest if s.when == "before"], selection)
+        self._after = _SourceReader([s for s in rest if s.when == "after"], selection)
+        self._next = _SourceReader([s for s in rest if s.when == "next"], selection)
         self._derived = [i for i, s in enumerate(self._after.sources) if s.derived]
 
     @property
@@ -155,7 +155,7 @@ class RowReader:
         """Read what is only known at the end of the step."""
         self._next.copy(rows, row)
         if was_reset and self._derived:
-            ended = self._lanes.select(self._env.reset_buf)
+            ended = self._selection.select(self._env.reset_buf)
             places = self._after.places(rows, row)
             for i in self._derived:
                 # Elsewhere the step's forward pass came after the value was read.
@@ -176,4 +176,4 @@ class RowReader:
         """Take the final observations from what was read ahead for the next row."""
         for source in self._chained:
             ahead = rows[source.next_of][row]
-            gather(ahead, self._lanes.of(env_ids), finals[source.next_of][at])
+            gather(ahead, self._selection.of(env_ids), finals[source.next_of][at])

@@ -77,11 +77,11 @@ def close_at_exit(term: RecorderTerm) -> None:
 def closed(term: RecorderTerm) -> None:
     """This recorder needs no closing any more; to be called when it has nothing open."""
     _open.pop(id(term), None)
-    if not _mine():
+    if not _open_here():
         _signals.end()
 
 
-def _mine() -> list[RecorderTerm]:
+def _open_here() -> list[RecorderTerm]:
     """What this process has open."""
     pid = os.getpid()
     return [term for term, owner in list(_open.values()) if owner == pid]
@@ -89,7 +89,7 @@ def _mine() -> list[RecorderTerm]:
 
 @finishing
 def _at_exit() -> None:
-    if _mine():
+    if _open_here():
         interrupts.ending = True
         interrupts.wait_for_threads(_GRACE_S)  # A step that is being taken keeps its rows.
         _close_all()
@@ -97,9 +97,9 @@ def _at_exit() -> None:
 
 @finishing
 def _close_all() -> None:
-    if _mine():
+    if _open_here():
         _signals.begin()  # They may have been opened in another thread.
-    for term in _mine():
+    for term in _open_here():
         try:
             term.close_for_good()
         except Exception as error:
@@ -175,7 +175,7 @@ class _Signals:
         if not interrupts.depth:
             self._pass_on(before, frame)
         elif self._warned is not None and now - self._warned >= _PATIENCE_S:
-            for term in _mine():
+            for term in _open_here():
                 _open.pop(id(term), None)
             self._pass_on(before, frame)
         else:
@@ -195,7 +195,7 @@ class _Signals:
         if self._waiting not in (None, signal.SIGINT):
             self._end(self._waiting)
         self._waiting = self._pressed = self._warned = None
-        if not _mine():
+        if not _open_here():
             self.end()
         if before is signal.default_int_handler:
             self._raised = time.monotonic()
@@ -204,7 +204,7 @@ class _Signals:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         if interrupts.depth:
             self._put_off(number)
-        elif interrupts.ending or _mine():
+        elif interrupts.ending or _open_here():
             self._end(number)
         else:
             signal.signal(number, signal.SIG_DFL)
@@ -217,7 +217,7 @@ class _Signals:
 
     def _settle(self) -> None:
         """The main thread has left the recorders: do what was put off."""
-        if not _mine():
+        if not _open_here():
             self.end()
         number = self._waiting
         if number == signal.SIGINT:
@@ -233,7 +233,7 @@ class _Signals:
         if threading.main_thread().is_alive():
             if not interrupts.ending:
                 interrupts.ending = True
-                threading.Thread(target=_insist, args=(number,), daemon=True).start()
+                threading.Thread(target=_signal_again, args=(number,), daemon=True).start()
             raise SystemExit(128 + number)
         # Python's exit has begun, and may be waiting for other threads for ever.
         _at_exit()
@@ -243,7 +243,7 @@ class _Signals:
         os._exit(128 + number)
 
 
-def _insist(number: int) -> None:
+def _signal_again(number: int) -> None:
     """Send a signal once more if other threads keep the process from ending."""
     main = threading.main_thread()
     main.join()

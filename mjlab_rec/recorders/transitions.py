@@ -26,7 +26,7 @@ from mjlab_rec.recorders.channels import (
 )
 from mjlab_rec.recorders.counters import LateEnds, gather
 from mjlab_rec.recorders.row_clock import RowClock
-from mjlab_rec.recorders.rows import Lanes, RowReader
+from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.recorders.success import success_of
 from mjlab_rec.utils.string import nearest
 
@@ -116,7 +116,9 @@ class TransitionRecorder(RowClock):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        self._lanes = Lanes(self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device))
+        self._selection = EnvSelection(
+            self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device)
+        )
         channels = self.channels()
         self._sources = resolve_channels(env, channels)
         self.needs_final_obs = needs_final_obs(env, self._sources)
@@ -204,17 +206,17 @@ class TransitionRecorder(RowClock):
             sources += model_sources(env, changing)
             attachments["model.mjb"] = _compiled(env.sim.mj_model)
         chain = self._every == 1 and self._in_blocks
-        self._reader = RowReader(env, sources, self._lanes, chain, dtype)
+        self._reader = RowReader(env, sources, self._selection, chain, dtype)
         info = RunInfo(
             channels=self._reader.specs,
-            envs=self._lanes.env_ids,
+            envs=self._selection.env_ids,
             step_dt=env.step_dt,
             every=self._every,
             about=about(env),
             attachments=attachments,
         )
         num_blocks = cfg.num_blocks or 6
-        fitting = rows_for(info.stored, self._lanes.count, num_blocks, cfg.memory_bytes)
+        fitting = rows_for(info.stored, self._selection.count, num_blocks, cfg.memory_bytes)
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(
             rows=rows if self._in_blocks else 1,
@@ -224,7 +226,7 @@ class TransitionRecorder(RowClock):
             model={
                 name: tuple(getattr(env.sim.model, name).shape[1:]) for name in self._model_fields
             },
-            active=self._stretches.per_env,
+            active=self._windows.per_env,
         )
         self._late = LateEnds(self.counters)
         self._model_is_known = False
@@ -261,11 +263,11 @@ class TransitionRecorder(RowClock):
         if not self._on:
             return
         if not store.has_room(self.num_envs):
-            self._turn_block()
+            self._next_block()
         if store.lost:
             store.lost = False
             self.counters.lose_rows()
-            self._write_model(self._everyone)
+            self._write_model(self._all_envs)
         store.begin_step()
         if self._due and store.row == 0:
             self._write_header(store)
@@ -283,7 +285,7 @@ class TransitionRecorder(RowClock):
             self._late.add(env_ids, cut, step)
             return
         if not in_row and not store.has_room(len(env_ids)):
-            self._turn_block()
+            self._next_block()
         row = store.row if in_row else store.row - 1
         at = store.add_ends(len(env_ids), row, step)
         memory = store.memory
@@ -294,7 +296,7 @@ class TransitionRecorder(RowClock):
             ahead = memory.channels
             self._reader.finals_from_row(memory.finals, at, env_ids, ahead, store.row)
             if not self._in_blocks:
-                self._tell_ends()
+                self._deliver_ends()
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
         """Note the model fields that these episodes begin with."""
@@ -310,8 +312,8 @@ class TransitionRecorder(RowClock):
         self.rows += self._counts(store)
         store.commit(step)
         if not self._in_blocks:
-            self._tell_rows()
-            self._tell_ends()
+            self._deliver_rows()
+            self._deliver_ends()
 
     def _counts(self, store: RowStore) -> bool:
         """Whether the row that is complete is one in some environment."""
@@ -325,7 +327,7 @@ class TransitionRecorder(RowClock):
         self._take_late_ends()
         if not self._model_is_known:
             self._model_is_known = True
-            self._write_model(self._everyone)
+            self._write_model(self._all_envs)
 
     def on_row_begins(self, has_row: bool) -> None:
         """Read what the next step starts from."""
@@ -334,11 +336,11 @@ class TransitionRecorder(RowClock):
             self._reader.before(store.memory.channels, store.row)
         if has_row and self._active is not None:
             assert store.memory.active is not None
-            store.memory.active[store.row].copy_(self._lanes.select(self._active))
+            store.memory.active[store.row].copy_(self._selection.select(self._active))
 
     def on_rows_stop(self) -> None:
         """No more rows for now: what follows the last one was read, so that it can be written."""
-        self._turn_block()
+        self._next_block()
 
     def on_step_failed(self) -> None:
         """Forget what was noted of the step."""
@@ -347,7 +349,7 @@ class TransitionRecorder(RowClock):
     def on_flush(self) -> None:
         """Hand over what there is."""
         self._take_late_ends()
-        self._turn_block()
+        self._next_block()
 
     def wait_until_written(self, timeout: float | None) -> None:
         """Wait until what was handed over is written."""
@@ -358,7 +360,7 @@ class TransitionRecorder(RowClock):
         store = self._filling
         try:
             if not store.forked:
-                self.on_episodes_end(self._everyone, cut=True, in_row=False)
+                self.on_episodes_end(self._all_envs, cut=True, in_row=False)
                 self._take_late_ends()
                 self._write_totals(store)
                 store.finish()
@@ -380,22 +382,22 @@ class TransitionRecorder(RowClock):
         assert self._store is not None
         return self._store
 
-    def _turn_block(self) -> None:
+    def _next_block(self) -> None:
         """Hand the running block over and begin another; never while a row is being read."""
         store = self._filling
         self._write_totals(store)
         store.hand_over()
 
     def _write_header(self, store: RowStore) -> None:
-        memory, select = store.memory, self._lanes.select
+        memory, select = store.memory, self._selection.select
         memory.first_episode.copy_(select(self.counters.episode))
         memory.first_step.copy_(select(self.counters.length))
 
     def _write_totals(self, store: RowStore) -> None:
         if not store.row:  # Else this was done with the first row.
             self._write_header(store)
-        store.memory.total.copy_(self._lanes.select(self.counters.total))
-        store.memory.recorded.copy_(self._lanes.select(self.counters.recorded))
+        store.memory.total.copy_(self._selection.select(self.counters.total))
+        store.memory.recorded.copy_(self._selection.select(self.counters.recorded))
 
     def _take_late_ends(self) -> None:
         if self._late.any:
@@ -417,10 +419,10 @@ class TransitionRecorder(RowClock):
 
     # -- rows and ends at once ---------------------------------------------------------------------
 
-    def _tell_rows(self) -> None:
+    def _deliver_rows(self) -> None:
         """Give the row that was just completed to ``record``."""
         memory = self._filling.memory
-        env_ids, episode, step = self._lanes.ids, memory.first_episode, memory.first_step
+        env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
         if memory.active is not None:
             chosen = memory.active[0].nonzero().flatten()
@@ -430,12 +432,14 @@ class TransitionRecorder(RowClock):
             time = step.double() * self._env.step_dt
             self.record(Rows(channels, env_ids, episode, step, time))
 
-    def _tell_ends(self) -> None:
+    def _deliver_ends(self) -> None:
         """Give the ends that were noted to ``episodes_ended``."""
         store = self._filling
         ends, used = store.memory.ends, slice(store.ends)
         store.ends = 0
-        counts = (ends.length[used] > 0) & (ends.rows[used] > 0) & self._lanes.has(ends.env[used])
+        counts = (
+            (ends.length[used] > 0) & (ends.rows[used] > 0) & self._selection.has(ends.env[used])
+        )
         at = counts.nonzero().flatten()
         if len(at):
             self.episodes_ended(_ended(ends, at))

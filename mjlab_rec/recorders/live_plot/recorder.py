@@ -16,7 +16,7 @@ from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.live_plot.panels import Backend, Frame, Panel
-from mjlab_rec.recorders.live_plot.sampler import Sampler, Snapshot
+from mjlab_rec.recorders.live_plot.sampler import Sampler, Samples
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.utils.display import why_no_display
 from mjlab_rec.utils.extras import require
@@ -60,7 +60,7 @@ class LivePlotRecorder(RowClock):
         self.page = ""
         """Address of the web page that it draws on, or did before it was closed."""
         self._backend: Backend | None = None
-        self._drawer: Worker[tuple[Snapshot, int, bool]] | None = None
+        self._worker: Worker[tuple[Samples, int, bool]] | None = None
         self._written: list[Path] = []
         self._frames = 0  # Frames of a video that were drawn, or will be.
         self._frames_due = 0
@@ -98,8 +98,8 @@ class LivePlotRecorder(RowClock):
 
     def on_step(self, ended: torch.Tensor) -> None:
         """Raise what went wrong in the drawing thread."""
-        if self._drawer is not None:
-            self._drawer.check()
+        if self._worker is not None:
+            self._worker.check()
 
     def on_row_begins(self, has_row: bool) -> None:
         """Read what a sampled step starts from."""
@@ -118,42 +118,42 @@ class LivePlotRecorder(RowClock):
 
     def on_flush(self) -> None:
         """Have everything drawn that was sampled so far."""
-        if self._drawer is not None and self._sampler.rows:
-            self._drawer.submit((self._sampler.snapshot(), self._copies(), True))
+        if self._worker is not None and self._sampler.rows:
+            self._worker.submit((self._sampler.samples(), self._copies(), True))
 
     def wait_until_written(self, timeout: float | None) -> None:
         """Wait until everything sampled so far is drawn."""
-        if self._drawer is not None:
-            self._drawer.wait(timeout)
+        if self._worker is not None:
+            self._worker.wait(timeout)
 
     def on_finish(self) -> None:
         """Draw what is left and finish the file, or clear the page."""
-        drawer, self._drawer = self._drawer, None
+        worker, self._worker = self._worker, None
         backend, self._backend = self._backend, None
-        if drawer is None or backend is None or drawer.forked:
+        if worker is None or backend is None or worker.forked:
             return
         try:
-            if drawer.error is None and self._sampler.rows:
-                drawer.submit((self._sampler.snapshot(), self._copies(), True))
-                drawer.wait()
+            if worker.error is None and self._sampler.rows:
+                worker.submit((self._sampler.samples(), self._copies(), True))
+                worker.wait()
         finally:
-            drawer.finish()
+            worker.finish()
             self._written += backend.files
-        drawer.check()
+        worker.check()
 
     def _offer(self) -> None:
         """Hand the samples to the drawing thread, if it would draw them now."""
-        drawer = self._drawer
-        assert drawer is not None
+        worker = self._worker
+        assert worker is not None
         if self.where != "mp4":
-            if self._live and drawer.ready():
-                drawer.submit((self._sampler.snapshot(), 1, False))
+            if self._live and worker.ready():
+                worker.submit((self._sampler.samples(), 1, False))
             return
         seconds = self._sampler.rows * self._every * self._env.step_dt
         due = math.ceil(seconds * self.cfg.fps - 1e-9)
         new, self._frames_due = due - self._frames_due, due
-        if new and drawer.ready():
-            drawer.submit((self._sampler.snapshot(), self._copies(), False))
+        if new and worker.ready():
+            worker.submit((self._sampler.samples(), self._copies(), False))
         else:
             self.dropped_rows += new
 
@@ -172,21 +172,21 @@ class LivePlotRecorder(RowClock):
             self.page = page.url
         self._live = self.where in ("page", "window") or self.cfg.max_hz is not None
 
-        def draw(item: tuple[Snapshot, int, bool]) -> None:
-            snapshot, copies, final = item
-            step = int(snapshot.steps[(snapshot.rows - 1) % len(snapshot.steps)])
+        def draw(item: tuple[Samples, int, bool]) -> None:
+            samples, copies, final = item
+            step = int(samples.steps[(samples.rows - 1) % len(samples.steps)])
             caption = f"step {step}, {step * self._env.step_dt:.2f} s"
-            contents = self._sampler.contents(snapshot)
+            contents = self._sampler.contents(samples)
             backend.draw(Frame(caption=caption, contents=contents, copies=copies), final)
 
-        film = self.where == "mp4"
-        self._drawer = Worker(
+        is_video = self.where == "mp4"
+        self._worker = Worker(
             type(self).__name__,
             draw,
             doing="drawing",
             finish=backend.close,
-            capacity=_QUEUE if film else 1,
-            max_hz=None if film else (self.cfg.max_hz or _LIVE_HZ),
+            capacity=_QUEUE if is_video else 1,
+            max_hz=None if is_video else (self.cfg.max_hz or _LIVE_HZ),
         )
 
 

@@ -66,7 +66,7 @@ class Poses:
     contacts: list[list[tuple[int, np.ndarray]]]  # per row: lanes, and their points (n, 3)
 
 
-class Poser:
+class ForwardKinematics:
     """Computes poses with MuJoCo's own kinematics, on the host.
 
     Args:

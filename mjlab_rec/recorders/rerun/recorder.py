@@ -62,7 +62,7 @@ class RerunRecorder(TransitionRecorder):
         self._by_episode = (
             cfg.trigger is not None
             and trigger_from(cfg.trigger).scope == "episode"
-            and self._lanes.count == 1
+            and self._selection.count == 1
         )
         self._writer: RerunWriter | None = None
         self._written: list[Path] = []  # files of recordings that are finished
@@ -105,9 +105,9 @@ class RerunRecorder(TransitionRecorder):
         """Open the file, and connect to the viewers."""
         cfg, sim = self.cfg, self._env.sim
         urls = [viewer.url for viewer in self._viewers]
-        origins = np.zeros((self._lanes.count, 3), np.float32)
+        origins = np.zeros((self._selection.count, 3), np.float32)
         if cfg.spacing_m:
-            origins = grid_origins(self._lanes.count, cfg.spacing_m, "cpu").numpy()
+            origins = grid_origins(self._selection.count, cfg.spacing_m, "cpu").numpy()
         target = RerunTarget(
             stream=cfg.recording_stream,
             urls=urls if cfg.connect is None else [*urls, cfg.connect],

@@ -17,7 +17,7 @@ from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInf
 from mjlab_rec.recorders.rerun import scene as scene
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin, series
-from mjlab_rec.recorders.rerun.poses import PREFIX, Poser, Poses, joined, unmoved
+from mjlab_rec.recorders.rerun.poses import PREFIX, ForwardKinematics, Poses, joined, unmoved
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RerunWriter(Writer):
         try:
             model = target.model
             self._geoms = scene.drawn_geoms(model, target.groups, target.per_world)
-            self._poser = Poser(model, target.contacts)
+            self._kinematics = ForwardKinematics(model, target.contacts)
             self._textures = scene.texture_means(model)
             self._looks: dict[int, np.ndarray] = {}  # size and colour that a geom was given last
             self._stream = target.stream
@@ -103,7 +103,7 @@ class RerunWriter(Writer):
         wanted = block.active
         if wanted is None:
             wanted = np.ones((block.rows, block.lanes), bool)
-        poses = self._poser.poses(block, wanted)
+        poses = self._kinematics.poses(block, wanted)
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
             for spec in self.info.channels:

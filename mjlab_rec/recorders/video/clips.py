@@ -98,12 +98,12 @@ class View:
 
     Args:
         env_ids: The environments.
-        tail: The last steps of the leader's episode, if they are kept.
+        last_steps: The last steps of the leader's episode, if they are kept.
     """
 
-    def __init__(self, env_ids: Sequence[int], tail: Tail[Any] | None = None) -> None:
+    def __init__(self, env_ids: Sequence[int], last_steps: LastSteps[Any] | None = None) -> None:
         self.env_ids = tuple(env_ids)
-        self.tail = tail
+        self.last_steps = last_steps
         self.leader = self.env_ids[0]
         self.clips: list[Clip] = []
         """Clips that are being recorded. There may be several: each moment gets the whole clip that
@@ -114,7 +114,7 @@ class View:
         """Whether the leader's episode is over, and the next one has not begun."""
         self.asked = -1
         """The leader's last episode for which it was decided whether to record it."""
-        self.filmed = -1
+        self.clip_episode = -1
         """The leader's last episode with which a clip began."""
 
     def step(self, ended: bool) -> list[Clip]:
@@ -141,7 +141,7 @@ class View:
         return done
 
 
-class Tail(Generic[Shown]):
+class LastSteps(Generic[Shown]):
     """The last steps of an episode, kept in case somebody wants to see them.
 
     Args:

@@ -16,7 +16,7 @@ _DEFAULT = ("step", "time", "return", "command")
 
 
 @dataclass(frozen=True)
-class Note:
+class OverlayData:
     """What is to be written into the pictures of one moment."""
 
     counts: tuple[tuple[int, int, int], ...]
@@ -78,7 +78,7 @@ class Overlay:
             for env_id in env_ids:
                 self._total[self._slot[env_id]] = 0.0
 
-    def note(self, counts: Sequence[tuple[int, int, int]]) -> Note:
+    def note(self, counts: Sequence[tuple[int, int, int]]) -> OverlayData:
         """Read the numbers of this moment, without making a GPU wait."""
         columns = [self._total[:, None].float()]
         columns.append(self._env.reward_buf.index_select(0, self._ids)[:, None])
@@ -86,9 +86,9 @@ class Overlay:
         rows = torch.cat(columns, dim=1)
         if len(counts) < len(self._slot):
             rows = torch.stack([rows[self._slot[env_id]] for env_id, _, _ in counts])
-        return Note(tuple(counts), *to_host(rows))
+        return OverlayData(tuple(counts), *to_host(rows))
 
-    def lines(self, note: Note) -> list[list[str]]:
+    def lines(self, note: OverlayData) -> list[list[str]]:
         """The lines to write into each picture."""
         if note.event is not None:
             note.event.synchronize()

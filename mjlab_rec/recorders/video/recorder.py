@@ -18,9 +18,9 @@ from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.shutdown import close_at_exit
 from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
-from mjlab_rec.recorders.video.clips import Clip, Episodes, Tail, View
+from mjlab_rec.recorders.video.clip_writer import Capture, ClipWriter, DrawRequest
+from mjlab_rec.recorders.video.clips import Clip, Episodes, LastSteps, View
 from mjlab_rec.recorders.video.overlay import Overlay
-from mjlab_rec.recorders.video.studio import Job, Studio, Take
 from mjlab_rec.sim.renderer import Renderer, make_renderer
 from mjlab_rec.utils.string import nearest
 
@@ -59,7 +59,10 @@ class VideoRecorder(RowClock):
         )
         groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
         self._views = [
-            View(group, Tail[Take](self._length, self._picture_every) if cfg.last_clip else None)
+            View(
+                group,
+                LastSteps[Capture](self._length, self._picture_every) if cfg.last_clip else None,
+            )
             for group in groups
         ]
         self._reasons = _reasons(cfg, env)
@@ -71,7 +74,7 @@ class VideoRecorder(RowClock):
         self._begun: list[View] = []  # and of which views clips begin with it.
         self._names: set[str] = set()  # Their names.
         self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
-        self._studio: Studio | None = None
+        self._writer: ClipWriter | None = None
         self._past: tuple[list[Path], int, float] = [], 0, 0.0  # What closed studios have made.
         # Made now, so that what is missing for it is said before anything happens.
         self._renderer: Renderer | None = self._make_renderer()
@@ -86,11 +89,11 @@ class VideoRecorder(RowClock):
 
     def on_step(self, ended: torch.Tensor) -> None:
         """A step was taken: capture it where it is to be seen."""
-        if self._studio is not None:
-            self._studio.check()
+        if self._writer is not None:
+            self._writer.check()
         self._overlay.after()
         if self._busy:
-            self._film(ended.tolist())
+            self._capture_step(ended.tolist())
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
         """Episodes end because the user resets; other ends were seen with their step."""
@@ -131,26 +134,26 @@ class VideoRecorder(RowClock):
 
     def wait_until_written(self, timeout: float | None) -> None:
         """Wait until all pictures are drawn, and all finished clips are finished files."""
-        if self._studio is not None:
-            self._studio.wait(timeout)
+        if self._writer is not None:
+            self._writer.wait(timeout)
 
     def on_finish(self) -> None:
         """Finish all clips, cut as they are, and wait for them."""
         self._fresh = True
         self._asked_step = -1
-        studio = self._studio
-        if studio is not None and not studio.forked:
-            self._wrap_up(studio)
-            studio.wait()
+        writer = self._writer
+        if writer is not None and not writer.forked:
+            self._wrap_up(writer)
+            writer.wait()
         for view in self._views:
-            view.asked, view.filmed, view.waiting = -1, -1, False
+            view.asked, view.clip_episode, view.waiting = -1, -1, False
 
     def close(self) -> None:
         """Finish all clips and free the graphics."""
         try:
             super().close()
         finally:
-            self._close_studio()
+            self._close_writer()
 
     def fire(self) -> None:
         """Begin a clip with the next step, if the trigger is ``manual()``."""
@@ -165,17 +168,17 @@ class VideoRecorder(RowClock):
     @property
     def files(self) -> list[Path]:
         """The clips so far, also those that are being written."""
-        return self._past[0] + ([] if self._studio is None else self._studio.files)
+        return self._past[0] + ([] if self._writer is None else self._writer.files)
 
     @property
     def nbytes(self) -> int:
         """Bytes written so far."""
-        return self._past[1] + (0 if self._studio is None else self._studio.nbytes)
+        return self._past[1] + (0 if self._writer is None else self._writer.nbytes)
 
     @property
     def stalled_s(self) -> float:
         """Seconds for which the simulation waited for pictures to be drawn."""
-        return self._past[2] + (0.0 if self._studio is None else self._studio.stalled_s)
+        return self._past[2] + (0.0 if self._writer is None else self._writer.stalled_s)
 
     @property
     def _busy(self) -> bool:
@@ -185,31 +188,33 @@ class VideoRecorder(RowClock):
 
     # -- pictures ----------------------------------------------------------------------------------
 
-    def _film(self, ended: Collection[int]) -> None:
+    def _capture_step(self, ended: Collection[int]) -> None:
         """Capture the step that has just been taken."""
-        job = Job()
+        request = DrawRequest()
         if not self._due:
             for view in self._views:
                 if view.leader in ended:
                     view.end_episode(self._env.common_step_counter)
-                job.done += view.take_done()
+                request.done += view.take_done()
         elif self.cfg.last_clip:
-            self._extend_tails(ended)
+            self._extend_last_steps(ended)
         else:
             due = [(view, view.step(view.leader in ended)) for view in self._views]
             due = [(view, clips) for view, clips in due if clips]
             if len(due) == len(self._views):
-                job.frames.append((self._take(self._env_ids), [c for _, cs in due for c in cs]))
+                request.frames.append(
+                    (self._capture(self._env_ids), [c for _, cs in due for c in cs])
+                )
             else:
-                job.frames += [(self._take(view.env_ids), clips) for view, clips in due]
+                request.frames += [(self._capture(view.env_ids), clips) for view, clips in due]
             self.rows += sum(len(clips) for _, clips in due)
-            job.done += [clip for view in self._views for clip in view.take_done()]
-        if job.frames or job.done:
-            self._open_studio().submit(job)
+            request.done += [clip for view in self._views for clip in view.take_done()]
+        if request.frames or request.done:
+            self._open_writer().submit(request)
 
-    def _take(self, env_ids: tuple[int, ...]) -> Take:
+    def _capture(self, env_ids: tuple[int, ...]) -> Capture:
         """Capture what some environments look like now."""
-        self._open_studio()
+        self._open_writer()
         assert self._renderer is not None
         note = None
         if self._overlay:
@@ -217,7 +222,7 @@ class VideoRecorder(RowClock):
             note = self._overlay.note(
                 [(i, episodes.number[i], episodes.length(i, step)) for i in env_ids]
             )
-        return Take(env_ids, self._renderer.capture(env_ids), note)
+        return Capture(env_ids, self._renderer.capture(env_ids), note)
 
     def _cut(self, env_ids: Collection[int]) -> None:
         """Episodes end because the user resets."""
@@ -231,38 +236,42 @@ class VideoRecorder(RowClock):
             view.end_episode(step)
             done += view.take_done()
         if done:
-            self._open_studio().submit(Job(done=done))
+            self._open_writer().submit(DrawRequest(done=done))
         if self.state == "recording" and "end" in self.cfg.last_clip:
             for view in cut:
-                self._keep_tail(view)
+                self._write_last_steps(view)
 
-    def _extend_tails(self, ended: Collection[int]) -> None:
+    def _extend_last_steps(self, ended: Collection[int]) -> None:
         for view in self._views:
-            assert view.tail is not None
+            assert view.last_steps is not None
             over = view.leader in ended
-            view.tail.append(self._take(view.env_ids), self._episodes.number[view.leader], over)
+            view.last_steps.append(
+                self._capture(view.env_ids), self._episodes.number[view.leader], over
+            )
             if over and any(reason(view.leader) for reason in self._reasons):
-                self._keep_tail(view)
+                self._write_last_steps(view)
 
-    def _keep_tail(self, view: View) -> None:
+    def _write_last_steps(self, view: View) -> None:
         """Make a clip of the last steps."""
-        tail = view.tail
-        assert tail is not None
-        takes = tail.take()
-        if takes and not self._full:
-            clip = self._new_clip(view, f"episode-{tail.episode}", by_episode=True)
-            self.rows += len(takes)
-            self._open_studio().submit(Job([(take, [clip]) for take in takes], [clip]))
+        last_steps = view.last_steps
+        assert last_steps is not None
+        captures = last_steps.take()
+        if captures and not self._full:
+            clip = self._new_clip(view, f"episode-{last_steps.episode}", by_episode=True)
+            self.rows += len(captures)
+            self._open_writer().submit(
+                DrawRequest([(capture, [clip]) for capture in captures], [clip])
+            )
 
-    def _wrap_up(self, studio: Studio) -> None:
+    def _wrap_up(self, writer: ClipWriter) -> None:
         """Finish all clips."""
         for view in self._views:
             if "close" in self.cfg.last_clip:
-                self._keep_tail(view)
-            elif view.tail is not None:
-                view.tail.take()
+                self._write_last_steps(view)
+            elif view.last_steps is not None:
+                view.last_steps.take()
         done = [clip for view in self._views for clip in view.take_done(everything=True)]
-        studio.submit(Job(done=done))
+        writer.submit(DrawRequest(done=done))
 
     # -- clips -------------------------------------------------------------------------------------
 
@@ -311,9 +320,9 @@ class VideoRecorder(RowClock):
         )
         if by_episode:
             episode = self._episodes.number[view.leader]
-            if view.filmed == episode:
+            if view.clip_episode == episode:
                 return  # Asked for twice, once before it began.
-            view.filmed = episode
+            view.clip_episode = episode
             name = f"episode-{episode}"
         else:
             name = f"step-{self._env.common_step_counter}"
@@ -346,16 +355,16 @@ class VideoRecorder(RowClock):
     def _full(self) -> bool:
         return self.cfg.max_clips is not None and self._clips >= self.cfg.max_clips
 
-    # -- the studio --------------------------------------------------------------------------------
+    # -- the writer --------------------------------------------------------------------------------
 
     def _make_renderer(self) -> Renderer:
         view = self.cfg.view(self._env.cfg.viewer)
         return make_renderer(self._env.sim, view, self._env.scene, self.cfg.renderer)
 
-    def _open_studio(self) -> Studio:
-        if self._studio is None:
+    def _open_writer(self) -> ClipWriter:
+        if self._writer is None:
             self._renderer = self._renderer or self._make_renderer()
-            self._studio = Studio(
+            self._writer = ClipWriter(
                 self._renderer,
                 self._overlay,
                 self._open_file,
@@ -364,37 +373,37 @@ class VideoRecorder(RowClock):
                 type(self).__name__,
             )
             close_at_exit(self)
-        return self._studio
+        return self._writer
 
     def _warm_up(self) -> None:
         """Draw a picture for no clip, or the first one would hold up a step; say what fails."""
-        if self._studio is not None:
+        if self._writer is not None:
             return
         make_folder(self.cfg.path)
-        studio = self._open_studio()
+        writer = self._open_writer()
         assert self._renderer is not None
-        take = Take(self._env_ids, self._renderer.capture(self._env_ids), note=None)
-        studio.submit(Job([(take, [])]))
-        studio.wait()
+        capture = Capture(self._env_ids, self._renderer.capture(self._env_ids), note=None)
+        writer.submit(DrawRequest([(capture, [])]))
+        writer.wait()
         close_at_exit(self)  # Again: before OpenGL ends, which has only been loaded now.
 
-    def _close_studio(self) -> None:
-        studio = self._studio
-        if studio is None:
+    def _close_writer(self) -> None:
+        writer = self._writer
+        if writer is None:
             if self._renderer is not None:
                 self._renderer.close()
                 self._renderer = None
             return
-        if studio.forked:
+        if writer.forked:
             return
         try:
-            studio.close()
+            writer.close()
         finally:
             files, nbytes, stalled_s = self._past
             self._past = (
-                *(files + studio.files, nbytes + studio.nbytes, stalled_s + studio.stalled_s),
+                *(files + writer.files, nbytes + writer.nbytes, stalled_s + writer.stalled_s),
             )
-            self._studio = self._renderer = None  # The studio has closed it.
+            self._writer = self._renderer = None  # The writer has closed it.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists

@@ -16,7 +16,7 @@ NAN = "nan"
 _NEVER = -1
 
 
-class Watch:
+class FailureDetector:
     """Notices when a condition becomes true in an environment, and not that it stays true.
 
     What it notices stays on the device. Each look starts a copy to the host, which a later look
@@ -70,7 +70,7 @@ class Watch:
         self._since.masked_fill_(new, step)
         self._where |= fresh & new[:, None]
 
-    def news(self) -> list[tuple[str, int, list[int]]]:
+    def found(self) -> list[tuple[str, int, list[int]]]:
         """What became true since the last news: condition, step, environments."""
         if not self.conditions or not self._have_arrived():
             return []

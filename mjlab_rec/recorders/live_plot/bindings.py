@@ -25,7 +25,7 @@ _AXES = "xyz"
 
 
 @dataclass
-class Group:
+class EnvChannels:
     """Channels that are read of the same environments."""
 
     env_ids: tuple[int, ...]
@@ -40,17 +40,17 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Use:
+class BoundPanel:
     """A panel, and where its values come from."""
 
     plot: Plot
     panel: Panel
-    group: Group
+    channels: EnvChannels
     names: tuple[str, ...]
-    """Channels of the group."""
+    """Channels of the channels."""
 
 
-class Plan:
+class PlotBindings:
     """Binds plots to an environment.
 
     Args:
@@ -77,32 +77,32 @@ class Plan:
         """Whether a plot shows next observations."""
         self._unit = "simulated time (s)" if x == "seconds" else "control step"
         self._early = early
-        self._groups: dict[Any, Group] = {}
+        self._env_channels: dict[Any, EnvChannels] = {}
         self._names: dict[Any, str] = {}  # Names of the user's functions.
-        self.uses: list[Use] = []
+        self.panels: list[BoundPanel] = []
         """The panels, in order."""
         for (title, subtitle), plot in plots.items():
             where = f"plots[{title!r}]" + (f"[{subtitle!r}]" if subtitle else "")
             try:
-                use = self._use(plot, title, subtitle)
+                bound = self._bind(plot, title, subtitle)
             except (ValueError, TypeError) as error:
                 error.add_note(f"in {where} of a live plot")
                 raise
-            self.uses += [use] if use is not None else []
-        if not self.uses:
+            self.panels += [bound] if bound is not None else []
+        if not self.panels:
             raise ValueError("There is nothing to draw: this task has none of the channels.")
 
     @property
-    def groups(self) -> list[Group]:
+    def env_channels(self) -> list[EnvChannels]:
         """What is to be read."""
-        return list(self._groups.values())
+        return list(self._env_channels.values())
 
     @property
     def has_functions(self) -> bool:
         """Whether functions of the user's are called."""
         return bool(self._names)
 
-    def _use(self, plot: Plot, title: str, subtitle: str) -> Use | None:
+    def _bind(self, plot: Plot, title: str, subtitle: str) -> BoundPanel | None:
         """Bind a plot to the environment; None if the task has nothing of what it draws."""
         head: dict[str, Any] = {"title": title, "subtitle": subtitle}
         if isinstance(plot, ImageCfg):
@@ -115,17 +115,19 @@ class Plan:
                     f"The channel '{source.name}' is no image: it has the shape {shape} per"
                     " environment, expected (h, w), (h, w, 1) or (h, w, 3)."
                 )
-            group = self._group(plot.env, latest=True)
-            return Use(plot, Panel(kind="image", **head), group, (self._add(group, source),))
+            channels = self._channels_of(plot.env, latest=True)
+            return BoundPanel(
+                plot, Panel(kind="image", **head), channels, (self._add(channels, source),)
+            )
         if isinstance(plot, VectorsCfg):
             return self._vectors(plot, head)
         sources = [s for item in plot.channels for s in self._sources(item)]
         if not sources:
             return None
         labels = self._labels(plot, sources)
-        group = self._group(plot.env, plot.envs, plot.reduce)
-        group.rows = max(group.rows, rows_of(plot, self._every))
-        names = tuple(self._add(group, source) for source in sources)
+        channels = self._channels_of(plot.env, plot.envs, plot.reduce)
+        channels.rows = max(channels.rows, rows_of(plot, self._every))
+        names = tuple(self._add(channels, source) for source in sources)
         panel = Panel(
             kind="lines",
             **head,
@@ -134,9 +136,9 @@ class Plan:
             y_label=plot.y_label or _common_unit(sources),
             log=plot.log,
         )
-        return Use(plot, panel, group, names)
+        return BoundPanel(plot, panel, channels, names)
 
-    def _vectors(self, plot: VectorsCfg, head: dict[str, Any]) -> Use:
+    def _vectors(self, plot: VectorsCfg, head: dict[str, Any]) -> BoundPanel:
         pair = [*self._single(plot.positions), *self._single(plot.vectors)]
         shapes = [self._shape(source) for source in pair]
         for source, shape in zip(pair, shapes, strict=True):
@@ -158,17 +160,19 @@ class Plan:
             )
         labels = [plot.x_label or _AXES[plot.axes[0]], plot.y_label or _AXES[plot.axes[1]]]
         panel = Panel(kind="vectors", **head, x_label=labels[0], y_label=labels[1])
-        group = self._group(plot.env, latest=True)
-        return Use(plot, panel, group, tuple(self._add(group, source) for source in pair))
+        channels = self._channels_of(plot.env, latest=True)
+        return BoundPanel(
+            plot, panel, channels, tuple(self._add(channels, source) for source in pair)
+        )
 
-    def _group(
+    def _channels_of(
         self,
         env: int | None,
         envs: int | tuple[int, ...] | None = None,
         reduce: Reduce | None = None,
         latest: bool = False,
-    ) -> Group:
-        """The group of these environments, made if it is not there."""
+    ) -> EnvChannels:
+        """The channels of these environments, made if it is not there."""
         one = self._default_env if env is None else env
         asked = (one,) if reduce is None else envs
         try:
@@ -177,13 +181,13 @@ class Plan:
             what = f"env is {one}" if reduce is None else f"envs is {envs!r}"
             raise ValueError(f"{what}: {error}") from None
         key = ids, reduce, latest
-        if key not in self._groups:
-            self._groups[key] = Group(ids, reduce, latest)
-        return self._groups[key]
+        if key not in self._env_channels:
+            self._env_channels[key] = EnvChannels(ids, reduce, latest)
+        return self._env_channels[key]
 
-    def _add(self, group: Group, source: Source) -> str:
-        """Have a group read a source; returns its name there."""
-        group.sources.setdefault(source.name, source)
+    def _add(self, channels: EnvChannels, source: Source) -> str:
+        """Have a channels read a source; returns its name there."""
+        channels.sources.setdefault(source.name, source)
         return source.name
 
     def _sources(self, item: Quantity) -> list[Source]:

@@ -15,7 +15,7 @@ import numpy as np
 from mjlab_rec.data.mp4 import Mp4Writer
 from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.recorders.video.clips import Clip
-from mjlab_rec.recorders.video.overlay import Note, Overlay
+from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
 from mjlab_rec.utils.bitmap_text import draw_text
 
@@ -24,27 +24,27 @@ OpenFile = Callable[[Clip, int, int], Mp4Writer]
 
 
 @dataclass(frozen=True)
-class Take:
+class Capture:
     """What some environments looked like at a moment."""
 
     env_ids: tuple[int, ...]
-    shot: Any
+    data: Any
     """For the renderer's ``draw``."""
-    note: Note | None
+    note: OverlayData | None
     """For the overlay."""
 
 
 @dataclass
-class Job:
+class DrawRequest:
     """Pictures to draw and to append to clips, and clips that are complete with them."""
 
-    frames: list[tuple[Take, list[Clip]]] = field(default_factory=list)
+    frames: list[tuple[Capture, list[Clip]]] = field(default_factory=list)
     done: list[Clip] = field(default_factory=list)
     end: bool = False
     """Whether nothing comes after it."""
 
 
-class Studio:
+class ClipWriter:
     """Draws, writes into pictures, arranges and encodes them beside the simulation.
 
     No picture is left out: if too many wait to be drawn, whoever brings more has to wait.
@@ -96,7 +96,7 @@ class Studio:
         """Raise what went wrong, if anything did."""
         self._thread.check()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, request: DrawRequest) -> None:
         """Hand over what was captured; waits if too much is waiting already."""
         self._thread.check()
         with self._room:
@@ -104,8 +104,8 @@ class Studio:
                 began = time.perf_counter()
                 self._room.wait_for(lambda: self._pending < self._max_pending)
                 self.stalled_s += time.perf_counter() - began
-            self._pending += len(job.frames)
-        self._thread.submit(job)
+            self._pending += len(request.frames)
+        self._thread.submit(request)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything handed over is drawn, and complete clips are complete files."""
@@ -116,43 +116,43 @@ class Studio:
         if self._thread.forked:
             return
         if self._thread.error is None:
-            self._thread.submit(Job(end=True))
+            self._thread.submit(DrawRequest(end=True))
         self._thread.finish()
         self._thread.check()
 
     # -- in the studio's thread --------------------------------------------------------------------
 
-    def _work(self, job: Job) -> None:
+    def _work(self, request: DrawRequest) -> None:
         try:
-            while job.frames:
-                self._draw(*job.frames[0])
-                self._count_off(job, 1)
-            for clip in job.done:
+            while request.frames:
+                self._draw(*request.frames[0])
+                self._count_off(request, 1)
+            for clip in request.done:
                 self._finish(clip)
         except BaseException:
             # Nothing more is done after an error, but what there is shall be whole.
             self._end(quietly=True)
             raise
-        if job.end:
+        if request.end:
             self._end(quietly=False)
 
-    def _release(self, job: Job) -> None:
-        self._count_off(job, len(job.frames))
+    def _release(self, request: DrawRequest) -> None:
+        self._count_off(request, len(request.frames))
 
-    def _count_off(self, job: Job, count: int) -> None:
-        del job.frames[:count]
+    def _count_off(self, request: DrawRequest, count: int) -> None:
+        del request.frames[:count]
         with self._room:
             self._pending -= count
             self._room.notify_all()
 
-    def _draw(self, take: Take, clips: list[Clip]) -> None:
-        images = self._renderer.draw(take.shot)
-        if take.note is not None:
+    def _draw(self, capture: Capture, clips: list[Clip]) -> None:
+        images = self._renderer.draw(capture.data)
+        if capture.note is not None:
             images = np.ascontiguousarray(images)
-            for image, lines in zip(images, self._overlay.lines(take.note), strict=True):
+            for image, lines in zip(images, self._overlay.lines(capture.note), strict=True):
                 draw_text(image, lines)
         for clip in clips:
-            rows = [take.env_ids.index(env_id) for env_id in clip.env_ids]
+            rows = [capture.env_ids.index(env_id) for env_id in clip.env_ids]
             image = arrange([images[row] for row in rows], self._columns)
             if clip not in self._writers:
                 height, width = image.shape[:2]

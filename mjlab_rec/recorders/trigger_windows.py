@@ -12,7 +12,7 @@ from mjlab_rec.recorders.triggers import Trigger, trigger_from
 _FOREVER = 1 << 62
 
 
-class Stretches:
+class TriggerWindows:
     """Follows a trigger: from when it fires, for some steps or to the end of the episode.
 
     Args:
