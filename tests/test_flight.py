@@ -310,8 +310,11 @@ def test_recording_leaves_the_rollout_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"steps": 0}, "FlightRecorderCfg.steps must be a whole number from 1 up, got 0"),
-        ({"max_dumps": 0}, "FlightRecorderCfg.max_dumps must be a whole number from 1 up, got 0"),
+        ({"steps": 0}, "FlightRecorderCfg.steps must be a whole number of at least 1, got 0"),
+        (
+            {"max_dumps": 0},
+            "FlightRecorderCfg.max_dumps must be a whole number of at least 1, got 0",
+        ),
         ({"channels": ()}, "needs a path and at least one channel"),
         ({"on_terminations": ("and",)}, "no termination term 'and'. Did you mean 'end'"),
     ],

@@ -775,7 +775,7 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"length": 0}, "length must be a whole number from 1 up, got 0"),
+        ({"length": 0}, "length must be a whole number of at least 1, got 0"),
         ({"length": 3, "length_s": 1.0}, "length and length_s exclude each other"),
         ({"length_s": 1.0, "episodes": 1}, "length_s and episodes exclude each other"),
         ({"fps": 0.0}, "fps must be a number above 0"),
@@ -790,8 +790,8 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
         ({"last_clip": ("end",), "trigger": "at_steps(1)"}, "last_clip takes no trigger"),
         ({"last_clip": "end"}, r"write \('end',\)"),
         ({"crf": 52}, "crf must be a whole number from 0 to 51"),
-        ({"length": 2.5}, "length must be a whole number from 1 up, got 2.5"),
-        ({"length": "5"}, "length must be a whole number from 1 up, got '5'"),
+        ({"length": 2.5}, "length must be a whole number of at least 1, got 2.5"),
+        ({"length": "5"}, "length must be a whole number of at least 1, got '5'"),
         ({"length_s": float("inf")}, "length_s must be a number above 0, got inf"),
         ({"envs": 1.0}, "envs must be a whole number, got 1.0"),
         ({"path": ""}, "path is empty"),

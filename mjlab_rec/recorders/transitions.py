@@ -1,4 +1,4 @@
-"""The transition recorder: true rows of the channels you choose, and the ends of episodes."""
+"""The transition recorder: exact rows of the chosen channels, and the ends of episodes."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Rows:
         self.env_ids = env_ids
         """The environments (n,) int64."""
         self.episode = episode
-        """Which episode of its environment each is in, from 0 (n,) int32."""
+        """Episode number of each environment, from 0 (n,) int32."""
         self.step = step
-        """Steps taken in the episode before this one (n,) int32."""
+        """Earlier steps in the episode (n,) int32."""
         self.time = time
         """Seconds since the episode began (n,) float64."""
 
@@ -78,17 +78,17 @@ class EndedEpisodes:
 
     env_ids: torch.Tensor  # (n,) int64
     episode: torch.Tensor  # (n,) int32, from 0 per environment
-    length: torch.Tensor  # (n,) int32, steps, recorded or not
+    length: torch.Tensor  # (n,) int32, all steps, recorded or not
     rows: torch.Tensor  # (n,) int32, recorded rows
-    returns: torch.Tensor  # (n,) float64, sum of rewards; NaN: not known
+    returns: torch.Tensor  # (n,) float64, sum of rewards; NaN: unknown
     recorded_returns: torch.Tensor  # (n,) float64, sum of the recorded rows' rewards
     terminated: torch.Tensor  # (n,) bool
     truncated: torch.Tensor  # (n,) bool
-    success: torch.Tensor  # (n,) int8: 1 yes, 0 no, -1 not known
+    success: torch.Tensor  # (n,) int8: 1 yes, 0 no, -1 unknown
 
     @property
     def cut(self) -> torch.Tensor:
-        """Which were neither terminated nor truncated (n,) bool."""
+        """Which episodes were neither terminated nor truncated (n,) bool."""
         return ~(self.terminated | self.truncated)
 
     def __len__(self) -> int:
@@ -96,20 +96,20 @@ class EndedEpisodes:
 
 
 class TransitionRecorder(RowClock):
-    """Base class of recorders of your own: gives you each step as true rows.
+    """Base class for custom recorders: delivers each step as exact rows.
 
     Override ``record`` to get the rows of every recorded step on the environment's device, and
-    ``episodes_ended`` to learn how episodes ended. Or override ``process`` to get whole blocks of
-    rows on the host, in a thread of their own, while the simulation goes on.
+    ``episodes_ended`` to get the results of episodes. Or override ``process`` to get whole blocks
+    of rows on the host, in a separate thread, while the simulation goes on.
 
-    A row holds what the policy saw, what it did and what came of it, also for the last step of an
+    A row holds what the policy saw, what it did and what followed, also for the last step of an
     episode. ``close`` is called once, after the last row.
     """
 
     cfg: TransitionRecorderCfg
     cfg_type: ClassVar[type[RecorderTermCfg]]
     sums_reward_terms: ClassVar[bool] = False
-    """Whether ends of episodes carry the sum of each reward term."""
+    """Whether episode ends include the sum of each reward term."""
 
     rows_unit = "steps"
 
@@ -135,15 +135,15 @@ class TransitionRecorder(RowClock):
             autostart=self.cfg.autostart,
         )
         self._in_blocks = type(self).process is not TransitionRecorder.process
-        self._past = 0, 0.0  # drops and seconds of recordings that are finished
-        self._rows_before = 0  # rows of recordings that are finished
+        self._past = 0, 0.0  # drops and seconds of finished recordings
+        self._rows_before = 0  # rows of finished recordings
         self._store: RowStore | None = None
         self._model_is_known = False
 
     # -- for subclasses ----------------------------------------------------------------------------
 
     most_block_rows = 256
-    """Rows of a block at most, if the cfg does not say how many."""
+    """Maximum rows per block, unless the cfg sets block_steps."""
 
     def channels(self) -> Sequence[str | Channel]:
         """What to record; a subclass may add to it."""
@@ -153,27 +153,27 @@ class TransitionRecorder(RowClock):
         """Called at the end of each recorded step with the rows of the chosen environments."""
 
     def episodes_ended(self, ended: EndedEpisodes) -> None:
-        """Called when recorded episodes ended, after ``record`` got their last row.
+        """Called when recorded episodes have ended, after ``record`` got their last row.
 
-        Those that still run when the recording ends come then, as cut.
+        Episodes that are still running when the recording ends are passed then, as cut.
         """
 
     def process(self, batch: Block) -> None:
-        """Called in a thread of its own with each block of rows, on the host.
+        """Called in a separate thread with each block of rows, on the host.
 
         If a class overrides this, ``record`` and ``episodes_ended`` are not called. The arrays are
-        used again afterwards. An error is raised in the next step, and its rows are lost.
+        reused afterwards. An error is raised in the next step, and the block's rows are lost.
         """
 
     def begin_recording(self, info: RunInfo, block_rows: int) -> None:
-        """Called when a recording begins; `info` says what rows hold."""
+        """Called when a recording begins; `info` describes the rows."""
 
     def end_recording(self) -> None:
         """Called when a recording has ended, after the last rows and episodes."""
 
     @property
     def full(self) -> bool:
-        """Whether as much was recorded as is wanted."""
+        """Whether a limit of the cfg is reached."""
         most = self.cfg.max_steps
         return most is not None and self.rows - self._rows_before >= most
 
@@ -184,13 +184,13 @@ class TransitionRecorder(RowClock):
 
     @property
     def stalled_s(self) -> float:
-        """Seconds for which the simulation waited for blocks to be processed."""
+        """Seconds that the simulation waited for blocks to be processed."""
         return self._past[1] + getattr(self._store, "stalled_s", 0.0)
 
     # -- moments -----------------------------------------------------------------------------------
 
     def on_open(self) -> None:
-        """Allocate the memory, once all values can be read."""
+        """Allocate the memory, now that all values can be read."""
         cfg, env = self.cfg, self._env
         dtype = None if cfg.dtype is None else np.dtype(cfg.dtype)
         sources = [*self._sources, *self.more_sources()]
@@ -220,7 +220,7 @@ class TransitionRecorder(RowClock):
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(
             rows=rows if self._in_blocks else 1,
-            # Enough for a block to be rarely cut short, without being a burden.
+            # Enough that few blocks are cut short, at little cost.
             ends=env.num_envs * (2 + rows // 8 * self._in_blocks),
             values=self.counters.sum_names,
             model={
@@ -251,11 +251,11 @@ class TransitionRecorder(RowClock):
             raise
 
     def more_sources(self) -> Sequence[Source]:
-        """What else to record besides the channels; bound when a recording begins."""
+        """Additional sources to record, bound when a recording begins."""
         return ()
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken: make room for its row, and note where its episodes are."""
+        """Make room for the step's row, and store where its episodes are."""
         store = self._store
         if store is None:
             return
@@ -273,11 +273,11 @@ class TransitionRecorder(RowClock):
             self._write_header(store)
 
     def on_row_taken(self) -> None:
-        """Read what came of the action, before a reset wipes it out."""
+        """Read the action's results before a reset overwrites them."""
         self._reader.after(self._filling.memory.channels, self._filling.row)
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Note how these episodes ended."""
+        """Store how these episodes ended."""
         store, step = self._store, self._env.common_step_counter
         if store is None:
             return
@@ -299,14 +299,14 @@ class TransitionRecorder(RowClock):
                 self._deliver_ends()
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
-        """Note the model fields that these episodes begin with."""
+        """Store the model fields that these episodes begin with."""
         if self._store is not None and self._on:
             self._write_model(env_ids)
         else:
             self._model_is_known = False
 
     def on_row_complete(self, was_reset: bool) -> None:
-        """The row is complete; without blocks it is delivered at once."""
+        """Complete the row; without blocks, deliver it."""
         store, step = self._filling, self._env.common_step_counter - 1
         self._reader.complete(store.memory.channels, store.row, was_reset)
         self.rows += self._counts(store)
@@ -316,21 +316,21 @@ class TransitionRecorder(RowClock):
             self._deliver_ends()
 
     def _counts(self, store: RowStore) -> bool:
-        """Whether the row that is complete is one in some environment."""
+        """Whether the completed row is recorded in any environment."""
         active = store.memory.active
         if active is None or self.cfg.max_steps is None:
-            return True  # It is not worth a wait for the device.
+            return True  # Not worth waiting for the device.
         return bool(active[store.row].any())
 
     def on_rows_start(self) -> None:
-        """Rows follow: note first what ended since the last one."""
+        """Store what ended since the last row, before new rows follow."""
         self._take_late_ends()
         if not self._model_is_known:
             self._model_is_known = True
             self._write_model(self._all_envs)
 
     def on_row_begins(self, has_row: bool) -> None:
-        """Read what the next step starts from."""
+        """Read the values at the next step's start."""
         store = self._filling
         if has_row or self._reader.chains:
             self._reader.before(store.memory.channels, store.row)
@@ -339,24 +339,24 @@ class TransitionRecorder(RowClock):
             store.memory.active[store.row].copy_(self._selection.select(self._active))
 
     def on_rows_stop(self) -> None:
-        """No more rows for now: what follows the last one was read, so that it can be written."""
+        """Hand over the rows; what follows the last one has been read."""
         self._next_block()
 
     def on_step_failed(self) -> None:
-        """Forget what was noted of the step."""
+        """Discard what was stored for the step."""
         self._filling.undo_step()
 
     def on_flush(self) -> None:
-        """Hand over what there is."""
+        """Hand over what is stored so far."""
         self._take_late_ends()
         self._next_block()
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until what was handed over is written."""
+        """Wait until everything handed over is written."""
         self._filling.flush(timeout)
 
     def on_finish(self) -> None:
-        """Cut what still runs, hand over what is left, and end the recording."""
+        """Cut the running episodes, hand over the rest, and end the recording."""
         store = self._filling
         try:
             if not store.forked:
@@ -383,7 +383,7 @@ class TransitionRecorder(RowClock):
         return self._store
 
     def _next_block(self) -> None:
-        """Hand the running block over and begin another; never while a row is being read."""
+        """Hand over the current block and begin another; never while a row is being read."""
         store = self._filling
         self._write_totals(store)
         store.hand_over()
@@ -394,7 +394,7 @@ class TransitionRecorder(RowClock):
         memory.first_step.copy_(select(self.counters.length))
 
     def _write_totals(self, store: RowStore) -> None:
-        if not store.row:  # Else this was done with the first row.
+        if not store.row:  # Otherwise the first row did this.
             self._write_header(store)
         store.memory.total.copy_(self._selection.select(self.counters.total))
         store.memory.recorded.copy_(self._selection.select(self.counters.recorded))
@@ -417,10 +417,10 @@ class TransitionRecorder(RowClock):
         for name in self._model_fields:
             gather(getattr(self._env.sim.model, name), env_ids, memory.model[name][at])
 
-    # -- rows and ends at once ---------------------------------------------------------------------
+    # -- rows and ends without blocks --------------------------------------------------------------
 
     def _deliver_rows(self) -> None:
-        """Give the row that was just completed to ``record``."""
+        """Pass the completed row to ``record``."""
         memory = self._filling.memory
         env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
@@ -433,7 +433,7 @@ class TransitionRecorder(RowClock):
             self.record(Rows(channels, env_ids, episode, step, time))
 
     def _deliver_ends(self) -> None:
-        """Give the ends that were noted to ``episodes_ended``."""
+        """Pass the stored episode ends to ``episodes_ended``."""
         store = self._filling
         ends, used = store.memory.ends, slice(store.ends)
         store.ends = 0
@@ -446,7 +446,7 @@ class TransitionRecorder(RowClock):
 
 
 class _OneRow(RowStore):
-    """A block of one row, for rows that are not gathered."""
+    """A block of one row, for rows that are delivered one by one."""
 
     def hand_over(self) -> None:
         self._go_on_in(self.memory)
