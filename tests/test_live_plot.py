@@ -445,7 +445,7 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
             {"a": LinesCfg(channels=("reward",), reduce="mean", envs=(1, 1))},
             "envs is (1, 1): it distinct indices from 0 to 3",
         ),
-        ({"a": ImageCfg(channel="action")}, "'action' is no image: it has the shape (1,)"),
+        ({"a": ImageCfg(channel="action")}, "'action' is not an image: it has shape (1,)"),
         ({"a": ImageCfg(channel="reward_terms")}, "stands for reward_terms/height, reward_terms/e"),
         ({"a": VectorsCfg(positions="action", vectors="action")}, "'action' has no vectors"),
         (
@@ -471,7 +471,7 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
             "axes is (0, 2): it must be two coordinates from 0 to 1",
         ),
         ({"a": LinesCfg(channels=())}, "plots['a']: channels must be names of channels"),
-        ({"a": LinesCfg(channels=("reward",), envs=2)}, "say how, such as reduce="),
+        ({"a": LinesCfg(channels=("reward",), envs=2)}, "envs needs reduce, such as reduce="),
         ({"a": {"channels": ["reward"], "stps": 3}}, "LinesCfg has no 'stps'. Did you mean 'steps"),
         ({"a": {"b": {"stps": 3}}}, "plots['a']['b']: a plot needs 'channels' for lines"),
     ],
@@ -498,14 +498,14 @@ def test_bad_values_are_refused(fields, message):
     with pytest.raises(ValueError) as caught:
         make(**fields)
     assert message in str(caught.value)
-    with pytest.raises(ValueError, match="is for a file, but the backend is 'page'"):
+    with pytest.raises(ValueError, match="needs a file, but the backend is 'page'"):
         LivePlotRecorderCfg(path="a.png", backend="page").check()
 
 
 def test_what_only_a_call_shows_is_refused_at_the_first_reset():
     with (
         make(plots={"a": ImageCfg(channel=lambda env: torch.zeros(env.num_envs, 3))}) as env,
-        pytest.raises(ValueError, match="is no image: it has the shape") as caught,
+        pytest.raises(ValueError, match="is not an image: it has shape") as caught,
     ):
         env.reset()
     assert "in plots['a'] of a live plot" in caught.value.__notes__
@@ -599,11 +599,11 @@ def test_auto_takes_the_first_that_is_possible(monkeypatch):
     assert where() == "window"
     monkeypatch.setenv("DISPLAY", ":1")
     assert where() == "png"
-    with pytest.raises(ValueError, match="cannot open one. Nobody answers at the display :1"):
+    with pytest.raises(ValueError, match="cannot open a window. Nobody answers at the display :1"):
         make(backend="window")
     monkeypatch.delenv("DISPLAY")
     assert where() == "png"
-    with pytest.raises(ValueError, match="cannot open one. There is no display"):
+    with pytest.raises(ValueError, match="cannot open a window. There is no display"):
         make(backend="window")
 
 
@@ -781,7 +781,7 @@ def test_a_drawing_process_that_dies_is_an_error_and_no_hang(tmp_path):
     env.reset()
     env.step(actions(1)[0])
     recorder(env)._backend._process._process.kill()
-    with pytest.raises(DataError, match="the process that draws ended"):
+    with pytest.raises(DataError, match="the drawing process ended"):
         recorder(env).flush()
     with pytest.raises(ExceptionGroup):
         env.close()

@@ -134,10 +134,10 @@ def test_words_of_a_command_line_set_fields(words, value):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("pth x", "The recorder 'hdf5' has no 'pth'. Did you mean 'path'"),
-        ("func x", "has no 'func'"),
-        ("path.x y", "has no 'path.x'"),
-        ("envs", "the value is missing"),
+        ("pth x", "The recorder 'hdf5' has no field 'pth'. Did you mean 'path'"),
+        ("func x", "has no field 'func'"),
+        ("path.x y", "has no field 'path.x'"),
+        ("envs", "a value is missing"),
         ("envs two", r"'two' is not of type int \| tuple\[int, ...\] \| None"),
         ("every 1.5", "'1.5' is not of type int"),
         ("if-exists ignore", "'ignore' is not of type Literal"),

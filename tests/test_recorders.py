@@ -191,8 +191,8 @@ def broken_dtype(env):
 @pytest.mark.parametrize(
     ("func", "error", "message"),
     [
-        (broken_shape, ValueError, "Channel 'x' changed: it is torch.float32 (4, 2) now"),
-        (broken_dtype, ValueError, "Channel 'x' changed: it is torch.float64 (4,) now"),
+        (broken_shape, ValueError, "Channel 'x' has changed: it is now torch.float32 (4, 2)"),
+        (broken_dtype, ValueError, "Channel 'x' has changed: it is now torch.float64 (4,)"),
         (lambda env: np.zeros(4), TypeError, "Channel 'x' returned ndarray, expected a torch.T"),
         (lambda env: ["a"] * 4, TypeError, "Channel 'x' returned list, expected a torch.Tensor"),
         (lambda env: torch.zeros(3), ValueError, "Channel 'x' returned shape (3,), expected (4, "),

@@ -160,7 +160,7 @@ def test_a_condition_that_returns_something_else_is_refused(env, result, got):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: every_n_episodes(0), "every_n_episodes: n must be a whole number from 1 on"),
+        (lambda: every_n_episodes(0), "every_n_episodes: n must be a whole number of at least 1"),
         (
             lambda: every_n_steps(-2),
             "every_n_steps: n must be a whole number of at least 1, got -2",

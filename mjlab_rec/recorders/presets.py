@@ -76,7 +76,7 @@ class Preset:
                 f"The recorder {self.name!r} has no field {field!r}. {nearest(field, list(hints))}"
             )
         if not words:
-            raise ValueError("the value is missing.")
+            raise ValueError("a value is missing.")
         if entry:
             self.fields[name] = {**self.fields.get(name, {}), entry: fit_words(words, Any)}
         else:

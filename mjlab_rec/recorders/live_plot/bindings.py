@@ -1,4 +1,4 @@
-"""What a live plot draws of an environment: its panels, and the channels that they need."""
+"""Binding plots to an environment: the panels, and the channels that they need."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _AXES = "xyz"
 
 @dataclass
 class EnvChannels:
-    """Channels that are read of the same environments."""
+    """Channels that are read from the same environments."""
 
     env_ids: tuple[int, ...]
     reduce: Reduce | None
-    """How to make one value of theirs; None if it is one environment."""
+    """How to combine the environments; None if there is only one."""
     latest: bool
     """Whether only the newest sample is drawn."""
     rows: int = 1
-    """Samples to keep."""
+    """Number of samples to keep."""
     sources: dict[str, Source] = field(default_factory=dict)
     """The channels by name."""
 
 
 @dataclass(frozen=True)
 class BoundPanel:
-    """A panel, and where its values come from."""
+    """A panel, and the channels that it shows."""
 
     plot: Plot
     panel: Panel
     channels: EnvChannels
     names: tuple[str, ...]
-    """Channels of the channels."""
+    """Names of the channels that it shows."""
 
 
 class PlotBindings:
@@ -56,11 +56,11 @@ class PlotBindings:
     Args:
         env: The environment.
         plots: Plots by title and subtitle.
-        default_env: The environment to draw where a plot names none.
+        default_env: The environment to draw, unless a plot sets its own.
         every: Steps from one sample to the next.
         x: Whether lines are drawn over "seconds" or "steps".
-        early: Whether the environment was never reset. Then functions of the user's are not called,
-            and what only their values tell is not checked.
+        early: Whether the environment has not been reset yet. Then the user's functions are not
+            called, and checks that need their values are skipped.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class PlotBindings:
 
     @property
     def env_channels(self) -> list[EnvChannels]:
-        """What is to be read."""
+        """The channels to read."""
         return list(self._env_channels.values())
 
     @property
     def has_functions(self) -> bool:
-        """Whether functions of the user's are called."""
+        """Whether functions of the user are called."""
         return bool(self._names)
 
     def _bind(self, plot: Plot, title: str, subtitle: str) -> BoundPanel | None:
-        """Bind a plot to the environment; None if the task has nothing of what it draws."""
+        """Bind a plot to the environment; None if the task has none of its channels."""
         head: dict[str, Any] = {"title": title, "subtitle": subtitle}
         if isinstance(plot, ImageCfg):
             (source,) = self._single(plot.channel)
@@ -112,7 +112,7 @@ class PlotBindings:
                 len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
             ):
                 raise ValueError(
-                    f"The channel '{source.name}' is no image: it has the shape {shape} per"
+                    f"The channel '{source.name}' is not an image: it has shape {shape} per"
                     " environment, expected (h, w), (h, w, 1) or (h, w, 3)."
                 )
             channels = self._channels_of(plot.env, latest=True)
@@ -144,7 +144,7 @@ class PlotBindings:
         for source, shape in zip(pair, shapes, strict=True):
             if shape is not None and (not shape or shape[-1] not in (2, 3)):
                 raise ValueError(
-                    f"The channel '{source.name}' has no vectors: it has the shape {shape} per"
+                    f"The channel '{source.name}' has no vectors: it has shape {shape} per"
                     " environment, expected (..., 2) or (..., 3)."
                 )
         known = [shape for shape in shapes if shape is not None]
@@ -172,7 +172,7 @@ class PlotBindings:
         reduce: Reduce | None = None,
         latest: bool = False,
     ) -> EnvChannels:
-        """The channels of these environments, made if it is not there."""
+        """The channels of these environments, created on first use."""
         one = self._default_env if env is None else env
         asked = (one,) if reduce is None else envs
         try:
@@ -186,7 +186,7 @@ class PlotBindings:
         return self._env_channels[key]
 
     def _add(self, channels: EnvChannels, source: Source) -> str:
-        """Have a channels read a source; returns its name there."""
+        """Add a source to the channels, and return its name."""
         channels.sources.setdefault(source.name, source)
         return source.name
 
@@ -212,7 +212,7 @@ class PlotBindings:
         sources = self._sources(item)
         if len(sources) != 1:
             listed = ", ".join(source.name for source in sources) or "no channel"
-            raise ValueError(f"{item!r} must be a single channel here, but it stands for {listed}.")
+            raise ValueError(f"{item!r} must be a single channel here, but it means {listed}.")
         return sources
 
     def _shape(self, source: Source) -> tuple[int, ...] | None:
@@ -230,7 +230,7 @@ class PlotBindings:
             size = int(np.prod(shape, dtype=int)) if shape is not None else len(source.elements)
             if source.elements and size != len(source.elements):
                 raise ValueError(
-                    f"Channel '{source.name}' has {size} elements, but {len(source.elements)}"
+                    f"Channel '{source.name}' has {size} elements but {len(source.elements)}"
                     f" element names: {', '.join(source.elements)}."
                 )
             short = source.name.partition("/")[2] or source.name
@@ -250,7 +250,7 @@ class PlotBindings:
 
 
 def rows_of(plot: LinesCfg, every: int) -> int:
-    """How many samples lines show."""
+    """Number of samples that lines show."""
     return max(2, -(-plot.steps // every))
 
 

@@ -1,4 +1,4 @@
-"""Samples for live plots: the last values of what is drawn, kept on the environment's device."""
+"""Samples for live plots: the last values to draw, kept on the environment's device."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from mjlab_rec.recorders.live_plot.plots import ImageCfg, Plot, VectorsCfg
 from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.sim.snapshot import to_host
 
-_TAKEN = "(steps taken)"  # Steps since the episode began; where they do not go on, a line breaks.
+_TAKEN = (
+    "(steps taken)"  # Steps since the episode began; where they are not consecutive, a line breaks.
+)
 Rings = dict[str, torch.Tensor]
-"""A ring of values for each channel."""
+"""A ring buffer of values for each channel."""
 
 _REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin, "max": torch.amax}
 
 
 class _RingBuffers:
-    """A ring for each channel of a group."""
+    """A ring buffer for each channel of the same environments."""
 
     def __init__(self, env: Any, channels: EnvChannels) -> None:
         self._reduce = channels.reduce
@@ -35,7 +37,7 @@ class _RingBuffers:
             sources.append(Source(name=_TAKEN, read=read, when="before"))
         self._reader = RowReader(env, sources, selection, chain=False, dtype=None)
         device = env.device
-        # One more than are kept: what the next step starts from is read ahead.
+        # One more than are kept: the values at the next step's start are read in advance.
         self._slots = channels.rows + 1
         read_rows = self._slots if self._reduce is None else 1
         self._read: Rings = {}
@@ -62,7 +64,7 @@ class _RingBuffers:
             return
         reduce = _REDUCE[self._reduce]
         for name, ring in self.rings.items():
-            # Not out=: the ring is float32, whatever the channel is.
+            # Not out=: the ring buffer is float32, whatever the channel is.
             ring[row % self._slots].copy_(reduce(self._read[name][0].float(), dim=0))
 
     def _row(self, row: int) -> int:
@@ -70,12 +72,12 @@ class _RingBuffers:
 
 
 class Samples:
-    """A copy of the rings on the host, which on a GPU is still arriving.
+    """A copy of the ring buffers on the host; from a GPU it may still be in transfer.
 
     Args:
-        rings: Rings by group and the name of their channel.
-        rows: How many samples were taken until then.
-        steps: Their control steps, a ring too.
+        rings: Ring buffers by environments and name of the channel.
+        rows: Number of samples taken so far.
+        steps: Their control steps, also a ring buffer.
     """
 
     def __init__(self, rings: Mapping[int, Rings], rows: int, steps: np.ndarray) -> None:
@@ -87,7 +89,7 @@ class Samples:
         }
 
     def wait(self) -> None:
-        """Wait until the copy has arrived."""
+        """Wait until the copy is complete."""
         for event in self._events:
             event.synchronize()
 
@@ -98,12 +100,12 @@ class Samples:
 
 
 class Sampler:
-    """Knows what the plots draw, takes samples of it, and makes of them what panels show.
+    """Samples the values that the plots draw, and turns them into the panels' contents.
 
     Args:
         env: The environment.
         plots: Plots by title and subtitle.
-        default_env: The environment to draw where a plot names none.
+        default_env: The environment to draw, unless a plot sets its own.
         every: Steps from one sample to the next.
         x: Whether lines are drawn over "seconds" or "steps".
     """
@@ -120,17 +122,17 @@ class Sampler:
         self._bind: Callable[[bool], PlotBindings] = partial(
             PlotBindings, env, plots, default_env, every, x
         )
-        # What can be known before the first reset is checked here, so that mistakes are seen early.
+        # Checked before the first reset as far as possible, so that mistakes show early.
         early = self._bind(True)
         self.has_functions = early.has_functions
-        """Whether functions of the user's are called."""
+        """Whether functions of the user are called."""
         self.needs_final_obs = early.needs_final_obs
         """Whether a plot shows next observations."""
         self.rows = 0
-        """Samples taken."""
+        """Samples taken so far."""
 
     def prepare(self) -> list[Panel]:
-        """Forget all samples and allocate the rings, once all values can be read."""
+        """Discard all samples and allocate the ring buffers, now that all values can be read."""
         self.rows = 0
         bindings = self._bind(False)
         self._panels = bindings.panels
@@ -144,30 +146,30 @@ class Sampler:
     # -- in the stepping thread --------------------------------------------------------------------
 
     def before(self) -> None:
-        """Read what the next step starts from."""
+        """Read the values at the next step's start."""
         for buffers in self._buffers.values():
             buffers.before(self.rows)
 
     def after(self) -> None:
-        """Read what came of the step, before a reset wipes it out."""
+        """Read the step's results before a reset overwrites them."""
         for buffers in self._buffers.values():
             buffers.after(self.rows)
 
     def complete(self, step: int, was_reset: bool) -> None:
-        """The step is over: its sample is taken."""
+        """Complete the step's sample."""
         for buffers in self._buffers.values():
             buffers.complete(self.rows, was_reset)
         self._steps[self.rows % len(self._steps)] = step
         self.rows += 1
 
     def samples(self) -> Samples:
-        """A copy of all samples; on a GPU it is awaited by whoever uses it."""
+        """A copy of all samples; call its ``wait`` before use."""
         return Samples(self._rings, self.rows, self._steps)
 
     # -- in the drawing thread ---------------------------------------------------------------------
 
     def contents(self, samples: Samples) -> list[Contents]:
-        """What each panel shows of a samples."""
+        """What each panel shows of the samples."""
         samples.wait()
         return [self._content(bound, samples) for bound in self._panels]
 

@@ -1,4 +1,4 @@
-"""Where videos are made of what a recorder has captured: in a thread of its own."""
+"""Drawing and encoding the clips that a recorder captures, in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from mjlab_rec.sim.renderer import Renderer
 from mjlab_rec.utils.bitmap_text import draw_text
 
 OpenFile = Callable[[Clip, int, int], Mp4Writer]
-"""Opens the file of a clip, given the width and height of its pictures."""
+"""Opens the file of a clip, given the width and height of its frames."""
 
 
 @dataclass(frozen=True)
 class Capture:
-    """What some environments looked like at a moment."""
+    """What some environments looked like at one moment."""
 
     env_ids: tuple[int, ...]
     data: Any
-    """For the renderer's ``draw``."""
+    """The argument of the renderer's ``draw``."""
     note: OverlayData | None
-    """For the overlay."""
+    """Data for the overlay; None draws no overlay."""
 
 
 @dataclass
 class DrawRequest:
-    """Pictures to draw and to append to clips, and clips that are complete with them."""
+    """Frames to draw and append to clips, and clips that are complete with them."""
 
     frames: list[tuple[Capture, list[Clip]]] = field(default_factory=list)
     done: list[Clip] = field(default_factory=list)
     end: bool = False
-    """Whether nothing comes after it."""
+    """Whether it is the last one."""
 
 
 class ClipWriter:
-    """Draws, writes into pictures, arranges and encodes them beside the simulation.
+    """Draws frames, adds the overlay and encodes them, in a thread next to the simulation.
 
-    No picture is left out: if too many wait to be drawn, whoever brings more has to wait.
+    No frame is left out: if too many wait to be drawn, the simulation waits.
 
     Args:
-        renderer: Draws; it belongs to the studio from now on.
-        overlay: Writes into the pictures.
-        open_file: Opens files.
-        columns: Pictures side by side in a grid. None makes it about as high as wide.
-        max_pending: Pictures that may wait to be drawn.
-        name: Whose studio it is, for messages.
+        renderer: Draws the environments; the clip writer owns and closes it.
+        overlay: Adds text to the frames.
+        open_file: Opens the files of clips.
+        columns: Environments side by side in a grid. None makes it about as high as wide.
+        max_pending: Maximum number of frames that wait to be drawn.
+        name: The recorder's name, for messages.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ClipWriter:
         name: str,
     ) -> None:
         self.files: list[Path] = []
-        """The files so far, also those that are being written."""
+        """The files so far, those being written included."""
         self.stalled_s = 0.0
         """Seconds that the simulation waited."""
         self._renderer = renderer
@@ -84,7 +84,7 @@ class ClipWriter:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process that the studio works in."""
+        """Whether this process is a fork of the one that draws."""
         return self._thread.forked
 
     @property
@@ -93,11 +93,11 @@ class ClipWriter:
         return self._finished_bytes + sum(w.nbytes for w in list(self._writers.values()))
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did."""
+        """Raise the thread's error, if there is one."""
         self._thread.check()
 
     def submit(self, request: DrawRequest) -> None:
-        """Hand over what was captured; waits if too much is waiting already."""
+        """Hand over captures; wait if too many are pending."""
         self._thread.check()
         with self._room:
             if self._pending >= self._max_pending:
@@ -108,11 +108,11 @@ class ClipWriter:
         self._thread.submit(request)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until everything handed over is drawn, and complete clips are complete files."""
+        """Wait until everything submitted is drawn and all complete clips are complete files."""
         self._thread.wait(timeout)
 
     def close(self) -> None:
-        """Finish all clips, and raise what went wrong. Idempotent."""
+        """Finish all clips, and raise the thread's error. Idempotent."""
         if self._thread.forked:
             return
         if self._thread.error is None:
@@ -120,7 +120,7 @@ class ClipWriter:
         self._thread.finish()
         self._thread.check()
 
-    # -- in the studio's thread --------------------------------------------------------------------
+    # -- in the drawing thread ---------------------------------------------------------------------
 
     def _work(self, request: DrawRequest) -> None:
         try:
@@ -130,7 +130,7 @@ class ClipWriter:
             for clip in request.done:
                 self._finish(clip)
         except BaseException:
-            # Nothing more is done after an error, but what there is shall be whole.
+            # After an error nothing more is drawn, but the files are finished.
             self._end(quietly=True)
             raise
         if request.end:
@@ -162,7 +162,7 @@ class ClipWriter:
 
     def _finish(self, clip: Clip) -> None:
         writer = self._writers.get(clip)
-        if writer is not None:  # A clip that was ended before its first picture has no file.
+        if writer is not None:  # A clip that ended before its first frame has no file.
             writer.close()
             self._finished_bytes += writer.nbytes
             del self._writers[clip]
@@ -179,7 +179,7 @@ class ClipWriter:
 
 
 def arrange(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Put pictures of one size side by side, row after row; what stays free is black."""
+    """Arrange images of equal size in a grid, row by row; free cells are black."""
     if len(images) == 1:
         return images[0]
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))

@@ -1,4 +1,4 @@
-"""The video recorder: clips of some environments, made beside the simulation."""
+"""The video recorder: clips of some environments, drawn next to the simulation."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 
 
 class VideoRecorder(RowClock):
-    """Films environments: a picture per control step, of what the step led to.
+    """Records videos of environments: one frame per control step, of the state after the step.
 
-    A clip of so many steps has exactly as many pictures, and the last picture of an episode is its
-    true last state, from before the reset. A step only copies the few numbers that a picture is
-    drawn from, and nothing at all while no clip is being recorded.
+    A clip of N steps has exactly N frames, and the last frame of an episode shows its true last
+    state, from before the reset. A step only copies the few numbers that a frame is drawn from,
+    and nothing at all while no clip is being recorded.
     """
 
     cfg: VideoRecorderCfg
     cfg_type: ClassVar[type[RecorderTermCfg]]
 
-    rows_unit = "pictures"
+    rows_unit = "frames"
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
         super().__init__(cfg, env, autostart=cfg.autostart)
         self.dropped_rows = 0
-        """Pictures lost: none ever is."""
+        """Frames lost, which is always 0."""
         self._ffmpeg = find_ffmpeg(type(self).__name__)
         self._env_ids = cfg.env_ids(env.num_envs)
         self._length = cfg.steps(env.step_dt)
-        self._picture_every, self._rate = cfg.stride(env.step_dt)
+        self._frame_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
         self._runner = _runner(cfg, env)
         self.draws_random_numbers = (
@@ -61,7 +61,7 @@ class VideoRecorder(RowClock):
         self._views = [
             View(
                 group,
-                LastSteps[Capture](self._length, self._picture_every) if cfg.last_clip else None,
+                LastSteps[Capture](self._length, self._frame_every) if cfg.last_clip else None,
             )
             for group in groups
         ]
@@ -69,26 +69,26 @@ class VideoRecorder(RowClock):
         self._episodes = Episodes(self._env_ids)
         task = cfg.name or getattr(env.cfg, "task", None) or "video"
         self._name = re.sub(r"[^\w.-]+", "-", task)
-        self._clips = 0  # Clips begun.
-        self._asked_step = -1  # The step for which the trigger was asked last,
-        self._begun: list[View] = []  # and of which views clips begin with it.
-        self._names: set[str] = set()  # Their names.
-        self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
+        self._clips = 0  # Clips begun so far.
+        self._asked_step = -1  # The step for which the trigger was checked last,
+        self._begun: list[View] = []  # and the views whose clips begin with it.
+        self._names: set[str] = set()  # Names of the clips.
+        self._fresh = True  # Whether the clip of a recorder without a trigger has yet to begin.
         self._writer: ClipWriter | None = None
-        self._past: tuple[list[Path], int, float] = [], 0, 0.0  # What closed studios have made.
-        # Made now, so that what is missing for it is said before anything happens.
+        self._past: tuple[list[Path], int, float] = [], 0, 0.0  # From closed writers.
+        # Created now, so that missing requirements are reported before anything else.
         self._renderer: Renderer | None = self._make_renderer()
 
     # -- moments -----------------------------------------------------------------------------------
 
     def record_pre_step(self) -> None:
-        """A step begins: note the command that it follows."""
+        """A step begins: store the command for the overlay."""
         super().record_pre_step()
         if self._busy:
             self._overlay.before()
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken: capture it where it is to be seen."""
+        """Capture the step for the clips that show it."""
         if self._writer is not None:
             self._writer.check()
         self._overlay.after()
@@ -96,12 +96,12 @@ class VideoRecorder(RowClock):
             self._capture_step(ended.tolist())
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Episodes end because the user resets; other ends were seen with their step."""
+        """Handle episodes that the user's reset ends; other ends are handled with their step."""
         if cut:
             self._cut(set(env_ids.tolist()).intersection(self._env_ids))
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
-        """New episodes begin: see whether clips do."""
+        """Begin clips with the new episodes if triggered."""
         self._warm_up()
         chosen = set(env_ids.tolist()).intersection(self._env_ids)
         for env_id in chosen:
@@ -113,17 +113,17 @@ class VideoRecorder(RowClock):
                 self._ask_episode(view)
 
     def on_open(self) -> None:
-        """Recording begins."""
+        """Prepare the drawing."""
         self._warm_up()
 
     def on_rows_start(self) -> None:
-        """Steps are recorded from now on: also episodes that begin just now."""
+        """Check the trigger for episodes that begin with the first recorded step."""
         for view in self._views:
             if self._episodes.length(view.leader, self._env.common_step_counter) == 0:
                 self._ask_episode(view)
 
     def on_row_begins(self, has_row: bool) -> None:
-        """See whether clips begin with the next step."""
+        """Begin clips with the next step if triggered."""
         if has_row and not self.cfg.last_clip:
             self._ask_step()
 
@@ -133,12 +133,12 @@ class VideoRecorder(RowClock):
         self._runner.fire()
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until all pictures are drawn, and all finished clips are finished files."""
+        """Wait until all frames are drawn and the files of finished clips are complete."""
         if self._writer is not None:
             self._writer.wait(timeout)
 
     def on_finish(self) -> None:
-        """Finish all clips, cut as they are, and wait for them."""
+        """Finish all clips, cut short if necessary, and wait for them."""
         self._fresh = True
         self._asked_step = -1
         writer = self._writer
@@ -160,14 +160,14 @@ class VideoRecorder(RowClock):
         if self._runner is None:
             raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
         if self._runner.trigger.kind != "manual":
-            self._runner.fire()  # Says what cannot be done.
+            self._runner.fire()  # Raises with the reason.
         self._request("fire")
 
     # -- figures -----------------------------------------------------------------------------------
 
     @property
     def files(self) -> list[Path]:
-        """The clips so far, also those that are being written."""
+        """The clips so far, those being written included."""
         return self._past[0] + ([] if self._writer is None else self._writer.files)
 
     @property
@@ -177,19 +177,19 @@ class VideoRecorder(RowClock):
 
     @property
     def stalled_s(self) -> float:
-        """Seconds for which the simulation waited for pictures to be drawn."""
+        """Seconds that the simulation waited for frames to be drawn."""
         return self._past[2] + (0.0 if self._writer is None else self._writer.stalled_s)
 
     @property
     def _busy(self) -> bool:
-        """Whether something is being recorded, or would be but for a pause."""
+        """Whether a clip is being recorded, paused or not."""
         keeps = bool(self.cfg.last_clip) and not self._full
         return keeps or any(view.clips for view in self._views)
 
-    # -- pictures ----------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------
 
     def _capture_step(self, ended: Collection[int]) -> None:
-        """Capture the step that has just been taken."""
+        """Capture the step that was just taken."""
         request = DrawRequest()
         if not self._due:
             for view in self._views:
@@ -213,7 +213,7 @@ class VideoRecorder(RowClock):
             self._open_writer().submit(request)
 
     def _capture(self, env_ids: tuple[int, ...]) -> Capture:
-        """Capture what some environments look like now."""
+        """Capture the current state of some environments."""
         self._open_writer()
         assert self._renderer is not None
         note = None
@@ -225,7 +225,7 @@ class VideoRecorder(RowClock):
         return Capture(env_ids, self._renderer.capture(env_ids), note)
 
     def _cut(self, env_ids: Collection[int]) -> None:
-        """Episodes end because the user resets."""
+        """End the episodes that the user's reset cuts."""
         done, step = [], self._env.common_step_counter
         cut = [
             view
@@ -252,7 +252,7 @@ class VideoRecorder(RowClock):
                 self._write_last_steps(view)
 
     def _write_last_steps(self, view: View) -> None:
-        """Make a clip of the last steps."""
+        """Write a clip of the last steps."""
         last_steps = view.last_steps
         assert last_steps is not None
         captures = last_steps.take()
@@ -276,7 +276,7 @@ class VideoRecorder(RowClock):
     # -- clips -------------------------------------------------------------------------------------
 
     def _ask_episode(self, view: View) -> None:
-        """The leader's episode begins: see whether a clip does."""
+        """Begin a clip with the leader's new episode if triggered."""
         episode = self._episodes.number[view.leader]
         if self.state != "recording" or view.asked == episode:
             return
@@ -288,9 +288,9 @@ class VideoRecorder(RowClock):
             self._begin_clip(view)
 
     def _ask_step(self) -> None:
-        """See whether clips begin with the next step."""
+        """Begin clips with the next step if triggered."""
         step = self._env.common_step_counter
-        if step != self._asked_step:  # Else it was asked before, and a reset came since.
+        if step != self._asked_step:  # Otherwise it was checked already, before a reset.
             self._asked_step = step
             self._begun.clear()
         fired: Any = False
@@ -321,7 +321,7 @@ class VideoRecorder(RowClock):
         if by_episode:
             episode = self._episodes.number[view.leader]
             if view.clip_episode == episode:
-                return  # Asked for twice, once before it began.
+                return  # Requested twice, once before it began.
             view.clip_episode = episode
             name = f"episode-{episode}"
         else:
@@ -335,7 +335,7 @@ class VideoRecorder(RowClock):
         again, path = name in self._names, self._path(name)
         if self.cfg.if_exists == "error" and path.exists() and not again:
             raise DataError(
-                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
+                f"'{path}' already exists. Choose another path, or set if_exists to 'overwrite'"
                 f" (replace it) or 'number' (take the next free name, such as {name}_1.mp4)."
             )
         self._clips += 1
@@ -346,7 +346,7 @@ class VideoRecorder(RowClock):
             begun=self._env.common_step_counter,
             again=again,
             env_ids=view.env_ids,
-            every=self._picture_every,
+            every=self._frame_every,
             length=self._length,
             episodes=self.cfg.episodes or to_the_end,
         )
@@ -355,7 +355,7 @@ class VideoRecorder(RowClock):
     def _full(self) -> bool:
         return self.cfg.max_clips is not None and self._clips >= self.cfg.max_clips
 
-    # -- the writer --------------------------------------------------------------------------------
+    # -- clip writer -------------------------------------------------------------------------------
 
     def _make_renderer(self) -> Renderer:
         view = self.cfg.view(self._env.cfg.viewer)
@@ -376,7 +376,7 @@ class VideoRecorder(RowClock):
         return self._writer
 
     def _warm_up(self) -> None:
-        """Draw a picture for no clip, or the first one would hold up a step; say what fails."""
+        """Draw a frame for no clip, so that the first one delays no step and errors show early."""
         if self._writer is not None:
             return
         make_folder(self.cfg.path)
@@ -385,7 +385,7 @@ class VideoRecorder(RowClock):
         capture = Capture(self._env_ids, self._renderer.capture(self._env_ids), note=None)
         writer.submit(DrawRequest([(capture, [])]))
         writer.wait()
-        close_at_exit(self)  # Again: before OpenGL ends, which has only been loaded now.
+        close_at_exit(self)  # Again: OpenGL is loaded only now, and must still work at exit.
 
     def _close_writer(self) -> None:
         writer = self._writer
@@ -403,7 +403,7 @@ class VideoRecorder(RowClock):
             self._past = (
                 *(files + writer.files, nbytes + writer.nbytes, stalled_s + writer.stalled_s),
             )
-            self._writer = self._renderer = None  # The writer has closed it.
+            self._writer = self._renderer = None  # The writer has closed the renderer.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists
@@ -418,19 +418,19 @@ def _runner(cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> TriggerRunner | No
     if cfg.trigger is None:
         return None
     trigger = trigger_from(cfg.trigger)
-    # Episodes are counted on the host, where it is decided what to film.
+    # Episodes are counted on the host, where clips are started.
     host: Any = SimpleNamespace(device="cpu")
     return trigger.build(host if trigger.scope == "episode" else env)
 
 
 def _reasons(cfg: VideoRecorderCfg, env: Any) -> list[Any]:
-    """Tests of whether an episode ended such that its last clip is kept."""
+    """Tests of whether an episode's end means that its last clip is kept."""
     manager = env.termination_manager
     known = ["end", "close", *manager.active_terms]
     for name in cfg.last_clip:
         if name not in known:
             raise ValueError(
-                f"{type(cfg).__name__}.last_clip: there is no termination {name!r}."
+                f"{type(cfg).__name__}.last_clip: there is no termination term {name!r}."
                 f" {nearest(name, known)}"
             )
     if "end" in cfg.last_clip:
