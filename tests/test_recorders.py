@@ -212,7 +212,7 @@ def test_a_channel_that_breaks_its_promise_is_refused(func, error, message):
 def test_element_names_must_fit():
     channel = Channel(name="x", func=lambda env: torch.zeros(4, 3), element_names=("a", "b"))
     with make(MemoryRecorderCfg(channels=(channel,))) as env:
-        with pytest.raises(ValueError, match="'x' has 3 elements, but 2 element names: a, b"):
+        with pytest.raises(ValueError, match="'x' has 3 elements but 2 element names: a, b"):
             env.reset()
 
 

@@ -219,7 +219,7 @@ def test_the_text_of_a_trigger_reads_back(trigger):
     [
         ({"kind": "every_n_step", "n": 1}, "Unknown trigger 'every_n_step'. Did you mean"),
         ({"kind": "every_n_steps", "m": 1}, "Unknown key 'm' of a trigger. .*Known: kind, n"),
-        ({"n": 1}, "A trigger needs a kind. Known: every_n_episodes"),
+        ({"n": 1}, "A trigger needs a kind. Known kinds: every_n_episodes"),
         ({"kind": "at_steps", "numbers": 3}, "at_steps needs at least one number, got 3"),
         ("every_n_steps", "The trigger every_n_steps needs n"),
         ("every_n_steps(1, 2)", "takes one number, got '1, 2'"),

@@ -13,7 +13,7 @@ class Progress:
     """What a recorder has written so far; 0 or empty where it reports nothing."""
 
     state: str
-    """recording, paused or stopped."""
+    """"recording", "paused" or "stopped"."""
 
     rows: int
     """Amount recorded."""
