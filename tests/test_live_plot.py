@@ -439,11 +439,11 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
         ({"a": LinesCfg(channels=("action",), labels=("x", "y"))}, "labels has 2 entries, but"),
         (
             {"a": LinesCfg(channels=("reward",), env=4)},
-            "env is 4: it distinct indices from 0 to 3",
+            "env is 4: it must be an index from 0 to 3",
         ),
         (
             {"a": LinesCfg(channels=("reward",), reduce="mean", envs=(1, 1))},
-            "envs is (1, 1): it distinct indices from 0 to 3",
+            "envs is (1, 1): it must be an index from 0 to 3",
         ),
         ({"a": ImageCfg(channel="action")}, "'action' is not an image: it has shape (1,)"),
         ({"a": ImageCfg(channel="reward_terms")}, "stands for reward_terms/height, reward_terms/e"),

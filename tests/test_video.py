@@ -348,7 +348,7 @@ def test_last_clip_of_named_terminations_only(studio):
     assert studio.names() == []
     studio.film(12, lengths=(5,), last_clip=("never", "end"), length=3)
     assert len(studio.names()) == 2
-    with pytest.raises(ValueError, match="no termination 'nevr'. Did you mean 'never'"):
+    with pytest.raises(ValueError, match="no termination term 'nevr'. Did you mean 'never'"):
         studio.env(last_clip=("nevr",))
 
 

@@ -178,8 +178,10 @@ class PlotBindings:
         try:
             ids = env_ids(asked, self._env.num_envs)
         except ValueError as error:
-            what = f"env is {one}" if reduce is None else f"envs is {envs!r}"
-            raise ValueError(f"{what}: {error}") from None
+            if reduce is None:
+                last = self._env.num_envs - 1
+                raise ValueError(f"env is {one!r}: it must be an index from 0 to {last}.") from None
+            raise ValueError(f"envs is {envs!r}: {error}") from None
         key = ids, reduce, latest
         if key not in self._env_channels:
             self._env_channels[key] = EnvChannels(ids, reduce, latest)
