@@ -443,7 +443,7 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
         ),
         (
             {"a": LinesCfg(channels=("reward",), reduce="mean", envs=(1, 1))},
-            "envs is (1, 1): it must be an index from 0 to 3",
+            "envs is (1, 1): it must be a number from 1 to 4, or distinct indices",
         ),
         ({"a": ImageCfg(channel="action")}, "'action' is not an image: it has shape (1,)"),
         ({"a": ImageCfg(channel="reward_terms")}, "stands for reward_terms/height, reward_terms/e"),
