@@ -214,7 +214,7 @@ class PlotBindings:
         sources = self._sources(item)
         if len(sources) != 1:
             listed = ", ".join(source.name for source in sources) or "no channel"
-            raise ValueError(f"{item!r} must be a single channel here, but it means {listed}.")
+            raise ValueError(f"{item!r} must be a single channel here, but it stands for {listed}.")
         return sources
 
     def _shape(self, source: Source) -> tuple[int, ...] | None:

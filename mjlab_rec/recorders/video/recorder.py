@@ -335,7 +335,7 @@ class VideoRecorder(RowClock):
         again, path = name in self._names, self._path(name)
         if self.cfg.if_exists == "error" and path.exists() and not again:
             raise DataError(
-                f"'{path}' already exists. Choose another path, or set if_exists to 'overwrite'"
+                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
                 f" (replace it) or 'number' (take the next free name, such as {name}_1.mp4)."
             )
         self._clips += 1
