@@ -1,19 +1,23 @@
-# One command sets everything up: the first target that you make creates .venv and installs into it.
+# One command sets everything up: the first target that you make creates .venv and installs into it,
+# `make play` only what running a task takes, the others the tools for development too.
 #
 #   make play       run a task, record it to HDF5, and read the file back
 #   make test       run the tests
+#   make test-newest  run what depends on MuJoCo with its newest release, in .venv-newest
 #   make test-model record thousands of random rollouts and compare every file with the rules
 #   make check      lint, formatting and types
 #   make bench      time the environment step
 #   make map        bring the map in mjlab_rec/README.md up to date
-#   make clean      remove .venv and what the tools left behind
+#   make clean      remove .venv, .venv-newest and what the tools left behind
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
 
 VENV := .venv
 BIN := $(VENV)/bin
+READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
+NEWEST := .venv-newest
 
 # The first of these that is new enough and can make a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python
@@ -24,15 +28,22 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/de
 TORCH_ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-model check bench map clean
+.PHONY: play test test-newest test-model check bench map clean
 
-play: $(READY)
+play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What depends on MuJoCo, on its newest release: the engine, an environment, recorders.
+NEWEST_TESTS := $(addprefix tests/test_,newest.py sim_contract.py env.py recorders_truth.py)
+test-newest: $(NEWEST)/.ready
+	@$(NEWEST_PIP) freeze | grep -i '^mujoco\|^warp'
+	$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) -k warp
 
 # About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
@@ -51,15 +62,30 @@ map: $(READY)
 	$(BIN)/python tests/test_house.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
+  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
+
 # torch comes first and alone, so that the second command finds it there and keeps that build.
-$(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
-	  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
+$(READY_PLAY): pyproject.toml constraints.txt
+	$(NEED_PYTHON)
 	@echo "Installing into $(VENV) with $(PYTHON): once, a few minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps --constraint constraints.txt $(TORCH_ARGS) torch
+	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+$(READY): $(READY_PLAY)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Without mjbatch, which is built for the MuJoCo of constraints.txt.
+$(NEWEST)/.ready: pyproject.toml constraints.txt
+	$(NEED_PYTHON)
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	grep -v '^mujoco\|^warp\|^mjbatch' constraints.txt > $(NEWEST)/constraints.txt
+	$(NEWEST_PIP) install --no-deps --constraint $(NEWEST)/constraints.txt $(TORCH_ARGS) torch
+	$(NEWEST_PIP) install --upgrade --constraint $(NEWEST)/constraints.txt mujoco mujoco-warp pytest --editable .
 	@touch $@

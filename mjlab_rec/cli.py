@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from numbers import Number
 from pathlib import Path
@@ -29,6 +29,9 @@ _ENV_PREFIX = "--env."
 _RECORD_PREFIX = "--record."
 # Options that are short for a recorder.
 _SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
+# What people change first, and parts of a path that only concern how things look.
+_FIRST = ("scene.num_envs", "episode_length_s", "rewards", "events", "terminations", "commands")
+_LOOKS = {"lights", "cameras", "textures", "materials"}
 # What is looked at with other programs.
 _PLAIN_FILES = {".jsonl", ".mp4", ".rrd", ".png"}
 # Flags have no --no-... twins.
@@ -40,7 +43,7 @@ class TaskArgs:
     """Options of every script that runs a task."""
 
     task: str
-    """Id of the task: scripts/list_tasks.py lists them."""
+    """Id of the task: mjlab-rec list shows them."""
     task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Module to import first, because it registers tasks of your own. May be repeated."""
     num_envs: int | None = None
@@ -60,28 +63,41 @@ class RecordArgs(TaskArgs):
     """Options of every script that can record a rollout."""
 
     record: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Record the rollout: name of a preset in configs/recorders (csv, hdf5, ...), a TOML file, or
-    package.module:Class. May be repeated. --record.FIELD VALUE sets a field of the one before it.
-    Without --record.path the file is rollouts/TASK/PRESET, with a number if that exists."""
+    """Record the rollout: name of a preset (csv, hdf5, ...), a TOML file, or package.module:Class.
+    May be repeated. --record.FIELD VALUE sets a field of the one before it. Without --record.path
+    the file is rollouts/TASK/PRESET, with a number if that exists."""
     video: bool = False
     """The same as --record video: record mp4 clips."""
     rerun: bool = False
     """The same as --record rerun: record poses, rewards and actions for the Rerun viewer."""
     plot: bool = False
     """The same as --record live_plot: plot rewards and actions while they come."""
+    recorders: dict[str, Any] = field(default_factory=dict, init=False)
+    """Cfgs of the recorders asked for, by name."""
 
 
 Args = TypeVar("Args", bound=TaskArgs)
 
 
 def parse(
-    args_type: type[Args], description: str, argv: Sequence[str] | None = None, play: bool = False
+    args_type: type[Args],
+    description: str,
+    argv: Sequence[str] | None = None,
+    play: bool = False,
+    prog: str | None = None,
 ) -> tuple[Args, ManagerBasedRlEnvCfg]:
     """Read a command line into a script's options and the cfg of the task they name.
 
     `--env.PATH VALUE` sets any field of that cfg. The recorders asked for are added to it if the
     script's options are RecordArgs. What is wrong is said on stderr, and the script ends with exit
     code 2.
+
+    Args:
+        args_type: The script's options.
+        description: What the script does, for its help.
+        argv: The words of the command line. None takes those of the process.
+        play: Whether to load the cfg that is meant for watching the task.
+        prog: The command's name in its help. None takes that of the process.
     """
     options, overrides = _split(list(sys.argv[1:] if argv is None else argv), _ENV_PREFIX)
     settings: list[Setting] = []
@@ -91,10 +107,10 @@ def parse(
     wants_help = not {"-h", "--help"}.isdisjoint(options)
     if wants_help:
         options = [word for word in options if word not in ("-h", "--help")]
-        _print_options(args_type, description)
+        _print_options(args_type, description, prog)
         if not any(word.partition("=")[0] == "--task" for word in options):
             raise SystemExit(0)
-    args = tyro.cli(args_type, args=options, description=description, config=_FLAGS)
+    args = tyro.cli(args_type, args=options, description=description, prog=prog, config=_FLAGS)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
     )
@@ -113,13 +129,14 @@ def parse(
         override(cfg, setting.path, setting.words)
     recorders = {}
     if isinstance(args, RecordArgs) and (args.record or settings):
-        recorders = _recorders(args, settings, taken=set(cfg.recorders))
-        cfg.recorders = {**cfg.recorders, **recorders}
+        recorders = args.recorders = _recorders(args, settings, taken=set(cfg.recorders))
     if wants_help:
         _print_fields(args.task, cfg, _ENV_PREFIX)
         for name, recorder in recorders.items():
             _print_fields(f"recorder {name}", recorder, _RECORD_PREFIX)
         raise SystemExit(0)
+    if recorders:
+        cfg.recorders = {**cfg.recorders, **recorders}
     return args, cfg
 
 
@@ -160,7 +177,8 @@ def explained(args: TaskArgs) -> Iterator[None]:
         errors = list(_leaves(error))
         if args.verbose or not all(isinstance(e, explained) for e in errors):
             raise
-        fail(f"{' '.join(map(str, errors))} (--verbose shows where this comes from.)")
+        said = " ".join(_message(e, args) for e in errors)
+        fail(f"{said} (--verbose shows where this comes from.)")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -170,6 +188,17 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _message(error: BaseException, args: TaskArgs) -> str:
+    """What an error says; of a recorder of the command line, with that recorder's options."""
+    from mjlab_rec.data.files import PathExistsError, local_path
+
+    if isinstance(error, PathExistsError) and isinstance(args, RecordArgs):
+        paths = [getattr(cfg, "path", "") for cfg in args.recorders.values()]
+        if any(path and error.path.is_relative_to(local_path(path)) for path in paths):
+            return error.said(f"give {_RECORD_PREFIX}if-exists")
+    return str(error)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -325,21 +354,38 @@ def _literal(word: str) -> Any:
         return word
 
 
-def _print_options(args_type: type[TaskArgs], description: str) -> None:
+def _print_options(args_type: type[TaskArgs], description: str, prog: str | None) -> None:
     with contextlib.suppress(SystemExit):
-        tyro.cli(args_type, args=["--help"], description=description, config=_FLAGS)
+        tyro.cli(args_type, args=["--help"], description=description, prog=prog, config=_FLAGS)
     Console().print("Any field of the task's cfg: --env.PATH VALUE. With --task, they follow here.")
     if issubclass(args_type, RecordArgs):
         Console().print("Any field of a recorder: --record.FIELD VALUE. With --record they follow.")
 
 
 def _print_fields(owner: str, cfg: Any, prefix: str) -> None:
+    """What most change comes first, in short at the end what only the looks depend on."""
     console = Console(highlight=False)
     console.print(f"\nFields of {owner}, with their values:\n", markup=False)
-    for leaf in cfg_paths.leaves(cfg):
+    looks: dict[str, list[str]] = {}
+    for leaf in sorted(cfg_paths.leaves(cfg), key=_rank):
+        path = leaf.path.replace("_", "-")
+        if not _LOOKS.isdisjoint(leaf.path.split(".")):
+            above, _, name = path.rpartition(".")
+            looks.setdefault(above, []).append(name)
+            continue
         value = leaf.value.name if isinstance(leaf.value, Enum) else repr(leaf.value)
-        option = Text(prefix + leaf.path.replace("_", "-"), style="bold")
-        console.print(option, Text(value, style="cyan"), soft_wrap=True)
+        console.print(Text(prefix + path, style="bold"), Text(value, style="cyan"), soft_wrap=True)
         if leaf.doc:
             meaning = leaf.doc.partition(". ")[0].rstrip(".") + "."
             console.print(Padding(Text(meaning), (0, 0, 0, 8), expand=False))
+    if looks:
+        console.print("\nAnd how things look:\n")
+    for above, names in looks.items():
+        fields = names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
+        console.print(Text(f"{prefix}{above}.{fields}", style="bold"), soft_wrap=True)
+
+
+def _rank(leaf: cfg_paths.Leaf) -> int:
+    """Place of a field in the help; those of one place keep their order."""
+    places = (i for i, top in enumerate(_FIRST) if f"{leaf.path}.".startswith(f"{top}."))
+    return next(places, len(_FIRST))

@@ -1,4 +1,4 @@
-"""What Gymnasium builds for the ids ``mjlab_rec/<task>-v0``, which the registry tells it of."""
+"""What Gymnasium builds for the ids ``mjlab_rec/<task>-v0``, which the registry adds to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_vector_env(
     play: bool = False,
     **overrides: Any,
 ) -> ManagerBasedRlEnv | NumpyVectorEnv:
-    """Make a task's vector environment; ``gymnasium.make_vec`` passes its arguments on to here.
+    """Make a task's vector environment; ``gymnasium.make_vec`` passes its arguments here.
 
     Args:
         task_id: Id of the task, such as "cartpole-balance".
@@ -31,7 +31,7 @@ def make_vector_env(
         render_mode: "rgb_array" to draw pictures with ``render()``.
         numpy: Take and return numpy arrays, and give ``final_obs`` and ``final_info`` as
             Gymnasium's own vector environments do. Otherwise all arrays are torch tensors.
-        play: Take the cfg that is meant for watching the task.
+        play: Use the cfg for watching the task.
         overrides: Values for fields of the cfg: ``decimation=2``, or ``**{"sim.engine": "warp"}``.
     """
     from mjlab_rec import registry
@@ -50,7 +50,7 @@ def make_vector_env(
 
 
 def refuse_single_env(task_id: str, **kwargs: Any) -> NoReturn:
-    """Say that ``gymnasium.make`` cannot make a task, which always steps many environments."""
+    """Raise an error: ``gymnasium.make`` cannot make a task, which steps many environments."""
     raise gymnasium.error.Error(
         f"The task {task_id!r} is a vector environment, which gymnasium.make cannot make. Use "
         f"gymnasium.make_vec('mjlab_rec/{task_id}-v0', num_envs=1), without vectorization_mode; "

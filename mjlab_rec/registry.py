@@ -1,7 +1,7 @@
-"""Which tasks there are: ids that stand for cfgs, which are loaded only when they are asked for.
+"""The registry of tasks: ids that stand for cfgs, which are loaded only when needed.
 
 Each is also registered with Gymnasium, as ``mjlab_rec/<task>-v0``. ``import mjlab_rec`` imports the
-packages that declare tasks, so these should be light: name cfgs as "package.module:function".
+packages that declare tasks, so keep these light: name cfgs as "package.module:function".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CfgSource = str | Callable[[], Any] | Any
 
 
 class UnknownTaskError(KeyError):
-    """No task has this id."""
+    """There is no task with this id."""
 
     def __str__(self) -> str:
         # KeyError shows the repr of its message, which is hard to read.
@@ -42,16 +42,16 @@ class UnknownTaskError(KeyError):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """What is known of a task before anything heavy is imported."""
+    """What is known about a task before anything heavy is imported."""
 
     task_id: str
     """The id, such as cartpole-balance."""
     env_cfg: CfgSource
     """Source of the environment's cfg."""
     play_env_cfg: CfgSource | None
-    """Source of the cfg to watch the task with; None means env_cfg."""
+    """Source of the cfg for watching the task; None means env_cfg."""
     rl_cfg: CfgSource | None
-    """Source of the learner's cfg; None means that there is none."""
+    """Source of the learner's cfg; None if there is none."""
 
 
 _tasks: dict[str, TaskSpec] = {}
@@ -65,14 +65,14 @@ def register_task(
     play_env_cfg: CfgSource | None = None,
     rl_cfg: CfgSource | None = None,
 ) -> None:
-    """Give a task an id under which every script finds it, and ``gymnasium.make_vec``.
+    """Register a task under an id, by which scripts and ``gymnasium.make_vec`` find it.
 
-    Name cfgs as "package.module:function" and registering imports nothing; functions and cfg
-    objects are taken too, so that tasks written for mjlab need no change.
+    If cfgs are named as "package.module:function", registering imports nothing. Functions and cfg
+    objects work too, so that tasks written for mjlab need no change.
     """
     if task_id in _tasks:
         raise ValueError(
-            f"Task {task_id!r} is registered already, with env_cfg {_tasks[task_id].env_cfg!r}. "
+            f"Task {task_id!r} is already registered, with env_cfg {_tasks[task_id].env_cfg!r}. "
             f"Choose another id for {env_cfg!r}."
         )
     _tasks[task_id] = TaskSpec(
@@ -86,10 +86,10 @@ register_mjlab_task = register_task
 
 
 def discover() -> None:
-    """Import, once, the packages that installed distributions declare to hold tasks.
+    """Import, once, the packages that installed distributions declare as task packages.
 
-    ``import mjlab_rec`` does so. A package that is itself in the middle of being imported, and
-    therefore imports mjlab_rec, has to wait: it follows when tasks are next looked up.
+    ``import mjlab_rec`` does this. A package that is itself being imported, and therefore imports
+    mjlab_rec, is postponed until tasks are next looked up.
     """
     global _discovered
     if _discovered:
@@ -120,9 +120,9 @@ def task_spec(task_id: str) -> TaskSpec:
 
 
 def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
-    """Load a task's environment cfg: a fresh one at each call, free to be changed.
+    """Load a task's environment cfg: a new one at each call, which you may change.
 
-    With play, the cfg meant for watching the task, if it has one.
+    With play, load the cfg for watching the task, if it has one.
     """
     spec = task_spec(task_id)
     cfg = _load(spec.play_env_cfg if play and spec.play_env_cfg is not None else spec.env_cfg)
@@ -132,10 +132,10 @@ def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
 
 
 def load_rl_cfg(task_id: str) -> Any:
-    """Load a task's learner cfg: a fresh one at each call, free to be changed."""
+    """Load a task's learner cfg: a new one at each call, which you may change."""
     spec = task_spec(task_id)
     if spec.rl_cfg is None:
-        raise ValueError(f"Task {task_id!r} has no rl_cfg. Give one to register_task(rl_cfg=...).")
+        raise ValueError(f"Task {task_id!r} has no rl_cfg. Pass one to register_task(rl_cfg=...).")
     return _load(spec.rl_cfg)
 
 
@@ -147,7 +147,7 @@ def import_task_module(name: str) -> None:
 def import_subpackages(package: str) -> None:
     """Import each package inside a package, so that it registers its tasks.
 
-    One that fails is reported with its traceback, and the others load all the same.
+    One that fails is reported with its traceback, and the others still load.
     """
     for found in pkgutil.iter_modules(sys.modules[package].__path__, package + "."):
         if found.ispkg:
@@ -179,11 +179,11 @@ def _register_with_gymnasium(task_id: str) -> None:
             kwargs={"task_id": task_id},
         )
     except gymnasium.error.Error as error:
-        logger.warning("Gymnasium does not take the task id %r: %s", task_id, error)
+        logger.warning("Gymnasium does not accept the task id %r: %s", task_id, error)
 
 
 def _load(source: CfgSource) -> Any:
     if isinstance(source, str):
         source = look_up(source)
-    # A copy even of what a function returns: it may share parts with what it returns next time.
+    # Copy even what a function returns: its next result may share parts with it.
     return deepcopy(source() if callable(source) else source)

@@ -1,48 +1,9 @@
-"""List the tasks that the other scripts can run."""
+"""List the tasks that can be run."""
 
 from __future__ import annotations
 
-import logging
-
-import tyro
-from rich.console import Console
-from rich.table import Table
-
-from mjlab_rec import cli, registry
-
-
-def main(
-    keyword: tyro.conf.Positional[str] = "",
-    /,
-    task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-) -> None:
-    """List the tasks that the other scripts can run.
-
-    Args:
-        keyword: Show only tasks whose id contains this.
-        task_module: Module to import first, because it registers tasks of your own. May be
-            repeated.
-    """
-    logging.basicConfig(format="%(message)s")
-    cli.import_task_modules(task_module)
-    table = Table("Task", "Environment cfg", "Learner cfg")
-    for task_id in registry.list_tasks():
-        if keyword.lower() in task_id.lower():
-            spec = registry.task_spec(task_id)
-            table.add_row(task_id, _text(spec.env_cfg), _text(spec.rl_cfg))
-    console = Console()
-    if table.row_count:
-        console.print(table)
-    else:
-        console.print(f"No task id contains {keyword!r}.", markup=False)
-
-
-def _text(source: registry.CfgSource | None) -> str:
-    """Name a cfg's source without loading it."""
-    if source is None or isinstance(source, str):
-        return source or "-"
-    return getattr(source, "__qualname__", type(source).__name__)
-
+from mjlab_rec import cli
+from mjlab_rec.commands import list as list_tasks
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    cli.run(list_tasks.main)

@@ -75,6 +75,17 @@ def screenshot(tmp_path: Path) -> Callable[..., np.ndarray]:
     return screenshot
 
 
+@pytest.fixture
+def keep_screenshot(screenshot: Any) -> Callable[..., None]:
+    """Takes a picture for people to look at, if MJLAB_REC_SCREENSHOTS names a folder for it."""
+
+    def keep_screenshot(page: Any, name: str) -> None:
+        if os.environ.get("MJLAB_REC_SCREENSHOTS"):
+            screenshot(page, name)
+
+    return keep_screenshot
+
+
 def read_png(path: Path) -> np.ndarray:
     """The pixels of a PNG file, (height, width, 3)."""
     image = pytest.importorskip("PIL.Image", reason="needs pillow")

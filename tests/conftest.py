@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from browser import browser as browser
+from browser import keep_screenshot as keep_screenshot
 from browser import screenshot as screenshot
 from browser import visit as visit
 from colour_world import ffmpeg as ffmpeg

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import pytest
 
 from mjlab_rec import cli, registry
+from mjlab_rec.commands import main as command
+from mjlab_rec.data.files import PathExistsError
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
 
@@ -173,6 +175,91 @@ def test_help_lists_every_field_with_its_docstring(capsys):
     assert "--env.rewards.smooth.params.std" in out
 
 
+@dataclass(kw_only=True)
+class Light:
+    name: str = "sun"
+    """Name of the light."""
+    active: bool = True
+
+
+@dataclass(kw_only=True)
+class LitScene(Scene):
+    env_spacing: float = 2.0
+    lights: tuple[Light, ...] = (Light(),)
+
+
+@dataclass(kw_only=True)
+class LargeCfg:
+    decimation: int = 4
+    scene: LitScene = field(default_factory=LitScene)
+    events: dict[str, Reward] = field(default_factory=lambda: {"push": Reward(1.0)})
+    sim: Reward = field(default_factory=lambda: Reward(3.0))
+    episode_length_s: float = 5.0
+    rewards: dict[str, Reward] = field(default_factory=lambda: {"smooth": Reward(1.0)})
+    recorders: dict[str, Any] = field(default_factory=dict)
+
+
+def test_help_begins_with_what_most_change_and_ends_with_looks_in_short(capsys):
+    registry.register_task("large", env_cfg=LargeCfg)
+    with pytest.raises(SystemExit):
+        cli.parse(cli.TaskArgs, "A script.", ["--task", "large", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line for line in lines if line.startswith("--env.")]
+    assert shown == [
+        "--env.scene.num-envs 1",
+        "--env.episode-length-s 5.0",
+        "--env.rewards.smooth.weight 1.0",
+        "--env.rewards.smooth.params {}",
+        "--env.events.push.weight 1.0",
+        "--env.events.push.params {}",
+        "--env.decimation 4",
+        "--env.scene.env-spacing 2.0",
+        "--env.sim.weight 3.0",
+        "--env.sim.params {}",
+        "--env.recorders {}",
+        "--env.scene.lights.0.{name, active}",
+    ]
+    assert not any("Name of the light" in line for line in lines)
+
+
+# The command that an installed package brings.
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_the_command_alone_lists_the_commands_with_a_line_each(capsys, argv):
+    command.main(argv)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
+    assert [line[0] for line in lines[1:-1]] == ["play", "list"]
+    assert all(line[-1].endswith(".") for line in lines[1:])
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["pley", "--task", "task"])
+    assert caught.value.code == 2
+    assert "Unknown command 'pley'. Did you mean 'play'?" in capsys.readouterr().err
+
+
+def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["play", "--task", "tesk"])
+    assert caught.value.code == 2
+    assert "Did you mean 'task'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "script"), [("play", "play.py"), ("list", "list_tasks.py")])
+def test_a_command_helps_as_its_script_does(name, script):
+    code = "from mjlab_rec.commands.main import main; main()"
+    argv = [sys.executable, "-c", code, name, "--help"]
+    ran = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
+    usage, _, text = ran.stdout.partition("\n")
+    of_script = run_script(script, "--help")
+    assert (ran.returncode, of_script.returncode) == (0, 0)
+    assert usage.startswith(f"usage: mjlab-rec {name} ")
+    assert text == of_script.stdout.partition("\n")[2]
+
+
 # Recorders.
 
 
@@ -276,6 +363,31 @@ def test_play_records_and_reads_back_what_it_recorded(tmp_path):
     with open_rollouts(tmp_path / path) as rollouts:
         assert rollouts.rows == 16
         assert rollouts.summary().splitlines()[-1] in ran.stdout
+
+
+def test_a_path_that_is_taken_names_the_options_that_help(tmp_path):
+    (tmp_path / "taken.h5").write_text("")
+    (tmp_path / "taken.npz").write_text("")
+    words = "--task cartpole-balance --steps 3 --record mjlab_rec.recorders:{} --record.path {}"
+    for recorder, path, append in (
+        ("Hdf5RecorderCfg", "taken.h5", ", append (go on after it)"),
+        ("NpzRecorderCfg", "taken.npz", ""),
+    ):
+        ran = run_script("play.py", *words.format(recorder, path).split(), cwd=tmp_path)
+        assert ran.returncode == 2
+        stem, _, suffix = path.partition(".")
+        assert (
+            f"Error: '{path}' exists already. Choose another path, or give --record.if-exists"
+            f" overwrite (replace it){append} or number (take the next free name, such as"
+            f" {stem}_1.{suffix})." in ran.stderr
+        )
+
+
+def test_a_path_that_a_tasks_own_recorder_wants_names_its_field(capsys):
+    args, _ = parse()
+    with pytest.raises(SystemExit), cli.explained(args):
+        raise PathExistsError(Path("a.h5"), "a_1.h5")
+    assert "or set if_exists to 'overwrite' (replace it)" in capsys.readouterr().err
 
 
 FAULTY = """
@@ -403,7 +515,10 @@ def test_play_says_that_nobody_answers_at_the_display(words, monkeypatch, tmp_pa
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     ran = run_script("play.py", "--task", "cartpole-balance", *words.split(), cwd=tmp_path)
     assert ran.returncode == 2, ran.stderr
-    assert "Nobody answers at the display :77" in ran.stderr and "Traceback" not in ran.stderr
+    assert (
+        "The display :77 that DISPLAY names does not respond" in ran.stderr
+        and "Traceback" not in ran.stderr
+    )
 
 
 def test_a_plot_without_a_path_does_not_replace_another(tmp_path):

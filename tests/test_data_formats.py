@@ -273,8 +273,9 @@ def test_an_unknown_compression_is_refused_before_anything_is_written(kind, tmp_
 def test_what_exists_is_kept_and_the_error_says_what_to_do(kind, tmp_path):
     world = World()
     record(kind, tmp_path, world)
-    with pytest.raises(DataError, match="exists already.*overwrite.*append.*number"):
+    with pytest.raises(DataError, match="exists already.*overwrite.*number") as caught:
         make(kind, tmp_path, World().info)
+    assert ("'append'" in str(caught.value)) == kind.appends
     with open_rollouts(tmp_path / kind.path) as rollouts:
         check(kind, rollouts, world.episodes, world.info)
 

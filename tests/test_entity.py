@@ -58,7 +58,8 @@ def test_a_name_that_matches_nothing_is_an_error_that_helps():
     scene, _ = two_entities(num_envs=1)
     message = (
         "Looking for joints of entity 'arm': No name matches 'elbo' (the whole name must match). "
-        "Did you mean 'elbow'? Known: shoulder, elbow. Write 'elbo.*' to match all that begin so."
+        "Did you mean 'elbow'? Known: shoulder, elbow. "
+        "Write 'elbo.*' to match all names that begin like this."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         scene["arm"].find_joints("elbo")
@@ -412,7 +413,7 @@ def test_reset_clears_the_targets_of_the_chosen_worlds():
 
 def test_data_before_initialize_is_an_error():
     robot: Entity = entity(ARM).build()
-    with pytest.raises(RuntimeError, match=r"no data before scene.initialize\(\)"):
+    with pytest.raises(RuntimeError, match=r"no data yet"):
         _ = robot.data
 
 

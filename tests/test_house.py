@@ -29,7 +29,8 @@ def house_map() -> str:
                 yield entry(indent + name, path)
 
     def order(path: Path) -> tuple[int, bool, str]:
-        return RANK.get(f"mjlab_rec.{path.stem}", 0), path.is_file(), path.name
+        rank = RANK.get(f"mjlab_rec.{path.stem}", 0) if path.parent == HOUSE else 0
+        return rank, path.is_file(), path.name
 
     def entry(name: str, path: Path) -> str:
         doc = ast.get_docstring(ast.parse(path.read_text())) or "(no docstring)"

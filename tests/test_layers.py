@@ -24,6 +24,7 @@ LAYERS = [
     {"mjlab_rec.viewer", "mjlab_rec.rl"},
     {"mjlab_rec.registry"},
     {"mjlab_rec.cli", "mjlab_rec.gymnasium_ids"},
+    {"mjlab_rec.commands"},
     {"tasks"},
     {"scripts"},
 ]

@@ -599,7 +599,9 @@ def test_auto_takes_the_first_that_is_possible(monkeypatch):
     assert where() == "window"
     monkeypatch.setenv("DISPLAY", ":1")
     assert where() == "png"
-    with pytest.raises(ValueError, match="cannot open a window. Nobody answers at the display :1"):
+    with pytest.raises(
+        ValueError, match="cannot open a window. The display :1 that DISPLAY names does not respond"
+    ):
         make(backend="window")
     monkeypatch.delenv("DISPLAY")
     assert where() == "png"

@@ -245,7 +245,7 @@ def test_own_operation_and_distribution(env: ManagerBasedRlEnv):
     ("params", "message"),
     [
         ({"ranges": (0.1, 1.0), "axes": [3]}, r"geom_friction has no axes \[3\], only \[0, 1, 2\]"),
-        ({"ranges": {0: (0.1, 1.0)}, "axes": [0, 1]}, r"nothing about the axes \[1\]"),
+        ({"ranges": {0: (0.1, 1.0)}, "axes": [0, 1]}, r"lack the axes \[1\]"),
         ({"ranges": (0.1, 1.0), "operation": "multiply"}, "Unknown operation 'multiply'"),
         ({"ranges": (0.1, 1.0), "distribution": "unifrom"}, "Did you mean 'uniform'"),
         ({"ranges": (0.0, 1.0), "distribution": "log_uniform"}, "needs positive bounds"),

@@ -107,9 +107,9 @@ def test_a_refusal_says_what_was_asked_and_how_to_ask_and_warns_once(serve, capl
     with caplog.at_level(logging.WARNING, logger=page_guard.__name__):
         text = reply(port, "Host: evil.example", websocket=False)
         reply(port, "Host: evil.example", websocket=False)
-    assert text.endswith("The page was asked for as 'evil.example'. Ask for it as localhost.\n")
+    assert text.endswith("The page was requested as 'evil.example'. Request it as localhost.\n")
     assert [record.message for record in caplog.records] == [
-        "Refused: The page was asked for as 'evil.example'. Ask for it as localhost."
+        "Refused: The page was requested as 'evil.example'. Request it as localhost."
     ]
 
 
@@ -167,7 +167,9 @@ def test_who_came_before_the_guard_is_sent_away(free_port):
 def test_no_page_is_served_where_it_cannot_be_guarded(free_port, monkeypatch):
     pytest.importorskip("viser", reason="needs viser")
     monkeypatch.setattr("inspect.getcoroutinelocals", lambda _: {})
-    with pytest.raises(UnavailableError, match=r"^No page is served: with viser .* Install viser"):
+    with pytest.raises(
+        UnavailableError, match=r"^The page is not served: with viser .* Install viser"
+    ):
         open_page("a test", free_port)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", free_port), TIMEOUT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def test_every_preset_of_the_project_builds_and_explains_its_lines(name):
     assert lines[0].startswith("# ")
     settings = sum(" = " in line and not line.startswith("#") for line in lines)
     assert sum(line.startswith("# ") for line in lines) >= settings - 2
+
+
+@pytest.mark.parametrize("name", [n for n in PROJECT_PRESETS if n != "flight"])
+def test_every_preset_of_the_project_numbers_what_exists_on_purpose(name):
+    cfg: Any = load_preset(name, path="somewhere")
+    assert cfg.if_exists == "number"
+    assert tomllib.loads((PRESETS / f"{name}.toml").read_text())["if_exists"] == "number"
 
 
 @pytest.mark.parametrize("name", [n for n in PROJECT_PRESETS if n not in WITHOUT_FILES])
@@ -156,8 +164,7 @@ def test_without_a_path_the_next_free_file_of_the_presets_name_is_taken(tmp_path
     assert cfg.path == str(tmp_path / "hdf5_full_state.h5") and cfg.if_exists == "number"
     preset = Preset("hdf5")
     preset.set("path", ["own.h5"])
-    cfg = preset.build(folder=tmp_path)
-    assert cfg.path == "own.h5" and cfg.if_exists == "error"
+    assert preset.build(folder=tmp_path).path == "own.h5"
     assert Preset("memory").build(folder=tmp_path).path == ""  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,13 @@
-"""The Python examples and the commands in README.md run as they stand."""
+"""The pages are true: their examples and commands run, and their links lead somewhere.
+
+An indented line that begins with one of RUN is a command. A block whose first line names a file, as
+``# my_tasks.py`` does, is written to that file before anything else of its page runs.
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -11,43 +17,153 @@ from pathlib import Path
 import pytest
 
 from mjlab_rec import registry
+from mjlab_rec.commands import main as mjlab_rec
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# Without those that open a viewer, which goes on until somebody closes it.
-COMMANDS = re.findall(
-    r"^    \.venv/bin/python (scripts/(?!.*--viewer)[^#\n]*)", README, re.MULTILINE
-)
-EXTRAS = {"--video": "imageio_ffmpeg", "--rerun": "rerun"}
+PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in ROOT.glob("*.md")}
+for folder in ("mjlab_rec", "tasks", "scripts", "configs", ".github"):
+    PAGES |= {str(p.relative_to(ROOT)): p.read_text() for p in (ROOT / folder).rglob("*.md")}
+# Its code is a package that tests/test_formats_plugin.py installs.
+EXAMPLES_ELSEWHERE = "mjlab_rec/data/formats/README.md"
+
+RUN = (".venv/bin/python scripts/", "mjlab-rec ", "make ")
+EXTRAS = {
+    "--video": "imageio_ffmpeg",
+    "--rerun": "rerun",
+    "--viewer": "mjviser",
+    "video": "imageio_ffmpeg",
+    "rerun": "rerun",
+    "import pandas": "pandas",
+    "import duckdb": "duckdb",
+}
+# Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
+SHORT = {
+    "scripts/bench.py": "--help",
+    "scripts/bench.py rerun": "--num-envs 1 --frames 2 --rounds 1",
+    "scripts/rerun_screenshot.py": "--help",
+    "scripts/pictures.py": "--rows 1 --columns 1",
+}
+PLAY_OR_LIST = {"scripts/play.py": ["play"], "scripts/list_tasks.py": ["list"], "mjlab-rec": []}
 
 
-def test_readme_has_examples():
-    assert EXAMPLES
-    assert COMMANDS
+def blocks(page: str, language: str = r"\w+") -> list[str]:
+    """The blocks of code on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_runs(example, tmp_path, monkeypatch):
+def text_of(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(page: Path) -> list[str]:
+    """What links to a page's headings end in."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def commands(page: str) -> list[str]:
+    """The commands on a page that can be run here."""
+    lines = re.findall(
+        r"^    (\S[^#\n]*)", re.sub(r"^```.*?^```", "", PAGES[page], flags=16 | 8), 8
+    )
+    return [line.strip() for line in lines if line.startswith(RUN)]
+
+
+def of_pages(found):
+    """One test for each of what is found on the pages."""
+    return [
+        pytest.param(page, item, id=f"{page}-{number}")
+        for page in PAGES
+        if page != EXAMPLES_ELSEWHERE
+        for number, item in enumerate(found(page))
+    ]
+
+
+@pytest.fixture
+def folder(request, tmp_path, monkeypatch):
+    """A folder with the files that a page names; what examples register or import is forgotten."""
+    page = request.node.callspec.params["page"]
+    for block in blocks(page):
+        if name := re.match(r"(?:# |<!-- )([\w.]+\.\w+)\b", block):
+            (tmp_path / name[1]).write_text(block)
     monkeypatch.chdir(tmp_path)
-    registry.list_tasks()  # What an example registers is forgotten after it; the rest is kept.
-    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
-    exec(compile(example, "<example>", "exec"), {"__name__": "readme"})
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.list_tasks()
+    tasks, modules = dict(registry._tasks), set(sys.modules)
+    yield tmp_path
+    registry._tasks.clear()
+    registry._tasks.update(tasks)
+    for name in sys.modules.keys() - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_runs(command, tmp_path):
-    script, *options = shlex.split(command)
+@pytest.mark.parametrize(("page", "example"), of_pages(lambda page: blocks(page, "python")))
+def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
+    for needed in EXTRAS:
+        if needed.startswith("import") and needed in example:
+            pytest.importorskip(EXTRAS[needed])
+    tasks = dict(registry._tasks)
+    for _ in range(2):
+        monkeypatch.setattr(registry, "_tasks", dict(tasks))
+        exec(compile(example, "<example>", "exec"), {"__name__": "page", "__file__": "page.py"})
+
+
+@pytest.mark.parametrize(("page", "command"), of_pages(commands))
+def test_command_runs(page, command, folder):
+    program, *options = shlex.split(command.removeprefix(".venv/bin/python "))
     for option in EXTRAS.keys() & set(options):
         pytest.importorskip(EXTRAS[option])
-    if "play" in script and "--help" not in options:  # Not to the end, to save time.
-        options = shlex.split(re.sub(r"--episodes \d+", "", shlex.join(options)) + " --steps 3")
+    if program == "make":
+        options += ["--dry-run", f"PYTHON={sys.executable}"]
+        subprocess.run([program, *options], cwd=ROOT, capture_output=True, check=True)
+    elif program in PLAY_OR_LIST:
+        run_command([*PLAY_OR_LIST[program], *options])
+    else:
+        names = [f"{program} {options[0]}", program]
+        run_script([program, *options, *next(SHORT[n] for n in names if n in SHORT).split()])
+
+
+def run_script(words: list[str]) -> None:
     ran = subprocess.run(
-        [sys.executable, ROOT / script, *options],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
+        [sys.executable, str(ROOT / words[0]), *words[1:]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def run_command(words: list[str]) -> None:
+    """Run ``mjlab-rec``; what records must run again."""
+    wants_help = "--help" in words
+    if words[0] == "play" and not wants_help:  # Not to the end, to save time.
+        words = shlex.split(re.sub(r"--(episodes|seconds|steps) \S+", "", shlex.join(words)))
+        words += ["--steps", "3"]
+    for _ in range(2 if "--record.path" in words and not wants_help else 1):
+        try:
+            mjlab_rec.main(words)
+        except SystemExit as ended:
+            assert not ended.code, words
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    text = text_of(page)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    for link in links:
+        if link.startswith(("http:", "https:")):
+            continue
+        file, _, heading = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+def test_the_front_page_is_short_and_has_examples():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+    assert blocks("README.md", "python")
+    assert commands("README.md")

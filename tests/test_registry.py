@@ -80,7 +80,7 @@ def test_gymnasium_is_told_of_each_task(monkeypatch, caplog):
     registry.register_task("told", env_cfg="x:y")
     assert gymnasium.spec("mjlab_rec/told-v0").kwargs == {"task_id": "told"}
     registry.register_task("with spaces", env_cfg="x:y")
-    assert "Gymnasium does not take the task id 'with spaces'" in caplog.text
+    assert "Gymnasium does not accept the task id 'with spaces'" in caplog.text
     assert registry.list_tasks() == ["told", "with spaces"]
 
 
@@ -128,7 +128,7 @@ def test_unknown_id_suggests_the_nearest():
 
 def test_id_registered_twice_is_an_error():
     registry.register_task("task", env_cfg="first:cfg")
-    with pytest.raises(ValueError, match="'task' is registered already, with env_cfg 'first:cfg'"):
+    with pytest.raises(ValueError, match="'task' is already registered, with env_cfg 'first:cfg'"):
         registry.register_task("task", env_cfg="second:cfg")
 
 

@@ -246,7 +246,7 @@ def test_two_renderers_do_not_disturb_each_other(make):
     [
         ({"env_idx": 3}, "env_idx is 3, but there are 3.*0 to 2"),
         ({"width": 0}, "0 x 48"),
-        ({"max_extra_envs": -1}, "least is 0"),
+        ({"max_extra_envs": -1}, "must not be negative"),
         ({"camera": "abvoe"}, "Did you mean 'above'"),
         ({"origin_type": KINDS.ASSET_ROOT, "entity_name": "robto"}, "Did you mean 'robot'"),
         ({"origin_type": KINDS.ASSET_BODY, "body_name": "amr"}, "Did you mean 'arm'"),
@@ -396,5 +396,5 @@ def test_map_of_shadows_fits_the_picture(sim, size, shadows):
     need_gl()
     cfg = ViewerConfig(width=size[0], height=size[1])
     renderer = GlRenderer(sim, cfg, ball_scene(sim))
-    assert renderer._puppet.model.vis.quality.shadowsize == shadows
+    assert renderer._posed.model.vis.quality.shadowsize == shadows
     assert sim.mj_model.vis.quality.shadowsize == 4096

@@ -213,7 +213,7 @@ def test_close_frees_and_may_be_repeated(sim, make):
     image = renderer.draw(shot)
     renderer.close()
     renderer.close()
-    assert not renderer._stages
+    assert not renderer._batches
     np.testing.assert_array_equal(renderer.draw(shot), image)
 
 

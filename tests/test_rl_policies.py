@@ -48,7 +48,7 @@ def test_own_policy_is_found_by_its_name(env):
         ("runs/model.pt", "checkpoints cannot be played yet"),
         ("no_such_module:policy", "Is it installed, or in the current folder?"),
         (f"{__name__}:pytestmark_", "has no 'pytestmark_'"),
-        (f"{__name__}:__name__", "is no function that takes an environment"),
+        (f"{__name__}:__name__", "is not a function that takes an environment"),
     ],
 )
 def test_what_is_no_policy_is_refused(name, message):

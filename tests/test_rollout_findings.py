@@ -228,6 +228,14 @@ FINDINGS = {
         *(ONE, Rec(trigger=("at_steps", (0, 2)))),
         *(STEP, FAILS, STEP, STEP),
     ),
+    "an episode that ended after max_steps comes before those that are cut": (
+        *(TWO, Rec(max_steps=1, max_episodes=1)),
+        *(STEP, ResetBy(envs=(1,))),
+    ),
+    "episodes that end one after the other in a pause": (
+        *(TWO, Rec(max_episodes=1)),
+        *(STEP, PAUSE, ResetBy(envs=(1,)), ResetBy(envs=(0,))),
+    ),
     "parts of an appended recording": (
         *(ONE, Rec(format="hdf5", block_steps=2, append=True, parts=True)),
         *([Take(count=4), END] * 4),

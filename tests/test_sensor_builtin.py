@@ -60,7 +60,7 @@ def test_data_is_a_copy_and_always_current():
             ("a", "jointpos", HAND),
             "a jointpos needs obj=ObjRef(type=...) with type joint, got site",
         ),
-        (("a", "clock", HAND), "a clock is on no object, but obj is given."),
+        (("a", "clock", HAND), "a clock takes no obj, but one is given."),
         (("a", "gyro", HAND, HAND), "only frame sensors take a ref, not gyro."),
     ],
 )

@@ -348,7 +348,7 @@ def test_an_error_that_a_ctrl_c_hides_is_logged(clock, caplog):
     manager = noting(FakeEnv(), post_step=fail)
     with pytest.raises(KeyboardInterrupt):
         take_step(manager)
-    assert "A signal takes the place of this error" in caplog.text
+    assert "A signal replaces this error" in caplog.text
     assert "the disk is full" in caplog.text
     manager.close()
 

@@ -13,7 +13,7 @@ from worlds import actions, cart_cfg
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers import RecorderTerm, RecorderTermCfg
 from mjlab_rec.sim import RecomputeLevel, Simulation, SimulationCfg
-from mjlab_rec.sim.snapshot import Puppet, Snapshot, SnapshotReader
+from mjlab_rec.sim.snapshot import PosedModel, Snapshot, SnapshotReader
 
 # Every kind of joint, and everything that has a place; the box at the origin of its body has a
 # shortcut in MuJoCo.
@@ -82,9 +82,9 @@ def places(sim: Simulation) -> dict[str, np.ndarray]:
     return {name: getattr(sim.data, name).numpy().copy() for name in PLACES}
 
 
-def assert_poses(puppet: Puppet, snapshot: Snapshot, expected: dict[str, np.ndarray]) -> None:
+def assert_poses(posed: PosedModel, snapshot: Snapshot, expected: dict[str, np.ndarray]) -> None:
     for row, env in enumerate(snapshot.env_ids):
-        data = puppet.pose(snapshot.wait(), row)
+        data = posed.pose(snapshot.wait(), row)
         for name, values in expected.items():
             actual = getattr(data, name).reshape(values[env].shape)
             np.testing.assert_allclose(actual, values[env], atol=2e-5, err_msg=f"{name} {env}")
@@ -94,20 +94,20 @@ def assert_poses(puppet: Puppet, snapshot: Snapshot, expected: dict[str, np.ndar
 def test_poses_are_those_of_the_simulation(sim, env_ids):
     snapshot = SnapshotReader(sim, env_ids).read()
     assert snapshot.env_ids == tuple(env_ids)
-    assert_poses(Puppet(sim.mj_model), snapshot, places(sim))
+    assert_poses(PosedModel(sim.mj_model), snapshot, places(sim))
 
 
 def test_poses_follow_model_fields_of_each_world(sim):
-    puppet, reader = Puppet(sim.mj_model), SnapshotReader(sim, [0, 3, 2])
+    posed, reader = PosedModel(sim.mj_model), SnapshotReader(sim, [0, 3, 2])
     before = reader.read()
     usual = places(sim)
     randomize(sim)
     after = reader.read()
     expected = places(sim)
     assert not np.allclose(usual["geom_xpos"], expected["geom_xpos"], atol=1e-3)
-    assert_poses(puppet, after, expected)
-    assert_poses(Puppet(sim.mj_model), before, usual)
-    assert_poses(puppet, after, expected)
+    assert_poses(posed, after, expected)
+    assert_poses(PosedModel(sim.mj_model), before, usual)
+    assert_poses(posed, after, expected)
 
 
 def test_looks_of_each_world_are_in_the_snapshot(sim):
@@ -115,13 +115,13 @@ def test_looks_of_each_world_are_in_the_snapshot(sim):
     sim.model.geom_rgba[1, 0] = torch.tensor([1.0, 0.5, 0.25, 1.0])
     sim.model.geom_size[3, 2] = torch.tensor([0.7, 0.0, 0.0])
     snapshot = SnapshotReader(sim, [1, 3]).read()
-    puppet = Puppet(sim.mj_model)
-    puppet.pose(snapshot, 0)
-    assert puppet.model.geom_rgba[0].tolist() == [1.0, 0.5, 0.25, 1.0]
-    assert puppet.model.geom_size[2, 0] == pytest.approx(0.1)
-    puppet.pose(snapshot, 1)
-    assert puppet.model.geom_rgba[0].tolist() == [0.5, 0.5, 0.5, 1.0]
-    assert puppet.model.geom_size[2, 0] == pytest.approx(0.7)
+    posed = PosedModel(sim.mj_model)
+    posed.pose(snapshot, 0)
+    assert posed.model.geom_rgba[0].tolist() == [1.0, 0.5, 0.25, 1.0]
+    assert posed.model.geom_size[2, 0] == pytest.approx(0.1)
+    posed.pose(snapshot, 1)
+    assert posed.model.geom_rgba[0].tolist() == [0.5, 0.5, 0.5, 1.0]
+    assert posed.model.geom_size[2, 0] == pytest.approx(0.7)
     assert sim.mj_model.geom_size[2, 0] == pytest.approx(0.1), "the physics' model stays"
 
 
@@ -133,7 +133,7 @@ def test_poses_are_current_where_the_simulations_own_lag_behind(sim):
     assert torch.equal(lagging, left_behind), "reading brings nothing up to date"
     expected = places(sim)
     assert not np.allclose(left_behind.numpy(), expected["geom_xpos"], atol=1e-4)
-    assert_poses(Puppet(sim.mj_model), snapshot, expected)
+    assert_poses(PosedModel(sim.mj_model), snapshot, expected)
 
 
 def test_snapshot_stays_while_the_simulation_goes_on(sim):
@@ -144,7 +144,7 @@ def test_snapshot_stays_while_the_simulation_goes_on(sim):
     sim.data.mocap_pos[:] += 1.0
     sim.model.geom_pos[:] = 0.0
     sim.reset()
-    assert_poses(Puppet(sim.mj_model), snapshot, expected)
+    assert_poses(PosedModel(sim.mj_model), snapshot, expected)
 
 
 @pytest.mark.parametrize("engine", ["mjbatch", "warp"])
@@ -154,12 +154,12 @@ def test_reading_changes_no_bit(engine):
         model = mujoco.MjModel.from_xml_string(ZOO)
         cfg = SimulationCfg(engine=engine, nconmax=20, njmax=80)
         sim = Simulation(num_envs=4, cfg=cfg, model=model)
-        reader, puppet = SnapshotReader(sim, [1, 2]), Puppet(sim.mj_model)
+        reader, posed = SnapshotReader(sim, [1, 2]), PosedModel(sim.mj_model)
         sim.data.qvel[:] = torch.linspace(-1, 1, sim.data.qvel.numel()).view_as(sim.data.qvel)
         log = []
         for i in range(8):
             if looks:
-                puppet.pose(reader.read(), i % 2)
+                posed.pose(reader.read(), i % 2)
             if i == 4:
                 randomize(sim)
             sim.step(2)
@@ -176,12 +176,12 @@ def test_terminal_pose_is_the_true_one_before_the_reset():
         def record_pre_reset(self, env_ids: Any) -> None:
             env: Any = self._env
             snapshot = SnapshotReader(env.sim, env_ids.tolist()).read()
-            puppet = Puppet(env.sim.mj_model)
+            posed = PosedModel(env.sim.mj_model)
             for row, env_id in enumerate(env_ids.tolist()):
                 slide, hinge = env.sim.data.qpos[env_id].double().tolist()
                 origin = env.scene.env_origins[env_id].numpy()
                 true = origin + np.array([slide + np.sin(hinge), 0.0, 1.0 + np.cos(hinge)])
-                tip = puppet.pose(snapshot, row).site_xpos[0].copy()
+                tip = posed.pose(snapshot, row).site_xpos[0].copy()
                 seen.append((tip, true, env.sim.data.site_xpos[env_id, 0].numpy().copy()))
 
     # A curriculum would bring the environment's own value up to date.
@@ -213,4 +213,4 @@ def test_reading_waits_for_nothing_on_a_gpu():
         torch.cuda.set_sync_debug_mode("default")
     sim.forward()
     expected = {name: getattr(sim.data, name).cpu().numpy() for name in PLACES}
-    assert_poses(Puppet(sim.mj_model), snapshot, expected)
+    assert_poses(PosedModel(sim.mj_model), snapshot, expected)

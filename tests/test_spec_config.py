@@ -308,6 +308,6 @@ def test_names_are_not_given_twice():
         {"lights": (LightCfg("l"), LightCfg("l"))},
         {"cameras": (CameraCfg("c"), CameraCfg("c"))},
     ):
-        with pytest.raises(ValueError, match="Cfg '.': the model has one of that name"):
+        with pytest.raises(ValueError, match="Cfg '.': the model already has one of that name"):
             compiled(**editors)
     assert compiled(textures=(flat,)).texture("t").height == 24

@@ -33,6 +33,7 @@ class Recording:
         self.clock = Clock()
         self.blocks: list[list[int]] = []
         self.moments: list[float] = []
+        monkeypatch.setattr("mjlab_rec.data.staging._LARGE", 0)
         monkeypatch.setattr(Worker, "pause_until", lambda _, moment: self.moments.append(moment))
         shape = BlockShape(rows=rows, ends=8)
         self.staging = Staging(
@@ -71,12 +72,21 @@ def test_a_block_is_written_while_the_next_one_fills(monkeypatch):
     recording.staging.finish()
 
 
-def test_a_block_waits_no_longer_than_two_seconds_and_not_at_all_for_a_short_time(monkeypatch):
+def test_a_block_takes_no_longer_than_two_seconds(monkeypatch):
     recording = Recording(monkeypatch, rows=1)
     recording.take(0, seconds=0.0)
     recording.take(1, seconds=100.0)
     recording.take(2, seconds=0.01)
-    assert recording.moments == pytest.approx([101.0, 102.0, 100.01, 100.01])
+    assert recording.moments == pytest.approx([101.0, 102.0, 100.0135, 100.017])
+    recording.staging.finish()
+
+
+def test_a_small_block_is_written_at_once(monkeypatch):
+    recording = Recording(monkeypatch, rows=1)
+    monkeypatch.setattr("mjlab_rec.data.staging._LARGE", 1 << 20)
+    recording.take(0, seconds=1.0)
+    recording.take(1, seconds=1.0)
+    assert recording.moments == [2.0, 2.0]
     recording.staging.finish()
 
 

@@ -100,3 +100,10 @@ def test_configs_of_grounds_share_nothing():
     one, other = TerrainEntityCfg(), TerrainEntityCfg()
     one.textures[0].rgb1 = (1.0, 0.0, 0.0)
     assert other.textures[0].rgb1 == (0.2, 0.3, 0.4)
+
+
+def test_what_stands_on_the_terrain_is_not_part_of_it():
+    scene, _ = build(num_envs=2, terrain=TerrainEntityCfg(), entities={"arm": entity(ARM)})
+    terrain = scene["terrain"]
+    assert (terrain.body_names, terrain.geom_names) == (("terrain",), ("terrain",))
+    assert terrain.joint_names == () and not terrain.is_articulated

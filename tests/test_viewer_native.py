@@ -263,7 +263,7 @@ def test_keys_that_mean_nothing_are_ignored_and_the_others_are_listed(keyboard):
     keyboard.press(F12, F8)
     assert not keyboard.figures.visible
     listed = dict(keyboard.keys.help())
-    assert listed["Space"] == "pause or go on"
+    assert listed["Space"] == "pause or continue"
     assert listed["F10 records"] == "a"
     assert listed["Up, Down change"] == "goal 0"
 

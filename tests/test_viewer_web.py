@@ -134,7 +134,7 @@ def wait_for_step(page: Any, step: int) -> None:
 
 
 def test_a_run_is_watched_paused_stepped_and_ended_in_a_browser(
-    stage, visit, screenshot, canvas, tmp_path
+    stage, visit, keep_screenshot, canvas, tmp_path
 ):
     show = stage()
     env, playback = show.env, show.playback
@@ -165,7 +165,7 @@ def test_a_run_is_watched_paused_stepped_and_ended_in_a_browser(
     button(page, "Resume").click()
     button(page, "Pause").wait_for()
     until(lambda: playback.steps > 20)
-    screenshot(page, "web_running")
+    keep_screenshot(page, "web_running")
     button(page, "Pause").click()
     button(page, "Resume").wait_for()
     assert playback.paused
@@ -181,7 +181,7 @@ def test_a_run_is_watched_paused_stepped_and_ended_in_a_browser(
     assert show.end == "closed"
 
 
-def test_the_record_button_starts_and_stops_a_recorder(stage, visit, screenshot, tmp_path):
+def test_the_record_button_starts_and_stops_a_recorder(stage, visit, keep_screenshot, tmp_path):
     path = tmp_path / "table.csv"
     show = stage(recorders={"table": CsvRecorderCfg(path=str(path))})
     recorder = show.env.recorder_manager.get_term("table")
@@ -200,14 +200,14 @@ def test_the_record_button_starts_and_stops_a_recorder(stage, visit, screenshot,
     for _ in range(2):
         show.playback.single_step()
     wait_for_step(page, 5)
-    screenshot(page, "web_stopped")
+    keep_screenshot(page, "web_stopped")
 
     button(page, "Start table").click()
     button(page, "Stop table").wait_for()
     assert recorder.state == "recording"
     show.playback.single_step()
     wait_for_step(page, 6)
-    screenshot(page, "web_recording")
+    keep_screenshot(page, "web_recording")
     show.__exit__()
     # What happened between the clicks is not recorded; each start has a file of its own.
     assert steps_in(path) == [0, 1, 2]
@@ -369,7 +369,7 @@ def test_environments_are_chosen_shown_together_and_followed(stage, visit, scree
     until(lambda: changed(before, screenshot(page, "web_left_behind", clip=CANVAS)) > 0.005)
 
 
-def test_a_command_is_set_by_a_slider_and_released(stage, visit, screenshot):
+def test_a_command_is_set_by_a_slider_and_released(stage, visit, keep_screenshot):
     show = stage()
     show.playback.pause()
     show.start()
@@ -386,7 +386,7 @@ def test_a_command_is_set_by_a_slider_and_released(stage, visit, screenshot):
         show.playback.single_step()
     wait_for_step(page, 3)
     assert float(term.command[0, 0]) == value
-    screenshot(page, "web_command")
+    keep_screenshot(page, "web_command")
     page.get_by_label("Set by hand").click()
     until(lambda: not term.held.any())
 
@@ -401,7 +401,7 @@ def test_the_speed_is_chosen_on_the_page(stage, visit):
     until(lambda: show.playback.speed == 0.25)
 
 
-def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, screenshot):
+def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, keep_screenshot):
     show = stage()
     show.start()
     page = visit(show.viewer.url)
@@ -416,7 +416,7 @@ def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, scr
     until(lambda: show.playback.steps > 80)
     page.mouse.move(1100, 700)
     page.mouse.wheel(0, 3000)
-    screenshot(page, "web_plots")
+    keep_screenshot(page, "web_plots")
 
 
 def test_watching_changes_no_bit_of_the_rollout(visit):

@@ -1,4 +1,4 @@
-"""What every actuator has: targets in a model, commands with a delay, a law that gives ctrl."""
+"""The base of all actuators: targets in a model, delayed commands and a law that gives ctrl."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class ActuatorCfg(ABC):
     """Probability of keeping the lag when a new one is due."""
 
     delay_update_period: int = 0
-    """How many physics steps a lag lasts; 0 draws a new one each step."""
+    """Physics steps that a lag lasts; 0 draws a new one each step."""
 
     delay_per_env_phase: bool = True
-    """Whether worlds draw new lags at different steps rather than all at once."""
+    """Draw new lags at different steps in different worlds, rather than all at once."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -84,10 +84,10 @@ class ActuatorCfg(ABC):
 
     @abstractmethod
     def build(self, entity: Entity, target_ids: list[int], target_names: list[str]) -> Actuator:
-        """Make the actuator for the targets found, given by their places in the entity."""
+        """Make the actuator for targets given by their indices in the entity."""
 
     def _reject_sites(self) -> None:
-        """Raise for site transmission, for those that need a length to control."""
+        """Raise if the transmission is a site, for actuators that need a length to control."""
         if self.transmission_type == TransmissionType.SITE:
             raise ValueError(
                 f"{type(self).__name__} does not support SITE transmission: a site has no length "
@@ -97,7 +97,7 @@ class ActuatorCfg(ABC):
 
 @dataclass
 class ActuatorCmd:
-    """What an actuator is asked for and what it feels, each (num_envs, num_targets)."""
+    """An actuator's targets and measured state, each (num_envs, num_targets)."""
 
     position_target: torch.Tensor
     """Desired joint positions or tendon lengths; zero for sites."""
@@ -106,20 +106,20 @@ class ActuatorCmd:
     effort_target: torch.Tensor
     """Desired feed-forward forces or torques."""
     pos: torch.Tensor
-    """Joint positions or tendon lengths now; zero for sites."""
+    """Current joint positions or tendon lengths; zero for sites."""
     vel: torch.Tensor
-    """Joint or tendon velocities now; zero for sites."""
+    """Current joint or tendon velocities; zero for sites."""
 
 
 class Actuator(ABC, Generic[ActuatorCfgT]):
-    """Base of actuators: edits the spec before compiling, then turns commands into ctrl.
+    """Base class of actuators: edits the spec before compiling, then turns commands into ctrl.
 
     A subclass adds its MuJoCo actuators in ``edit_spec``, appending each to ``_mjs_actuators``,
     and computes their ctrl in ``compute`` once every physics step.
     """
 
     constant_between_substeps: bool = False
-    """Whether ctrl stays the same over a control step, so that it need be written only once."""
+    """Whether ctrl stays the same over a control step, so that writing it once is enough."""
 
     param_names: ClassVar[tuple[str, ...]] = ()
     """Attributes (num_envs, num_targets) that ``control_law`` reads, see IdealPdActuator."""
@@ -155,17 +155,17 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
 
     @property
     def target_ids(self) -> torch.Tensor:
-        """Places of the targets in the entity."""
+        """Indices of the targets in the entity."""
         return _initialized(self._target_ids)
 
     @property
     def ctrl_ids(self) -> torch.Tensor:
-        """Places of the controls in the entity."""
+        """Indices of the controls in the entity."""
         return _initialized(self._ctrl_ids)
 
     @property
     def global_ctrl_ids(self) -> torch.Tensor:
-        """Places of the controls in the model."""
+        """Indices of the controls in the model."""
         return _initialized(self._global_ctrl_ids)
 
     @abstractmethod
@@ -174,12 +174,12 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
 
         Args:
             spec: The entity's spec.
-            target_names: The targets' names in the spec. They carry a prefix if the spec was
-                itself put together with ``MjSpec.attach``.
+            target_names: The targets' names in the spec. They have a prefix if the spec was
+                itself built with ``MjSpec.attach``.
         """
 
     def _override_passive(self, spec: mujoco.MjSpec, target_name: str) -> None:
-        """Set the target's armature, friction loss and damping where the config gives them."""
+        """Set the target's armature, friction loss and damping where the config has them."""
         apply_target_overrides(
             spec,
             target_name,
@@ -207,7 +207,7 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
             self._site_zeros = torch.zeros(data.nworld, len(self._target_ids_list), device=device)
 
     def apply_delay(self, cmd: ActuatorCmd) -> ActuatorCmd:
-        """Delay the targets, all three by the same lag; what is felt is never delayed."""
+        """Delay the three targets by the same lag; the measured state is never delayed."""
         if self._delay_buffer is None:
             return cmd
         targets = (cmd.position_target, cmd.velocity_target, cmd.effort_target)
@@ -223,7 +223,7 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
             self._delay_buffer.set_lags(lags, env_ids)
 
     def get_command(self, data: EntityData) -> ActuatorCmd:
-        """Collect this actuator's targets and what it feels."""
+        """Collect this actuator's targets and measured state."""
         ids = self.target_ids
         if self.transmission_type == TransmissionType.SITE:
             zeros = _initialized(self._site_zeros)
@@ -249,7 +249,7 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
         """Turn a command into ctrl, (num_envs, num_controls), once every physics step."""
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
-        """Forget the state of the given worlds. Delays are reset by the entity."""
+        """Reset the state of the given worlds. The entity resets the delays."""
 
     def update(self, dt: float) -> None:
         """Advance internal state after a physics step of ``dt`` seconds."""
@@ -257,5 +257,5 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
 
 def _initialized(value: torch.Tensor | None) -> torch.Tensor:
     if value is None:
-        raise RuntimeError("The actuator has no indices yet: they exist after scene.initialize().")
+        raise RuntimeError("The actuator has no indices yet. Call scene.initialize() first.")
     return value

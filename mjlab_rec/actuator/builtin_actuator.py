@@ -1,4 +1,4 @@
-"""MuJoCo's own actuators, which take a target as ctrl: position, velocity, motor, PD, muscle."""
+"""MuJoCo's own actuators, whose ctrl is a target: position, velocity, motor, PD and muscle."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class PassThroughActuator(Actuator[ActuatorCfgT]):
     """
 
     command_fields: tuple[CommandField, ...] = ()
-    """Which targets are passed; with several, ctrl is one block per field."""
+    """The target fields that are passed; with several, ctrl has one block per field."""
 
     @property
     def passes_through(self) -> bool:
-        """False in a subclass that changes the command on its way."""
+        """False in a subclass that changes the command before it becomes ctrl."""
         cls = type(self)
         return (
             cls.compute is PassThroughActuator.compute
@@ -188,8 +188,8 @@ class BuiltinMotorActuator(PassThroughActuator[BuiltinMotorActuatorCfg]):
 class BuiltinPdActuatorCfg(ActuatorCfg):
     """A PD law on position and velocity targets, computed inside MuJoCo.
 
-    The law is that of IdealPdActuatorCfg. As MuJoCo knows the gains, its implicit integrators stay
-    stable with gains that make a law outside of the integrator diverge.
+    The law is that of IdealPdActuatorCfg. MuJoCo knows the gains, so its implicit integrators stay
+    stable where the same law, computed outside the integrator, would diverge.
     """
 
     stiffness: float
@@ -213,7 +213,7 @@ class BuiltinPdActuatorCfg(ActuatorCfg):
 
 
 class BuiltinPdActuator(PassThroughActuator[BuiltinPdActuatorCfg]):
-    """A <position> and a <velocity> on each target; ctrl is all positions, then all velocities."""
+    """A <position> and a <velocity> on each target; ctrl has all positions, then all velocities."""
 
     command_fields = ("position", "velocity")
 
@@ -287,10 +287,10 @@ class BuiltinMuscleActuatorCfg(ActuatorCfg):
     """Range of lengths, in units of the optimal length."""
 
     force: float = -1.0
-    """Peak force at rest; negative means derived from `scale`."""
+    """Peak force at rest; a negative value derives it from `scale`."""
 
     scale: float = 200.0
-    """Factor from the inverse of the actuator's acceleration to its peak force."""
+    """Factor that turns the inverse of the actuator's acceleration into its peak force."""
 
     lmin: float = 0.5
     """Shortest length at which there is force, in optimal lengths."""
@@ -299,7 +299,7 @@ class BuiltinMuscleActuatorCfg(ActuatorCfg):
     """Longest length at which there is active force, in optimal lengths."""
 
     vmax: float = 1.5
-    """Shortening speed at which force vanishes, in optimal lengths per second."""
+    """Shortening speed at which the force is zero, in optimal lengths per second."""
 
     fpmax: float = 1.3
     """Passive force at `lmax`, in peak forces."""

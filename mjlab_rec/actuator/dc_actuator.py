@@ -28,7 +28,7 @@ def dc_motor_clip(
     force_limit: torch.Tensor,
     vel: torch.Tensor,
 ) -> torch.Tensor:
-    """Limit effort to what a DC motor can give at its speed.
+    """Limit effort to what a DC motor can produce at its speed.
 
     The torque falls linearly from ``saturation_effort`` at rest to zero at ``velocity_limit``, and
     is never more than ``force_limit``. Beyond the speed limit the motor can only brake.
@@ -36,7 +36,7 @@ def dc_motor_clip(
     slope = vel / velocity_limit
     high = torch.minimum(saturation_effort * (1.0 - slope), force_limit)
     low = torch.maximum(saturation_effort * (-1.0 - slope), -force_limit)
-    # Far beyond the speed limit both ends would leave the limits on the same side.
+    # Far beyond the speed limit both bounds would lie outside the force limits, on the same side.
     high, low = torch.maximum(high, -force_limit), torch.minimum(low, force_limit)
     return torch.clamp(effort, low, high)
 
@@ -45,14 +45,14 @@ def dc_motor_clip(
 class DcMotorActuatorCfg(IdealPdActuatorCfg):
     """An ideal PD law limited to a DC motor's torque-speed curve.
 
-    Give `effort_limit`, the continuous torque, too; it should not exceed `saturation_effort`.
+    Set `effort_limit`, the continuous torque, too; it should not exceed `saturation_effort`.
     """
 
     saturation_effort: float
     """Torque at rest (stall torque)."""
 
     velocity_limit: float
-    """Speed at which there is no torque left (no-load speed)."""
+    """Speed at which the torque is zero (no-load speed)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,13 +63,13 @@ class DcMotorActuatorCfg(IdealPdActuatorCfg):
             )
         if math.isinf(self.effort_limit):
             logger.warning(
-                "DcMotorActuatorCfg: effort_limit is infinite, so the motor could give its stall "
-                "torque for ever. Set effort_limit to the motor's continuous torque."
+                "DcMotorActuatorCfg: effort_limit is infinite, so the motor could hold its stall "
+                "torque forever. Set effort_limit to the motor's continuous torque."
             )
         elif self.effort_limit > self.saturation_effort:
             logger.warning(
                 "DcMotorActuatorCfg: effort_limit (%g) exceeds saturation_effort (%g), so it "
-                "limits nothing at rest.",
+                "has no effect at rest.",
                 self.effort_limit,
                 self.saturation_effort,
             )
@@ -92,14 +92,14 @@ class DcMotorActuator(IdealPdActuator[DcMotorCfgT], Generic[DcMotorCfgT]):
     """No-load speeds (num_envs, num_targets)."""
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
-        """Give every world the configured motor."""
+        """Set up the configured motor in every world."""
         super().initialize(mj_model, model, data, device)
         self.saturation_effort = self._full(self.cfg.saturation_effort, device)
         self.velocity_limit_motor = self._full(self.cfg.velocity_limit, device)
 
     @staticmethod
     def control_law(params: dict[str, torch.Tensor], cmd: ActuatorCmd) -> torch.Tensor:
-        """Compute the PD torque and limit it by the motor's curve."""
+        """Compute the PD torque and limit it to the motor's curve."""
         return dc_motor_clip(
             pd_torque(params["stiffness"], params["damping"], cmd),
             params["saturation_effort"],

@@ -1,4 +1,4 @@
-"""Actuators computed together, so that a physics step costs a few operations per entity."""
+"""Groups of actuators that are computed together, in a few operations per entity and step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PassThroughGroup:
 
 
 class ControlLawGroup:
-    """Computes one control law for several actuators, with their parameters side by side."""
+    """Computes one control law for several actuators, with their parameters concatenated."""
 
     def __init__(self, actuators: Sequence[IdealPdActuator], data: EntityData) -> None:
         kind = actuators[0].transmission_type
@@ -73,7 +73,7 @@ class ControlLawGroup:
 
 
 class SingleActuator:
-    """Computes one actuator that has a ``compute`` of its own."""
+    """Computes one actuator that has its own ``compute``."""
 
     def __init__(self, actuator: Actuator, data: EntityData) -> None:
         self._actuator = actuator
@@ -92,13 +92,13 @@ ActuatorGroup = PassThroughGroup | ControlLawGroup | SingleActuator
 
 
 def group_actuators(actuators: Sequence[Actuator], data: EntityData) -> list[ActuatorGroup]:
-    """Group initialized actuators by what can be computed together."""
+    """Group the initialized actuators that can be computed together."""
     members: dict[Any, list[Any]] = {}
     makers: dict[Any, Callable[..., ActuatorGroup]] = {}
     for i, act in enumerate(actuators):
         alike = (type(act), act.transmission_type, *_delay_settings(act))
         if isinstance(act, PassThroughActuator) and act.passes_through:
-            # Without a delay nothing but the columns differs, whatever the type.
+            # Without a delay only the columns differ, whatever the type.
             key, maker = (alike if act.has_delay else "direct"), PassThroughGroup
         elif isinstance(act, IdealPdActuator) and _keeps_law(act):
             key, maker = alike, ControlLawGroup
@@ -133,7 +133,7 @@ def _delay_settings(act: Actuator) -> tuple[Any, ...]:
 
 
 def _shared_delay(actuators: Sequence[Actuator], data: EntityData) -> DelayBuffer | None:
-    """One delay for a group; every member knows it, so that ``set_lags`` works on any."""
+    """Give a group one shared delay, so that ``set_lags`` works on any of its members."""
     cfg = actuators[0].cfg
     if not actuators[0].has_delay:
         return None
@@ -154,7 +154,7 @@ def _shared_delay(actuators: Sequence[Actuator], data: EntityData) -> DelayBuffe
 
 
 def _join_params(actuators: Sequence[IdealPdActuator]) -> dict[str, torch.Tensor]:
-    """Put parameters side by side; the actuators keep views, so changes in place reach the law."""
+    """Concatenate parameters; the actuators keep views, so in-place changes reach the law."""
     params: dict[str, torch.Tensor] = {}
     for name in actuators[0].param_names:
         joined = torch.cat([getattr(act, name) for act in actuators], dim=1)

@@ -1,4 +1,4 @@
-"""A PD law computed outside of MuJoCo and applied by motors."""
+"""A PD law that is computed outside MuJoCo and applied by motors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pd_torque(stiffness: torch.Tensor, damping: torch.Tensor, cmd: ActuatorCmd) 
 class IdealPdActuatorCfg(ActuatorCfg):
     """force = stiffness (target - q) + damping (target_v - v) + effort target, limited.
 
-    The law is computed once every physics step, outside of the integrator.
+    The law is computed once every physics step, outside the integrator.
     """
 
     stiffness: float
@@ -54,8 +54,8 @@ class IdealPdActuator(Actuator[IdealPdCfgT], Generic[IdealPdCfgT]):
     """A PD law whose gains and limits may differ between worlds.
 
     The entity computes all actuators of one type at once, by calling ``control_law`` with their
-    parameters side by side. A subclass may change the law and its ``param_names``; one that
-    overrides ``compute`` is computed by itself.
+    parameters concatenated. A subclass may change the law and its ``param_names``; one that
+    overrides ``compute`` is computed separately.
     """
 
     param_names = ("stiffness", "damping", "force_limit")

@@ -29,8 +29,8 @@ class XmlActuatorCfg(ActuatorCfg):
     """
 
     command_field: CommandField | None = None
-    """Which target they follow; None finds out. Needed for <general> actuators, and where a joint
-    has several actuators."""
+    """Target that they follow; None infers it. Needed for <general> actuators, and for joints with
+    several actuators."""
 
     def build(self, entity: Entity, target_ids: list[int], target_names: list[str]) -> XmlActuator:
         """Make the actuator."""
@@ -52,17 +52,17 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
 
     @property
     def command_field(self) -> CommandField:
-        """Which target the actuators follow."""
+        """The target that the actuators follow."""
         assert self._command_field is not None
         return self._command_field
 
     @property
     def command_fields(self) -> tuple[CommandField, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The one target that is passed."""
+        """The one target field that is passed."""
         return (self.command_field,)
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
-        """Find the actuators and what they follow, and set passive properties if asked to."""
+        """Find the actuators and their targets, and set passive properties if configured."""
         found = [
             (target_id, name, actuator)
             for target_id, name, spec_name in zip(
@@ -75,7 +75,7 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
             raise ValueError(
                 f"XmlActuatorCfg: the XML has no actuator on the {self.transmission_type.value}s "
                 f"{target_names}. It has actuators on: {have}. Add them to the XML, or use a "
-                "config that makes them, such as BuiltinPositionActuatorCfg."
+                "config that adds them, such as BuiltinPositionActuatorCfg."
             )
         for _, _, actuator in found:
             self._override_passive(spec, actuator.target)
@@ -107,7 +107,7 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
             if on_target and not chosen:
                 kinds = {a.name: detect_command_field(a) for a in on_target}
                 raise ValueError(
-                    f"XmlActuatorCfg: command_field='{wanted}' was asked for, but the actuators on "
+                    f"XmlActuatorCfg: command_field is '{wanted}', but the actuators on "
                     f"'{target_name}' follow: {kinds}."
                 )
         if len(chosen) > 1:
@@ -120,7 +120,7 @@ class XmlActuator(PassThroughActuator[XmlActuatorCfg]):
 
 
 def _field_or(actuator: mujoco.MjsActuator, default: CommandField) -> CommandField:
-    """What an actuator follows; the default if it cannot be told, as with <general>."""
+    """Return an actuator's target field, or the default if it is unclear, as with <general>."""
     try:
         return detect_command_field(actuator)
     except ValueError:

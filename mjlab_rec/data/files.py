@@ -112,6 +112,7 @@ class Claim:
         folder: bool = False,
         mark: str = META,
         companions: Callable[[Path], Iterable[Path]] = lambda path: (),
+        can_append: bool = True,
     ) -> None:
         if not str(path):
             raise DataError("No path was given to write the recording to.")
@@ -122,6 +123,7 @@ class Claim:
             )
         self.folder = folder
         self._companions = companions  # other files that are written with one at this path
+        self._can_append = can_append
         self._mark = mark  # the file in a folder that says that it is a recording
         self.path = local_path(path)
         if not self.path.name:
@@ -205,11 +207,7 @@ class Claim:
         if empty:
             return
         if if_exists == "error":
-            raise DataError(
-                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
-                " (replace it), 'append' (go on after it) or 'number' (take the next free name,"
-                f" such as {_with_number(path, 1, self.folder).name})."
-            )
+            raise PathExistsError(path, _with_number(path, 1, self.folder).name, self._can_append)
         if self.folder and not (path / self._mark).is_file():
             raise DataError(
                 f"The folder '{path}' is not a recording: it has no {self._mark}. It is left"
@@ -229,6 +227,31 @@ class Claim:
         description = sidecar(self.path)
         if _is_ours(description):
             description.unlink()
+
+
+class PathExistsError(DataError):
+    """A recording would be written where something is already.
+
+    Args:
+        path: Where something is.
+        free: A name that is free.
+        can_append: Whether the format can go on with what is there.
+    """
+
+    def __init__(self, path: Path, free: str, can_append: bool = True) -> None:
+        self.path = path
+        self._free = free
+        self._can_append = can_append
+        super().__init__(self.said("set if_exists to", repr))
+
+    def said(self, setting: str, spelled: Callable[[str], str] = str) -> str:
+        """The message, with other words for what to set, and how values of it are spelled."""
+        append = f", {spelled('append')} (go on after it)" if self._can_append else ""
+        return (
+            f"'{self.path}' exists already. Choose another path, or {setting}"
+            f" {spelled('overwrite')} (replace it){append} or {spelled('number')} (take the next"
+            f" free name, such as {self._free})."
+        )
 
 
 class _Taken(DataError):

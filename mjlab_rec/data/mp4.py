@@ -85,7 +85,7 @@ class Mp4Writer:
         self.frames = 0
         """Pictures written."""
         self._shape = (height, width, 3)
-        self._claim = Claim(path, if_exists)
+        self._claim = Claim(path, if_exists, can_append=False)
         self.path = self._claim.path
         """The file, with a number in its name if that was asked for."""
         self._messages = _memory_file()

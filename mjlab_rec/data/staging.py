@@ -19,9 +19,10 @@ from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
 
-# Work on a block is spread over this share of the time in which the next one is filled, or that
-# many seconds: until it is done, a kill loses the block. Less than _SHORT is not worth a pause.
-_SHARE, _LONGEST, _SHORT = 0.7, 2.0, 0.02
+# Work on a large block is spread over this share of the time in which the next one is filled, but
+# over no more seconds than _LONGEST: until it is done, a kill loses the block.
+_LARGE = 8 << 20  # bytes
+_SHARE, _LONGEST = 0.7, 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,9 @@ class Staging(RowStore):
             self._lose_rows()
             return
         now = self._clock()
-        spread = min(_SHARE * (now - self._since), _LONGEST)
+        spread = 0.0
+        if self.block_bytes >= _LARGE:
+            spread = min(_SHARE * (now - self._since), _LONGEST)
         filled = _Filled(
             self.memory,
             self.row,
@@ -222,7 +225,7 @@ class Staging(RowStore):
             self._gap,
             self._resumes,
             now,
-            spread if spread > _SHORT else 0.0,
+            spread,
         )
         self._gap, self._resumes = 0, False
         self._go_on_in(self._pass_on(host, filled))

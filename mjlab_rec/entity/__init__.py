@@ -1,4 +1,4 @@
-"""Robots and objects: their model, what can be read of them and what can be written."""
+"""Robots and objects: their model, and the state that can be read and written."""
 
 from mjlab_rec.entity.config import EntityArticulationInfoCfg as EntityArticulationInfoCfg
 from mjlab_rec.entity.config import EntityCfg as EntityCfg

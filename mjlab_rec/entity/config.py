@@ -1,4 +1,4 @@
-"""What an entity is made of and how it starts."""
+"""Configuration of an entity: its model, its initial state and its actuators."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class EntityArticulationInfoCfg:
     """How an entity's joints are driven and limited."""
 
     actuators: tuple[ActuatorCfg, ...] = ()
-    """The actuators; their order is the order of ctrl."""
+    """The actuators, in the order of ctrl."""
 
     soft_joint_pos_limit_factor: float = 1.0
-    """Width of the soft joint limits as a fraction of the hard ones, around the same middle."""
+    """Width of the soft joint limits as a fraction of the hard ones, around the same center."""
 
 
 @dataclass
 class EntityCfg:
-    """A robot or an object: an MJCF model, its start and its actuators."""
+    """A robot or an object: an MJCF model, its initial state and its actuators."""
 
     @dataclass
     class InitialStateCfg:
@@ -65,14 +65,14 @@ class EntityCfg:
     """Where the entity starts."""
 
     spec_fn: Callable[[], mujoco.MjSpec] = mujoco.MjSpec
-    """Makes the MuJoCo model, for example `lambda: MjSpec.from_file(path)`."""
+    """Builds the MuJoCo model, for example `lambda: MjSpec.from_file(path)`."""
 
     articulation: EntityArticulationInfoCfg | None = None
-    """Actuators and soft limits; None for an entity that nothing drives."""
+    """Actuators and soft limits; None for an entity without actuators."""
 
     sort_actuators: bool = False
     """Order ctrl by joints, then tendons, then sites, each in the model's order, rather than by
-    config. Actuators of the XML keep their places."""
+    config. Actuators of the XML keep their position."""
 
     lights: tuple[LightCfg, ...] = ()
     """Lights to add."""
@@ -84,19 +84,19 @@ class EntityCfg:
     """Textures to add."""
 
     materials: tuple[MaterialCfg, ...] = ()
-    """Materials to add and to give to geoms."""
+    """Materials to add and to assign to geoms."""
 
     meshes: tuple[MeshCfg, ...] = ()
     """Changes to meshes."""
 
     geoms: tuple[GeomCfg, ...] = ()
-    """Changes to single attributes of geoms."""
+    """Changes to individual attributes of geoms."""
 
     collisions: tuple[CollisionCfg, ...] = ()
     """Which geoms collide, and how; applied last of all these, before actuators are added."""
 
     def build(self) -> Entity:
-        """Make the entity; override to make one of your own class."""
+        """Build the entity; override this to build one of your own class."""
         from mjlab_rec.entity.entity import Entity
 
         return Entity(self)

@@ -1,4 +1,4 @@
-"""Everything that can be read of an entity, and what its actuators are asked for."""
+"""Everything that can be read from an entity, and the targets of its actuators."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class EntityData(RootData):
     """State of an entity in all worlds, batched: (num_envs, ...).
 
-    Whatever is read from the simulation is a copy, which stays what it was when the simulation
-    goes on. Targets, defaults and limits are this object's own tensors, to be changed in place.
+    Whatever is read from the simulation is a copy, which later steps do not change. Targets,
+    defaults and limits are this object's own tensors; change them in place.
     """
 
     joint_pos = Field("qpos", "joint_q", "Joint positions (num_envs, num_joints).")
@@ -74,7 +74,7 @@ class EntityData(RootData):
 
         start = entity.initial_state
         self.default_root_state = self._for_all_worlds(start.root)
-        """Pose and, of a floating base, velocities at the start (num_envs, 7 or 13)."""
+        """Initial pose and, for a floating base, velocities (num_envs, 7 or 13)."""
         self.default_joint_pos = self._for_all_worlds(start.joint_pos)
         self.default_joint_vel = self._for_all_worlds(start.joint_vel)
         hard, soft = entity.joint_limits(mj_model)
@@ -82,11 +82,11 @@ class EntityData(RootData):
         self.joint_pos_limits = self._for_all_worlds(hard)
         """Joint limits (num_envs, num_joints, 2); infinite for joints without limits."""
         self.soft_joint_pos_limits = self._for_all_worlds(soft)
-        """Limits to stay within, by the config's factor narrower than the hard ones."""
+        """Soft limits: the hard ones, narrowed by the config's factor."""
         self.gravity_vec_w = self._for_all_worlds([0.0, 0.0, -1.0])
         self.forward_vec_b = self._for_all_worlds([1.0, 0.0, 0.0])
         self.encoder_bias = torch.zeros_like(self.default_joint_pos)
-        """What joint encoders show in excess of the true position (num_envs, num_joints)."""
+        """Joint encoder readings minus true positions (num_envs, num_joints)."""
 
         used = {act.transmission_type for act in entity.actuators}
         counts = {
@@ -105,12 +105,12 @@ class EntityData(RootData):
 
     @property
     def joint_pos_biased(self) -> Tensor:
-        """Joint positions as the encoders show them (num_envs, num_joints)."""
+        """Joint positions as the encoders read them (num_envs, num_joints)."""
         return self.peek("qpos", "joint_q") + self.encoder_bias
 
     @property
     def qfrc_external(self) -> Tensor:
-        """Joint forces that come from wrenches applied to bodies (num_envs, num_joints)."""
+        """Joint forces due to wrenches applied to bodies (num_envs, num_joints)."""
         # MuJoCo does not keep them, but
         # qfrc_smooth = qfrc_passive - qfrc_bias + qfrc_applied + qfrc_actuator + these.
         force = self.read("qfrc_smooth", "joint_v")
@@ -123,7 +123,7 @@ class EntityData(RootData):
         write_block(self.targets.all, 0.0, env_ids)
 
     def state_columns(self, kind: TransmissionType, ids: Tensor) -> tuple[Columns, Columns]:
-        """Positions and velocities that actuators on the given joints or tendons feel."""
+        """Return positions and velocities of the given joints or tendons, for their actuators."""
         if kind == TransmissionType.TENDON:
             index = as_index(self.indexing.tendon_ids[ids].tolist(), self.device)
             return Columns(self.data.ten_length, index), Columns(self.data.ten_velocity, index)
@@ -137,7 +137,7 @@ class EntityData(RootData):
 
 
 def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict[str, Index | int]:
-    """Which columns of the engine's arrays belong to each part of the entity."""
+    """Return the columns of the engine's arrays that belong to each part of the entity."""
     body_ids = indexing.body_ids.tolist()
     geom_bodies = model.geom_bodyid[indexing.geom_ids.tolist()]
     site_bodies = model.site_bodyid[indexing.site_ids.tolist()]
@@ -148,7 +148,7 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
 
     def trees(bodies: Any) -> Index:
         roots = model.body_rootid[bodies]
-        # One tree for all of them broadcasts, and so saves a gather.
+        # With one tree for all of them, it broadcasts and needs no gather.
         same = len(roots) > 0 and bool(np.all(roots == roots[0]))
         return index(roots[:1] if same else roots)
 

@@ -33,11 +33,11 @@ _TARGET_KINDS: dict[TransmissionType, Kind] = {
 class Entity(EntityWrites):
     """A body tree with at most one free joint, its actuators and its state in all worlds.
 
-    A base is floating (it has a free joint) or fixed. A fixed base stands on a mocap body, so that
-    every world can place its own. The entity may have further joints, driven or not.
+    A base is floating (it has a free joint) or fixed. A fixed base sits on a mocap body, so that
+    every world can place its own. The entity may have other joints, actuated or not.
 
-    Life: the constructor makes the spec, the scene attaches and compiles it, and ``initialize``
-    connects it to the simulation, from when on ``data`` exists.
+    The constructor builds the spec, the scene attaches and compiles it, and ``initialize`` connects
+    it to the simulation. ``data`` exists from then on.
     """
 
     def __init__(self, cfg: EntityCfg) -> None:
@@ -68,7 +68,7 @@ class Entity(EntityWrites):
             self.root_body.quat[:] = cfg.init_state.rot
 
     def _build_spec(self) -> None:
-        """Make the spec. The copy leaves alone what ``spec_fn`` may hand out again."""
+        """Build the spec from a copy, because ``spec_fn`` may return the same spec again."""
         self._spec = auto_wrap_fixed_base_mocap(lambda: self.cfg.spec_fn().copy())()
 
     def _identify_free_joint(self) -> mujoco.MjsJoint | None:
@@ -76,7 +76,7 @@ class Entity(EntityWrites):
         if len(free) > 1:
             raise ValueError(
                 f"The model has {len(free)} free joints, but an entity may have one, at its root. "
-                "Make each floating body an entity of its own in SceneCfg.entities."
+                "Make each floating body a separate entity in SceneCfg.entities."
             )
         if not free:
             return None
@@ -84,7 +84,7 @@ class Entity(EntityWrites):
         if parent != root:
             raise ValueError(
                 f"The free joint is on body '{parent}', but the model's first body, the root, is "
-                f"'{root}'. Put the floating body first, or make the others entities of their own."
+                f"'{root}'. Put the floating body first, or make the others separate entities."
             )
         if not free[0].name:
             free[0].name = "floating_base_joint"
@@ -93,7 +93,7 @@ class Entity(EntityWrites):
     def _apply_spec_editors(self) -> None:
         cfg = self.cfg
         warn_overlapping_geom_edits(cfg.geoms, cfg.collisions, self._spec)
-        # Materials need the textures, and collisions have the last word on geoms.
+        # Materials need the textures, and collisions override other settings of geoms.
         added = (*cfg.lights, *cfg.cameras, *cfg.textures, *cfg.materials)
         for editor in (*added, *cfg.meshes, *cfg.geoms, *cfg.collisions):
             editor.edit_spec(self._spec)
@@ -133,7 +133,7 @@ class Entity(EntityWrites):
     def _in_model_order(
         self, pending: list[tuple[Actuator, list[str]]]
     ) -> list[tuple[Actuator, list[str]]]:
-        """Actuators one by one: those of the XML, then joints, tendons and sites in order."""
+        """List single actuators: those of the XML, then joints, tendons and sites in order."""
         in_xml = [entry for entry in pending if isinstance(entry[0], XmlActuator)]
         place = {
             (kind, element.name): (rank, i)
@@ -156,17 +156,17 @@ class Entity(EntityWrites):
 
     @property
     def is_articulated(self) -> bool:
-        """Whether there are joints besides a free one."""
+        """Whether there are joints other than a free one."""
         return self.num_joints > 0
 
     @property
     def is_actuated(self) -> bool:
-        """Whether actuators drive it."""
+        """Whether it has actuators."""
         return len(self._actuators) > 0
 
     @property
     def is_mocap(self) -> bool:
-        """Whether the base is fixed and can be placed in each world."""
+        """Whether the base is fixed and each world can place its own."""
         return self.is_fixed_base and self.num_bodies > 0 and bool(self.root_body.mocap)
 
     @property
@@ -176,7 +176,7 @@ class Entity(EntityWrites):
 
     @property
     def has_site_actuators(self) -> bool:
-        """Whether actuators push at sites."""
+        """Whether actuators act on sites."""
         return any(a.transmission_type == TransmissionType.SITE for a in self._actuators)
 
     @property
@@ -191,7 +191,7 @@ class Entity(EntityWrites):
 
     @property
     def all_joint_names(self) -> tuple[str, ...]:
-        """Names of all joints, a free one included."""
+        """Names of all joints, including a free one."""
         return tuple(joint.name.split("/")[-1] for joint in self._spec.joints)
 
     @property
@@ -203,19 +203,21 @@ class Entity(EntityWrites):
     def indexing(self) -> EntityIndexing:
         """Where the entity's parts are in the model; exists after ``initialize``."""
         if self._indexing is None:
-            raise RuntimeError(f"{self._title()} has no indices before scene.initialize().")
+            raise RuntimeError(
+                f"{self._title()} has no indices yet. Call scene.initialize() first."
+            )
         return self._indexing
 
     @property
     def data(self) -> EntityData:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The entity's state; exists after ``initialize``."""
         if self._data is None:
-            raise RuntimeError(f"{self._title()} has no data before scene.initialize().")
+            raise RuntimeError(f"{self._title()} has no data yet. Call scene.initialize() first.")
         return self._data
 
     @property
     def constant_between_substeps(self) -> bool:
-        """Whether ctrl, once written, is right for all physics steps of a control step."""
+        """Whether writing ctrl once is enough for all physics steps of a control step."""
         cls = type(self)
         stock = cls.update is Entity.update and cls.write_data_to_sim is Entity.write_data_to_sim
         return stock and all(actuator.constant_between_substeps for actuator in self._actuators)
@@ -236,7 +238,7 @@ class Entity(EntityWrites):
         return joint_limits(mj_model, self.indexing.joint_ids.tolist(), factor)
 
     def compile(self) -> mujoco.MjModel:
-        """Compile the entity alone, as to look at it."""
+        """Compile the entity alone, for example to look at it."""
         return self._spec.compile()
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
@@ -281,7 +283,7 @@ class Entity(EntityWrites):
             by_joint = actuator.transmission_type == TransmissionType.JOINT
             if by_joint and not isinstance(actuator, PassThroughActuator):
                 raise ValueError(
-                    f"{self._title()} has ball joints, whose position is no single number, so "
+                    f"{self._title()} has ball joints, whose position is not a single number, so "
                     f"{type(actuator).__name__} cannot work on its joints. Use actuators built "
-                    "into MuJoCo: XmlActuatorCfg or Builtin...Cfg."
+                    "into MuJoCo: XmlActuatorCfg or one of the Builtin...ActuatorCfg classes."
                 )

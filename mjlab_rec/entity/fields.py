@@ -10,10 +10,10 @@ from mjlab_rec.utils.indexing import Columns, Index
 
 
 class EngineFields:
-    """An entity's columns of the engine's arrays, looked up once and then kept.
+    """An entity's columns of the engine's arrays, looked up once and cached.
 
-    An array is bound when it is first read, so that an engine need not compute or copy what nobody
-    asks for.
+    An array is bound when it is first read, so that an engine does not compute or copy unused
+    arrays.
     """
 
     def __init__(self, data: Any, parts: dict[str, Index | int]) -> None:
@@ -41,7 +41,7 @@ class EngineFields:
         return self.columns(field, part).read()
 
     def peek(self, field: str, part: str) -> Tensor:
-        """These columns for use at once, perhaps the engine's own memory: never write to them."""
+        """These columns for immediate use. Never write to them: they may be engine memory."""
         return self.columns(field, part).peek()
 
 

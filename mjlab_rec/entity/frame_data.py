@@ -14,8 +14,8 @@ from mjlab_rec.utils.math import quat_mul
 class FrameData(EngineFields):
     """Frames in the world: positions (m), quaternions (w, x, y, z), linear and angular velocity.
 
-    Shapes are (num_envs, parts, ...). They are as of the engine's last forward computation: after
-    writing state, or to catch up with the last physics step, call ``sim.forward()`` first.
+    Shapes are (num_envs, parts, ...). They date from the engine's last forward computation: after
+    writing state or stepping the physics, call ``sim.forward()`` first to update them.
     """
 
     model: Any
@@ -138,7 +138,7 @@ class FrameData(EngineFields):
         return self.peek("cvel", "site_body")[..., 0:3].clone()
 
     def _linear_velocity(self, pos: Tensor, body: str, tree: str) -> Tensor:
-        # cvel is measured at the center of mass of the whole kinematic tree; move it to pos.
+        # cvel refers to the center of mass of the whole kinematic tree; move it to pos.
         cvel = self.peek("cvel", body)
         arm = pos - self.peek("subtree_com", tree)
         return torch.linalg.cross(cvel[..., 0:3], arm).add_(cvel[..., 3:6])

@@ -40,7 +40,7 @@ class EntityIndexing:
     ctrl_ids: torch.Tensor
     joint_ids: torch.Tensor
     mocap_id: int | None
-    """Row of mocap_pos that moves the root, for a fixed base that can be moved."""
+    """Row of mocap_pos that moves the root, for a movable fixed base."""
 
     joint_q_adr: torch.Tensor
     """Columns of qpos that belong to joints; a ball joint has four."""
@@ -60,7 +60,7 @@ class EntityIndexing:
 def compute_indexing(
     entity: EntityNames, model: mujoco.MjModel, is_actuated: bool, device: str
 ) -> EntityIndexing:
-    """Look an entity's parts up in the compiled model."""
+    """Look up an entity's parts in the compiled model."""
 
     def tensor(ids: list[int]) -> torch.Tensor:
         return torch.tensor(ids, dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""An entity's state at the start, and the limits of its joints."""
+"""An entity's initial state, and the limits of its joints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InitialState:
     joint_vel: list[float]
     """As in qvel, without the free joint."""
     ctrl: list[float]
-    """Control that holds the joints where they start; 0 for actuators that take no position."""
+    """Control that holds the joints where they start; 0 for actuators without position targets."""
 
     def qpos(self, floating: bool) -> list[float]:
         """The entity's part of qpos."""
@@ -50,7 +50,7 @@ def initial_state(
     floating: bool,
     keyframe: list[float] | None,
 ) -> InitialState:
-    """Work out where an entity starts."""
+    """Work out an entity's initial state."""
     root = [*cfg.pos, *cfg.rot]
     if floating:
         root += [*cfg.lin_vel, *cfg.ang_vel]
@@ -94,7 +94,7 @@ def _spread(
     names: tuple[str, ...],
     what: str,
 ) -> list[float]:
-    """One number per joint, and for a ball joint the numbers of no rotation and no speed."""
+    """Return one number per joint; for a ball joint, no rotation and zero velocity."""
     spread: list[float] = []
     for joint, name, value in zip(joints, names, resolve_expr(values, names, 0.0), strict=True):
         if joint.type != _BALL:

@@ -1,4 +1,4 @@
-"""The names of an entity's parts, and finding parts by name."""
+"""The names of an entity's parts, and lookups of parts by name."""
 
 from __future__ import annotations
 
@@ -76,11 +76,12 @@ class _Count:
 class EntityNames:
     """Names, counts and lookups, the same for every kind of part.
 
-    Names are those of the entity's own model, without the prefix they get in the scene. The free
-    joint of a floating base is not counted among the joints, nor the world among the bodies.
+    Names are those of the entity's own model, without the prefix that the scene adds. The joints
+    exclude the free joint of a floating base, and the bodies exclude the world.
 
-    ``find_joints(".*_knee")`` returns the places and names of what matches. The expressions must
-    match whole names, and each must match something. With a subset, places count in that subset.
+    ``find_joints(".*_knee")`` returns the indices and names of the matches. An expression must
+    match a whole name, and each must match something. With a subset, indices are relative to the
+    subset.
     """
 
     body_names = _Names("body")
@@ -112,7 +113,7 @@ class EntityNames:
     def __init__(self) -> None:
         self._frozen_names: dict[Kind, tuple[str, ...]] = {}
         self.name = ""
-        """Name in the scene; empty outside of one."""
+        """Name in the scene; empty outside a scene."""
 
     def elements_of(self, kind: Kind) -> tuple:
         """The parts of one kind, as elements of the spec."""
@@ -203,5 +204,5 @@ class EntityNames:
             raise ValueError(f"Looking for {PLURALS[kind]} of {where}: {error}") from None
 
     def _freeze_names(self) -> None:
-        """Remember the names, now that the model is compiled and they can change no more."""
+        """Store the names, which no longer change once the model is compiled."""
         self._frozen_names = {kind: self.names_of(kind) for kind in PLURALS}

@@ -10,17 +10,17 @@ from mjlab_rec.utils.math import quat_apply, quat_apply_inverse, quat_mul
 
 
 class RootData(FrameData):
-    """The root body: the one with the free joint, or the one a fixed base stands on.
+    """The root body: the one with the free joint, or the one of a fixed base.
 
-    Where the state itself says it (the free joint of a floating base, the pose of a mocap body) it
-    is read from there. So it is right after a physics step and after writing, without
-    ``sim.forward()``, and agrees with the joint positions.
+    Poses and velocities that the state contains (those of a free joint, the pose of a mocap body)
+    are read from it. They are current after a physics step and after writing, without
+    ``sim.forward()``, and agree with the joint positions.
     """
 
     gravity_vec_w: Tensor
     """Direction of gravity in the world, (num_envs, 3)."""
     forward_vec_b: Tensor
-    """Which way is forward for the root, (num_envs, 3)."""
+    """The root's forward axis, (num_envs, 3)."""
     is_fixed_base: bool
 
     _root_pos: tuple[str, str]
@@ -120,7 +120,7 @@ class RootData(FrameData):
 
     @property
     def root_com_offset_w(self) -> Tensor:
-        """From the root frame's origin to its center of mass, in the world frame (num_envs, 3)."""
+        """Offset of the root's center of mass from its origin, in world axes (num_envs, 3)."""
         offset = self.model.body_ipos[:, self._parts["root"]]
         return quat_apply(self.peek(*self._root_quat), offset)
 

@@ -1,4 +1,4 @@
-"""What an entity's actuators are asked for, in one block of memory."""
+"""The targets of an entity's actuators, in one block of memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIELDS: dict[tuple[TransmissionType, CommandField], str] = {
 
 
 class Targets:
-    """All targets of an entity side by side, so that one copy moves them all to ctrl."""
+    """All targets of an entity in one tensor, so that one copy moves them all to ctrl."""
 
     def __init__(self, num_envs: int, counts: dict[TransmissionType, int], device: str) -> None:
         self._start: dict[str, int] = {}
@@ -33,13 +33,13 @@ class Targets:
         """Every target, (num_envs, width)."""
 
     def view(self, name: str) -> torch.Tensor:
-        """The part of the block with one kind of target, such as joint_pos_target."""
+        """Return the part of the block with one kind of target, such as joint_pos_target."""
         return self.all.narrow(1, self._start[name], self._width[name])
 
     def columns(
         self, kind: TransmissionType, field: CommandField, ids: Sequence[int] | torch.Tensor
     ) -> list[int]:
-        """Columns of the block with the targets of the given joints, tendons or sites."""
+        """Return the block's columns for the targets of the given joints, tendons or sites."""
         name = _FIELDS.get((kind, field))
         if name is None:
             raise ValueError(

@@ -19,12 +19,12 @@ PartIds = Tensor | slice | Sequence[int] | None
 
 
 class EntityWrites(EntityNames):
-    """What can be set of an entity in the given worlds.
+    """Methods that set an entity's state and targets in the given worlds.
 
-    Worlds are given by index tensor, boolean mask, slice or None for all. Values have one row per
-    chosen world; with a mask they may instead have a row per world of the batch, which spares a
-    GPU a wait. Everything is in the world frame unless a name ends in ``_b``. Derived quantities,
-    such as body poses, follow at the next ``sim.forward()``.
+    Worlds are an index tensor, a boolean mask, a slice, or None for all. Values have one row per
+    chosen world; with a mask they may instead have a row per world of the batch, which avoids a
+    wait on a GPU. Everything is in the world frame unless a name ends in ``_b``. Derived
+    quantities, such as body poses, follow at the next ``sim.forward()``.
     """
 
     data: EntityData
@@ -108,9 +108,9 @@ class EntityWrites(EntityNames):
         env_ids: EnvIds = None,
         body_ids: PartIds = None,
     ) -> None:
-        """Push and twist bodies, each (rows, num_bodies, 3), until written anew or reset.
+        """Push and twist bodies, each (rows, num_bodies, 3), until overwritten or reset.
 
-        None leaves that half as it is.
+        None leaves forces, or torques, as they are.
         """
         columns = self._columns("body", body_ids, self.data.indexing.body_ids)
         applied = self.data.data.xfrc_applied
@@ -128,55 +128,55 @@ class EntityWrites(EntityNames):
     def set_joint_position_target(
         self, position: Tensor, joint_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for joint positions."""
+        """Set joint position targets."""
         self._set_target("joint_pos_target", position, joint_ids, env_ids)
 
     def set_joint_velocity_target(
         self, velocity: Tensor, joint_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for joint velocities."""
+        """Set joint velocity targets."""
         self._set_target("joint_vel_target", velocity, joint_ids, env_ids)
 
     def set_joint_effort_target(
         self, effort: Tensor, joint_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for joint forces or torques."""
+        """Set joint force or torque targets."""
         self._set_target("joint_effort_target", effort, joint_ids, env_ids)
 
     def set_tendon_len_target(
         self, length: Tensor, tendon_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for tendon lengths."""
+        """Set tendon length targets."""
         self._set_target("tendon_len_target", length, tendon_ids, env_ids)
 
     def set_tendon_vel_target(
         self, velocity: Tensor, tendon_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for tendon velocities."""
+        """Set tendon velocity targets."""
         self._set_target("tendon_vel_target", velocity, tendon_ids, env_ids)
 
     def set_tendon_effort_target(
         self, effort: Tensor, tendon_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for tendon forces."""
+        """Set tendon force targets."""
         self._set_target("tendon_effort_target", effort, tendon_ids, env_ids)
 
     def set_site_effort_target(
         self, effort: Tensor, site_ids: PartIds = None, env_ids: EnvIds = None
     ) -> None:
-        """Ask for forces at sites."""
+        """Set force targets at sites."""
         self._set_target("site_effort_target", effort, site_ids, env_ids)
 
     def _set_target(self, name: str, values: Tensor, ids: PartIds, env_ids: EnvIds) -> None:
         target: Tensor = getattr(self.data, name)
         if ids is None and env_ids is None and target.shape == values.shape:
-            target.copy_(values)  # The path of every step.
+            target.copy_(values)  # Every step takes this path.
             return
         if target.shape[1] == 0:
             kind = name.split("_")[0]
             raise ValueError(
                 f"{self._title()} has no actuators on {kind}s, so a {name} has no effect. "
-                "Give EntityCfg.articulation some."
+                "Add some to EntityCfg.articulation."
             )
         if ids is None or isinstance(ids, (slice, Tensor)):
             columns = ids
@@ -199,13 +199,13 @@ class EntityWrites(EntityNames):
         columns = indexing.joint_q_adr if kind == "q" else indexing.joint_v_adr
         if joint_ids is not None and len(columns) != len(indexing.joints):
             raise ValueError(
-                f"{self._title()} has ball joints, which take several numbers each, so joint_ids "
+                f"{self._title()} has ball joints, which have several numbers each, so joint_ids "
                 "would be ambiguous. Write all joints at once: joint_ids=None."
             )
         return self._columns(f"joint_{kind}", joint_ids, columns)
 
     def _columns(self, part: str, ids: PartIds, all_columns: Tensor) -> Index:
-        """Columns of an engine array for parts given by their places in the entity."""
+        """Return an engine array's columns for parts given by their indices in the entity."""
         everything = self.data.part(part)
         if ids is None:
             return everything

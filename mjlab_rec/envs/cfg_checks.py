@@ -1,4 +1,4 @@
-"""What is wrong with an environment's config, said before anything is built from it."""
+"""Checks of an environment's config, made before anything is built from it."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _TERMS: dict[str, type] = {
     "recorders": RecorderTermCfg,
 }
 
-# So many environments of any model are worth a try. The bytes that a world takes at least were
-# measured for models from cartpole to humanoid: per number of its state, and besides.
+# Up to this many environments, any model is worth a try. The least bytes that a world takes were
+# measured for models from cartpole to humanoid: per number of its state, plus a constant.
 _WORTH_A_TRY = 1 << 16
 _BYTES_PER_STATE_NUMBER = {"cpu": 24, "cuda": 200}
 _BYTES_PER_WORLD = 300
 
 
 def check_cfg(cfg: Any, render_mode: str | None) -> None:
-    """Complain about values that no environment can have."""
+    """Raise for values that no environment can have."""
     _check_type("cfg", cfg, ManagerBasedRlEnvCfg)
     for name, kind in _PARTS.items():
         _check_type(f"cfg.{name}", getattr(cfg, name), kind)
@@ -68,9 +68,9 @@ def check_cfg(cfg: Any, render_mode: str | None) -> None:
 
 
 def check_memory(cfg: ManagerBasedRlEnvCfg, device: str) -> None:
-    """Complain about more environments than there can be memory for, before any of it is taken.
+    """Raise if there are more environments than fit into memory, before any is allocated.
 
-    The estimate is what the simulation needs at least, so what passes may still be too much.
+    The estimate is a lower bound, so what passes may still be too much.
     """
     num_envs = cfg.scene.num_envs
     if num_envs <= _WORTH_A_TRY:
@@ -85,12 +85,12 @@ def check_memory(cfg: ManagerBasedRlEnvCfg, device: str) -> None:
         raise ValueError(
             f"num_envs={num_envs} environments of this model need at least"
             f" {num_envs * per_world / 1e9:,.0f} GB of memory, but {owner} has"
-            f" {there_is / 1e9:,.0f} GB. Take at most {there_is // per_world}, better half as many."
+            f" {there_is / 1e9:,.0f} GB. Use at most {there_is // per_world}, better half that."
         )
 
 
 def _total_memory(device: torch.device) -> float:
-    """Bytes of memory that the device has; infinite where the system does not tell."""
+    """Return the device's memory in bytes; infinite where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:

@@ -1,4 +1,4 @@
-"""What an environment is given in a run, checked: actions, and numbers of environments."""
+"""Checks of what callers pass to an environment: actions and environment ids."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FINE = torch.zeros(1, dtype=torch.bool)
 
 
 def checked_action(action: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The action on the device, and whether it is bad, as a mask (1,) to be read later.
+    """Return the action on the device, and a mask (1,) that says whether it is bad.
 
-    On a CPU it is looked at now. On a GPU that would wait for the device, so the mask is read along
-    with the rest of the step; who finds it set calls ``check_finite``.
+    On a CPU the action is checked now. On a GPU that would wait for the device, so the caller reads
+    the mask with the rest of the step, and calls ``check_finite`` if it is set.
     """
     if not isinstance(action, torch.Tensor):
         raise TypeError(
@@ -25,7 +25,7 @@ def checked_action(action: torch.Tensor, device: str) -> tuple[torch.Tensor, tor
             f"The action has dtype {action.dtype}, expected floating point (torch.float32)."
         )
     action = action.to(device)
-    # A sum shows NaN and infinities in one operation.
+    # A sum detects NaN and infinities in one operation.
     total = action.sum()
     if device != "cpu":
         return action, (~total.isfinite()).view(1)
@@ -45,7 +45,7 @@ def check_finite(action: torch.Tensor) -> None:
 
 
 def checked_ids(env_ids: torch.Tensor | None, num_envs: int, device: str) -> torch.Tensor:
-    """Numbers of environments, given those, a mask, or None for all."""
+    """Return environment ids, given ids, a mask, or None for all."""
     if env_ids is None:
         return torch.arange(num_envs, device=device)
     ids = torch.as_tensor(env_ids, device=device)

@@ -37,20 +37,20 @@ class ManagerBasedRlEnvCfg:
     """Physics steps per control step."""
 
     scene: SceneCfg
-    """What is simulated, and how many times (``scene.num_envs``)."""
+    """What is simulated, and in how many copies (``scene.num_envs``)."""
 
     observations: dict[str, ObservationGroupCfg] = field(default_factory=dict)
     """Observation groups, such as "actor" and "critic"."""
 
     actions: dict[str, ActionTermCfg] = field(default_factory=dict)
-    """Action terms; the policy's action is their slices side by side."""
+    """Action terms; the policy's action is the concatenation of their slices."""
 
     events: dict[str, EventTermCfg] = field(default_factory=_default_events)
-    """Resets, randomization and disturbances. By default a reset puts every entity back to its
-    initial state; a dict of your own replaces this."""
+    """Resets, randomization and disturbances. By default a reset puts every entity back into its
+    initial state; your own dict replaces this."""
 
     task: str | None = None
-    """Id of the task, for recordings to say. The registry fills it in."""
+    """Id of the task, which recordings store. The registry fills it in."""
 
     seed: int | None = None
     """Seed of all random numbers; None draws one. The environment's own ``cfg.seed`` holds it."""
@@ -74,17 +74,17 @@ class ManagerBasedRlEnvCfg:
     """Goals that the policy is given."""
 
     curriculum: dict[str, CurriculumTermCfg] = field(default_factory=dict)
-    """Changes of the task as training goes on."""
+    """Changes to the task as training progresses."""
 
     metrics: dict[str, MetricsTermCfg] = field(default_factory=dict)
-    """Numbers to log per episode besides the reward."""
+    """Numbers to log per episode, along with the reward."""
 
     recorders: dict[str, RecorderTermCfg] = field(default_factory=dict)
     """What to record of the rollouts. Without any, recording costs nothing."""
 
     is_finite_horizon: bool = False
-    """Whether the time limit is part of the task, so that nothing is gained beyond it. A learner
-    reads this to decide whether to bootstrap at a time-out."""
+    """Whether the time limit is part of the task, so that no reward follows it. A learner reads
+    this to decide whether to bootstrap at a time-out."""
 
     auto_reset: bool = True
     """Reset an environment in the step that ends its episode. Otherwise ``step()`` returns the
@@ -94,5 +94,5 @@ class ManagerBasedRlEnvCfg:
     """Multiply rewards by the duration of a control step."""
 
     final_obs: bool = False
-    """Provide ``extras["final_obs"]``: for every environment what its action led to, also where an
+    """Provide ``extras["final_obs"]``: what each environment's action led to, even where an
     auto-reset replaced the observation. Costs a second observation in steps that end episodes."""

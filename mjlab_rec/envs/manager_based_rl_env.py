@@ -52,11 +52,11 @@ ManagerT = TypeVar("ManagerT")
 class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     """A vectorized reinforcement-learning environment configured by terms.
 
-    ``step`` takes and returns torch tensors on ``device``. Returned tensors may be kept: no later
-    step changes them. They are not copies of what recorders see, so do not change them in place.
+    ``step`` takes and returns torch tensors on ``device``. You may keep returned tensors: no later
+    step changes them. Recorders see the same tensors, so do not change them in place.
 
     Args:
-        cfg: What the environment is.
+        cfg: Configuration of the environment.
         device: "cpu", "cuda", "cuda:<index>", or "auto" for a GPU if there is one.
         render_mode: "rgb_array" to draw pictures with ``render()``.
     """
@@ -67,10 +67,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
-        self.closed = True  # Until everything is built there is nothing to close.
+        self.closed = True  # There is nothing to close until everything is built.
         self._pid = os.getpid()
         check_cfg(cfg, render_mode)
-        # Managers copy the terms they use; the rest of what is read later is copied here.
+        # Managers copy the terms they use; everything else that is read later is copied here.
         self.cfg = copy.copy(cfg)
         self.cfg.sim, self.cfg.viewer = copy.deepcopy((cfg.sim, cfg.viewer))
         self.cfg.seed = random.SystemRandom().randrange(2**31) if cfg.seed is None else cfg.seed
@@ -159,11 +159,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     @property
     def max_episode_length(self) -> int:
         """Longest episode in control steps."""
-        # Rounded first: 1.1 / 0.1 is slightly more than 11 in floating point.
+        # Round first: 1.1 / 0.1 is slightly more than 11 in floating point.
         return math.ceil(round(self.cfg.episode_length_s / self.step_dt, 6))
 
     def load_managers(self) -> None:
-        """Build the managers; each may rely on those before it."""
+        """Build the managers; each may use those before it."""
         cfg = self.cfg
         self.event_manager = EventManager(cfg.events, self)
         self.sim.expand_model_fields(self.event_manager.domain_randomization_fields)
@@ -181,7 +181,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.recorder_manager = self._optional(RecorderManager, NullRecorderManager, cfg.recorders)
-        # Substeps can run in one go unless somebody has to act or look in between.
+        # Substeps can run in one call unless something acts or reads in between.
         self._substeps_matter = (
             not self.action_manager.constant_between_substeps
             or self.scene.needs_substeps
@@ -199,10 +199,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[Observations, dict[str, Any]]:
         """Start new episodes in the given environments (None: all).
 
-        Other environments go on undisturbed: their history, delays, commands and random numbers
-        are what they would have been without this call. With ``seed`` all random streams start
-        anew and start-up events are repeated, so that everything random depends on the seed alone
-        from then on; this needs a reset of all environments. Curricula go on where they were.
+        Other environments are not affected: their history, delays, commands and random numbers are
+        what they would have been without this call. With ``seed`` all random streams restart and
+        start-up events are repeated, so that from then on everything random depends on the seed
+        alone; this needs a reset of all environments. Curricula continue where they were.
 
         Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``.
         """
@@ -236,8 +236,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         quantities up to date; commands and observations come last.
 
         Terminations, rewards and events see derived quantities (body poses, velocities, sensors)
-        of the last physics step's beginning, as MuJoCo leaves them; positions and velocities of
-        the joints are current. Observations see everything current.
+        from the beginning of the last physics step, as MuJoCo leaves them; joint positions and
+        velocities are current. In observations everything is current.
 
         Returns:
             Observations, reward (num_envs,), terminated (num_envs,), truncated (num_envs,), extras.
@@ -269,7 +269,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.reward_buf = self.reward_manager.compute(dt=self.step_dt)
         self.metrics_manager.compute()
 
-        # Everything the host has to know about this step is read back here, in a single wait.
+        # Everything that the host needs from this step is read back here, in a single wait.
         event_masks = self.event_manager.advance_intervals(self.step_dt)
         command_masks = self.command_manager.advance(self.step_dt, frozen=self.reset_buf)
         manual = [] if self.cfg.auto_reset else [~self.reset_buf]
@@ -292,7 +292,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
             if wants_final_obs or self.curriculum_manager.active_terms:
-                # Both look at the end of the episode; what they see must not depend on each other.
+                # Both read the end of the episode; neither may affect what the other sees.
                 self._forward(self.reset_buf)
             if wants_final_obs:
                 final_obs = self._final_observation()
@@ -304,7 +304,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self._awaits_reset = set(done_ids.tolist())
 
         self._forward()
-        # Commands of an episode that is over stay as they were: nobody follows them any more.
+        # Commands of a finished episode stay as they were: nothing follows them any more.
         self.command_manager.update(command_ids, running_ids[0] if over else None)
         self.sim.sense()
         self.obs_buf = self.observation_manager.compute(update_history=True)
@@ -324,20 +324,20 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
     @torch.no_grad()
     def get_observations(self) -> Observations:
-        """The current observations, without advancing anything."""
+        """Return the current observations, without advancing anything."""
         if self.obs_buf:
             return self.obs_buf
         with self._running():
             return self.observation_manager.preview()
 
     def seed(self, seed: int) -> int:
-        """Start all random streams anew, as ``reset(seed=seed)`` does before it resets."""
+        """Restart all random streams, as ``reset(seed=seed)`` does before it resets."""
         with torch.no_grad():
             self._start_up(seed)
         return seed
 
     def render(self) -> np.ndarray | None:
-        """A picture (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.
+        """Return an image (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.
 
         None if the environment was made without ``render_mode="rgb_array"``.
         """
@@ -363,12 +363,12 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Around all code of terms and managers: own random numbers, and torch on one thread."""
+        """Run manager code with the environment's own random numbers and torch on one thread."""
         with single_torch_thread(self.device), self.rng.isolated():
             yield
 
     def _start_up(self, seed: int) -> None:
-        """Start all random streams from a seed and apply what happens once, before any episode."""
+        """Start all random streams from a seed, and apply the start-up events."""
         self.cfg.seed = seed
         self.rng.seed(seed)
         with self._running():
@@ -397,7 +397,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.scene.invalidate()
 
     def _final_observation(self) -> Observations:
-        """What ended episodes led to; other rows lag behind until the step is complete."""
+        """Compute what ended episodes led to; other rows stay old until the step is complete."""
         self.sim.sense()
         return self.observation_manager.preview()
 
@@ -446,9 +446,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
     def _check_open(self) -> None:
         if self.closed:
-            raise RuntimeError("The environment is closed. Make a new one to go on.")
+            raise RuntimeError("The environment is closed. Make a new one to continue.")
         if os.getpid() != self._pid:
-            # The threads of the engine and of the recorders did not come along: it would hang.
+            # A fork does not copy the threads of the engine and the recorders: it would hang.
             raise RuntimeError(
                 "This process was forked from the one that made the environment. Make a new one in"
                 " each process, or start them with multiprocessing's 'spawn'."
@@ -457,7 +457,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     def _optional(
         self, manager: Callable[..., ManagerT], null: Callable[[], ManagerT], cfg: dict[str, Any]
     ) -> ManagerT:
-        """The manager, or the null manager if there is nothing to manage."""
+        """Return the manager, or the null manager if there is nothing to manage."""
         if any(term is not None for term in cfg.values()):
             return manager(cfg, self)
         return null()

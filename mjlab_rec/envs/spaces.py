@@ -10,15 +10,15 @@ from mjlab_rec.managers.observation_manager import ObservationManager
 
 
 def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
-    """Any float32 values of this shape."""
+    """Return the space of all float32 values of this shape."""
     return gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
 
 
 def action_space(manager: ActionManager) -> gymnasium.spaces.Box:
-    """One environment's action, within the bounds that the terms know.
+    """One environment's action, within the bounds that the terms report.
 
-    An action beyond them does what the nearest one within does, except for terms that look at the
-    action itself, such as a penalty. The environment does not clip it.
+    An action outside the bounds has the effect of the nearest one inside, except in terms that read
+    the action itself, such as a penalty. The environment does not clip it.
     """
     low, high = (bound.numpy(force=True).astype(np.float32) for bound in manager.action_bounds)
     return gymnasium.spaces.Box(low, high, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Managers: each looks after one aspect of the environment, as a set of configured terms."""
+"""Managers: each handles one aspect of the environment, as a set of configured terms."""
 
 from mjlab_rec.managers.action_manager import ActionManager as ActionManager
 from mjlab_rec.managers.action_manager import ActionTerm as ActionTerm

@@ -1,4 +1,4 @@
-"""Action manager: splits the policy's output and hands each term its part."""
+"""Action manager: splits the policy's output and passes each term its slice."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class ActionTermCfg(abc.ABC):
 
     @abc.abstractmethod
     def build(self, env: ManagerBasedRlEnv) -> ActionTerm:
-        """Make the term this config describes."""
+        """Build the term that this config describes."""
 
 
 class ActionTerm(ManagerTermBase):
     """Turns a slice of the policy's action into actuator targets."""
 
     constant_between_substeps = False
-    """Whether ``apply_actions`` writes the same targets at every substep of a control step. If all
-    terms promise it, the physics can take its substeps in one go."""
+    """Whether ``apply_actions`` writes the same targets at every substep of a control step. If it
+    does in all terms, the physics can run its substeps in one call."""
 
     def __init__(self, cfg: ActionTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
@@ -56,9 +56,9 @@ class ActionTerm(ManagerTermBase):
 
     @property
     def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Between which actions what the term does changes; each (action_dim,). Here infinite.
+        """Bounds of the actions that make a difference; each (action_dim,). Infinite here.
 
-        The environment's action space has them. ``step()`` takes any action all the same.
+        The environment's action space has these bounds. ``step()`` still takes any action.
         """
         infinite = torch.full((self.action_dim,), float("inf"), device=self.device)
         return -infinite, infinite
@@ -104,7 +104,7 @@ class ActionManager(ManagerBase):
 
     @property
     def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The terms' bounds side by side; each (total_action_dim,)."""
+        """The terms' bounds, concatenated; each (total_action_dim,)."""
         bounds = [term.action_bounds for term in self._terms.values()]
         empty = torch.zeros(0, device=self.device)
         return torch.cat([empty, *(b[0] for b in bounds)]), torch.cat(
@@ -118,12 +118,12 @@ class ActionManager(ManagerBase):
 
     @property
     def prev_action(self) -> torch.Tensor:
-        """The action of the step before."""
+        """The action of the previous step."""
         return self._history[1]
 
     @property
     def prev_prev_action(self) -> torch.Tensor:
-        """The action of two steps before."""
+        """The action of two steps ago."""
         return self._history[2]
 
     @property
@@ -136,7 +136,7 @@ class ActionManager(ManagerBase):
         return find_term("action", name, self._terms)
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, float]:
-        """Forget the actions of these environments."""
+        """Clear the actions of these environments."""
         ids = slice(None) if env_ids is None else env_ids
         for buffer in self._history:
             buffer[ids] = 0.0

@@ -1,4 +1,4 @@
-"""Command manager: goals for the policy, drawn anew from time to time."""
+"""Command manager: goals for the policy, redrawn from time to time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class CommandTermCfg(abc.ABC):
     """Range in seconds from which the time to the next command is drawn."""
 
     debug_vis: bool = False
-    """Let the term draw its command when ``debug_vis`` is called. No viewer here does so yet."""
+    """Let the term draw its command when ``debug_vis`` is called. No viewer here calls it yet."""
 
     @abc.abstractmethod
     def build(self, env: ManagerBasedRlEnv) -> CommandTerm:
-        """Make the term this config describes."""
+        """Build the term that this config describes."""
 
 
 class CommandTerm(ManagerTermBase):
@@ -44,7 +44,7 @@ class CommandTerm(ManagerTermBase):
     write what they want to log into the tensors of ``metrics`` in ``_update_metrics``.
     """
 
-    # On the class, for subclasses that make their tensors before they call __init__.
+    # On the class, for subclasses that create their tensors before they call __init__.
     _held: torch.Tensor | None = None
     _held_command: torch.Tensor
 
@@ -70,8 +70,8 @@ class CommandTerm(ManagerTermBase):
     def hold(self, command: torch.Tensor, env_ids: torch.Tensor) -> None:
         """Set the commands of these environments and keep them until ``release``.
 
-        Time passes and commands are drawn as ever meanwhile, so that other environments and later
-        random numbers do not notice.
+        Meanwhile time passes and commands are drawn as usual, so that other environments and later
+        random numbers do not change.
 
         Args:
             command: Their commands, (len(env_ids), command_dim).
@@ -104,7 +104,7 @@ class CommandTerm(ManagerTermBase):
             self._held[slice(None) if env_ids is None else env_ids] = False
 
     def apply_held(self) -> None:
-        """Put back the commands that were set by hand; called when commands have been updated."""
+        """Restore the commands that were set by hand; called after commands were updated."""
         if self._held is not None:
             command = self.command
             command.copy_(torch.where(self._held[:, None], self._held_command, command))
@@ -118,7 +118,7 @@ class CommandTerm(ManagerTermBase):
         """Override to draw the command."""
 
     def reset(self, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Log the mean metrics of these environments and draw their first command."""
+        """Log the mean metrics of these environments, and draw their first command."""
         log = {}
         for name, value in self.metrics.items():
             log[name] = value[env_ids].mean()
@@ -128,7 +128,7 @@ class CommandTerm(ManagerTermBase):
         return log
 
     def compute(self, dt: Any, env_ids: torch.Tensor | None = None) -> None:
-        """Let ``dt`` pass for these environments (None: all), resampling commands that run out.
+        """Advance these environments (None: all) by ``dt``, resampling commands that expire.
 
         A step calls the two halves ``advance`` and ``update`` instead, unless a subclass overrides
         this; then it passes a tensor of times, zero for new episodes.
@@ -139,10 +139,10 @@ class CommandTerm(ManagerTermBase):
     def advance(
         self, dt: Any, env_ids: torch.Tensor | None = None, frozen: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Let ``dt`` pass and return where the command has run out. Shape (num_envs,), bool.
+        """Advance time by ``dt`` and return where the command expires. Shape (num_envs,), bool.
 
-        Together with ``update`` this is ``compute`` in two halves, so that the step can read the
-        mask back from the device along with others. Time stands still where ``frozen`` is true.
+        This is the first half of ``compute`` and ``update`` the second, so that the step can read
+        the mask back from the device along with others. Time stops where ``frozen`` is true.
         """
         if env_ids is not None:
             self.time_left[env_ids] -= dt
@@ -160,7 +160,7 @@ class CommandTerm(ManagerTermBase):
         if env_ids is None:
             self._update_metrics()
         else:
-            # _update_metrics works on all environments; only these had time pass.
+            # _update_metrics updates all environments, but time passed only in these.
             before = {name: value.clone() for name, value in self.metrics.items()}
             self._update_metrics()
             for name, value in self.metrics.items():
@@ -194,7 +194,7 @@ class CommandTerm(ManagerTermBase):
 
 
 class CommandManager(ManagerBase):
-    """Resets, advances and hands out the commands."""
+    """Resets, advances and provides the commands."""
 
     def __init__(self, cfg: dict[str, CommandTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
@@ -232,18 +232,18 @@ class CommandManager(ManagerBase):
         }
 
     def compute(self, dt: float, env_ids: torch.Tensor | None = None) -> None:
-        """Let ``dt`` pass for these environments (None: all)."""
+        """Advance these environments (None: all) by ``dt``."""
         for term in self._terms.values():
             term.compute(dt, env_ids)
             term.apply_held()
 
     def advance(self, dt: float, frozen: torch.Tensor) -> list[torch.Tensor]:
-        """Let ``dt`` pass where not frozen; returns where each term's command has run out."""
+        """Advance time by ``dt`` where not frozen; returns where each term's command expires."""
         self._dt = dt, frozen
         return [term.advance(dt, frozen=frozen) for term in self._in_halves]
 
     def update(self, due_ids: Sequence[torch.Tensor], env_ids: torch.Tensor | None = None) -> None:
-        """Second half of ``compute`` after ``advance``."""
+        """Do the second half of ``compute``, after ``advance``."""
         for term, ids in zip(self._in_halves, due_ids, strict=True):
             term.update(ids, env_ids)
         dt, frozen = self._dt
@@ -252,10 +252,10 @@ class CommandManager(ManagerBase):
         self._apply_held()
 
     def begin(self, env_ids: torch.Tensor) -> None:
-        """Bring the first commands of new episodes up to date, without time passing."""
-        nobody = env_ids[:0]
+        """Update the first commands of new episodes, without advancing time."""
+        no_ids = env_ids[:0]
         for term in self._in_halves:
-            term.update(nobody, env_ids)
+            term.update(no_ids, env_ids)
         for term in self._in_one:
             term.compute(0.0, env_ids)
         self._apply_held()
@@ -285,14 +285,14 @@ class CommandManager(ManagerBase):
                     f" {type(term).__name__}, expected a CommandTerm."
                 )
             self._terms[name] = term
-        # A term with a compute() of its own decides by itself when to resample.
+        # A term with its own compute() decides itself when to resample.
         stock = CommandTerm.compute
         self._in_one = [t for t in self._terms.values() if type(t).compute is not stock]
         self._in_halves = [t for t in self._terms.values() if type(t).compute is stock]
 
 
 class NullCommandManager(CommandManager):
-    """Stands in where there are no commands."""
+    """Replaces the manager if there are no commands."""
 
     def __init__(self) -> None:
         self.cfg = {}

@@ -1,4 +1,4 @@
-"""Curriculum manager: changes the task as training goes on."""
+"""Curriculum manager: changes the task as training progresses."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class CurriculumManager(ManagerBase):
         return {f"Curriculum/{key}": value for _, key, value in self._values()}
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
-        """What each rule returned last, the same for every environment."""
+        """Return the last value of each rule, the same for every environment."""
         terms: dict[str, list[float]] = {}
         for name, _, value in self._values():
             terms.setdefault(name, []).append(float(value))
         return list(terms.items())
 
     def _values(self) -> Iterator[tuple[str, str, Any]]:
-        """Term name, log key and value of everything that the rules returned."""
+        """Yield term name, log key and value of everything that the rules returned."""
         for name, state in self._state.items():
             if isinstance(state, dict):
                 yield from ((name, f"{name}/{key}", value) for key, value in state.items())
@@ -83,7 +83,7 @@ class CurriculumManager(ManagerBase):
 
 
 class NullCurriculumManager(CurriculumManager):
-    """Stands in where there is no curriculum."""
+    """Replaces the manager if there is no curriculum."""
 
     def __init__(self) -> None:
         self.cfg, self._state = {}, {}

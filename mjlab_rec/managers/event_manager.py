@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EventMode = Literal["startup", "reset", "interval", "step"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An interval has passed when less than this is left; sums of float steps miss zero by a little.
+# An interval is over when less than this is left; sums of float steps miss zero slightly.
 _ALMOST_ZERO_S = 1e-6
 
 _DERIVED_FIELDS: dict[RecomputeLevel, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ def requires_model_fields(
     """Declare which model fields an event writes per world.
 
     The fields get their own value in every world before the first event runs, and ``recompute``
-    says which derived constants follow from them and are computed anew after the event.
+    says which derived constants follow from them and are recomputed after the event.
     """
 
     def decorate(func: F) -> F:
@@ -74,7 +74,7 @@ class EventTermCfg(ManagerTermBaseCfg):
     """For mode "interval": one timer for all environments, which episode ends do not restart."""
 
     min_step_count_between_reset: int = 0
-    """For mode "reset": leave out resets that follow the last event by fewer steps than this."""
+    """For mode "reset": skip resets that follow the last event by fewer steps than this."""
 
 
 class EventManager(ManagerBase):
@@ -85,8 +85,8 @@ class EventManager(ManagerBase):
     def __init__(self, cfg: dict[str, EventTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
-        # Environment by environment; global timers live on the host, so that nothing has to be read
-        # back from the device for them.
+        # One per environment; global timers live on the host, so that nothing must be read back
+        # from the device for them.
         self._time_left: dict[str, torch.Tensor] = {
             name: torch.empty(env.num_envs, device=env.device)
             for name, term in self._modes.get("interval", {}).items()
@@ -144,7 +144,7 @@ class EventManager(ManagerBase):
         return {}
 
     def restart(self) -> None:
-        """Forget all past events and draw the time to the next ones anew."""
+        """Forget all past events, and redraw the time to the next ones."""
         for name, term in self._modes.get("interval", {}).items():
             if term.is_global_time:
                 self._global_time_left[name] = self._draw_global_interval(term)
@@ -184,10 +184,10 @@ class EventManager(ManagerBase):
         self._recompute(level)
 
     def advance_intervals(self, dt: float) -> list[torch.Tensor]:
-        """Let ``dt`` pass and return, per environment-wise interval event, where it is due.
+        """Advance time by ``dt`` and return where each per-environment interval event is due.
 
-        Together with ``apply_intervals`` this is mode "interval" in two halves, so that the step
-        can read these masks back from the device along with others.
+        This is the first half of mode "interval" and ``apply_intervals`` the second, so that the
+        step can read these masks back from the device along with others.
         """
         due = []
         for time_left in self._time_left.values():

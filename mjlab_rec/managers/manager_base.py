@@ -1,4 +1,4 @@
-"""What all managers share: term configs, the term resolver, the base classes."""
+"""Code that all managers share: term configs, the term resolver and the base classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ManagerTermBaseCfg:
-    """A term: what to call, and with which arguments."""
+    """A term: the function to call, and its arguments."""
 
     func: Any
     """A function ``func(env, **params)``, or a class built once as ``func(cfg=term_cfg, env=env)``
@@ -54,7 +54,7 @@ class ManagerTermBase:
         return type(self).__name__
 
     def reset(self, env_ids: torch.Tensor | slice | None) -> Any:
-        """Forget the past of these environments; called when their episode ends."""
+        """Clear the state of these environments; called when their episode ends."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the term's value."""
@@ -87,7 +87,7 @@ class ManagerBase:
         raise NotImplementedError
 
     def reset(self, env_ids: torch.Tensor) -> dict[str, Any]:
-        """Reset these environments and return what to log of their episodes."""
+        """Reset these environments and return what to log about their episodes."""
         return {}
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
@@ -120,7 +120,7 @@ class ManagerBase:
             term_cfg.func = make(cfg=term_cfg, env=self._env)
 
     def _resolve_entities(self, where: str, params: dict[str, Any]) -> None:
-        """Look up the scene entities among a term's parameters."""
+        """Resolve the scene entities among a term's parameters."""
         for param, value in params.items():
             if isinstance(value, SceneEntityCfg):
                 try:
@@ -130,7 +130,7 @@ class ManagerBase:
                     raise type(error)(f"{where}, parameter '{param}': {message}") from None
 
     _call_arguments = 1
-    """How many positional arguments a term is called with before its params (the env, ...)."""
+    """Number of positional arguments that a term gets before its params (the env, ...)."""
 
     def _check_term_shape(self, name: str, value: torch.Tensor) -> None:
         if value.shape != (self._env.num_envs,):
@@ -141,13 +141,13 @@ class ManagerBase:
 
 
 def resettable(terms: Mapping[str, Any]) -> list[Callable[..., Any]]:
-    """The ``reset`` methods of those terms that have one."""
+    """Return the ``reset`` methods of the terms that have one."""
     resets = [getattr(term_cfg.func, "reset", None) for term_cfg in terms.values()]
     return [reset for reset in resets if callable(reset)]
 
 
 def find_term(kind: str, name: str, terms: Mapping[str, CfgT]) -> CfgT:
-    """Look a term up by name, or say which names there are."""
+    """Look up a term by name, or raise an error that lists the names."""
     try:
         return terms[name]
     except KeyError:
@@ -155,7 +155,7 @@ def find_term(kind: str, name: str, terms: Mapping[str, CfgT]) -> CfgT:
 
 
 def _check_params(where: str, term_cfg: Any, call_arguments: int) -> None:
-    """Compare params with the term's signature and fill in scene entities given as defaults."""
+    """Compare params with the term's signature, and fill in scene entities given as defaults."""
     func = term_cfg.func
     target = func.__call__ if inspect.isclass(func) else func
     try:
@@ -182,7 +182,7 @@ def _check_params(where: str, term_cfg: Any, call_arguments: int) -> None:
                 f"{where}: {_name(func)} needs the parameter '{name}'; add it to params."
             )
         if isinstance(parameter.default, SceneEntityCfg):
-            # An unresolved default would mean all joints, whatever names it holds.
+            # An unresolved default would mean all joints, whatever its names.
             if parameter.default.names_something():
                 term_cfg.params[name] = deepcopy(parameter.default)
 

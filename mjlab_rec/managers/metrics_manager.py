@@ -1,4 +1,4 @@
-"""Metrics manager: numbers to log about each episode that are not part of the reward."""
+"""Metrics manager: numbers that are logged for each episode but not part of the reward."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MetricsTermCfg(ManagerTermBaseCfg):
     only the integrated state (positions, velocities, activations) is current."""
 
     reduce: Literal["last", "max", "mean", "sum"] = "mean"
-    """How the values of the steps become the value of the episode."""
+    """How step values are reduced to the value of the episode."""
 
 
 class MetricsManager(ManagerBase):
@@ -63,7 +63,7 @@ class MetricsManager(ManagerBase):
 
     @property
     def has_substep_terms(self) -> bool:
-        """Whether any metric wants to be evaluated at every substep."""
+        """Whether any metric is evaluated at every substep."""
         return any(term.per_substep for term in self._terms.values())
 
     def get_term_cfg(self, term_name: str) -> MetricsTermCfg:
@@ -136,7 +136,7 @@ class MetricsManager(ManagerBase):
 
 
 class NullMetricsManager(MetricsManager):
-    """Stands in where there are no metrics: every operation returns at once."""
+    """Replaces the manager if there are no metrics: every operation returns at once."""
 
     def __init__(self) -> None:
         self.cfg = {}
@@ -153,5 +153,5 @@ class NullMetricsManager(MetricsManager):
         return {}
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
-        """No metrics, no values."""
+        """There are no values."""
         return []

@@ -44,7 +44,7 @@ class ObservationTermCfg(ManagerTermBaseCfg):
     """Lowest and highest value."""
 
     scale: tuple[float, ...] | float | torch.Tensor | None = None
-    """Factor, one for all elements or one each."""
+    """Factor: one for all elements, or one for each."""
 
     delay_min_lag: int = 0
     """Shortest delay in steps."""
@@ -56,7 +56,7 @@ class ObservationTermCfg(ManagerTermBaseCfg):
     """Draw a lag for each environment rather than one for all."""
 
     delay_hold_prob: float = 0.0
-    """Probability of keeping the last lag instead of drawing anew."""
+    """Probability of keeping the last lag instead of drawing a new one."""
 
     delay_update_period: int = 0
     """Steps between draws of the lag; 0 draws at every step."""
@@ -73,7 +73,7 @@ class ObservationTermCfg(ManagerTermBaseCfg):
 
 @dataclass
 class ObservationGroupCfg:
-    """Terms that are observed together, such as all that the actor sees."""
+    """Terms that are observed together, such as everything the actor sees."""
 
     terms: dict[str, ObservationTermCfg]
     """The terms by name; None switches a term off."""
@@ -91,14 +91,14 @@ class ObservationGroupCfg:
     """If given, overrides the history length of every term."""
 
     flatten_history_dim: bool = True
-    """Goes with ``history_length``: overrides ``flatten_history_dim`` of every term."""
+    """Overrides ``flatten_history_dim`` of every term, if ``history_length`` is given."""
 
     nan_policy: Literal["disabled", "warn", "sanitize", "error"] = "disabled"
-    """What to do with NaN and infinities: nothing, replace them by zero with or without a warning,
-    or raise. All but "disabled" and "sanitize" make the step wait for a GPU."""
+    """What to do with NaN and infinities: nothing, set them to zero with or without a warning, or
+    raise. All but "disabled" and "sanitize" make the step wait for a GPU."""
 
     nan_check_per_term: bool = True
-    """Check each term before delay and history, and name it, rather than the group's result."""
+    """Check each term before delay and history, and name it, rather than checking the group."""
 
 
 class _Term:
@@ -137,11 +137,11 @@ class _Term:
             self.history = CircularBuffer(cfg.history_length, env.num_envs, env.device)
 
     def buffers(self) -> list[CircularBuffer | DelayBuffer]:
-        """What remembers earlier observations."""
+        """The buffers that hold earlier observations."""
         return [buffer for buffer in (self.delay, self.history) if buffer is not None]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of one environment's observation, given the shape that the function returns."""
+        """Return the shape of one environment's observation, given the function's."""
         length = self.cfg.history_length
         if length == 0:
             return shape
@@ -157,7 +157,7 @@ class _Group:
         self.cfg = cfg
         self.terms = terms
         self.shapes = shapes
-        # The config counts the axes of one environment; tensors have the environments in front.
+        # The config counts the axes of one environment; in tensors the environments come first.
         self.dim = cfg.concatenate_dim + (cfg.concatenate_dim >= 0)
 
     def shape(self) -> Shape:
@@ -219,7 +219,7 @@ class ObservationManager(ManagerBase):
         return find_term("observation", term_name, {t.name: t for t in group.terms}).cfg
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, Any]:
-        """Forget the past of these environments; their next observation starts anew."""
+        """Clear the history of these environments; their next observation starts from scratch."""
         for reset in self._resets:
             reset(env_ids=env_ids)
         for term in self._all_terms():
@@ -232,7 +232,7 @@ class ObservationManager(ManagerBase):
     def compute(
         self, update_history: bool = False, env_ids: torch.Tensor | None = None
     ) -> Observations:
-        """Observe.
+        """Compute the observations.
 
         Without ``update_history`` this returns the last observation, if there is one. With
         ``env_ids`` (after a reset of some environments) only theirs is new: the others keep their
@@ -248,10 +248,10 @@ class ObservationManager(ManagerBase):
         return self._obs
 
     def preview(self) -> Observations:
-        """Observe without consequences: delays, histories and random numbers stay as they were.
+        """Compute the observations, but leave delays, histories and random numbers as they were.
 
-        It is what ``compute`` would return now. Used for the last observation of an episode. Terms
-        are called once more for it, so a class term must not count its calls.
+        The result is what ``compute`` would return now, used for the last observation of an
+        episode. Terms are called once more for it, so a class term must not count its calls.
         """
         with ExitStack() as stack:
             stack.enter_context(self._env.rng.rewound())
@@ -305,7 +305,7 @@ class ObservationManager(ManagerBase):
                 obs = term.delay.compute(env_ids)
             if term.history is not None:
                 term.history.append(obs, env_ids)
-                obs = term.history.window  # A view; what follows copies it in either case.
+                obs = term.history.window  # A view, which is copied below in either case.
                 if term.cfg.flatten_history_dim:
                     obs = obs.flatten(start_dim=1)
             parts.append(obs)
@@ -388,7 +388,7 @@ class ObservationManager(ManagerBase):
 
 
 def _with_optional_argument(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave out the second argument, the source of randomness, for methods that take but one.
+    """Omit the second argument, the source of randomness, for methods that take only one.
 
     Noise written for mjlab draws from torch's global generator, which is the environment's own
     while the environment runs.
@@ -403,12 +403,12 @@ def _with_optional_argument(method: Callable[..., Any]) -> Callable[..., Any]:
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     try:
         return bool(a == b)
-    except (RuntimeError, ValueError):  # Tensors and arrays do not compare to one truth value.
+    except (RuntimeError, ValueError):  # Tensors and arrays do not compare to one bool.
         return False
 
 
 def _replace_rows(old: Observations, new: Observations, env_ids: torch.Tensor) -> Observations:
-    """The old observations with some environments' rows taken from the new ones."""
+    """Return the old observations, with some environments' rows taken from the new ones."""
 
     def merge(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         merged = a.clone()
@@ -421,7 +421,7 @@ def _replace_rows(old: Observations, new: Observations, env_ids: torch.Tensor) -
 def map_observations(
     func: Callable[..., torch.Tensor], *observations: Observations
 ) -> Observations:
-    """Apply a function to the matching tensors of observations of equal structure."""
+    """Apply a function to the matching tensors of observations with equal structure."""
     result: Observations = {}
     for name, first in observations[0].items():
         values: list[Any] = [obs[name] for obs in observations]
@@ -444,5 +444,5 @@ def _handle_nans(obs: torch.Tensor, policy: str, where: str) -> torch.Tensor:
                 f"{message}. Look for an unstable simulation (a smaller timestep, softer gains), or"
                 " set nan_policy to 'sanitize'."
             )
-        logger.warning("%s; replaced by zero.", message)
+        logger.warning("%s; replaced with zero.", message)
     return torch.nan_to_num(obs, nan=0.0, posinf=0.0, neginf=0.0)

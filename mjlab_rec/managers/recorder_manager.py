@@ -35,35 +35,35 @@ class RecorderTermCfg(ManagerTermBaseCfg):
 
     on_error: Literal["raise", "disable"] = "raise"
     """What an error in a hook does: end the ``step()`` or ``reset()`` that called it, or log the
-    error, close this recorder for good and let the rollout go on. ``close()`` is treated alike."""
+    error, close this recorder for good and let the rollout continue. This includes ``close()``."""
 
 
 class RecorderTerm(ManagerTermBase):
     """Base class of recorders: override the hooks you need, the others cost nothing.
 
     The environment is ``self._env``; its observation, reward, flags and managers are valid as each
-    hook's docstring says. What the environment may reuse must be copied if it is kept.
+    hook's docstring says. Copy what you keep if the environment may reuse it.
 
     Hooks and ``close()`` never run at the same time, whichever threads call them, and signals such
     as Ctrl-C take effect after them.
     """
 
     draws_random_numbers: bool = True
-    """Whether hooks may draw from torch's global generators or ``env.rng``. If so they are kept
-    apart from the rollout's random numbers, which costs some 20 us per call of the hook."""
+    """Whether hooks may draw from torch's global generators or ``env.rng``. If so, their draws are
+    isolated from the rollout's random numbers, which costs about 20 us per hook call."""
 
     needs_final_obs: bool = False
     """Whether the environment must provide ``extras["final_obs"]``."""
 
     hooks_when_idle: tuple[str, ...] = ()
-    """Names of hooks that are called also while the recorder is paused or stopped."""
+    """Names of hooks that are also called while the recorder is paused or stopped."""
 
-    # On the class, so that they exist in subclasses that do not call __init__; and with names that
-    # subclasses will hardly use for something else.
+    # On the class, so that they exist in subclasses that do not call __init__, and with names that
+    # subclasses are unlikely to use for something else.
     _recorder_state: RecorderState = "recording"
     _recorder_closed = False
     _recorder_changed: Callable[[], None] | None = None
-    _recorder_lock = threading.RLock()  # The manager gives it one for its recorders.
+    _recorder_lock = threading.RLock()  # The manager sets one for all its recorders.
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(env)
@@ -75,7 +75,7 @@ class RecorderTerm(ManagerTermBase):
         return self._recorder_state
 
     def start(self) -> None:
-        """Record (again): go on after ``pause()``, begin a new recording after ``stop()``."""
+        """Start recording: continue after ``pause()``, begin a new recording after ``stop()``."""
         if self._recorder_closed:
             raise RuntimeError(
                 f"The recorder {self.name} is closed and cannot start again. It closes with the"
@@ -84,15 +84,15 @@ class RecorderTerm(ManagerTermBase):
         self._set_state("recording")
 
     def pause(self) -> None:
-        """Leave out what happens until ``start()``; the recording goes on after it."""
+        """Skip what happens until ``start()``, which continues the recording."""
         if self._recorder_state == "recording":
             self._set_state("paused")
 
     def stop(self) -> None:
         """End the recording; a later ``start()`` begins a new one.
 
-        This base class only ceases to be called, as in a pause. A recorder that can finish its
-        file before ``close()`` does so in an override, and calls this method.
+        In this base class it only stops the calls of hooks, as in a pause. A recorder that can
+        finish its file before ``close()`` overrides this method and calls it too.
         """
         self._set_state("stopped")
 
@@ -104,7 +104,7 @@ class RecorderTerm(ManagerTermBase):
 
     @finishing
     def close_for_good(self) -> None:
-        """Close it unless it was closed; no hook is called any more, and it cannot start again."""
+        """Close it if it is open: no hook is called any more, and it cannot start again."""
         with self._recorder_lock:
             if self._recorder_closed:
                 return
@@ -115,11 +115,11 @@ class RecorderTerm(ManagerTermBase):
                 self._set_state("stopped")
 
     def _recorder_close(self) -> None:
-        """Close; a base class does here what must happen before ``close``."""
+        """Close; base classes put here what must happen before ``close``."""
         self.close()
 
     def record_pre_step(self) -> None:
-        """Called first in ``step()``, with the state and observation that the action answers.
+        """Called first in ``step()``, with the state and observation that the action is based on.
 
         ``action_manager.action`` is still the previous step's.
         """
@@ -131,9 +131,9 @@ class RecorderTerm(ManagerTermBase):
         """Called in ``step()`` before the environments whose episode ended are reset.
 
         ``action_manager.action``, ``reward_buf``, ``reset_terminated`` and ``reset_time_outs`` are
-        those of the episode's last step. ``obs_buf`` is the observation that this action answered;
-        what the action led to is in ``extras["final_obs"]`` if the environment's ``final_obs`` is
-        on.
+        those of the episode's last step. ``obs_buf`` is the observation that this action was based
+        on; what the action led to is in ``extras["final_obs"]`` if the environment's ``final_obs``
+        is on.
         """
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
@@ -152,7 +152,7 @@ class RecorderTerm(ManagerTermBase):
     def record_exception(self, error: BaseException) -> None:
         """Called when ``step()`` is about to raise this error before it is complete.
 
-        A Ctrl-C is one too, and SystemExit.
+        Ctrl-C and SystemExit count too.
         """
 
     def close(self) -> None:
@@ -178,9 +178,9 @@ class RecorderManager(ManagerBase):
     def __init__(self, cfg: dict[str, RecorderTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # Held in hooks and while recorders are closed.
+        self._lock = threading.RLock()  # Held in hooks and while recorders close.
         self._selecting = threading.Lock()
-        self._stepping = False  # Whether a step began and is not complete.
+        self._stepping = False  # Whether a step has begun and is not complete.
         super().__init__(env)
         self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
         """Whether the environment must provide final observations."""
@@ -204,7 +204,7 @@ class RecorderManager(ManagerBase):
 
     @property
     def has_substep_terms(self) -> bool:
-        """Whether any recorder wants to be called after every substep, be it recording or not."""
+        """Whether any recorder has a substep hook, recording or not."""
         return any(_overrides(term, "record_substep") for term in self._terms.values())
 
     def get_term(self, name: str) -> RecorderTerm:
@@ -212,31 +212,31 @@ class RecorderManager(ManagerBase):
         return find_term("recorder", name, self._terms)
 
     def record_pre_step(self) -> None:
-        """A control step begins."""
+        """Handle the start of a control step."""
         interrupts.begin_step()
         self._stepping = True
         self._call("record_pre_step")
 
     def record_substep(self) -> None:
-        """A physics substep is done."""
+        """Handle the end of a physics substep."""
         self._call("record_substep")
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
-        """These episodes ended and are about to be reset."""
+        """Handle episodes that ended, before they are reset."""
         self._call("record_pre_reset", env_ids)
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
-        """These environments were reset."""
+        """Handle environments that were reset."""
         self._call("record_post_reset", env_ids)
 
     def record_post_step(self) -> None:
-        """A control step is done."""
+        """Handle the end of a control step."""
         self._call("record_post_step")
         self._stepping = False
 
     @uninterrupted
     def record_exception(self, error: BaseException) -> None:
-        """``step()`` is about to raise this error. What fails here never takes its place."""
+        """Handle an error that ``step()`` is about to raise; a failure here never replaces it."""
         with self._lock:
             if not (self._stepping or isinstance(error, Exception)):
                 return  # A signal came right after the step, which did not fail.
@@ -251,7 +251,7 @@ class RecorderManager(ManagerBase):
 
     @uninterrupted
     def start(self, name: str) -> None:
-        """Let a recorder record (again); one that cannot start is left as it was."""
+        """Start a recorder; one that cannot start keeps its state."""
         term = self.get_term(name)
         before = term.state
         try:
@@ -263,19 +263,19 @@ class RecorderManager(ManagerBase):
 
     @uninterrupted
     def pause(self, name: str) -> None:
-        """Let a recorder leave out what happens until it is started again."""
+        """Pause a recorder until it is started again."""
         self.get_term(name).pause()
 
     @finishing
     def stop(self, name: str) -> None:
-        """Let a recorder end its recording; started again, it begins a new one."""
+        """Stop a recorder; if started again, it begins a new recording."""
         self.get_term(name).stop()
 
     @finishing
     def close(self) -> None:
-        """Close every recorder, even if one fails; then raise what went wrong, all together.
+        """Close every recorder, even if one fails; then raise all errors together.
 
-        In a process that was forked from the one that made them, they are left alone.
+        A process forked from the one that made them leaves them alone.
         """
         if os.getpid() != self._pid:
             return
@@ -294,7 +294,7 @@ class RecorderManager(ManagerBase):
 
     @uninterrupted
     def _select_hooks(self) -> None:
-        """Find out whom to call at each hook, so that nothing is looked up in a step."""
+        """Collect the recorders to call at each hook, so that a step looks nothing up."""
         with self._selecting:
             hooks: dict[str, list[_Hook]] = {}
             for hook in _HOOKS:
@@ -310,7 +310,7 @@ class RecorderManager(ManagerBase):
                 for hook, called in hooks.items()
                 if any(term.draws_random_numbers for _, term, _ in called)
             }
-            # In one piece: another thread may be stepping.
+            # As one assignment: another thread may be stepping.
             self._selected = hooks, drawing if hasattr(self._env, "rng") else set()
 
     def _call(self, hook: str, *args: torch.Tensor) -> None:
@@ -322,7 +322,7 @@ class RecorderManager(ManagerBase):
         with self._lock:
             hooks, drawing = self._selected
             if hook in drawing:
-                # Random numbers that a recorder draws must not be missing in the rollout.
+                # A recorder's random numbers must not be taken from the rollout's.
                 with self._env.rng.suspended():
                     self._call_each(hook, hooks[hook], args)
             else:
@@ -345,7 +345,7 @@ class RecorderManager(ManagerBase):
     def _disable(self, name: str, hook: str) -> None:
         """Log the error being handled, and close the recorder for good."""
         logger.exception(
-            "Recorder '%s' failed in %s. It is closed, and the rollout goes on without it.",
+            "Recorder '%s' failed in %s. It is closed, and the rollout continues without it.",
             *(name, hook),
         )
         try:
@@ -371,7 +371,7 @@ class RecorderManager(ManagerBase):
         try:
             self._resolve(self.cfg)
         except BaseException:
-            # Those that were built may have opened files.
+            # Those already built may have opened files.
             self.close()
             raise
 
@@ -388,7 +388,7 @@ def _overrides(term: RecorderTerm, hook: str) -> bool:
 
 
 class NullRecorderManager(RecorderManager):
-    """Stands in where there are no recorders: every hook returns at once."""
+    """Replaces the manager if there are no recorders: every hook returns at once."""
 
     needs_final_obs = False
 

@@ -63,7 +63,7 @@ class RewardManager(ManagerBase):
 
     @property
     def episode_sums(self) -> dict[str, torch.Tensor]:
-        """What each term contributed in the running episode so far, by name. Each (num_envs,)."""
+        """What each term contributed to the current episode so far, by name. Each (num_envs,)."""
         return dict(zip(self._terms, self._sums, strict=True))
 
     def get_term_cfg(self, term_name: str) -> RewardTermCfg:
@@ -71,7 +71,7 @@ class RewardManager(ManagerBase):
         return find_term("reward", term_name, self._terms)
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, torch.Tensor]:
-        """Log the mean episode sums (per second of the longest episode) and start anew."""
+        """Log the mean episode sums (per second of the longest episode), and restart them."""
         ids = slice(None) if env_ids is None else env_ids
         seconds = self._env.max_episode_length_s or 1.0
         means = (self._sums[:, ids].mean(dim=1) / seconds).unbind()

@@ -1,4 +1,4 @@
-"""Which parts of which scene entity a term works on."""
+"""Config of the scene entity, and of the parts of it, that a term works on."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SceneEntityCfg:
         )
 
     def resolve(self, scene: Scene) -> None:
-        """Look the names up in the scene and make names and ids agree.
+        """Look up the names in the scene, and make names and ids agree.
 
         Raises ``KeyError`` for an unknown entity and ``ValueError`` for names that match nothing or
         contradict the given ids.
@@ -162,7 +162,7 @@ class SceneEntityCfg:
 
 
 def _check_joint_widths(name: str, entity: Any) -> None:
-    """Refuse to choose among joints if some take several numbers: the ids would not line up."""
+    """Refuse to select joints if some have several numbers: the ids would not line up."""
     indexing = getattr(entity, "indexing", None)
     if indexing is not None and len(indexing.joint_q_adr) != len(entity.joint_names):
         raise ValueError(

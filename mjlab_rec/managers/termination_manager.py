@@ -30,7 +30,7 @@ class TerminationTermCfg(ManagerTermBaseCfg):
 
 
 class TerminationManager(ManagerBase):
-    """Joins all reasons into the flags ``terminated`` and ``time_outs``."""
+    """Combines all reasons into the flags ``terminated`` and ``time_outs``."""
 
     def __init__(self, cfg: dict[str, TerminationTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
@@ -104,7 +104,7 @@ class TerminationManager(ManagerBase):
         return self._terminated | self._time_outs
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
-        """Whether each reason applied to one environment, as 0 or 1."""
+        """Return whether each reason applied to one environment, as 0 or 1."""
         return [(name, [float(done[env_idx])]) for name, done in self._term_dones.items()]
 
     def _prepare_terms(self) -> None:

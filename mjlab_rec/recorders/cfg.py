@@ -56,15 +56,17 @@ class TransitionRecorderCfg(StartCfg, PaceCfg, EnvsCfg):
     cannot be written at all because the disk is full."""
 
     block_steps: Count | None = None
-    """Steps per block. If the process is killed, the block being filled is lost, and the previous
-    one if it is still being written. None fits the number to ``memory_bytes``."""
+    """Steps per block, the most that a kill can lose unless blocks are waiting to be written. A
+    block of more than 8 MB is written while the next one fills. None fits the number to
+    ``memory_bytes``."""
 
     block_seconds: Annotated[float, Bounds(0)] = 30.0
     """Write a block after this many seconds even if it is not full. This limits what a slow
     simulation loses if the process is killed."""
 
     num_blocks: Annotated[int, Bounds(2)] | None = None
-    """Number of blocks in memory, at least 2. None means 6."""
+    """Number of blocks in memory, at least 2. None means 3, or 6 if ``memory_bytes`` limits their
+    size."""
 
     memory_bytes: Count = 256 << 20
     """Total memory for all blocks."""

@@ -186,6 +186,8 @@ class LateEnds:
         self.any = False
         """Whether any may have been added."""
         self._scratch = EndsMemory.allocate(count, values, device)
+        self._calls = 0
+        self._call = torch.zeros(count, dtype=torch.int64, device=device)  # that filled each slot
         self._counters = counters
 
     def add(self, env_ids: torch.Tensor, cut: bool, step: int) -> None:
@@ -200,12 +202,15 @@ class LateEnds:
         for (_, slots), (_, values) in zip(self.ends.columns(), new.columns(), strict=True):
             mask = has_rows.view(-1, *[1] * (values.ndim - 1))
             slots[env_ids] = torch.where(mask, values[at], slots[env_ids])
+        self._calls += 1
+        self._call[env_ids] = torch.where(has_rows, self._calls, self._call[env_ids])
         self.any = True
 
     def take(self, ends: EndsMemory, at: slice) -> None:
-        """Move all slots to `ends`."""
+        """Move all slots to `ends`, in the order in which the episodes ended."""
+        order = self._call.argsort(stable=True)
         for (_, slots), (_, values) in zip(self.ends.columns(), ends.columns(), strict=True):
-            values[at] = slots
+            values[at] = slots[order]
         self.ends.length.zero_()
         self.any = False
 

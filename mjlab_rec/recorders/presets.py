@@ -16,9 +16,16 @@ from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.plain_data import build, fit_words
 from mjlab_rec.utils.string import nearest
 
-PRESETS = Path(__file__).parents[2] / "configs" / "recorders"
-"""Folder of the project's presets. If only the package is installed it does not exist, and presets
-are given by path."""
+
+def _presets() -> Path:
+    """The folder of presets: inside an installed package, or next to it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs" / "recorders"
+    return installed if installed.is_dir() else package.parent / "configs" / "recorders"
+
+
+PRESETS = _presets()
+"""Folder of the project's presets."""
 
 # A recorder's name in presets: where its cfg is, and the suffix of its path; None: it has none.
 KINDS: dict[str, tuple[str, str | None]] = {

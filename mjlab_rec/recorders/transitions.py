@@ -215,8 +215,11 @@ class TransitionRecorder(RowClock):
             about=about(env),
             attachments=attachments,
         )
-        num_blocks = cfg.num_blocks or 6
+        num_blocks = cfg.num_blocks or 3
         fitting = rows_for(info.stored, self._selection.count, num_blocks, cfg.memory_bytes)
+        if cfg.block_steps is None and cfg.num_blocks is None and fitting < self.most_block_rows:
+            # Writing a large block is spread over many steps, and a kill in that time loses two.
+            num_blocks, fitting = 2 * num_blocks, max(1, fitting // 2)
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(
             rows=rows if self._in_blocks else 1,

@@ -1,3 +1,3 @@
-"""The faces that learning code sees: Gymnasium with numpy arrays."""
+"""Interfaces for learning code: Gymnasium with numpy arrays."""
 
 from mjlab_rec.rl.gymnasium_env import NumpyVectorEnv as NumpyVectorEnv

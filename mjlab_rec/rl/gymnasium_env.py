@@ -1,4 +1,4 @@
-"""The environment as Gymnasium's own vector environments behave: numpy arrays, final_obs."""
+"""The environment in the format of Gymnasium's own vector environments: numpy and final_obs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NumpyVectorEnv(VectorWrapper):
 
     @property
     def render_mode(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """How the environment draws: "rgb_array", or None if it does not."""
+        """How the environment renders: "rgb_array", or None if it does not."""
         return self.env.render_mode
 
     def reset(
@@ -51,7 +51,7 @@ class NumpyVectorEnv(VectorWrapper):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start new episodes everywhere, or where ``options["reset_mask"]`` is true.
 
-        One seed makes all environments; they differ from each other all the same.
+        One seed serves all environments, which still differ from each other.
         """
         if seed is not None and not isinstance(seed, (int, np.integer)):
             raise TypeError(
@@ -69,7 +69,7 @@ class NumpyVectorEnv(VectorWrapper):
 
     def step(self, actions: np.ndarray) -> NumpyStep:
         """Advance every environment by one control step."""
-        # A copy, which the caller may go on writing into.
+        # A copy: the caller may reuse its array.
         action = torch.from_numpy(np.array(actions, dtype=np.float32))
         obs, *outcome, extras = self.env.step(action)
         reward, terminated, truncated = map(_to_numpy, outcome)
@@ -83,7 +83,7 @@ class NumpyVectorEnv(VectorWrapper):
         return _map(_to_numpy, obs), reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture (height, width, 3) of each environment, or None without a render mode.
+        """Return an image (height, width, 3) of each environment, or None without a render mode.
 
         The environment's own ``render()`` draws only ``cfg.viewer.env_idx``, which is cheaper.
         """
@@ -103,7 +103,7 @@ class NumpyVectorEnv(VectorWrapper):
                 self._renderer.close()
 
     def _final(self, done: np.ndarray, obs: dict[str, Any], log: dict[str, Any]) -> dict[str, Any]:
-        """What is to be said of the episodes that ended."""
+        """Return the info about the episodes that ended."""
         final_obs = np.full(self.num_envs, None, dtype=object)
         for i in done.nonzero()[0]:
             final_obs[i] = _map(lambda array, i=i: array[i], obs)
@@ -126,7 +126,7 @@ class NumpyVectorEnv(VectorWrapper):
         }
 
     def _forget(self, mask: np.ndarray) -> None:
-        """Count anew for these environments."""
+        """Restart the counts of these environments."""
         self._returns[mask] = 0.0
         self._lengths[mask] = 0
 

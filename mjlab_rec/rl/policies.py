@@ -1,4 +1,4 @@
-"""Policies by name: what answers an observation with an action."""
+"""Policies by name: functions that map observations to actions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Policy = Callable[[dict[str, Any]], torch.Tensor]
 
 
 def zero_policy(env: ManagerBasedRlEnv) -> Policy:
-    """Always answers 0."""
+    """Always returns 0."""
     action = torch.zeros_like(env.action_manager.action)
     return lambda obs: action
 
 
 def random_policy(env: ManagerBasedRlEnv) -> Policy:
-    """Draws each action uniformly from [-1, 1], from random numbers of its own."""
+    """Draws each action uniformly from [-1, 1], with its own random numbers."""
     like = env.action_manager.action
     generator = torch.Generator(like.device).manual_seed(env.cfg.seed or 0)
 
@@ -42,10 +42,10 @@ _POLICIES: dict[str, Callable[[ManagerBasedRlEnv], Policy]] = {
 
 
 def policy_maker(name: str) -> Callable[[ManagerBasedRlEnv], Policy]:
-    """What makes a policy for an environment.
+    """Return the function that makes a policy for an environment.
 
     Args:
-        name: "zero", "random", or "package.module:function" for a function of your own that takes
+        name: "zero", "random", or "package.module:function" for your own function that takes
             the environment and returns the policy.
     """
     if name in _POLICIES:
@@ -54,11 +54,11 @@ def policy_maker(name: str) -> Callable[[ManagerBasedRlEnv], Policy]:
         maker = look_up(name)
         if callable(maker):
             return maker  # type: ignore[return-value]
-        raise ValueError(f"{name!r} is no function that takes an environment.")
+        raise ValueError(f"{name!r} is not a function that takes an environment.")
     if "/" in name or name.endswith((".pt", ".pth", ".onnx")):
         raise ValueError(
             f"{name!r}: checkpoints cannot be played yet, because there is no training yet. Load it"
-            " in a function of your own, and name that as 'package.module:function'."
+            " in your own function, and name that as 'package.module:function'."
         )
     raise ValueError(
         f"Unknown agent {name!r}. {nearest(name, list(_POLICIES))} Or name a function that takes"

@@ -16,14 +16,14 @@ class Returns:
         self.lengths: list[int] = []
         """Their lengths, in steps."""
         self.running = torch.zeros(env.num_envs, device=env.device)
-        """Returns so far of the episodes that go on, (num_envs,)."""
+        """Returns so far of the current episodes, (num_envs,)."""
         self._steps = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
         self._env = env
 
     def add_step(self) -> None:
         """Count the step that has just been taken."""
         env = self._env
-        # Episodes that were reset by hand do not count.
+        # Episodes that the caller reset do not count.
         fresh = env.episode_length_buf == 1
         self.running.masked_fill_(fresh, 0.0).add_(env.reward_buf)
         self._steps.masked_fill_(fresh, 0).add_(1)

@@ -1,4 +1,4 @@
-"""All that is simulated in one world: the ground, entities and sensors."""
+"""Everything that is simulated in one world: the ground, entities and sensors."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class SceneCfg:
     """What is in the scene, and how many copies of it are simulated."""
 
     num_envs: int = 1
-    """Number of worlds simulated side by side."""
+    """Number of worlds simulated in parallel."""
 
     env_spacing: float = 2.0
     """Distance between the origins of neighbouring worlds, in meters."""
 
     terrain: TerrainEntityCfg | None = None
-    """The ground; None for a scene without."""
+    """The ground; None for a scene without one."""
 
     entities: dict[str, EntityCfg] = field(default_factory=dict)
     """Robots and objects by name."""
 
     sensors: tuple[SensorCfg, ...] = ()
-    """Sensors to add to those of the entities' XML."""
+    """Sensors to add to those in the entities' XML."""
 
     extent: float | None = None
     """Size of the scene for cameras and visuals, in meters; None lets MuJoCo compute it."""
 
     spec_fn: Callable[[mujoco.MjSpec], None] | None = None
-    """Last change to the scene's spec, after everything is in it."""
+    """Makes final changes to the scene's spec, after everything is in it."""
 
 
 class Scene:
-    """The ground, entities and sensors, put together as one MuJoCo model.
+    """The ground, entities and sensors, combined into one MuJoCo model.
 
-    Every entity `name` is attached with the prefix `name/`; the terrain without one. The worlds do
-    not see each other: origins only spread them out for the eye and on uneven ground.
+    Every entity `name` is attached with the prefix `name/`, the terrain without a prefix. The
+    worlds do not interact: origins only spread them out for display and on uneven ground.
     """
 
     def __init__(self, cfg: SceneCfg, device: str = "cpu") -> None:
@@ -60,11 +60,12 @@ class Scene:
         self._device = device
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
-        self._terrain: TerrainEntity | None = None
-        self._spec = _empty_spec()
+        self._terrain = self._make_terrain()
+        # The terrain's names have no prefix, so it is what everything else is attached to.
+        self._spec = mujoco.MjSpec() if self._terrain is None else self._terrain.spec
+        _set_looks(self._spec)
         if cfg.extent is not None:
             self._spec.stat.extent = cfg.extent
-        self._add_terrain()
         self._add_entities()
         self._add_sensors()
         if cfg.spec_fn is not None:
@@ -116,9 +117,9 @@ class Scene:
 
     @property
     def needs_substeps(self) -> bool:
-        """Whether something must be done between the physics steps of a control step.
+        """Whether something must run between the physics steps of a control step.
 
-        If not, writing ctrl once and letting the engine step several times gives the same bits.
+        If not, writing ctrl once and letting the engine take several steps gives the same bits.
         """
         return not all(e.constant_between_substeps for e in self._entities.values()) or any(
             sensor.needs_substeps for sensor in self._sensors.values()
@@ -162,7 +163,7 @@ class Scene:
             sensor.initialize(mj_model, model, data, self._device)
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
-        """Reset targets, delays and what sensors remember, in the given worlds."""
+        """Reset targets, delays and sensor histories in the given worlds."""
         for entity in self._entities.values():
             entity.reset(env_ids)
         for sensor in self._sensors.values():
@@ -170,7 +171,7 @@ class Scene:
             sensor.reset(env_ids)
 
     def update(self, dt: float) -> None:
-        """Let actuators and sensors take note of a physics step of ``dt`` seconds."""
+        """Update actuators and sensors after a physics step of ``dt`` seconds."""
         for entity in self._entities.values():
             entity.update(dt)
         for sensor in self._sensors.values():
@@ -187,15 +188,17 @@ class Scene:
         for entity in self._entities.values():
             entity.write_data_to_sim()
 
-    def _add_terrain(self) -> None:
+    def _make_terrain(self) -> TerrainEntity | None:
         if self._cfg.terrain is None:
-            return
-        # A copy: the caller may use the config again, for another number of worlds.
+            return None
+        # A copy: the caller may reuse the config, for another number of worlds.
         cfg = dataclasses.replace(
             self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
         )
-        self._terrain = TerrainEntity(cfg, self._device)
-        self._attach("terrain", self._terrain, prefix="")
+        terrain = TerrainEntity(cfg, self._device)
+        terrain.name = "terrain"
+        self._entities[terrain.name] = terrain
+        return terrain
 
     def _add_entities(self) -> None:
         qpos: list[float] = []
@@ -209,13 +212,13 @@ class Scene:
                 entity = cfg.build()
             except ValueError as error:
                 raise ValueError(f"Entity '{name}': {error}") from error
-            self._attach(name, entity, prefix=f"{name}/")
+            self._attach(name, entity)
             qpos += entity.initial_state.qpos(floating=not entity.is_fixed_base)
             ctrl += entity.initial_state.ctrl
         if qpos or ctrl:
             self._spec.add_key(name="init_state", qpos=qpos, ctrl=ctrl)
 
-    def _attach(self, name: str, entity: Entity, prefix: str) -> None:
+    def _attach(self, name: str, entity: Entity) -> None:
         lost = non_default_option_fields(entity.spec.option)
         if lost:
             logger.warning(
@@ -224,11 +227,11 @@ class Scene:
                 name,
                 ", ".join(lost),
             )
-            # MuJoCo would warn of the same when it compiles.
+            # MuJoCo would give the same warning when it compiles.
             entity.spec.option = mujoco.MjSpec().option
         entity.name = name
         frame = self._spec.worldbody.add_frame()
-        self._spec.attach(entity.spec, prefix=prefix, frame=frame)
+        self._spec.attach(entity.spec, prefix=f"{name}/", frame=frame)
         self._entities[name] = entity
 
     def _add_sensors(self) -> None:
@@ -236,7 +239,9 @@ class Scene:
         for cfg in self._cfg.sensors:
             name = cfg.prefixed_name
             if name in self:
-                raise ValueError(f"Sensor '{name}': the scene already has something of that name.")
+                raise ValueError(
+                    f"Sensor '{name}': the scene already has a sensor or entity of that name."
+                )
             sensor = cfg.build()
             sensor.edit_spec(self._spec, self._entities)
             self._sensors[name] = sensor
@@ -244,9 +249,8 @@ class Scene:
             self._sensors[name] = BuiltinSensor.from_existing(name)
 
 
-def _empty_spec() -> mujoco.MjSpec:
-    """A spec with nothing in it but how it looks."""
-    spec = mujoco.MjSpec()
+def _set_looks(spec: mujoco.MjSpec) -> None:
+    """Set only the visual settings of a scene."""
     spec.modelname = "scene"
     spec.stat.meansize = 0.03
     visual = spec.visual
@@ -258,4 +262,3 @@ def _empty_spec() -> mujoco.MjSpec:
     visual.global_.elevation = -25
     visual.global_.offwidth = 1920
     visual.global_.offheight = 1080
-    return spec

@@ -1,4 +1,4 @@
-"""How long things have been in contact and in the air."""
+"""Durations of contact phases and air phases."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class AirTime:
 
     @property
     def current_air_time(self) -> Tensor:
-        """Time in the air until now; 0 in contact."""
+        """Time in the air so far; 0 in contact."""
         return self._current[:, 0].clone()
 
     @property
     def last_air_time(self) -> Tensor:
-        """Length of the last finished flight."""
+        """Length of the last finished air phase."""
         return self._last[:, 0].clone()
 
     @property
     def current_contact_time(self) -> Tensor:
-        """Time in contact until now; 0 in the air."""
+        """Time in contact so far; 0 in the air."""
         return self._current[:, 1].clone()
 
     @property
@@ -37,9 +37,9 @@ class AirTime:
         return self._last[:, 1].clone()
 
     def update(self, contact: Tensor, dt: float) -> None:
-        """Count a physics step at whose end ``contact`` (num_envs, count) is true or not."""
-        # dt is added up rather than read off the simulation's clock, whose float32 steps grow
-        # coarser with time.
+        """Add a physics step that ends in ``contact``, bool (num_envs, count)."""
+        # Sum dt instead of reading the simulation's clock, whose float32 resolution drops with
+        # time.
         phase = torch.stack((~contact, contact), dim=1)
         lasted = self._current + dt
         ended = (self._current > 0.0) & ~phase
@@ -47,15 +47,15 @@ class AirTime:
         torch.mul(lasted, phase, out=self._current)
 
     def first_contact(self, dt: float, abs_tol: float) -> Tensor:
-        """Which landed within the last ``dt`` seconds."""
+        """Return which made contact within the last ``dt`` seconds."""
         return self._began(1, dt, abs_tol)
 
     def first_air(self, dt: float, abs_tol: float) -> Tensor:
-        """Which took off within the last ``dt`` seconds."""
+        """Return which lost contact within the last ``dt`` seconds."""
         return self._began(0, dt, abs_tol)
 
     def reset(self, env_ids: EnvIds = None) -> None:
-        """Start the given worlds anew."""
+        """Clear the durations of the given worlds."""
         write_block(self._current, 0.0, env_ids)
         write_block(self._last, 0.0, env_ids)
 

@@ -59,7 +59,7 @@ _FRAMES: tuple[ObjType, ...] = ("body", "xbody", "geom", "site", "camera")
 
 
 def _allowed_objects(sensor_type: str) -> tuple[ObjType, ...]:
-    """Types of object a sensor may be on; none for sensors of the whole model."""
+    """Return the object types a sensor may be attached to; none if it measures the whole model."""
     if sensor_type in _SITE_SENSORS:
         return ("site",)
     if sensor_type.startswith("frame"):
@@ -74,7 +74,7 @@ def _allowed_objects(sensor_type: str) -> tuple[ObjType, ...]:
 
 @dataclass
 class ObjRef:
-    """An object of the scene that a sensor is on or measures against."""
+    """An object of the scene that a sensor is attached to or measures relative to."""
 
     type: ObjType
     """Type of the object. "body" is a body's inertial frame, "xbody" its own."""
@@ -92,19 +92,19 @@ class ObjRef:
 
 @dataclass
 class BuiltinSensorCfg(SensorCfg):
-    """One of MuJoCo's sensors. On an entity's object it is called `<entity>/<name>`."""
+    """One of MuJoCo's sensors, called `<entity>/<name>` if it is on an entity's object."""
 
     sensor_type: SensorType
     """What to measure, by MuJoCo's name."""
 
     obj: ObjRef | None = None
-    """The object the sensor is on."""
+    """The object that the sensor is attached to."""
 
     ref: ObjRef | None = None
     """The object whose frame to measure in, for frame sensors; None is the world."""
 
     cutoff: float = 0.0
-    """Greatest absolute value shown; 0 for no limit."""
+    """Greatest absolute value of the data; 0 for no limit."""
 
     @property
     def prefixed_name(self) -> str:
@@ -128,7 +128,7 @@ class BuiltinSensorCfg(SensorCfg):
             )
         if not allowed and given is not None:
             raise ValueError(
-                f"Sensor '{self.name}': a {self.sensor_type} is on no object, but obj is given."
+                f"Sensor '{self.name}': a {self.sensor_type} takes no obj, but one is given."
             )
         if self.ref is not None and not self.sensor_type.startswith("frame"):
             raise ValueError(
@@ -154,7 +154,7 @@ class BuiltinSensor(Sensor[torch.Tensor]):
 
     @classmethod
     def from_existing(cls, name: str) -> BuiltinSensor:
-        """Take a sensor that is already in the XML."""
+        """Wrap a sensor that is already in the XML."""
         return cls(name=name)
 
     def edit_spec(self, scene_spec: mujoco.MjSpec, entities: dict[str, Entity]) -> None:
@@ -188,7 +188,9 @@ class BuiltinSensor(Sensor[torch.Tensor]):
 
     def _compute_data(self) -> torch.Tensor:
         if self._columns is None:
-            raise RuntimeError(f"Sensor '{self._name}' has no data before scene.initialize().")
+            raise RuntimeError(
+                f"Sensor '{self._name}' has no data yet. Call scene.initialize() first."
+            )
         return self._columns.read()
 
     def _check_exists(self, spec: mujoco.MjSpec, ref: ObjRef) -> None:

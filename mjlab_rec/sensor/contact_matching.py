@@ -1,4 +1,4 @@
-"""Which elements of the scene a contact sensor watches."""
+"""The elements of the scene that a contact sensor watches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ContactMatch:
     """Elements on one side of a contact."""
 
     mode: ContactMode
-    """What the names mean: geoms, bodies, or bodies with all that hangs on them."""
+    """What the names mean: geoms, bodies, or bodies with their whole subtree."""
 
     pattern: str | tuple[str, ...]
     """Names or regular expressions within the entity; without an entity, names in the scene."""
@@ -37,7 +37,7 @@ class ContactMatch:
     """Entity to search."""
 
     exclude: tuple[str, ...] = ()
-    """Names to leave out; one with a regex character leaves out all names in which it occurs."""
+    """Names to exclude; one with a regex character excludes all names in which it occurs."""
 
     def __post_init__(self) -> None:
         if self.mode not in OBJECT_TYPES:

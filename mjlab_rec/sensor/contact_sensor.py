@@ -1,7 +1,7 @@
-"""What touches what: contacts of geoms, bodies or subtrees, their forces and their durations.
+"""Contact sensors: contacts of geoms, bodies or subtrees, with their forces and durations.
 
 Shapes: P is the number of primaries, the watched elements; N = P * num_slots is the number of
-contacts that are kept, primary by primary.
+contacts kept, grouped by primary.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class ContactSensorCfg(SensorCfg):
     """Element whose contacts with the primaries count; None means anything."""
 
     fields: tuple[str, ...] = ("found", "force")
-    """What to show: found, force, torque, dist, pos, normal, tangent."""
+    """What to measure: found, force, torque, dist, pos, normal, tangent."""
 
     reduce: ContactReduce = "maxforce"
     """Which contacts of a primary to keep: "none" any, "mindist" the deepest, "maxforce" the
     strongest; "netforce" sums them all to one."""
 
     num_slots: int = 1
-    """How many contacts to keep of each primary; with "netforce" always one."""
+    """How many contacts to keep per primary; with "netforce" always one."""
 
     secondary_policy: SecondaryPolicy = "first"
     """If the secondary's pattern matches several: take the "first", "any" contact at all, or raise
     an "error"."""
 
     track_air_time: bool = False
-    """Whether to time contacts and flights of each primary. Needs "found"."""
+    """Whether to time the contact and air phases of each primary. Needs "found"."""
 
     global_frame: bool = False
     """Whether force and torque are in the world frame rather than the contact's, whose x axis is
@@ -109,7 +109,7 @@ class ContactSensorCfg(SensorCfg):
 
 @dataclass
 class ContactData:
-    """What a contact sensor shows; None for what was not asked for."""
+    """Data of a contact sensor; None for fields that are not measured."""
 
     found: Tensor | None = None
     """(num_envs, N): 0 without contact, else how many contacts matched."""
@@ -127,11 +127,11 @@ class ContactData:
     """(num_envs, N, 3) in the world."""
 
     current_air_time: Tensor | None = None
-    """(num_envs, P): seconds in the air until now."""
+    """(num_envs, P): seconds in the air so far."""
     last_air_time: Tensor | None = None
-    """(num_envs, P): seconds of the last finished flight."""
+    """(num_envs, P): seconds of the last finished air phase."""
     current_contact_time: Tensor | None = None
-    """(num_envs, P): seconds in contact until now."""
+    """(num_envs, P): seconds in contact so far."""
     last_contact_time: Tensor | None = None
     """(num_envs, P): seconds of the last finished contact."""
 
@@ -144,7 +144,7 @@ class ContactData:
 
 
 class ContactSensor(Sensor[ContactData]):
-    """Contacts of every primary, by MuJoCo's contact sensors."""
+    """Contacts of every primary, measured by MuJoCo's contact sensors."""
 
     def __init__(self, cfg: ContactSensorCfg) -> None:
         self.cfg = cfg
@@ -161,7 +161,7 @@ class ContactSensor(Sensor[ContactData]):
 
     @property
     def needs_substeps(self) -> bool:
-        """True if contacts are timed or kept, step by step."""
+        """True if contacts are timed or kept for each step."""
         overridden = type(self).update is not ContactSensor.update
         return overridden or self.cfg.track_air_time or self.cfg.history_length > 0
 
@@ -175,7 +175,7 @@ class ContactSensor(Sensor[ContactData]):
             if name is not None:
                 other["reftype"] = OBJECT_TYPES[cfg.secondary.mode]
                 other["refname"] = cfg.secondary.prefixed(name)
-        # Field by field, so that one field of all primaries is contiguous in sensordata.
+        # Grouped by field, so that one field of all primaries is contiguous in sensordata.
         for field in cfg.fields:
             for name in self._primary_names:
                 scene_spec.add_sensor(
@@ -200,7 +200,7 @@ class ContactSensor(Sensor[ContactData]):
                     )
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
-        """Find the columns of sensordata, and make room for history."""
+        """Find the columns of sensordata, and allocate the history."""
         num_envs: int = data.nworld
         for field in self.cfg.fields:
             ids: list[int] = []
@@ -218,14 +218,14 @@ class ContactSensor(Sensor[ContactData]):
                 self._history[field] = torch.zeros(shape, device=device)
 
     def reset(self, env_ids: EnvIds = None) -> None:
-        """Forget the durations and the history of the given worlds."""
+        """Clear the durations and the history of the given worlds."""
         if self._air_time is not None:
             self._air_time.reset(env_ids)
         for history in self._history.values():
             write_block(history, 0.0, env_ids)
 
     def update(self, dt: float) -> None:
-        """Count and keep a physics step of ``dt`` seconds."""
+        """Time and store a physics step of ``dt`` seconds."""
         if self._air_time is not None:
             touches = self._columns["found"].peek() > 0.0
             if self._num_slots > 1:
@@ -238,11 +238,11 @@ class ContactSensor(Sensor[ContactData]):
                 history[:, :, 0] = now[field]
 
     def compute_first_contact(self, dt: float, abs_tol: float = 1.0e-6) -> Tensor:
-        """Which primaries landed within the last ``dt`` seconds, (num_envs, P)."""
+        """Return which primaries made contact within the last ``dt`` seconds, (num_envs, P)."""
         return self._timer("compute_first_contact").first_contact(dt, abs_tol)
 
     def compute_first_air(self, dt: float, abs_tol: float = 1.0e-6) -> Tensor:
-        """Which primaries took off within the last ``dt`` seconds, (num_envs, P)."""
+        """Return which primaries lost contact within the last ``dt`` seconds, (num_envs, P)."""
         return self._timer("compute_first_air").first_air(dt, abs_tol)
 
     def _compute_data(self) -> ContactData:
@@ -257,13 +257,15 @@ class ContactSensor(Sensor[ContactData]):
         return data
 
     def _contacts(self) -> dict[str, Tensor]:
-        """Every field now, (num_envs, N) or (num_envs, N, 3)."""
+        """Return the current value of every field, (num_envs, N) or (num_envs, N, 3)."""
         if not self._columns:
-            raise RuntimeError(f"Sensor '{self.cfg.name}' has no data before scene.initialize().")
+            raise RuntimeError(
+                f"Sensor '{self.cfg.name}' has no data yet. Call scene.initialize() first."
+            )
         contacts = {field: self._read(field) for field in self.cfg.fields}
         if self.cfg.global_frame and self.cfg.reduce != "netforce":
             normal, tangent = contacts["normal"], contacts["tangent"]
-            # The axes of the contact frame. Without a contact all is zero, and stays so.
+            # The axes of the contact frame. Without a contact everything is and stays zero.
             axes = torch.stack((normal, tangent, torch.linalg.cross(normal, tangent)), dim=-1)
             for field in ("force", "torque"):
                 if field in contacts:

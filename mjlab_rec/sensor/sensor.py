@@ -1,4 +1,4 @@
-"""What every sensor has."""
+"""The base classes of all sensors."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class SensorCfg(ABC):
 
 
 class Sensor(ABC, Generic[T]):
-    """Base of sensors: edits the scene's spec before compiling, then gives data of type T.
+    """Base class of sensors: edits the scene's spec before compiling, then gives data of type T.
 
-    Data is worked out whenever it is read, so it is always as new as the simulation is. A sensor
-    that keeps what it has worked out must drop it in ``invalidate``.
+    Data is computed whenever it is read, so it is always as current as the simulation. A sensor
+    that caches data must drop it in ``invalidate``.
     """
 
     @property
@@ -61,18 +61,18 @@ class Sensor(ABC, Generic[T]):
 
     @property
     def data(self) -> T:
-        """What the sensor shows now; a copy, which stays what it was."""
+        """The current data, a copy that later steps do not change."""
         return self._compute_data()
 
     @abstractmethod
     def _compute_data(self) -> T:
-        """Work out what the sensor shows."""
+        """Compute the current data."""
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
-        """Forget the history of the given worlds."""
+        """Clear the history of the given worlds."""
 
     def update(self, dt: float) -> None:
-        """Take note of a physics step of ``dt`` seconds."""
+        """Update the sensor after a physics step of ``dt`` seconds."""
 
     def invalidate(self) -> None:
-        """Drop what was worked out: the simulation has changed, with or without a step."""
+        """Drop cached data: the simulation has changed, with or without a step."""

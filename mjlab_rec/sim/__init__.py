@@ -1,4 +1,4 @@
-"""Physics for many worlds at once, seen as torch tensors, on one of two engines."""
+"""Physics for many worlds at once, exposed as torch tensors, on one of two engines."""
 
 from mjlab_rec.sim.cfg import MujocoCfg as MujocoCfg
 from mjlab_rec.sim.cfg import RecomputeLevel as RecomputeLevel

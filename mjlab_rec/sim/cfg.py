@@ -1,4 +1,4 @@
-"""What can be configured about the physics: the engine, its buffers and MuJoCo's own options."""
+"""Configuration of the physics: the engine, its buffers and MuJoCo's own options."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mjlab_rec.utils.string import nearest
 
 
 class RecomputeLevel(enum.IntEnum):
-    """How much of the model's derived constants must be recomputed after a model field changed.
+    """Which of the model's derived constants must be recomputed after a model field changed.
 
     A higher level includes the lower ones and costs more.
     """
 
     none = 0
-    """Nothing derives from the field (friction, damping, gains)."""
+    """Nothing depends on the field (friction, damping, gains)."""
     set_const_fixed = 1
     """Constants independent of the pose: subtree masses (after `body_gravcomp`)."""
     set_const_0 = 2
@@ -31,18 +31,18 @@ class RecomputeLevel(enum.IntEnum):
 
 @dataclass(kw_only=True)
 class MujocoCfg:
-    """MuJoCo's options. They replace what the model file says about the same option."""
+    """MuJoCo's options, which override those of the model file."""
 
     timestep: float = 0.002
     """Duration of one physics step, in seconds."""
     integrator: Literal["euler", "implicitfast", "implicit", "rk4"] = "implicitfast"
     """How the state is advanced."""
     impratio: float = 1.0
-    """Ratio of frictional to normal contact impedance; only elliptic cones heed it."""
+    """Ratio of frictional to normal contact impedance; only elliptic cones use it."""
     cone: Literal["pyramidal", "elliptic"] = "pyramidal"
     """Shape of the friction cone."""
     jacobian: Literal["auto", "dense", "sparse"] = "auto"
-    """Storage of the constraint Jacobian; `auto` goes by the size of the model."""
+    """Storage of the constraint Jacobian; `auto` depends on the size of the model."""
     solver: Literal["newton", "cg", "pgs"] = "newton"
     """Constraint solver. MuJoCo-Warp has no `pgs`."""
     iterations: int = 100
@@ -89,13 +89,13 @@ class SimulationCfg:
 
     engine: Literal["auto", "warp", "mjbatch"] = "auto"
     """`warp` is MuJoCo-Warp (GPU, or CPU with compiled kernels), `mjbatch` is C MuJoCo on CPU
-    threads. `auto` takes warp on a GPU, and on the CPU mjbatch where it is installed."""
+    threads. `auto` uses warp on a GPU, and on the CPU mjbatch if it is installed."""
     num_threads: int | None = None
-    """Threads that mjbatch steps with; None means one per logical CPU."""
+    """Threads that mjbatch uses; None means one per logical CPU."""
     nconmax: int | None = None
-    """Contacts that warp makes room for, per world on average; None means its own estimate."""
+    """Contacts that warp allocates, per world on average; None means its own estimate."""
     njmax: int | None = None
-    """Constraint rows that warp makes room for in each world; None means its own estimate."""
+    """Constraint rows that warp allocates in each world; None means its own estimate."""
     contact_sensor_maxmatch: int = 64
     """Contacts that one of warp's contact sensors can choose from."""
     broadphase: Literal["nxn", "sap_tile", "sap_segmented"] | None = None

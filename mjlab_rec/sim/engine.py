@@ -1,6 +1,6 @@
-"""What a physics engine must do for `Simulation`, and what its implementations share.
+"""The interface of physics engines for `Simulation`, and what the implementations share.
 
-Both engines name and shape fields alike: MuJoCo's names, a leading axis for the worlds, rotation
+Both engines use the same names and shapes: MuJoCo's names, a leading axis for the worlds, rotation
 matrices as (3, 3), float32 numbers, and a state vector in the order of MuJoCo's mj_getState.
 """
 
@@ -18,12 +18,12 @@ from mjlab_rec.sim.cfg import RecomputeLevel
 
 HEALTH_KINDS = {
     "diverged": "The state of a world became NaN or infinite, and stays so until its reset.",
-    "contacts": "There were more contacts than there is room for; some were ignored.",
-    "constraints": "There were more constraints than there is room for; some were ignored.",
-    "contact_matches": "A contact sensor met more contacts than it considers.",
-    "height_field": "A geom met more of a height field than there is room for.",
+    "contacts": "There were more contacts than fit into the buffer; some were ignored.",
+    "constraints": "There were more constraints than fit into the buffer; some were ignored.",
+    "contact_matches": "A contact sensor found more contacts than it considers.",
+    "height_field": "A geom touched more of a height field than fits into the buffer.",
 }
-"""What the elements of `Simulation.health()` count, and what to say of it."""
+"""What the elements of `Simulation.health()` count, and the message for each."""
 
 _LAST_AXES = {
     "xmat": (3, 3),
@@ -35,7 +35,7 @@ _LAST_AXES = {
     "geom_aabb": (2, 3),
 }
 
-# Numbers of the model that MuJoCo-Warp keeps once for all worlds.
+# Numbers of the model that MuJoCo-Warp shares between all worlds.
 _SHARED_PREFIXES = ("mesh_", "hfield_", "key_", "flex", "skin_", "tex_", "oct_", "numeric_")
 _SHARED_PREFIXES += ("wrap_", "tuple_", "bvh_", "text_", "plugin_", "actuator_plugin")
 _SHARED_NAMES = {"geom_fluid", "site_size", "dof_length", "cam_sensorsize", "site_rgba"}
@@ -86,19 +86,19 @@ class Engine(Protocol):
 
     name: str
     mask: torch.Tensor  # (num_envs,) bool
-    health: torch.Tensor  # (len(HEALTH_KINDS),) int32, counts up until somebody clears it
+    health: torch.Tensor  # (len(HEALTH_KINDS),) int32, counts up until cleared
     health_cures: dict[str, str]
     per_world: set[str]
     state_dtype: torch.dtype
 
     def step(self, n: int) -> None:
-        """Take n physics steps. Derived fields are left as of the last step's beginning."""
+        """Take n physics steps. Derived fields then date from the beginning of the last step."""
 
     def forward(self, masked: bool) -> None:
-        """Bring derived fields up to date with the state, in all worlds or those in `mask`."""
+        """Update derived fields from the state, in all worlds or those in `mask`."""
 
     def reset(self) -> None:
-        """Put the worlds in `mask` into the model's initial state, forgetting earlier writes."""
+        """Reset the worlds in `mask` to the model's initial state, dropping earlier writes."""
 
     def bind(self, name: str) -> torch.Tensor:
         """The live tensor of a data field; KeyError if there is none."""
@@ -119,15 +119,15 @@ class Engine(Protocol):
         """Recompute derived constants in every world; they join `per_world`."""
 
     def get_state(self, out: torch.Tensor) -> None:
-        """Copy out all that the integration depends on, including writes not yet simulated."""
+        """Copy out everything the integration depends on, including writes not yet simulated."""
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
-        """Overwrite the state of worlds and bring their derived fields up to date."""
+        """Overwrite the state of worlds, and update their derived fields."""
 
 
 @dataclass(frozen=True)
 class StateField:
-    """Where a data field lies in the state vector."""
+    """Position of a data field in the state vector."""
 
     name: str
     columns: slice
@@ -153,7 +153,7 @@ def state_layout(model: mujoco.MjModel) -> list[StateField]:
 
 
 def uniform_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape under which both engines show a field, given MuJoCo's own."""
+    """Return the shape of a field in both engines, given MuJoCo's own."""
     last = _LAST_AXES.get(name)
     if last is None or shape[-1] != math.prod(last):
         return shape
@@ -161,7 +161,7 @@ def uniform_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def has_world_axis(name: str, value: np.ndarray) -> bool:
-    """Whether a model field is shown with an axis for the worlds: numbers yes, ids and types no."""
+    """Return whether a model field has a world axis: numbers have one, ids and types do not."""
     return (
         value.dtype.kind == "f"
         and name not in _SHARED_NAMES
@@ -189,7 +189,7 @@ def array_names(struct: mujoco.MjModel | mujoco.MjData) -> list[str]:
 
 
 def why_not_computed(name: str, model: mujoco.MjModel) -> str | None:
-    """An explanation if MuJoCo would leave this data field at zero for want of a sensor."""
+    """Return an explanation if MuJoCo leaves this data field at zero for lack of a sensor."""
     kinds = _COMPUTED_FOR_SENSORS.get(name)
     if kinds is None:
         return None
@@ -203,7 +203,7 @@ def why_not_computed(name: str, model: mujoco.MjModel) -> str | None:
 
 
 def reject_common(model: mujoco.MjModel) -> None:
-    """Refuse what neither engine can replay exactly."""
+    """Refuse models that neither engine can replay exactly."""
     if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
         raise ValueError(
             "Sleeping islands (enableflag 'sleep') are not supported: what sleeps is not part of "

@@ -1,4 +1,4 @@
-"""An OpenGL context to draw in, on a screen's machine or a server without one."""
+"""An OpenGL context to draw in, on machines with or without a display."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mjlab_rec.utils.extras import UnavailableError
 _OFFSCREEN = int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN)
 _FONT = int(mujoco.mjtFontScale.mjFONTSCALE_100)
 
-# A backend that fails leaves libraries behind that break the next one, and a second failure aborts
-# the process. So whether one works is found out in a process of its own.
+# A backend that fails leaves libraries loaded that break the next one, and a second failure aborts
+# the process. So each backend is tested in a separate process.
 _PROBE = """
 import importlib, sys
 import mujoco
@@ -34,10 +34,10 @@ _PROBE_TIMEOUT_S = 60.0
 
 
 class GlContext:
-    """A place for MuJoCo to draw images of a fixed size.
+    """An off-screen buffer in which MuJoCo draws images of a fixed size.
 
-    The environment variable MUJOCO_GL (egl, osmesa, glfw) chooses what to draw with. Without it,
-    EGL is used, else OSMesa, else the display if there is one: the first that works.
+    The environment variable MUJOCO_GL (egl, osmesa, glfw) chooses the backend. Without it, the
+    first that works is used: EGL, OSMesa, or the display if there is one.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class GlContext:
         atexit.register(_close_if_alive, weakref.ref(self))
 
     def make_current(self) -> None:
-        """Direct this thread's drawing here; needed before each use, as others draw too."""
+        """Direct this thread's drawing here; needed before each use, because others draw too."""
         self._gl.make_current()
 
     def close(self) -> None:
-        """Free what the context holds. Idempotent."""
+        """Free the context's memory. Idempotent."""
         if self._gl is not None:
             self._gl.make_current()
             self.mjr.free()
@@ -71,7 +71,7 @@ def _close_if_alive(reference: weakref.ref[GlContext]) -> None:
 
 
 def find_backend() -> str:
-    """The first backend that works, or an error that says what was tried and what to install."""
+    """Return the first backend that works, or raise an error with what was tried and the cure."""
     failures = []
     for backend in _candidates():
         failure = _why_not(backend)
@@ -79,7 +79,7 @@ def find_backend() -> str:
             return backend
         failures.append(f"{backend or 'default'}: {failure}")
     chosen = os.environ.get("MUJOCO_GL")
-    choice = f" MUJOCO_GL={chosen} allows nothing else: unset it." if chosen else ""
+    choice = f" MUJOCO_GL={chosen} rules out other backends: unset it." if chosen else ""
     raise UnavailableError(
         f"Cannot render, because OpenGL does not work ({'; '.join(failures)}).{choice} On Debian or"
         " Ubuntu, `apt install libegl1 libegl-mesa0 libgl1-mesa-dri` (EGL) or"
@@ -88,24 +88,24 @@ def find_backend() -> str:
 
 
 def _candidates() -> list[str]:
-    """What to try, in this order; all but egl and osmesa is left to MuJoCo."""
+    """Return the backends to try, in order; all but egl and osmesa are left to MuJoCo."""
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     if chosen or platform.system() != "Linux":
         return [chosen]
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    # The display comes last: its library wants to be used in a program's main thread, but pictures
-    # are drawn in any.
+    # The display comes last: its library must be used from a program's main thread, but images are
+    # drawn in any thread.
     return ["egl", "osmesa", "glfw"] if has_display else ["egl", "osmesa"]
 
 
 def _module(backend: str) -> str:
-    """The module whose GLContext draws with a backend."""
+    """Return the module whose GLContext draws with a backend."""
     return f"mujoco.{backend}" if backend in ("egl", "osmesa") else "mujoco"
 
 
 @functools.cache
 def _why_not(backend: str) -> str | None:
-    """What goes wrong with a backend, in one line; None if it works."""
+    """Return a backend's error in one line; None if it works."""
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, _module(backend)],

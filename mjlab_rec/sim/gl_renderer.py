@@ -1,4 +1,4 @@
-"""Pictures of a simulation, drawn by MuJoCo with OpenGL and without a window."""
+"""Images of a simulation, drawn by MuJoCo with OpenGL and without a window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mjlab_rec.sim.gl import GlContext, find_backend
 from mjlab_rec.sim.simulation import Simulation
-from mjlab_rec.sim.snapshot import Puppet, Snapshot, SnapshotReader
+from mjlab_rec.sim.snapshot import PosedModel, Snapshot, SnapshotReader
 from mjlab_rec.sim.viewer_config import (
     ViewerConfig,
     camera_id,
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
 _MAX_GEOMS = 10_000
-_MAX_READERS = 4096  # for different environments in a shot
-_SHADOW_PIXELS = 3  # for a pixel of the picture
+_MAX_READERS = 4096  # for different sets of captured environments
+_SHADOW_PIXELS = 3  # per pixel of the image
 
 
 @dataclass(frozen=True)
 class _Shot:
     snapshot: Snapshot
     pictures: list[list[int]]
-    """For each picture the rows of the snapshot in it, the one in the middle first."""
+    """For each image, the snapshot's rows in it; the one in the middle comes first."""
 
 
 class GlRenderer:
-    """Draws one environment, and its nearest neighbours around it, as the config says.
+    """Draws one environment and its nearest neighbours, as configured.
 
-    See ``Renderer`` for what its methods promise.
+    See ``Renderer`` for its methods.
     """
 
     def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
@@ -47,17 +47,16 @@ class GlRenderer:
         self._sim = sim
         self._cfg = cfg
         self._followed = followed_body(cfg, sim.mj_model, scene)
-        # Nearest by the first origins: were the neighbours to change, they would flicker.
+        # Nearest by the first origins: neighbours that change would flicker.
         self._origins = scene.env_origins.cpu().numpy().copy()
         self._readers: dict[tuple[int, ...], tuple[SnapshotReader, list[list[int]]]] = {}
 
-        # The puppet's model is a copy, so that what only the picture needs does not reach the
-        # physics.
-        self._puppet = Puppet(sim.mj_model)
-        model = self._puppet.model
+        # The model is a copy, so that settings for drawing do not reach the physics.
+        self._posed = PosedModel(sim.mj_model)
+        model = self._posed.model
         model.vis.global_.offwidth = cfg.width
         model.vis.global_.offheight = cfg.height
-        # Software draws a map of shadows in no time only if it is small.
+        # Software rendering draws shadow maps quickly only if they are small.
         quality = model.vis.quality
         quality.shadowsize = min(quality.shadowsize, _shadow_size(cfg))
         if cfg.fovy is not None:
@@ -84,7 +83,7 @@ class GlRenderer:
         self._gl: GlContext | None = None  # Made in the thread that draws.
 
     def capture(self, env_ids: Sequence[int]) -> _Shot:
-        """Remember what these environments look like now."""
+        """Capture what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
             if len(self._readers) == _MAX_READERS:
@@ -94,11 +93,9 @@ class GlRenderer:
         return _Shot(reader.read(), pictures)
 
     def draw(self, shot: _Shot) -> np.ndarray:
-        """Draw a picture of each environment: new uint8 array (environments, height, width, 3)."""
+        """Draw an image of each environment: new uint8 array (environments, height, width, 3)."""
         if self._gl is None:
-            self._gl = GlContext(
-                self._puppet.model, self._cfg.width, self._cfg.height, self.backend
-            )
+            self._gl = GlContext(self._posed.model, self._cfg.width, self._cfg.height, self.backend)
         self._gl.make_current()
         shape = len(shot.pictures), self._cfg.height, self._cfg.width, 3
         images = np.empty(shape, dtype=np.uint8)
@@ -108,7 +105,7 @@ class GlRenderer:
         return images[:, ::-1]  # OpenGL counts rows from the bottom.
 
     def render(self, env_idx: int | None = None) -> np.ndarray:
-        """Draw an environment now, in one go: (height, width, 3)."""
+        """Capture and draw an environment in one call: (height, width, 3)."""
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
         return self.draw(self.capture([env_idx]))[0].copy()
 
@@ -126,8 +123,8 @@ class GlRenderer:
 
     def _draw(self, snapshot: Snapshot, rows: list[int], gl: GlContext, image: np.ndarray) -> None:
         everything, dynamic = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
-        model = self._puppet.model
-        data = self._puppet.pose(snapshot, rows[0])
+        model = self._posed.model
+        data = self._posed.pose(snapshot, rows[0])
         if self._followed is not None:
             self._camera.lookat[:] = data.xpos[self._followed]
         mujoco.mjv_updateScene(
@@ -140,7 +137,7 @@ class GlRenderer:
             self._scene,
         )
         for neighbour in rows[1:]:
-            data = self._puppet.pose(snapshot, neighbour)
+            data = self._posed.pose(snapshot, neighbour)
             mujoco.mjv_addGeoms(
                 model, data, self._options, self._perturbation, int(dynamic), self._scene
             )
@@ -155,5 +152,5 @@ class GlRenderer:
 
 
 def _shadow_size(cfg: ViewerConfig) -> int:
-    """Side of the map of shadows, in pixels, that is fine enough for the picture."""
+    """Return the side of the shadow map, in pixels, that is fine enough for the image."""
     return 1 << (_SHADOW_PIXELS * max(cfg.width, cfg.height) - 1).bit_length()

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 _WARNINGS = mujoco.mjtWarning
 _KINDS = list(HEALTH_KINDS)
-# Worlds whose counters moved since the last look are searched for these.
+# Worlds whose counters changed since the last check are searched for these.
 _WATCHED = slice(int(_WARNINGS.mjWARN_CONTACTFULL), int(_WARNINGS.mjNWARNING))
 _CONTACTS = int(_WARNINGS.mjWARN_CONTACTFULL) - _WATCHED.start
 _CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
@@ -33,11 +33,11 @@ _SHORTCUTS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 
 
 class MjbatchEngine:
-    """Worlds stepped in double precision and shown in single precision.
+    """Worlds that are stepped in double precision and exposed in single precision.
 
-    The truth is one row per world in `_state`. Input fields (qpos, ctrl, ...) are float32 copies:
-    mjbatch notices the elements that were written since its last call and takes over only these,
-    so looking costs no precision. Derived fields are copied out only if they are bound.
+    The state is one row per world in `_state`. Input fields (qpos, ctrl, ...) are float32 copies:
+    mjbatch detects the elements that were written since its last call and applies only these, so
+    reading costs no precision. Derived fields are copied out only if they are bound.
     """
 
     name = "mjbatch"
@@ -72,8 +72,8 @@ class MjbatchEngine:
         self._warnings = self._batch.bind("warning")  # (num_envs, kinds, (last info, number))
         self._alarms = self._warnings[:, _WATCHED, 1]
 
-        # What the last call of step started from, its number of substeps (0: forward came since),
-        # and the worlds whose derived fields are still those it left.
+        # The state that the last step started from, its number of substeps (0 after a forward), and
+        # the worlds whose derived fields still date from it.
         self._old_state = np.zeros_like(self._state_array)
         self._old_inputs: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # copy and original
         self._old_n = 0
@@ -98,7 +98,7 @@ class MjbatchEngine:
             self._take_note()
 
     def forward(self, masked: bool) -> None:
-        """Refresh derived fields; without any that is bound there is nothing to see."""
+        """Refresh derived fields; if none is bound there is nothing to do."""
         if self._derived:
             self._batch.forward(self._mask_array if masked else None)
         if masked:
@@ -107,18 +107,18 @@ class MjbatchEngine:
             self._old_n = 0
 
     def reset(self) -> None:
-        """Put the worlds in `mask` into the model's initial state."""
-        # Writes that no call has seen yet survive a reset. The first one takes them over, the
+        """Reset the worlds in `mask` to the model's initial state."""
+        # Writes that no call has applied yet survive a reset. The first reset applies them, the
         # second one clears them.
         self._batch.reset(self._mask_array)
         self._batch.reset(self._mask_array)
         self._lagging &= ~self.mask
 
     def bind(self, name: str) -> torch.Tensor:
-        """Show a data field, filled as if it had been bound from the beginning."""
+        """Bind a data field, filled as if it had been bound from the beginning."""
         if name in self._layout:
             tensor = self._inputs[name] = self._bind_tensor(name)
-            # Nobody can have written the field before the last step.
+            # The field cannot have been written before the last step.
             old = torch.from_numpy(self._old_state)[:, self._layout[name]].to(tensor.dtype)
             self._old_inputs[name] = (old.view(tensor.shape).numpy(), tensor.numpy())
             return tensor
@@ -138,32 +138,33 @@ class MjbatchEngine:
         return array_names(mujoco.MjData(self._model))
 
     def expand(self, fields: list[str]) -> None:
-        """Give model fields a value per world."""
+        """Expand model fields to a value per world."""
         for name in fields:
             if self._expand_array(name).dtype == np.float64:
                 raise ValueError(
-                    f"The model field {name!r} was already given a value per world by "
-                    "recompute_constants. Expand it before the first call of that."
+                    f"The model field {name!r} already got a value per world from "
+                    "recompute_constants. Expand it before the first call to that."
                 )
             self.per_world.add(name)
         if not _PLACES.isdisjoint(fields):
-            # MuJoCo copies the body's frame where the compiled offset was zero; now it may differ.
+            # MuJoCo copies the body's frame where the compiled offset was zero; now it may be
+            # nonzero.
             for shortcut in _SHORTCUTS:
                 self._batch.expand(shortcut)[:] = 0
 
     def model_field(self, name: str) -> torch.Tensor:
-        """The per-world array; a copy for derived constants, which MuJoCo keeps in float64."""
+        """The per-world array; for derived constants, which MuJoCo keeps in float64, a copy."""
         array = self._expand_array(name)
         tensor = torch.from_numpy(array).view(uniform_shape(name, array.shape))
         return tensor.float() if tensor.dtype == torch.float64 else tensor
 
     def recompute(self, level: RecomputeLevel) -> None:
-        """Recompute all constants: MuJoCo has one function for them."""
+        """Recompute all constants: MuJoCo has only one function for this."""
         self._batch.set_const()
         self.per_world.update(derived_constants(level))
 
     def get_state(self, out: torch.Tensor) -> None:
-        """Copy the state rows, with unseen writes on top as the next call would see them."""
+        """Copy the state rows, including pending writes as the next call would apply them."""
         rows = out.numpy()
         np.copyto(rows, self._state_array)
         for name, (_, original) in self._old_inputs.items():
@@ -171,7 +172,7 @@ class MjbatchEngine:
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
         """Overwrite state rows and refresh everything bound."""
-        # Take unseen writes back, else they would be applied on top of the new rows.
+        # Revert pending writes, or they would be applied on top of the new rows.
         for name, field in self._inputs.items():
             saved = self._state[ids, self._layout[name]]
             field[ids] = saved.to(field.dtype).view(len(ids), *field.shape[1:])
@@ -205,7 +206,7 @@ class MjbatchEngine:
             ) from error
 
     def _overlay(self, rows: np.ndarray, name: str, field: np.ndarray) -> None:
-        """Put the elements of an input field into state rows where they were written."""
+        """Copy the written elements of an input field into state rows."""
         saved = rows[:, self._layout[name]]
         shown = field.reshape(self._num_envs, -1)
         written = shown != saved.astype(shown.dtype)
@@ -213,7 +214,7 @@ class MjbatchEngine:
             saved[written] = shown[written]
 
     def _repeat_last_step(self, tensor: torch.Tensor) -> None:
-        """Fill a field bound after a step with what that step would have put there."""
+        """Fill a field bound after a step with the values that step would have written."""
         everywhere = torch.arange(self._num_envs)
         mask, lagging, warnings = self.mask.clone(), self._lagging.clone(), self._warnings.copy()
         before, now = self._old_state.copy(), torch.empty_like(self._state)
@@ -230,10 +231,10 @@ class MjbatchEngine:
         self._warnings[...] = warnings
 
     def _take_note(self) -> None:
-        """Count what MuJoCo warned of, and show worlds that diverged as NaN.
+        """Count MuJoCo's warnings, and set worlds that diverged to NaN.
 
-        MuJoCo puts such a world back into its initial state within the step, which would pass for
-        a true transition. As NaN it stays visible until the world is reset.
+        MuJoCo resets such a world within the step, which would look like a real transition. NaN
+        stays visible until the world is reset.
         """
         alarms = self._alarms != 0
         self._alarms[...] = 0
@@ -251,9 +252,9 @@ class MjbatchEngine:
 
 
 def _quiet_mujoco() -> None:
-    """Send MuJoCo's own warnings to the debug log: `Simulation.health` tells what matters.
+    """Send MuJoCo's own warnings to the debug log: `Simulation.health` reports what matters.
 
-    Left alone, MuJoCo prints a line for every world and appends it to a file MUJOCO_LOG.TXT.
+    By default MuJoCo prints a line for every world and appends it to a file MUJOCO_LOG.TXT.
     """
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(lambda message: _log.debug("MuJoCo: %s", message))

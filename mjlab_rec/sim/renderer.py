@@ -1,4 +1,4 @@
-"""What draws pictures of a simulation: the interface, and the choice between what implements it."""
+"""Renderers of a simulation: the interface, and the choice of an implementation."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _log = logging.getLogger(__name__)
 class Renderer(Protocol):
     """Draws environments as a ``ViewerConfig`` says.
 
-    It reads the simulation's state and never changes it, so rendering leaves no trace in a rollout.
-    A picture is made in two steps: ``capture`` is quick and belongs to the thread that steps the
-    simulation; ``draw`` takes its time and may run beside the simulation, in another thread.
+    It reads the simulation's state and never changes it, so rendering does not affect a rollout. An
+    image takes two steps: ``capture`` is quick and must run in the thread that steps the
+    simulation; ``draw`` is slow and may run in another thread, in parallel with the simulation.
     """
 
     def capture(self, env_ids: Sequence[int]) -> Any:
-        """Remember what these environments look like now.
+        """Capture what these environments look like now.
 
-        To be called in the thread that steps the simulation. What it returns stays valid while the
-        simulation goes on, and is for this renderer's ``draw`` only.
+        Call it in the thread that steps the simulation. The result stays valid while the simulation
+        continues, and is for this renderer's ``draw`` only.
         """
         ...
 
     def draw(self, shot: Any) -> np.ndarray:
-        """Draw a picture of each environment captured: uint8 (environments, height, width, 3).
+        """Draw an image of each environment captured: uint8 (environments, height, width, 3).
 
-        To be called in one thread, always the same, which may be another than ``capture``'s.
+        Call it always in the same thread, which may differ from ``capture``'s.
         """
         ...
 
@@ -49,21 +49,21 @@ class Renderer(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the graphics memory; to be called in the thread that draws. Idempotent."""
+        """Free the graphics memory; call it in the thread that draws. Idempotent."""
         ...
 
 
 def make_renderer(
     sim: Simulation, cfg: ViewerConfig, scene: Scene, name: RendererName | None = None
 ) -> Renderer:
-    """Make what draws pictures; what is missing for that is said here, before anything is drawn.
+    """Make a renderer; raises an error now, not at the first image, if something is missing.
 
     Args:
         sim: The simulation to draw.
         cfg: Size, camera, and what is shown.
         scene: The simulation's scene.
         name: "gl" draws with MuJoCo and OpenGL, "warp" with MuJoCo-Warp's ray tracer, which needs
-            no OpenGL. "auto" takes OpenGL if it works, else the ray tracer. None means
+            no OpenGL. "auto" uses OpenGL if it works, else the ray tracer. None means
             ``cfg.renderer``.
     """
     name = cfg.renderer if name is None else name
@@ -82,7 +82,7 @@ def make_renderer(
 
 
 def _fall_back(gl_error: Exception, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:
-    """Trace rays, since OpenGL does not work."""
+    """Make the ray tracer, because OpenGL does not work."""
     try:
         renderer = _warp_renderer(sim, cfg, scene)
     except UnavailableError as error:

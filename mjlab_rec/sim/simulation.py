@@ -1,4 +1,4 @@
-"""Many worlds of one MuJoCo model, stepped together and seen as torch tensors."""
+"""Many worlds of one MuJoCo model, stepped together and exposed as torch tensors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EnvIds = torch.Tensor | Sequence[int] | slice | None
 
 
 class Simulation:
-    """Steps `num_envs` worlds of a model and shows their data and model as tensors.
+    """Steps `num_envs` worlds of a model and exposes their data and model as tensors.
 
     Usage::
 
@@ -39,16 +39,17 @@ class Simulation:
         sim.forward()
         height = sim.data.xpos[:, 1, 2]
 
-    After `step`, positions and velocities are current while derived fields (`xpos`, `sensordata`,
-    ...) are those of the last physics step's beginning, as MuJoCo leaves them; `forward` brings
-    them up to date.
+    After `step`, positions and velocities are current, but derived fields (`xpos`, `sensordata`,
+    ...) date from the beginning of the last physics step, as MuJoCo leaves them; `forward` updates
+    them.
 
-    One thread may use a simulation, and with the warp engine on the CPU one thread of the process.
+    Use a simulation from one thread only, and with the warp engine on the CPU from only one thread
+    in the process.
 
     Args:
         num_envs: Number of worlds.
         cfg: Engine and options.
-        model: The compiled model. It is copied; the caller's stays as it is.
+        model: The compiled model. It is copied; the caller's does not change.
         device: `cpu`, `cuda`, `cuda:<index>`, or `auto` for a GPU if there is one.
         spec: Compiled into the model if no model is given.
     """
@@ -90,10 +91,10 @@ class Simulation:
         self._engine.step(n)
 
     def forward(self, mask: EnvIds = None) -> None:
-        """Bring derived fields up to date with the state; the state itself stays as it is.
+        """Update derived fields to match the state, which does not change.
 
         Args:
-            mask: The worlds to treat, as a bool mask or indices; the others stay untouched.
+            mask: The worlds to update, as a bool mask or indices; the others do not change.
         """
         if mask is None:
             self._engine.forward(masked=False)
@@ -102,7 +103,7 @@ class Simulation:
             self._engine.forward(masked=True)
 
     def reset(self, env_ids: EnvIds = None) -> None:
-        """Put worlds into the model's initial state, with time, controls and forces at zero.
+        """Reset worlds to the model's initial state, with time, controls and forces at zero.
 
         Args:
             env_ids: Worlds to reset, as indices or a bool mask; None means all.
@@ -111,16 +112,16 @@ class Simulation:
         self._engine.reset()
 
     def sense(self) -> None:
-        """Update sensors that need more than `forward` does. None of the present ones do."""
+        """Update sensors that need more than `forward`. No current sensor does."""
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
-        """Give model fields a value of their own in every world, so that they can be written.
+        """Give model fields a separate value in every world, so that you can write them.
 
-        `sim.model.<field>` is then a live tensor (num_envs, ...), seeded with the shared value.
+        `sim.model.<field>` is then a live tensor (num_envs, ...) that starts at the shared value.
         """
         new = [field for field in dict.fromkeys(fields) if field not in self.expanded_fields]
         for field in new:
-            self.get_default_field(field)  # complains about unknown names
+            self.get_default_field(field)  # raises for unknown names
         if not new:
             return
         with torch.inference_mode(False):
@@ -129,7 +130,7 @@ class Simulation:
         self.model.forget(new)
 
     def get_default_field(self, field: str) -> torch.Tensor:
-        """The compiled model's value of a field, without an axis for the worlds. Do not write."""
+        """Return a field's value in the compiled model, without a world axis. Never write to it."""
         if field not in self._defaults:
             value = getattr(self.mj_model, field, None)
             if not isinstance(value, np.ndarray):
@@ -140,7 +141,7 @@ class Simulation:
         return self._defaults[field]
 
     def recompute_constants(self, level: RecomputeLevel) -> None:
-        """Bring the model's derived constants in line with fields that were written."""
+        """Recompute the model's derived constants after fields were written."""
         if level == RecomputeLevel.none:
             return
         with torch.inference_mode(False):
@@ -149,11 +150,11 @@ class Simulation:
 
     @property
     def state_layout(self) -> dict[str, slice]:
-        """Which columns of the state each field has: time, qpos, qvel, ..."""
+        """The columns of each field in the state: time, qpos, qvel, ..."""
         return {field.name: field.columns for field in state_layout(self.mj_model)}
 
     def get_state(self, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Everything the future depends on, one row per world, in the order of mj_getState.
+        """Return everything the future depends on, one row per world, in the order of mj_getState.
 
         Returns:
             A tensor (num_envs, state_size), float64 on mjbatch and float32 on warp: `out` if given.
@@ -170,9 +171,9 @@ class Simulation:
         return out
 
     def set_state(self, rows: torch.Tensor, env_ids: EnvIds = None) -> None:
-        """Continue worlds from saved states; writes to them not yet simulated are dropped.
+        """Continue worlds from saved states, dropping writes that were not yet simulated.
 
-        What follows repeats the saved world's future bit for bit, on the same engine. Derived
+        On the same engine, what follows repeats the saved world's future bit for bit. Derived
         fields of these worlds are up to date afterwards.
 
         Args:
@@ -190,14 +191,14 @@ class Simulation:
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
     def health(self) -> torch.Tensor:
-        """What went wrong since the last report, as int32 counts on the device; all zero is well.
+        """Return int32 counts, on the device, of problems since the last report; zeros mean none.
 
-        Reading it waits for nothing. Pass its values to `report_health` when one is nonzero.
+        This does not wait for the device. Pass the values to `report_health` if one is nonzero.
         """
         return self._engine.health
 
     def report_health(self, counts: Sequence[int]) -> None:
-        """Log what `health` counted, one warning per kind and simulation, and start counting anew.
+        """Log what `health` counted, one warning per kind and simulation, and reset the counts.
 
         Args:
             counts: The values of `health()`.
@@ -206,7 +207,7 @@ class Simulation:
         for kind, count in enumerate(counts):
             if count and kind not in self._reported:
                 self._reported.add(kind)
-                _log.warning("%s", _complaint(kind, self._engine))
+                _log.warning("%s", _health_warning(kind, self._engine))
 
     def _fill_mask(self, env_ids: EnvIds) -> None:
         mask = self._engine.mask
@@ -224,13 +225,13 @@ class Simulation:
         return self._all_ids[env_ids if not isinstance(env_ids, Sequence) else list(env_ids)]
 
 
-def _complaint(kind: int, engine: Engine) -> str:
+def _health_warning(kind: int, engine: Engine) -> str:
     name, what = list(HEALTH_KINDS.items())[kind]
-    return f"{what} {engine.health_cures[name]} (Said once for each simulation.)"
+    return f"{what} {engine.health_cures[name]} (Logged once per simulation.)"
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device of this name; "auto" is the first GPU if there is one, else the CPU."""
+    """Return the torch device of this name; "auto" is the first GPU if any, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     possible = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -1,4 +1,4 @@
-"""What a picture of some worlds needs to know, on the host; and a model that takes their poses."""
+"""The visible state of some worlds, on the host, and a model that takes their poses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Snapshot:
 class SnapshotReader:
     """Takes snapshots of some worlds of a simulation. It never changes the simulation.
 
-    On a GPU the copy to the host runs beside the simulation; who uses the snapshot waits for it.
+    On a GPU the copy to the host runs in parallel with the simulation; ``Snapshot.wait`` waits for
+    it.
 
     Args:
         sim: The simulation.
@@ -82,7 +83,7 @@ class SnapshotReader:
         self._layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
 
     def gather(self) -> Snapshot:
-        """Copy what can be seen of the worlds now; the numbers stay on the simulation's device."""
+        """Copy the worlds' visible state; the numbers stay on the simulation's device."""
         sim = self._sim
         values = {name: getattr(sim.data, name) for name in self._state}
         # Unlike expanded_fields, this also has the constants that were recomputed.
@@ -102,17 +103,17 @@ class SnapshotReader:
         return Snapshot(self.env_ids, rows, self._layout)
 
     def read(self) -> Snapshot:
-        """Copy what can be seen of the worlds now to the host."""
+        """Copy the worlds' visible state to the host."""
         snapshot = self.gather()
         host, event = to_host(snapshot.values)
         return Snapshot(self.env_ids, host, snapshot.layout, event)
 
 
-class Puppet:
+class PosedModel:
     """A model on the host that takes the poses of snapshots, one world at a time.
 
-    Only what can be seen is computed: places of bodies, geoms, sites, cameras, lights, tendons and
-    flexes. One thread may use it.
+    Only what is visible is computed: poses of bodies, geoms, sites, cameras, lights, tendons and
+    flexes. Use it from one thread only.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -155,9 +156,9 @@ def copy_for_drawing(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def to_host(values: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """Values on the host, and the event to wait for before they are looked at.
+    """Return values on the host, and the event to wait for before reading them.
 
-    From a CPU nothing is copied, and there is no event. From a GPU the copy is only begun.
+    From a CPU nothing is copied, and there is no event. From a GPU the copy is only started.
     """
     if values.device.type == "cpu":
         return values, None

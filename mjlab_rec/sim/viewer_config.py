@@ -1,4 +1,4 @@
-"""Configuration of the camera and of the image it takes, and what it means for a model."""
+"""Configuration of the camera and its image, and its meaning for a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RendererName = Literal["auto", "gl", "warp"]
 
 @dataclass(kw_only=True)
 class ViewerConfig:
-    """Where the camera stands, what it follows and what the image shows."""
+    """Position of the camera, what it follows and what the image shows."""
 
     class OriginType(enum.Enum):
         """What the camera looks at."""
@@ -29,7 +29,7 @@ class ViewerConfig:
         AUTO = enum.auto()
         """The first body that can move; in a scene without one, the point ``lookat``."""
         WORLD = enum.auto()
-        """The point ``lookat`` of the world."""
+        """The point ``lookat`` in the world."""
         ASSET_ROOT = enum.auto()
         """The root body of the entity ``entity_name``."""
         ASSET_BODY = enum.auto()
@@ -37,10 +37,10 @@ class ViewerConfig:
 
     renderer: RendererName = "auto"
     """What draws: "gl" is MuJoCo with OpenGL, "warp" MuJoCo-Warp's ray tracer, which needs no
-    OpenGL and no display. "auto" takes OpenGL where it works, else the ray tracer."""
+    OpenGL and no display. "auto" uses OpenGL if it works, else the ray tracer."""
 
     camera: str | int | None = None
-    """Name or number of a camera of the model to look through, such as "robot/front". None takes a
+    """Name or number of a camera of the model to look through, such as "robot/front". None uses a
     free camera, which the other fields describe."""
 
     origin_type: OriginType = OriginType.AUTO
@@ -59,16 +59,16 @@ class ViewerConfig:
     """Draw shadows. Without them, software rendering is several times faster."""
 
     geom_group: tuple[int, int, int, int, int, int] = (1, 1, 1, 0, 0, 0)
-    """Which of MuJoCo's six geom groups are drawn."""
+    """Which of MuJoCo's six geom groups to draw."""
 
     site_group: tuple[int, int, int, int, int, int] = (1, 1, 1, 0, 0, 0)
-    """Which of MuJoCo's six site groups are drawn (OpenGL only)."""
+    """Which of MuJoCo's six site groups to draw (OpenGL only)."""
 
     env_idx: int = 0
-    """The environment in the picture."""
+    """The environment to draw."""
 
     max_extra_envs: int = 2
-    """How many of the nearest other environments are drawn too (OpenGL only)."""
+    """How many of the nearest other environments to draw too (OpenGL only)."""
 
     distance: float = 5.0
     """Distance of the camera from what it looks at, in metres."""
@@ -80,20 +80,20 @@ class ViewerConfig:
     """Direction of the camera's view around the vertical, in degrees; 0 looks along +x."""
 
     fovy: float | None = None
-    """Vertical field of view in degrees. None takes the model's."""
+    """Vertical field of view in degrees. None uses the model's."""
 
     lookat: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """The point to look at where no body is followed."""
+    """The point to look at if no body is followed."""
 
     entity_name: str | None = None
-    """The entity to follow. None takes the only one, if the scene has only one."""
+    """The entity to follow. None means the only one, if the scene has only one."""
 
     body_name: str | None = None
     """The body to follow, for ``ASSET_BODY``."""
 
 
 def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
-    """The number of a camera of the model, given by name or number."""
+    """Return the id of a camera of the model, given its name or number."""
     names = [model.camera(i).name for i in range(model.ncam)]
     if isinstance(camera, int):
         if not 0 <= camera < model.ncam:
@@ -105,7 +105,7 @@ def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
 
 
 def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
-    """Complain about environments that do not exist."""
+    """Raise for environments that do not exist."""
     for env_idx in env_ids:
         if not 0 <= env_idx < num_envs:
             raise ValueError(
@@ -115,7 +115,7 @@ def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
 
 
 def followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> int | None:
-    """The body that the camera looks at; None for a fixed point."""
+    """Return the body that the camera looks at; None for a fixed point."""
     kinds = ViewerConfig.OriginType
     if cfg.origin_type is kinds.WORLD:
         return None
@@ -140,17 +140,19 @@ def followed_body(cfg: ViewerConfig, model: mujoco.MjModel, scene: Scene) -> int
         return entity.indexing.root_body_id
     if cfg.body_name not in entity.body_names:
         raise ValueError(
-            f"ViewerConfig.body_name is {cfg.body_name!r}, which is no body of {name!r}."
+            f"ViewerConfig.body_name is {cfg.body_name!r}, which is not a body of {name!r}."
             f" {nearest(cfg.body_name or '', entity.body_names)}"
         )
     return int(entity.indexing.body_ids[entity.body_names.index(cfg.body_name)])
 
 
 def check_cfg(cfg: ViewerConfig) -> None:
-    """Complain about values that no renderer can draw."""
+    """Raise for values that no renderer can draw."""
     if cfg.width < 1 or cfg.height < 1:
         raise ValueError(
             f"ViewerConfig.width and height are {cfg.width} x {cfg.height}; both must be positive."
         )
     if cfg.max_extra_envs < 0:
-        raise ValueError(f"ViewerConfig.max_extra_envs is {cfg.max_extra_envs}; the least is 0.")
+        raise ValueError(
+            f"ViewerConfig.max_extra_envs is {cfg.max_extra_envs}; it must not be negative."
+        )

@@ -1,4 +1,4 @@
-"""`sim.data` and `sim.model`: physics fields as torch tensors, found on first use."""
+"""`sim.data` and `sim.model`: physics fields as torch tensors, bound on first use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mjlab_rec.utils.string import nearest
 
 
 class DataView:
-    """The data of all worlds: `data.qpos` is a live tensor (num_envs, nq) of stable address.
+    """The data of all worlds: `data.qpos` is a live tensor (num_envs, nq) at a fixed address.
 
-    A field is bound on first use and then an ordinary attribute, so hot code may read it freely.
+    A field is bound on first use, and is then an ordinary attribute that is cheap to read.
     """
 
     nworld: int
@@ -39,7 +39,7 @@ class DataView:
         reason = why_not_computed(name, self._mj_model)
         if reason:
             raise AttributeError(reason)
-        # A tensor made under inference mode could not be written outside of it.
+        # A tensor created in inference mode could not be written outside it.
         with torch.inference_mode(False):
             try:
                 tensor = self._engine.bind(name)
@@ -59,8 +59,8 @@ class ModelView:
     """The model of all worlds.
 
     Numbers such as `geom_friction` have the shape (num_envs, ngeom, 3): the live per-world array
-    once the field was expanded, a broadcast of the shared value before (expand it to write it).
-    Ids, types and flags such as `geom_bodyid` are shared and have no such axis, nor have sizes
+    once the field is expanded, before that a broadcast of the shared value (expand it to write it).
+    Ids, types and flags such as `geom_bodyid` are shared and have no such axis; neither do sizes
     such as `nbody`.
     """
 
@@ -86,7 +86,7 @@ class ModelView:
         raise AttributeError(_no_assignment("model", name))
 
     def forget(self, names: Iterable[str]) -> None:
-        """Look these fields up anew on their next use."""
+        """Look up these fields again on their next use."""
         for name in names:
             self.__dict__.pop(name, None)
 
@@ -108,7 +108,7 @@ class ModelView:
 
 
 def default_value(name: str, value: np.ndarray) -> torch.Tensor:
-    """A model field of C MuJoCo as a tensor of the shape and type that `sim.model` shows."""
+    """Return a C MuJoCo model field as a tensor with the shape and type of `sim.model`."""
     dtype = np.float32 if value.dtype.kind == "f" else value.dtype
     return torch.from_numpy(np.array(value, dtype).reshape(uniform_shape(name, value.shape)))
 

@@ -32,7 +32,7 @@ _OVERFLOWS = {
     "height_field": mjw.OverflowType.HFIELD,
 }
 _CONTACTS, _CONSTRAINTS, _MATCHES, _HFIELD = (int(bits) for bits in _OVERFLOWS.values())
-# Conditional graph nodes, which the solver's loop is captured as, need this driver.
+# Conditional graph nodes, which capture the solver's loop, need this driver.
 _GRAPH_DRIVER = (12, 4)
 
 
@@ -43,7 +43,7 @@ def _check_health(
     overflow: wp.array(dtype=int),  # type: ignore[valid-type]
     counts: wp.array(dtype=int),  # type: ignore[valid-type]
 ):
-    """Count worlds in trouble, in the order of HEALTH_KINDS."""
+    """Count worlds with problems, in the order of HEALTH_KINDS."""
     world = wp.tid()
     finite = bool(True)
     for i in range(qpos.shape[1]):
@@ -53,7 +53,7 @@ def _check_health(
     if not finite:
         wp.atomic_add(counts, 0, 1)
     bits = overflow[world]
-    overflow[world] = 0  # MuJoCo-Warp only ever adds bits until the world's reset.
+    overflow[world] = 0  # MuJoCo-Warp only adds bits until the world's reset.
     if bits & _CONTACTS:
         wp.atomic_add(counts, 1, 1)
     if bits & _CONSTRAINTS:
@@ -65,12 +65,12 @@ def _check_health(
 
 
 class WarpEngine:
-    """Worlds stepped in single precision by MuJoCo-Warp.
+    """Worlds that MuJoCo-Warp steps in single precision.
 
     Step, forward and reset are captured once as graphs, on CUDA and on the CPU, and replayed: the
     hundreds of launches of a step would cost more than its arithmetic. A graph holds the addresses
-    of the arrays it was captured with, so whoever replaces an array drops the graphs, and the next
-    call captures them anew.
+    of the arrays it was captured with, so code that replaces an array drops the graphs, and the
+    next call captures new ones.
     """
 
     name = "warp"
@@ -120,7 +120,7 @@ class WarpEngine:
             self._run("step", self._step)
 
     def forward(self, masked: bool) -> None:
-        """Refresh derived fields; MuJoCo-Warp treats all worlds, so the others are put back."""
+        """Refresh derived fields; MuJoCo-Warp updates all worlds, so the others are restored."""
         if not masked:
             self._run("forward", self._forward)
             return
@@ -128,14 +128,14 @@ class WarpEngine:
             self._run("forward", self._forward)
 
     def reset(self) -> None:
-        """Put the worlds in `mask` into the model's initial state."""
+        """Reset the worlds in `mask` to the model's initial state."""
         self._run("reset", self._reset)
         if self._has_late_act:
             # MuJoCo-Warp clears no more activations than there are controls.
             self._act.masked_fill_(self.mask[:, None], 0.0)
 
     def bind(self, name: str) -> torch.Tensor:
-        """Show a data field. It is the engine's own memory."""
+        """Return a data field, which is the engine's own memory."""
         if name not in self.data_fields():
             raise KeyError(name)
         tensor = self._bound[name] = _to_torch(getattr(self._data, name))
@@ -146,13 +146,13 @@ class WarpEngine:
         return list(_array_fields(mjw.Data, "nworld"))
 
     def expand(self, fields: list[str]) -> None:
-        """Give model fields an array with a row per world."""
+        """Expand model fields to an array with a row per world."""
         batched = _array_fields(mjw.Model, "*")
         for name in fields:
             if name not in batched:
                 raise ValueError(
                     f"The model field {name!r} cannot have a value per world on the engine "
-                    "'warp': MuJoCo-Warp keeps one for all."
+                    "'warp': MuJoCo-Warp shares one between all worlds."
                 )
         with self._scope():
             for name in fields:
@@ -170,20 +170,14 @@ class WarpEngine:
         with self._scope():
             for name in names:
                 self._replicate(self._model, name)
-            self._replicate(self._model.stat, "meaninertia")
+            if stat := getattr(self._model, "stat", None):  # MuJoCo-Warp 4 has none.
+                self._replicate(stat, "meaninertia")
             self.per_world.update(names)
-            compute = {
-                RecomputeLevel.set_const_fixed: mjw.set_const_fixed,
-                RecomputeLevel.set_const_0: mjw.set_const_0,
-                RecomputeLevel.set_const: mjw.set_const,
-            }[level]
-            if level == RecomputeLevel.set_const_0:
-                mjw.set_const_fixed(self._model, self._data)
             with self._unchanged(None):
-                compute(self._model, self._data)
+                self._set_const(level)
 
     def get_state(self, out: torch.Tensor) -> None:
-        """Copy the state fields side by side."""
+        """Concatenate the state fields."""
         torch.cat([field.reshape(self._num_envs, -1) for field in self._state], dim=1, out=out)
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
@@ -194,6 +188,19 @@ class WarpEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self.forward(masked=len(ids) < self._num_envs)
+
+    def _set_const(self, level: RecomputeLevel) -> None:
+        model, data = self._model, self._data
+        groups: Any = getattr(mjw, "SetConstGroup", None)  # From MuJoCo-Warp 4 on.
+        if groups is not None:
+            fixed = level == RecomputeLevel.set_const_fixed
+            mjw.set_const(model, data, **{"groups": groups.FIXED if fixed else groups.ALL})
+        elif level == RecomputeLevel.set_const:
+            mjw.set_const(model, data)
+        else:
+            mjw.set_const_fixed(model, data)
+            if level == RecomputeLevel.set_const_0:
+                mjw.set_const_0(model, data)
 
     def _step(self) -> None:
         mjw.step(self._model, self._data)
@@ -212,7 +219,7 @@ class WarpEngine:
         mjw.reset_data(self._model, self._data, reset=self._mask_array)
 
     def _run(self, name: str, function: Callable[[], None]) -> None:
-        """Replay an operation on torch's current stream, or do it where graphs do not work."""
+        """Replay an operation on torch's current stream, or run it where graphs do not work."""
         if not self._use_graphs:
             with self._scope():
                 function()
@@ -223,7 +230,7 @@ class WarpEngine:
         wp.capture_launch(graph, stream=self._stream())
 
     def _capture(self, function: Callable[[], None]) -> Any:
-        # A garbage collection in the middle would record the freeing of older graphs' memory.
+        # A garbage collection during the capture would record the freeing of older graphs' memory.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -261,7 +268,7 @@ class WarpEngine:
 
     @contextmanager
     def _unchanged(self, worlds: torch.Tensor | None) -> Iterator[None]:
-        """Put the data fields somebody looks at back to what they were, in these worlds or all."""
+        """Restore the data fields in use to earlier values, in these worlds or all."""
         kept = {name: field.clone() for name, field in self._bound.items()}
         yield
         for name, values in kept.items():
@@ -275,7 +282,7 @@ class WarpEngine:
         return _to_torch(getattr(self._data, name))
 
     def _stream(self) -> wp.Stream | None:
-        """Torch's current stream: torch and warp then see each other's writes in order."""
+        """Return torch's stream: on it torch and warp see each other's writes in order."""
         if self._torch_device.type == "cpu":
             return None
         current = torch.cuda.current_stream(self._torch_device)
@@ -286,7 +293,7 @@ class WarpEngine:
 
     @contextmanager
     def _scope(self) -> Iterator[None]:
-        """Let warp launch on this device and on torch's current stream."""
+        """Make warp launch on this device and on torch's current stream."""
         with wp.ScopedDevice(self._device):
             stream = self._stream()
             if stream is None:
@@ -320,7 +327,7 @@ def _start_warp() -> None:
 
 
 def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
-    """Bring the model and its initial state to the device, explaining what does not work."""
+    """Copy the model and its initial state to the device, explaining what does not work."""
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     try:
@@ -331,7 +338,7 @@ def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.
             "SimulationCfg.mujoco; on the CPU, SimulationCfg(engine='mjbatch') is C MuJoCo."
         ) from error
     options: Any = warp_model.opt
-    options.warn_overflow = 0  # Simulation.health says it once, not a line for every world
+    options.warn_overflow = 0  # Simulation.health logs it once, not once per world
     options.contact_sensor_maxmatch = cfg.contact_sensor_maxmatch
     if cfg.broadphase is not None:
         options.broadphase = mjw.BroadphaseType[cfg.broadphase.upper()]
@@ -343,14 +350,14 @@ def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.
         warp_data = mjw.put_data(model, data, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
     except ValueError as error:
         raise ValueError(
-            f"The buffers do not even hold the initial state: {error}. Raise "
+            f"The buffers are too small even for the initial state: {error}. Raise "
             f"SimulationCfg.nconmax (now {cfg.nconmax}) or .njmax (now {cfg.njmax})."
         ) from error
     return warp_model, warp_data
 
 
 def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
-    """The array fields of a MuJoCo-Warp struct whose first axis is declared so."""
+    """Return the array fields of a MuJoCo-Warp struct whose first axis is declared like this."""
     fields = struct.__dataclass_fields__.values()  # type: ignore[attr-defined]
     return {
         field.name: field.type
@@ -370,7 +377,7 @@ def _to_torch(array: Any) -> torch.Tensor:
 
 @contextmanager
 def _say_if_compiling() -> Iterator[None]:
-    """Log one line if the start takes long, which means that kernels are being compiled."""
+    """Log one line if the start takes long, which means that kernels are compiling."""
     timer = threading.Timer(
         _SLOW_START_S,
         _log.warning,

@@ -1,4 +1,4 @@
-"""Pictures of a simulation, traced by MuJoCo-Warp: without OpenGL, on the CPU or a GPU."""
+"""Images of a simulation, ray-traced by MuJoCo-Warp: without OpenGL, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 # Warp keeps its current device and its kernels in global variables.
 _one_at_a_time = threading.Lock()
 _NO_GROUP = -1
-_MAX_READERS = 4096  # for different environments in a shot
-_MAX_STAGES = 4  # for different numbers of them
+_MAX_READERS = 4096  # for different sets of captured environments
+_MAX_BATCHES = 4  # for different numbers of them
 
 
 @dataclass(frozen=True)
 class _Shot:
     snapshot: Snapshot | None
-    """What is still to be drawn, or None if it was."""
+    """What is still to be drawn, or None if it already was."""
 
     pixels: torch.Tensor | None = None
-    """What was drawn: (worlds, height * width) pixels, on the host once ``event`` happened."""
+    """The drawn pixels (worlds, height * width), on the host after ``event``."""
 
     event: Any = None
 
@@ -61,10 +61,10 @@ class WarpRenderer:
     and the sky. It does not show neighbour environments, reflections, transparency, sites, tendons
     and skins.
 
-    With the engine ``mjbatch``, ``draw`` does the work, in whatever thread it is called. With the
-    engine ``warp``, ``capture`` does: only the thread that steps may give work to warp. On a GPU
-    that takes no time, as the GPU draws in order with the simulation; on the CPU it takes the time
-    of the drawing.
+    With the engine ``mjbatch``, ``draw`` does the work, in the thread that calls it. With the
+    engine ``warp``, ``capture`` does, because only the stepping thread may give work to warp. On a
+    GPU that returns at once, and the GPU draws in order with the simulation; on the CPU it takes as
+    long as the drawing.
     """
 
     def __init__(self, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> None:
@@ -75,7 +75,7 @@ class WarpRenderer:
         self._followed = followed_body(cfg, sim.mj_model, scene)
         self._draws_at_once = sim.engine_name == "warp"
         self._readers: dict[tuple[int, ...], SnapshotReader] = {}
-        self._stages: dict[tuple[int, tuple[str, ...]], _Stage] = {}
+        self._batches: dict[tuple[int, tuple[str, ...]], _WorldBatch] = {}
         self._model = _drawn_model(sim.mj_model)
         self._is_empty = not (
             np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
@@ -86,7 +86,7 @@ class WarpRenderer:
             self._check_model()
 
     def capture(self, env_ids: Sequence[int]) -> _Shot:
-        """Remember what these environments look like now."""
+        """Capture what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
             check_env_ids(key, self._sim.num_envs)
@@ -102,7 +102,7 @@ class WarpRenderer:
         return _Shot(None, *to_host(pixels))
 
     def draw(self, shot: _Shot) -> np.ndarray:
-        """A picture of each environment: new uint8 array (environments, height, width, 3)."""
+        """Draw an image of each environment: new uint8 array (environments, height, width, 3)."""
         pixels = shot.pixels
         if shot.snapshot is not None:
             pixels = self._draw(shot.snapshot)
@@ -114,32 +114,34 @@ class WarpRenderer:
         return np.ascontiguousarray(colors[..., 2::-1])  # A pixel is blue, green, red, alpha.
 
     def render(self, env_idx: int | None = None) -> np.ndarray:
-        """Draw an environment now, in one go: (height, width, 3)."""
+        """Capture and draw an environment in one call: (height, width, 3)."""
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
         return self.draw(self.capture([env_idx]))[0]
 
     def close(self) -> None:
-        """Free the memory of the pictures. Idempotent."""
+        """Free the memory of the images. Idempotent."""
         with _one_at_a_time:
-            self._stages.clear()
+            self._batches.clear()
 
     def _draw(self, snapshot: Snapshot) -> torch.Tensor:
-        """Pixels (worlds, height * width), which the next call overwrites."""
+        """Draw pixels (worlds, height * width), which the next call overwrites."""
         if self._is_empty:  # MuJoCo-Warp would crash.
             size = self._cfg.height * self._cfg.width
             return torch.zeros((len(snapshot.env_ids), size), dtype=torch.int32)
         key = len(snapshot.env_ids), tuple(snapshot.model_fields)
         with self._warp():
-            stage = self._stages.get(key)
-            if stage is None:
-                if len(self._stages) == _MAX_STAGES:
-                    self._stages.clear()
+            batch = self._batches.get(key)
+            if batch is None:
+                if len(self._batches) == _MAX_BATCHES:
+                    self._batches.clear()
                 with _say_if_compiling():
-                    stage = _Stage(self._model, self._cfg, self._camera, self._followed, snapshot)
-                    pixels = stage.draw(snapshot)
-                self._stages[key] = stage
+                    batch = _WorldBatch(
+                        self._model, self._cfg, self._camera, self._followed, snapshot
+                    )
+                    pixels = batch.draw(snapshot)
+                self._batches[key] = batch
                 return pixels
-            return stage.draw(snapshot)
+            return batch.draw(snapshot)
 
     def _check_model(self) -> None:
         try:
@@ -147,12 +149,12 @@ class WarpRenderer:
         except (NotImplementedError, ValueError) as error:
             raise UnavailableError(
                 f"The renderer 'warp' cannot draw this model: {error} ViewerConfig(renderer='gl')"
-                " draws any."
+                " draws any model."
             ) from error
 
     @contextmanager
     def _warp(self) -> Iterator[None]:
-        """Let warp work on the simulation's device, on torch's current stream."""
+        """Run warp on the simulation's device, on torch's current stream."""
         with _one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
             if self._device.is_cpu:
                 yield
@@ -162,8 +164,8 @@ class WarpRenderer:
                 yield
 
 
-class _Stage:
-    """Some worlds on the device, as far as they can be seen, and their picture."""
+class _WorldBatch:
+    """The visible state of some worlds on the device, and their image."""
 
     def __init__(
         self,
@@ -226,7 +228,7 @@ class _Stage:
     def _add_free_camera(
         self, model: mujoco.MjModel, cfg: ViewerConfig, count: int, followed: int | None
     ) -> None:
-        """Put a camera behind the model's own, which nothing but this class moves."""
+        """Append a camera to the model's own, which only this class moves."""
         warp_model, data, context = self._model, self._data, self._context
         fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
         projection = int(model.vis.global_.orthographic)
@@ -264,7 +266,7 @@ def _shown_groups(cfg: ViewerConfig) -> list[int]:
 
 
 def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Axes of the free camera (3, 3), one a column, and its place seen from what it looks at."""
+    """Return the free camera's axes (3, 3), as columns, and its offset from what it looks at."""
     azimuth, elevation = math.radians(cfg.azimuth), math.radians(cfg.elevation)
     level = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
     up = np.array([0.0, 0.0, 1.0])
@@ -276,7 +278,7 @@ def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy of a model for pictures only: without physics that MuJoCo-Warp could lack."""
+    """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack."""
     model = copy_for_drawing(model)
     option = model.opt
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -287,7 +289,7 @@ def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
     option.enableflags = 0
     option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
     model.geom_contype[:] = model.geom_conaffinity[:] = 0
-    # The ray tracer knows no transparency: what cannot be seen at all is left out.
+    # The ray tracer does not support transparency: omit what is fully transparent.
     has_material = model.geom_matid >= 0
     own = (model.geom_rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=1)
     alpha = model.geom_rgba[:, 3].copy()

@@ -10,6 +10,7 @@ import mujoco
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
+from mjlab_rec.entity.names import PLURALS, Kind
 from mjlab_rec.utils.spec_config import LightCfg, MaterialCfg, TextureCfg
 
 
@@ -47,16 +48,16 @@ class TerrainEntityCfg(EntityCfg):
     """The ground under all worlds."""
 
     terrain_type: Literal["plane"] = "plane"
-    """Shape of the ground. Height fields and generated terrain are not there yet."""
+    """Shape of the ground. Height fields and generated terrain are not supported yet."""
 
     terrain_generator: None = None
-    """What generates the ground; not there yet, so None."""
+    """What generates the ground; not supported yet, so None."""
 
     env_spacing: float | None = 2.0
     """Distance between neighbouring origins, in meters; the scene sets it."""
 
     max_init_terrain_level: int | None = None
-    """Accepted so that tasks port: a plane has no levels, and generated ground is not there yet."""
+    """No effect, accepted so that tasks port: a plane has no levels."""
 
     num_envs: int = 1
     """Number of worlds; the scene sets it."""
@@ -75,17 +76,17 @@ class TerrainEntityCfg(EntityCfg):
         if self.terrain_type != "plane":
             raise ValueError(
                 f"Unknown terrain_type '{self.terrain_type}'. Known: plane. Height fields and "
-                "generated terrain come later; until then add geoms with SceneCfg.spec_fn."
+                "generated terrain are not supported yet; add geoms with SceneCfg.spec_fn."
             )
         if self.terrain_generator is not None:
             raise ValueError(
                 f"TerrainEntityCfg.terrain_generator must be None, got {self.terrain_generator!r}: "
-                "generated terrain comes later, and a plane needs none."
+                "generated terrain is not supported yet, and a plane needs none."
             )
         if self.spec_fn is not mujoco.MjSpec:
             raise ValueError(
                 "TerrainEntityCfg makes its own model, so spec_fn must not be given. To add to the "
-                "scene use SceneCfg.spec_fn; to use ground of your own make it an entity in "
+                "scene use SceneCfg.spec_fn; to use your own ground make it an entity in "
                 "SceneCfg.entities."
             )
 
@@ -95,7 +96,7 @@ class TerrainEntityCfg(EntityCfg):
 
 
 class TerrainEntity(Entity):
-    """The ground: body and geom "terrain", a grid of origins, and light to see it by."""
+    """The ground: body and geom "terrain", a grid of origins, and a light."""
 
     cfg: TerrainEntityCfg
 
@@ -105,6 +106,12 @@ class TerrainEntity(Entity):
             raise ValueError("A plane needs env_spacing, the distance between the worlds' origins.")
         self.env_origins = grid_origins(cfg.num_envs, cfg.env_spacing, device)
         """Origin of each world, (num_envs, 3)."""
+        # The scene adds everything else to the terrain's spec, where it would count as terrain.
+        self._own = {kind: super(TerrainEntity, self).elements_of(kind) for kind in PLURALS}
+
+    def elements_of(self, kind: Kind) -> tuple:
+        """The terrain's own parts of one kind."""
+        return self._own[kind] if hasattr(self, "_own") else super().elements_of(kind)
 
     def _build_spec(self) -> None:
         spec = mujoco.MjSpec()

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of simulators or environments."""
+"""Small helpers that do not depend on simulators or environments."""

@@ -1,4 +1,4 @@
-"""Text written into pictures, with a small font of its own: numpy is all it needs."""
+"""Text drawn into images with a small built-in font, using only numpy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# The printable ASCII characters in their order, 16 in a row, 5 x 8 cells each; the last one stands
-# for all others.
+# The printable ASCII characters in order, 16 per row, 5 x 8 cells each; the last one replaces all
+# others.
 _FONT = """
 ..... ..#.. .#.#. .#.#. ..#.. ##... .##.. ..#.. ...#. .#... ..... ..... ..... ..... ..... ....#
 ..... ..#.. .#.#. .#.#. .#### ##..# #..#. ..#.. ..#.. ..#.. ..#.. ..#.. ..... ..... ..... ....#
@@ -67,25 +67,25 @@ _FONT = """
 _PER_ROW = 16
 _WIDTH, _HEIGHT = 5, 8
 _FIRST, _OTHER = 32, 127
-_SMALL_PICTURE = 240  # pixels high: letters of one pixel a cell; twice that, of two
+_SMALL_PICTURE = 240  # pixels high: letters of one pixel per cell; at twice that, of two
 _TEXT = 255
-_SHADE = 3  # What lies under the text is darkened by this factor.
+_SHADE = 3  # The image under the text is darkened by this factor.
 
 
 def draw_text(
     image: np.ndarray, lines: Sequence[str] | str, *, scale: int | None = None
 ) -> np.ndarray:
-    """Write lines into the upper left corner of a picture, light on a darkened box.
+    """Write lines into the upper left corner of an image, light on a darkened box.
 
-    What does not fit into the picture is cut off. Characters beyond ASCII become a box.
+    What does not fit into the image is cut off. Characters beyond ASCII become a box.
 
     Args:
-        image: uint8 (height, width, 3) or (height, width); it is written into.
+        image: uint8 (height, width, 3) or (height, width), changed in place.
         lines: The lines, or one string with line breaks.
-        scale: Pixels for a cell of a letter, which is 5 x 8 cells. None fits the picture's height.
+        scale: Pixels per cell of a letter, which has 5 x 8 cells. None fits the image's height.
 
     Returns:
-        The picture.
+        The image.
     """
     if isinstance(lines, str):
         lines = lines.splitlines()
@@ -107,7 +107,7 @@ def draw_text(
 
 
 def _line(text: str, scale: int) -> np.ndarray:
-    """Which pixels of a line are lit: bool (height, width)."""
+    """Return which pixels of a line are lit: bool (height, width)."""
     if not text:
         return np.zeros((_HEIGHT * scale, 0), dtype=bool)
     return np.concatenate([_glyph(character, scale) for character in text], axis=1)
@@ -115,7 +115,7 @@ def _line(text: str, scale: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def _glyph(character: str, scale: int) -> np.ndarray:
-    """A character with the gap to the next one, enlarged: bool (height, width)."""
+    """Return a character with the gap to the next one, enlarged: bool (height, width)."""
     code = ord(character)
     number = (code if _FIRST <= code < _OTHER else _OTHER) - _FIRST
     block, column = divmod(number, _PER_ROW)

@@ -1,4 +1,4 @@
-"""Reach into nested cfgs by dotted paths such as `scene.num_envs` or `rewards.upright.weight`."""
+"""Access nested cfgs by dotted paths such as `scene.num_envs` or `rewards.upright.weight`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mjlab_rec.utils.string import nearest
 
 
 class CfgPathError(ValueError):
-    """A path that leads nowhere in a cfg, or to something that cannot be set."""
+    """A path in a cfg leads nowhere, or to something that cannot be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Leaf:
     path: str
     """Dotted path from the top of the cfg."""
     value: Any
-    """What is there now."""
+    """The current value."""
     hint: Any
     """Its declared type; Any where none is declared, as in the params of a term."""
     doc: str
@@ -35,7 +35,7 @@ class Leaf:
 
 
 def update(cfg: Any, path: str, new_value: Callable[[Leaf], Any]) -> None:
-    """Replace the value at a path by what `new_value` makes of it.
+    """Replace the value at a path with what `new_value` returns for it.
 
     Dashes stand for underscores. Dict entries are named by their keys, tuple and list items by
     their index.
@@ -44,19 +44,19 @@ def update(cfg: Any, path: str, new_value: Callable[[Leaf], Any]) -> None:
 
 
 def leaves(cfg: Any) -> Iterator[Leaf]:
-    """All values in a cfg that can be set: no functions, no private fields."""
+    """Return all values in a cfg that can be set: no functions, no private fields."""
     return _leaves(cfg, type(cfg), "", everything=True)
 
 
 def field_types(cls: type) -> dict[str, Any]:
-    """Declared type of each field of a dataclass that can be given; Any where it is unknown."""
+    """Return the declared type of each init field of a dataclass; Any where it is unknown."""
     return {
         field.name: _field_type(cls, field.name) for field in dataclasses.fields(cls) if field.init
     }
 
 
 def _update(owner: Any, hint: Any, path: str, above: str, new_value: Callable[[Leaf], Any]) -> Any:
-    """Update below one owner; return the owner, or its replacement if it is immutable."""
+    """Update something inside an owner; return the owner, or a new one if it is immutable."""
     children = {name: (value, hint, doc) for name, value, hint, doc in _children(owner, hint)}
     name, rest = _first_step(path, list(children), above)
     value, hint, doc = children[name]
@@ -101,7 +101,7 @@ def _with_child(owner: Any, name: str, value: Any) -> Any:
 
 
 def _children(owner: Any, hint: Any) -> Iterator[tuple[str, Any, Any, str]]:
-    """Name, value, declared type and docstring of what is directly inside; nothing in a value."""
+    """Return name, value, type and docstring of each direct child; a value has none."""
     if dataclasses.is_dataclass(owner):
         for field in dataclasses.fields(owner):
             if field.init and not field.name.startswith("_"):
@@ -125,14 +125,14 @@ def _leaves(owner: Any, hint: Any, above: str, everything: bool) -> Iterator[Lea
             continue
         path = f"{above}.{name}" if above else name
         if _is_group(value):
-            # The params of a term hold objects with dozens of fields: show what is set in them.
+            # The params of a term hold objects with dozens of fields: show only those that are set.
             yield from _leaves(value, declared, path, everything and name != "params")
         elif not callable(value) and not isinstance(value, slice):
             yield Leaf(path=path, value=value, hint=declared, doc=doc)
 
 
 def _is_group(value: Any) -> bool:
-    """Whether there are values inside a value."""
+    """Return whether a value contains other values."""
     if isinstance(value, type):
         return False
     return bool(dataclasses.is_dataclass(value)) or next(_children(value, Any), None) is not None
@@ -175,7 +175,7 @@ def _field_docs(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__[:-1]):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):  # Made at run time, or part of Python itself: no source.
+        except (OSError, TypeError):  # Created at run time, or part of Python itself: no source.
             continue
         body = typing.cast(ast.ClassDef, tree.body[0]).body
         for field, below in zip(body, body[1:], strict=False):

@@ -7,25 +7,25 @@ import os
 import subprocess
 import sys
 
-# Asked in a process of its own: what opens windows ends the whole process if it cannot.
+# Run in a separate process: the window library ends the whole process if it fails.
 _PROBE = "import sys, glfw; sys.exit(not glfw.init())"
 _PROBE_TIMEOUT_S = 20.0
 
 
 def why_no_display() -> str | None:
-    """Why no window can be opened, in a sentence; None if nothing speaks against it."""
+    """Return why no window can be opened, in a sentence; None if one probably can."""
     if sys.platform != "linux":
         return None
     display, wayland = (os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     if not display and not wayland:
         return "There is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)."
     if not wayland and not _responds(display):
-        return f"Nobody answers at the display {display} that DISPLAY names."
+        return f"The display {display} that DISPLAY names does not respond."
     return None
 
 
 def why_no_window() -> str | None:
-    """The same for MuJoCo's window, which macOS gives only to a program of its own."""
+    """Return the same for MuJoCo's window, which on macOS needs `mjpython`."""
     if sys.platform == "darwin" and not _under_mjpython():
         return "On macOS a window needs the script to be run by `mjpython` instead of `python`."
     return why_no_display()
@@ -33,7 +33,7 @@ def why_no_window() -> str | None:
 
 @functools.cache
 def _responds(display: str) -> bool:
-    """Whether windows can be opened on an X display."""
+    """Return whether windows can be opened on an X display."""
     try:
         probe = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", _PROBE],

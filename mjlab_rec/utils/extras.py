@@ -1,4 +1,4 @@
-"""Optional packages, imported where they are used, and what is said where something is missing."""
+"""Optional packages, imported where they are used, and errors for what is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class MissingExtraError(ImportError):
-    """A feature was asked for whose optional package is not installed."""
+    """A feature needs an optional package that is not installed."""
 
 
 class UnavailableError(RuntimeError):
@@ -19,7 +19,7 @@ def require(module: str, extra: str, user: str) -> Any:
 
     Args:
         module: What to import, such as "imageio_ffmpeg".
-        extra: The extra of this package that brings it, such as "video".
+        extra: The extra of this package that installs it, such as "video".
         user: What needs it, for the message: "VideoRecorder".
     """
     try:
@@ -27,7 +27,7 @@ def require(module: str, extra: str, user: str) -> Any:
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
-            raise  # The package is there, but something that it needs is not.
+            raise  # The package is installed, but something that it needs is not.
         raise MissingExtraError(
             f"{user} needs the package {top!r}: pip install 'mjlab_rec[{extra}]'"
         ) from None

@@ -1,7 +1,7 @@
-"""Poses seen from other frames, and the way from one pose to another.
+"""Poses in other frames, and differences between poses.
 
-A pose is a position (..., 3) and a unit quaternion (..., 4): t01 and q01 are frame 1 as seen from
-frame 0. Leading dimensions broadcast.
+A pose is a position (..., 3) and a unit quaternion (..., 4): t01 and q01 are frame 1 in frame 0.
+Leading dimensions broadcast.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mjlab_rec.utils.math import (
 def combine_frame_transforms(
     t01: Tensor, q01: Tensor, t12: Tensor | None = None, q12: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return frame 2 as seen from frame 0, given frame 1 in frame 0 and frame 2 in frame 1.
+    """Return frame 2 in frame 0, given frame 1 in frame 0 and frame 2 in frame 1.
 
-    What is not given of frame 2 is frame 1's own.
+    A position or rotation of frame 2 that is not given is frame 1's.
     """
     t02 = t01.clone() if t12 is None else t01 + quat_apply(q01, t12)
     q02 = q01.clone() if q12 is None else quat_mul(q01, q12)
@@ -36,9 +36,9 @@ def combine_frame_transforms(
 def subtract_frame_transforms(
     t01: Tensor, q01: Tensor, t02: Tensor | None = None, q02: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return frame 2 as seen from frame 1, given both as seen from frame 0.
+    """Return frame 2 in frame 1, given both in frame 0.
 
-    What is not given of frame 2 is frame 0's own.
+    A position or rotation of frame 2 that is not given is frame 0's.
     """
     t12 = quat_apply_inverse(q01, -t01 if t02 is None else t02 - t01)
     q10 = quat_conjugate(q01)
@@ -52,13 +52,13 @@ def compute_pose_error(
     q02: Tensor,
     rot_error_type: Literal["quat", "axis_angle"] = "axis_angle",
 ) -> tuple[Tensor, Tensor]:
-    """Return the shift and the turn that lead from pose 1 to pose 2, both in frame 0.
+    """Return the shift and the turn that take pose 1 to pose 2, both in frame 0.
 
-    The turn is a rotation vector (..., 3), or a quaternion (..., 4) if asked for by "quat".
+    The turn is a rotation vector (..., 3), or with "quat" a quaternion (..., 4).
     """
     if rot_error_type not in ("quat", "axis_angle"):
         raise ValueError(
-            f"rot_error_type is {rot_error_type!r}, but a turn is given as 'axis_angle' or 'quat'."
+            f"rot_error_type is {rot_error_type!r}; it must be 'axis_angle' or 'quat'."
         )
     turn = quat_mul(q02, quat_conjugate(q01))
     return t02 - t01, turn if rot_error_type == "quat" else axis_angle_from_quat(turn)

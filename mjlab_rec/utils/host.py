@@ -10,10 +10,10 @@ import torch
 def read_masks(
     masks: Sequence[torch.Tensor], counts: Sequence[torch.Tensor] = ()
 ) -> tuple[list[torch.Tensor], list[list[int]]]:
-    """Indices where each mask is true and the values of integer vectors, in one wait.
+    """Return the indices where masks are true and the values of integer vectors, in one wait.
 
-    Asking for the indices of a mask makes the host wait for the device, and so does reading a
-    number. Here all numbers travel together; on a GPU the step waits once.
+    Getting the indices of a mask makes the host wait for the device, and so does reading a number.
+    Here all numbers are copied together, so on a GPU the step waits once.
 
     Args:
         masks: Boolean tensors of equal shape (num_envs,).

@@ -1,4 +1,4 @@
-"""Picking columns and rows of a tensor in as few operations as possible."""
+"""Selecting columns and rows of a tensor in as few operations as possible."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 Index = slice | Tensor
 EnvIds = Tensor | slice | None
-"""Which worlds: their numbers, a boolean mask over all worlds, a slice, or None for all."""
+"""Worlds as indices, a boolean mask over all worlds, a slice, or None for all."""
 
 
 def as_index(ids: Sequence[int], device: str | torch.device) -> Index:
-    """A slice for contiguous ids, else a tensor; indexing with a list is several times slower."""
+    """Return a slice for contiguous ids, else a tensor; indexing with lists is much slower."""
     ids = list(ids)
     start = ids[0] if ids else 0
     if ids == list(range(start, start + len(ids))):
@@ -23,10 +23,10 @@ def as_index(ids: Sequence[int], device: str | torch.device) -> Index:
 
 
 class Columns:
-    """Some columns (dimension 1) of a tensor that stays where it is in memory.
+    """Some columns (dimension 1) of a tensor whose memory stays in place.
 
     Contiguous columns are kept as a view, so that reading and writing are one operation each. A
-    single integer picks one column and drops the dimension.
+    single integer selects one column and drops the dimension.
     """
 
     def __init__(self, source: Tensor, index: Index | int) -> None:
@@ -35,13 +35,13 @@ class Columns:
         self._view = source if isinstance(index, Tensor) else source[:, index]
 
     def read(self) -> Tensor:
-        """A copy that later writes to the source leave alone."""
+        """Return a copy, which later writes to the source do not change."""
         if self._ids is None:
             return self._view.clone(memory_format=torch.contiguous_format)
         return self._view.index_select(1, self._ids)
 
     def peek(self) -> Tensor:
-        """The values now, perhaps as a view: for use at once and never to be written to."""
+        """Return the current values, perhaps a view: use them at once and never write to them."""
         return self._view if self._ids is None else self._view.index_select(1, self._ids)
 
     def write(self, values: Tensor) -> None:
@@ -79,12 +79,12 @@ def write_block(
     elif isinstance(rows, slice):
         target[rows, columns] = values
     else:
-        # Two index tensors side by side would pick pairs; the outer product is meant.
+        # Two index tensors would select pairs, but this needs the outer product.
         target[rows[:, None], columns] = values
 
 
 def rows_for(source: Tensor, values: Tensor, env_ids: EnvIds) -> Tensor:
-    """The rows of ``source`` that ``values`` belong to in ``write_block(..., values, env_ids)``."""
+    """Return the rows of ``source`` that match ``values`` in ``write_block(..., env_ids)``."""
     if env_ids is None or (_is_mask(env_ids) and len(values) == len(source)):
         return source
     return source[env_ids]

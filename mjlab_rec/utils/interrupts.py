@@ -1,4 +1,4 @@
-"""Functions that signals do not break off, since they must not be left half done."""
+"""Functions that signals do not interrupt, because they must not be left half done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Interrupts:
-    """What the handlers of signals have to know of a process, and leave for later.
+    """What signal handlers need to know about a process, and what they postpone.
 
     Python calls these handlers in its main thread only.
     """
@@ -32,28 +32,28 @@ class Interrupts:
         self.finishing = 0
         """How many of them may take a while."""
         self.then: Callable[[], None] | None = None
-        """Called once, when the outermost of them is over; it may raise."""
+        """Called once, when the outermost of them ends; it may raise."""
         self.ending = False
         """Whether the process is ending."""
         self._threads: WeakSet[threading.Thread] = WeakSet()  # Those that have begun a step.
         os.register_at_fork(after_in_child=self._begin_process)
 
     def leave(self, error: BaseException | None) -> None:
-        """Do what was put off until now, also if the function that was waited for has failed."""
+        """Do what was postponed, even if the function that it waited for has failed."""
         then, self.then = self.then, None
         if then is None:
             return
         try:
             then()
         except BaseException:
-            if error is not None:  # Whoever catches the signal's never sees it.
-                logger.error("A signal takes the place of this error:", exc_info=error)
+            if error is not None:  # Code that catches the signal's exception never sees this one.
+                logger.error("A signal replaces this error:", exc_info=error)
             raise
 
     def begin_step(self) -> None:
-        """End this thread by SystemExit if the process is ending and it is not the main one.
+        """Raise SystemExit if the process is ending and this is not its main thread.
 
-        A thread that went on while Python takes itself apart would crash the process.
+        A thread that keeps running while Python finalizes would crash the process.
         """
         if get_ident() != self.main:
             self._threads.add(threading.current_thread())
@@ -61,16 +61,16 @@ class Interrupts:
                 raise SystemExit
 
     def wait_for_threads(self, seconds: float) -> None:
-        """Wait until the threads that began a step have ended, but not for longer than this."""
+        """Wait until the threads that began a step have ended, but no longer than this."""
         until = time.monotonic() + seconds
-        # Not by join(): where one is interrupted, Python 3.11 takes the thread for ended.
+        # Not with join(): if it is interrupted, Python 3.11 considers the thread ended.
         while any(thread in self._threads for thread in threading.enumerate()):
             if time.monotonic() > until:
                 break
             time.sleep(0.002)
 
     def _begin_process(self) -> None:
-        """Forget what belongs to the process that this one was forked from."""
+        """Discard what belongs to the process that this one was forked from."""
         self.main = get_ident()
         self.depth = self.finishing = 0
         self.then, self.ending = None, False
@@ -78,17 +78,17 @@ class Interrupts:
 
 
 interrupts = Interrupts()
-"""Those of this process."""
+"""The state of this process."""
 
 
-# Python looks for signals where a function begins and after it has called one that is written in C,
-# not in between: no handler, whatever it raises, comes between a change of depth and its `try`.
+# Python checks for signals when a function begins and after it calls one written in C, not in
+# between: no handler, whatever it raises, can run between a change of depth and its `try`.
 
 
 def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function that signals must not break off; it costs some 0.2 us.
+    """Decorate a function that signals must not interrupt; it costs about 0.2 us per call.
 
-    A handler that finds ``interrupts.depth`` above 0 leaves what it wants to do in ``then``.
+    A handler that finds ``interrupts.depth`` above 0 stores its action in ``then``.
     """
 
     @wraps(function)
@@ -112,9 +112,9 @@ def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def finishing(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function that signals must not break off though it may take a while.
+    """Decorate a function that signals must not interrupt although it may take a while.
 
-    For example one that finishes files: the user is told that a Ctrl-C has to wait for it.
+    It may finish files, for example: the user is told that Ctrl-C has to wait for it.
     """
 
     @uninterrupted

@@ -1,4 +1,4 @@
-"""Find what a text such as `package.module:name` names."""
+"""Find the object that a text such as `package.module:name` names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mjlab_rec.utils.string import nearest
 
 
 def import_here(name: str) -> ModuleType:
-    """Import a module; the current folder is searched too, last."""
+    """Import a module; the current folder is also searched, last."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     return importlib.import_module(name)
 
 
 def look_up(target: str) -> Any:
-    """Import the module before the colon and return what is called so in it."""
+    """Import the module before the colon, and return the object named after it."""
     module_name, colon, name = target.partition(":")
     if not (module_name and colon and name):
         raise ValueError(f"{target!r} does not name anything. Write 'package.module:name'.")
     try:
         module = import_here(module_name)
     except ModuleNotFoundError as error:
-        # A module that exists but imports one that does not is the user's to debug.
+        # If a module exists but imports one that does not, the user needs the original error.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(

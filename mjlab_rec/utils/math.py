@@ -1,8 +1,8 @@
 """Rotations and random samples for batches of tensors.
 
 Quaternions are (w, x, y, z), as in MuJoCo. Leading dimensions broadcast, and every function returns
-a new tensor. Small batches cost what their torch calls cost, so the formulas are vector ones, with
-few calls.
+a new tensor. The cost of small batches is that of their torch calls, so the formulas use few,
+vectorized ones.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def quat_inv(q: Tensor, eps: float = 1e-9) -> Tensor:
 
 
 def quat_unique(q: Tensor) -> Tensor:
-    """Of the two quaternions (..., 4) that mean the same rotation, return the one with w >= 0."""
+    """Return whichever of the quaternions q and -q (..., 4), equal as rotations, has w >= 0."""
     return torch.where(q[..., :1] < 0, -q, q)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    # torch broadcasts sizes here, but wants the same number of dimensions.
+    # torch broadcasts sizes here, but requires equal numbers of dimensions.
     if a.ndim != b.ndim:
         a, b = torch.broadcast_tensors(a, b)
     return torch.linalg.cross(a, b)
@@ -93,18 +93,18 @@ def axis_angle_from_quat(quat: Tensor, eps: float = 1e-6) -> Tensor:
 
     Args:
         quat: Unit quaternions.
-        eps: Vector parts shorter than this are doubled instead, which is what the formula tends to.
+        eps: Vector parts shorter than this are doubled instead, which is the formula's limit.
     """
     w, xyz = quat[..., :1], quat[..., 1:]
     length = torch.linalg.vector_norm(xyz, dim=-1, keepdim=True)
-    # atan2 stays exact near the identity, where acos(w) has lost all digits in float32.
+    # atan2 stays exact near the identity, where acos(w) loses all digits in float32.
     angle = 2 * torch.atan2(length, w.abs())
     scale = torch.where(length > eps, angle / length.clamp_min(eps), 2.0)
     return xyz * torch.where(w < 0, -scale, scale)
 
 
 def quat_from_euler_xyz(roll: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:
-    """Build quaternions (..., 4) from a turn about the fixed x, then y, then z axis, in radians."""
+    """Build quaternions (..., 4) from turns about the fixed x, then y, then z axis, in radians."""
     cr, sr = torch.cos(roll * 0.5), torch.sin(roll * 0.5)
     cp, sp = torch.cos(pitch * 0.5), torch.sin(pitch * 0.5)
     cy, sy = torch.cos(yaw * 0.5), torch.sin(yaw * 0.5)
@@ -156,7 +156,7 @@ def quat_from_matrix(matrix: Tensor) -> Tensor:
     negative = i < 0
     rows = torch.where(a > torch.where(negative, e, -e), x_or_w, y_or_z)
     row = torch.where(negative, rows[:4], rows[4:])
-    # A sum over the last dimension is far faster when that one is contiguous.
+    # A sum over the last dimension is far faster if it is contiguous.
     return normalize(row.movedim(0, -1).contiguous())
 
 
@@ -165,14 +165,14 @@ def matrix_from_euler(euler_angles: Tensor, convention: str) -> Tensor:
 
     Args:
         euler_angles: One angle for each letter of the convention.
-        convention: Three axes such as "XYZ". Each turn is about an axis of the frame as the turns
-            before have left it.
+        convention: Three axes such as "XYZ". Each turn is about an axis of the frame that the turns
+            before it produced.
     """
     letters = tuple(convention)
     if len(letters) != 3 or not set(letters) <= set("XYZ") or letters[1] in letters[::2]:
         raise ValueError(
             f"Euler angles cannot turn about {convention!r}. A convention is three of the letters "
-            "X, Y and Z, neighbours being different, for example 'XYZ' or 'ZXZ'."
+            "X, Y and Z, with no letter twice in a row, for example 'XYZ' or 'ZXZ'."
         )
     axes = torch.eye(3, device=euler_angles.device, dtype=euler_angles.dtype)
     first, second, third = (
@@ -183,12 +183,12 @@ def matrix_from_euler(euler_angles: Tensor, convention: str) -> Tensor:
 
 
 def quat_box_minus(q1: Tensor, q2: Tensor) -> Tensor:
-    """Return the rotation vector (..., 3), in the world frame, that leads from q2 to q1."""
+    """Return the rotation vector (..., 3), in the world frame, that takes q2 to q1."""
     return axis_angle_from_quat(quat_mul(q1, quat_conjugate(q2)))
 
 
 def quat_box_plus(q: Tensor, delta: Tensor) -> Tensor:
-    """Turn rotations (..., 4) on by rotation vectors (..., 3) in the world frame.
+    """Rotate rotations (..., 4) further by rotation vectors (..., 3) in the world frame.
 
     The inverse of `quat_box_minus`, exact for tiny vectors too. The result has w >= 0.
     """
@@ -197,16 +197,16 @@ def quat_box_plus(q: Tensor, delta: Tensor) -> Tensor:
 
 
 def quat_slerp(q1: Tensor, q2: Tensor, tau: float | Tensor) -> Tensor:
-    """Turn evenly from one rotation to another, the short way round.
+    """Interpolate between two rotations at constant speed, the short way round.
 
     Args:
         q1: Unit quaternions (..., 4) to start from.
-        q2: Unit quaternions (..., 4) to arrive at; the result there may be their negative.
+        q2: Unit quaternions (..., 4) to end at; the result there may be their negative.
         tau: How far to go, from 0 to 1: a number, or one for each rotation (...).
     """
     tau = tau.unsqueeze(-1) if isinstance(tau, Tensor) else tau
     q2 = torch.where((q1 * q2).sum(-1, keepdim=True) < 0, -q2, q2)
-    # Half the angle between the two from the diagonals of their rhombus: exact for small ones too.
+    # Half the angle between the two, from the diagonals of their rhombus: exact if small, too.
     across = torch.linalg.vector_norm(q2 - q1, dim=-1, keepdim=True)
     along = torch.linalg.vector_norm(q2 + q1, dim=-1, keepdim=True)
     angle = torch.atan2(across, along) * (2 / math.pi)
@@ -225,7 +225,7 @@ def quat_error_magnitude(q1: Tensor, q2: Tensor) -> Tensor:
 
 
 def default_orientation(num: int, device: str) -> Tensor:
-    """Return the quaternion of no rotation, a number of times: (num, 4)."""
+    """Return copies of the identity quaternion: (num, 4)."""
     quat = torch.zeros(num, 4, device=device)
     quat[:, 0] = 1.0
     return quat
@@ -253,7 +253,7 @@ def sample_uniform(
 def sample_log_uniform(
     lower: Tensor | float, upper: Tensor | float, size: int | tuple[int, ...], device: str
 ) -> Tensor:
-    """Draw from [lower, upper), both positive, evenly in the logarithm."""
+    """Draw from [lower, upper), both positive, uniformly in the logarithm."""
     low = torch.as_tensor(lower, dtype=torch.float32, device=device).log()
     high = torch.as_tensor(upper, dtype=torch.float32, device=device).log()
     return sample_uniform(low, high, size, device).exp()

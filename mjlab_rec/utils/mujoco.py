@@ -1,4 +1,4 @@
-"""Small facts about MuJoCo's joints and actuators."""
+"""Helpers for MuJoCo's joints and actuators."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ CommandField = Literal["position", "velocity", "effort"]
 
 
 def qpos_width(joint_type: int | mujoco.mjtJoint) -> int:
-    """How many numbers of qpos a joint takes."""
+    """Return how many numbers a joint has in qpos."""
     return (7, 4, 1, 1)[int(joint_type)]
 
 
 def dof_width(joint_type: int | mujoco.mjtJoint) -> int:
-    """How many numbers of qvel a joint takes."""
+    """Return how many numbers a joint has in qvel."""
     return (6, 3, 1, 1)[int(joint_type)]
 
 
 def detect_command_field(actuator: mujoco.MjsActuator) -> CommandField:
-    """Which target an actuator of a spec follows, judged by how its force is made.
+    """Return the target that an actuator of a spec follows, inferred from its force law.
 
     Raises:
         ValueError: It is neither a position, velocity or motor actuator nor a muscle.
@@ -39,6 +39,6 @@ def detect_command_field(actuator: mujoco.MjsActuator) -> CommandField:
                 return "velocity"
     raise ValueError(
         f"Cannot tell which command the XML actuator '{actuator.name}' follows: it is not a "
-        "<position>, <velocity>, <motor> or <muscle>. Say it with "
+        "<position>, <velocity>, <motor> or <muscle>. Set it with "
         "XmlActuatorCfg(command_field='position' | 'velocity' | 'effort')."
     )

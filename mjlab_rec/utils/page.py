@@ -16,7 +16,7 @@ COLOURS = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
     *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
 )
-"""Of the lines in charts, in order."""
+"""Colours of the lines in charts, in order."""
 
 _LOOPBACK = "127.0.0.1"
 _users: dict[tuple[str, int], int] = {}
@@ -24,7 +24,7 @@ _servers: dict[tuple[str, int], Any] = {}
 
 
 class Page:
-    """One user's part in a web page, which is served as long as it has users."""
+    """One user's share of a web page, which is served as long as it has users."""
 
     def __init__(self, server: Any, key: tuple[str, int]) -> None:
         self.server: Any = server
@@ -34,17 +34,17 @@ class Page:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Address of the page for a browser."""
         host = self.server.get_host()
         return f"http://{'localhost' if host == _LOOPBACK else host}:{self.server.get_port()}"
 
     @property
     def shared(self) -> bool:
-        """Whether somebody else uses it too."""
+        """Whether it has other users."""
         return _users[self._key] > 1
 
     def close(self) -> None:
-        """Say that this user is done with it; the last one stops the server. Idempotent."""
+        """Give up this user's share; the last one stops the server. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -56,22 +56,22 @@ class Page:
 
 
 def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
-    """The page of this process, made if it is not there yet. Each user closes it once.
+    """Return the page of this process, which the first call makes. Each user closes it once.
 
     Args:
         user: Who needs it, for the message if viser is missing.
         port: Where to serve it; if that is taken, the next free port is used.
-        host: Address to listen at. The default is reached from this machine only; "0.0.0.0" opens
-            it, and all its buttons, to everybody who reaches the machine. Other web sites in the
-            same browser are refused, as ``PageGuard`` says.
+        host: Address to listen on. By default only this machine reaches it; "0.0.0.0" opens it, and
+            all its buttons, to everyone who reaches the machine. ``PageGuard`` refuses other web
+            sites in the same browser.
     """
     viser = require("viser", "web", user)
     key = host, port
     if key not in _servers:
         import rich
 
-        # viser prints a banner whatever `verbose` says. Captured is what this thread prints by
-        # rich's console, and nothing else.
+        # viser prints a banner whatever `verbose` is. This captures only what this thread prints
+        # through rich's console.
         with rich.get_console().capture():
             server = viser.ViserServer(host=host, port=port, label="mjlab_rec", verbose=False)
         try:
@@ -80,7 +80,7 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
             with _rich_is_quiet():
                 server.stop()
             raise
-        # The share button would make the page public by way of somebody else's server.
+        # The share button would make the page public through a third party's server.
         server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
         _servers[key], _users[key] = server, 0
         logger.info("Web page: http://%s:%s", server.get_host(), server.get_port())
@@ -90,9 +90,9 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
 
 @contextlib.contextmanager
 def _rich_is_quiet() -> Iterator[None]:
-    """Keep viser from saying that it stops, which it does by rich's console in a thread of its own.
+    """Silence viser's message that it stops, which it prints from its own thread with rich.
 
-    Other consoles, such as those of progress bars, and sys.stdout are left alone.
+    Other consoles, such as those of progress bars, and sys.stdout do not change.
     """
     import rich
 

@@ -1,4 +1,4 @@
-"""Who may use the web page of this process: whoever opened it by its address, and no other site."""
+"""Access control for the web page of this process, which keeps other web sites out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _PATIENCE_S = 10.0
 
 
 class PageGuard:
-    """Tells which requests come from the page itself, by their headers.
+    """Decides by their headers which requests come from the page itself.
 
-    A browser lets every web site connect to any address, but sends the site's address along
-    (Origin): it has to be the one that was asked (Host). A site may also make its own name lead to
-    this machine (DNS rebinding), so the name that was asked has to be one that leads here anyway.
-    Ports are not compared with the port served, because ``ssh -L`` changes them.
+    A browser lets every web site connect to any address, but sends the site's address (Origin),
+    which must equal the requested one (Host). A site may also make its own name resolve to this
+    machine (DNS rebinding), so the requested name must be one that leads here anyway. Ports are not
+    compared with the port served, because ``ssh -L`` changes them.
 
     Args:
-        host: Where the page listens. This name is accepted, and so are loopback names. If it is
+        host: Address that the page listens on. It is accepted, and so are loopback names. If it is
             not loopback, so are the machine's name and all IP addresses, which no site can rebind.
     """
 
@@ -41,18 +41,18 @@ class PageGuard:
         self._warned = False
 
     def refusal(self, hosts: list[str], origins: list[str]) -> str:
-        """Why a request is refused, or nothing if it is not.
+        """Return why a request is refused, or nothing if it is accepted.
 
         Args:
             hosts: Its Host headers.
-            origins: Its Origin headers. What is not a browser sends none.
+            origins: Its Origin headers. Clients other than browsers send none.
         """
         if len(hosts) != 1 or not self._leads_here(hosts[0].lower()):
             ways = "localhost or an IP address" if self._open else "localhost"
-            return f"The page was asked for as {', '.join(hosts)!r}. Ask for it as {ways}."
+            return f"The page was requested as {', '.join(hosts)!r}. Request it as {ways}."
         own = {f"{scheme}://{hosts[0]}".lower() for scheme in ("http", "https")}
         if foreign := [origin for origin in origins if origin.lower() not in own]:
-            return f"The page at {hosts[0]!r} was asked by {foreign[0]!r}. It answers itself only."
+            return f"The page at {hosts[0]!r} refuses requests from {foreign[0]!r}, another site."
         return ""
 
     def _leads_here(self, host: str) -> bool:
@@ -60,12 +60,12 @@ class PageGuard:
         return name in self._names or _is_loopback(name) or (self._open and _is_address(name))
 
     def install(self, server: Any) -> None:
-        """Let a ``viser.ViserServer`` refuse such requests with status 403."""
+        """Make a ``viser.ViserServer`` refuse such requests with status 403."""
         from websockets.asyncio.server import Server
 
         async def install() -> bool:
-            # viser neither takes a check of requests nor hands out its server of websockets, which
-            # reads `process_request` for each connection. The task that serves holds it.
+            # viser has no option for a check of requests and does not expose its websocket server,
+            # which reads `process_request` for each connection. The serving task holds it.
             for task in asyncio.all_tasks():
                 coroutine: Any = task.get_coro()
                 for value in inspect.getcoroutinelocals(coroutine).values():
@@ -78,7 +78,7 @@ class PageGuard:
         if not found.result(_PATIENCE_S):
             versions = f"viser {version('viser')} and websockets {version('websockets')}"
             raise UnavailableError(
-                f"No page is served: with {versions}, other web sites could use it."
+                f"The page is not served: with {versions}, other web sites could use it."
                 " Install viser 1.1.1 and websockets 16.1.1."
             )
 
@@ -91,13 +91,13 @@ class PageGuard:
             why = self.refusal(headers.get_all("Host"), headers.get_all("Origin"))
             if not why:
                 return answer(connection, request)
-            # Once, because a site that is refused may try again for ever.
+            # Once, because a refused site may try again forever.
             logger.log(logging.DEBUG if self._warned else logging.WARNING, "Refused: %s", why)
             self._warned = True
             return connection.respond(HTTPStatus.FORBIDDEN, f"{why}\n")
 
         server.process_request = checked
-        # Whoever came earlier was not checked. The page itself connects again.
+        # Earlier connections were not checked. The page itself reconnects.
         for connection in list(server.handlers):
             connection.transport.abort()
 

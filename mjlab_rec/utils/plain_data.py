@@ -1,4 +1,4 @@
-"""Fit plain data, as a TOML file holds it or a command line spells it, to the type of a field."""
+"""Convert plain data, from a TOML file or a command line, to the type of a field."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.string import nearest
 
 Makers = Mapping[Any, Callable[[Any], Any]]
-"""How to make objects of some types from a text or a table."""
+"""Functions that make objects of some types from a text or a table."""
 
 _CONSTANTS = {"true": True, "false": False, "none": None}
 
 
 class _Misfit(ValueError):
-    """A value is simply of another type: nothing more can be said of it."""
+    """A value has the wrong type, and nothing more specific can be said."""
 
     def __init__(self, value: Any, hint: Any) -> None:
         super().__init__(f"{value!r} is not of type {_describe(hint)}.")
 
 
 def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> Any:
-    """Give plain data a declared type, or say that it does not fit.
+    """Convert plain data to a declared type, or raise an error that says why it does not fit.
 
-    Lists become tuples and whole numbers floats where such are declared, tables become dataclasses,
-    and "package.module:name" a function.
+    Lists become tuples and whole numbers floats where declared, tables become dataclasses, and
+    "package.module:name" becomes a function.
     """
     options = union_members(hint)
     for option in options:
@@ -51,7 +51,7 @@ def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> A
 
 
 def fit_words(words: Sequence[str], hint: Any, makers: Makers = types.MappingProxyType({})) -> Any:
-    """Give the words of a command line a declared type, or say that they do not fit."""
+    """Convert command-line words to a declared type, or raise an error that says why not."""
     values = [_literal(word) for word in words]
     ways: list[Any] = [tuple(values), tuple(words)]
     if len(words) == 1:
@@ -69,7 +69,7 @@ def fit_words(words: Sequence[str], hint: Any, makers: Makers = types.MappingPro
 
 
 def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingProxyType({})) -> Any:
-    """Make a dataclass from a table; unknown, missing and misfit fields are named."""
+    """Make a dataclass from a table; errors name unknown, missing and invalid fields."""
     hints = field_types(cls)
     values = {}
     for key, value in table.items():
@@ -87,12 +87,12 @@ def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingPro
 
 
 def _try(value: Any, option: Any, makers: Makers) -> tuple[bool, Any]:
-    """Whether a value fits one type, and what becomes of it."""
+    """Return whether a value fits one type, and the converted value."""
     origin, arguments = typing.get_origin(option), typing.get_args(option)
     if origin is typing.Annotated:
         return _try(value, arguments[0], makers)
     if origin is typing.Literal:
-        # Compared with the type: True == 1.
+        # Compare types too: True == 1.
         return (type(value), value) in [(type(a), a) for a in arguments], value
     if option is Any or (option in (None, type(None)) and value is None):
         return True, value
@@ -102,7 +102,7 @@ def _try(value: Any, option: Any, makers: Makers) -> tuple[bool, Any]:
         return _try_plain(value, option)
     kind = origin or option
     if not isinstance(kind, type):
-        return True, value  # A declaration that says nothing at run time, such as a type variable.
+        return True, value  # A declaration without meaning at run time, such as a type variable.
     if kind in (tuple, list) or kind is Sequence:
         if not isinstance(value, (list, tuple)):
             return False, None
@@ -123,7 +123,7 @@ def _try_plain(value: Any, option: type) -> tuple[bool, Any]:
 def _try_items(
     value: Sequence[Any], kind: type, arguments: tuple[Any, ...], makers: Makers
 ) -> tuple[bool, Any]:
-    """Fit the items of a list or tuple."""
+    """Convert the items of a list or tuple."""
     if not arguments:
         return True, kind(value)
     if kind is list or arguments[-1] is Ellipsis or len(arguments) == 1:
@@ -141,7 +141,7 @@ def _try_items(
 
 
 def union_members(hint: Any) -> list[Any]:
-    """The members of a union; a type that is no union is its only one."""
+    """Return the members of a union, or just the type if it is not a union."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return [option for member in typing.get_args(hint) for option in union_members(member)]
     return [hint]

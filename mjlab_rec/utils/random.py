@@ -1,4 +1,4 @@
-"""Random numbers that belong to one environment instance, and to each of its worlds alone."""
+"""Random numbers of one environment instance, with a separate stream for each world."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Bound = float | torch.Tensor
 class RandomStreams:
     """Every random number of one environment, reproducible from its seed.
 
-    Two kinds of draws, because they need different guarantees:
+    There are two kinds of draws, because they need different guarantees:
 
     - ``uniform``, ``gaussian``, ... serve resets, pushes and commands, which concern a few worlds
-      at a time. Each world has a counter-based stream of its own that starts anew with every
-      episode, so episode k of world i does not depend on what happens in the other worlds.
+      at a time. Each world has its own counter-based stream that restarts with every episode, so
+      episode k of world i does not depend on what happens in the other worlds.
     - ``observation`` and ``actuation`` are generators for noise drawn for all worlds every step.
       They are re-seeded from (seed, step), so a step's noise does not depend on earlier draws
       and computing an observation twice gives the same noise twice.
 
-    ``isolated()`` also gives code that calls ``torch.rand`` directly a stream of its own. The
-    generators of numpy and of Python's ``random`` are left alone.
+    ``isolated()`` also gives its own stream to code that calls ``torch.rand`` directly. The
+    generators of numpy and of Python's ``random`` do not change.
     """
 
     def __init__(self, num_envs: int, device: str | torch.device, seed: int) -> None:
@@ -50,11 +50,11 @@ class RandomStreams:
         self._offsets = torch.arange(16, device=self.device) * _GOLDEN
         self._outside: _GlobalState | None = None
         self.host = random.Random()
-        """For what concerns all worlds alike, such as a timer that they share."""
+        """Generator for what all worlds share, such as a global timer."""
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Start all streams anew from ``seed``."""
+        """Restart all streams from ``seed``."""
         self.current_seed = seed
         self.host.seed(seed)
         self._step = 0
@@ -66,7 +66,7 @@ class RandomStreams:
         self.restart_observation()
 
     def begin_step(self) -> None:
-        """Move the per-step generators on; called once at the start of a control step."""
+        """Advance the per-step generators; called once at the start of a control step."""
         self._step += 1
         self._reseed(self.actuation, stream=1)
 
@@ -75,7 +75,7 @@ class RandomStreams:
         self._reseed(self.observation, stream=2)
 
     def begin_episode(self, env_ids: torch.Tensor) -> None:
-        """Give the worlds ``env_ids`` the streams of their next episode."""
+        """Switch the worlds ``env_ids`` to the streams of their next episode."""
         self._episode[env_ids] += 1
         self._draws[env_ids] = 0
         self._key[env_ids] = self._episode_key(env_ids, self._episode[env_ids])
@@ -120,13 +120,13 @@ class RandomStreams:
         shape: Sequence[int],
         env_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Integers in [low, high), evenly spread for ranges far below 2**24."""
-        # Shifted as integers: adding a large low in float32 could round up to high.
+        """Integers in [low, high), uniform for ranges far below 2**24."""
+        # Shift as integers: adding a large low in float32 could round up to high.
         return self._unit(shape, env_ids).mul_(high - low).floor_().long().add_(low)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Lend torch's global generator this environment's own state while inside.
+        """Give torch's global generator this environment's state while inside.
 
         User terms that call ``torch.rand`` are then reproducible from the environment's seed, and
         neither disturb the policy's random numbers nor another environment's.
@@ -142,7 +142,7 @@ class RandomStreams:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Inside ``isolated``, run code that must leave no trace, such as a recorder, as outside.
+        """Inside ``isolated``, run code that must not affect the rollout, such as a recorder.
 
         Its random numbers come from torch's global generator as the caller left it.
         """
@@ -160,7 +160,7 @@ class RandomStreams:
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
-        """Take back all random numbers drawn inside, so that the same ones come again."""
+        """Undo all random draws made inside, so that later draws give the same numbers."""
         state, draws = _get_global_state(self.device), self._draws.clone()
         try:
             yield
@@ -187,7 +187,7 @@ class RandomStreams:
         return bits.to(torch.float32).mul_(_UNIT).view(tuple(shape))
 
     def _unit_on_cpu(self, count: int, env_ids: torch.Tensor | None) -> torch.Tensor:
-        """The same numbers with numpy, whose small operations are several times as fast."""
+        """Return the same numbers with numpy, whose small operations are several times as fast."""
         draws, key, offsets = (_unsigned(t) for t in (self._draws, self._key, self._offsets))
         rows = slice(None) if env_ids is None else env_ids.numpy()
         drawn = draws[rows]
@@ -208,7 +208,7 @@ class RandomStreams:
         return x
 
     def _reseed(self, generator: torch.Generator, stream: int) -> None:
-        # Scrambled before adding, or neighbouring seeds would share streams.
+        # Scramble before adding, or neighbouring seeds would share streams.
         generator.manual_seed(_scramble(_scramble(self.current_seed) + (self._step << 2) + stream))
 
 
@@ -221,7 +221,7 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 
 
 def _mix_on_cpu(x: np.ndarray) -> np.ndarray:
-    """The same in numpy."""
+    """Do the same in numpy."""
     for factor in (_MIX_A, _MIX_B):
         x ^= x >> np.uint64(33)
         x *= np.uint64(factor % (1 << 64))
@@ -230,7 +230,7 @@ def _mix_on_cpu(x: np.ndarray) -> np.ndarray:
 
 
 def _unsigned(x: torch.Tensor) -> np.ndarray:
-    """The same memory as unsigned integers, which torch lacks arithmetic for."""
+    """Return the same memory as unsigned integers, for which torch has no arithmetic."""
     return x.numpy().view(np.uint64)
 
 
@@ -262,7 +262,7 @@ def _set_global_state(state: _GlobalState, device: torch.device) -> None:
 
 
 def _global_state_from(seed: int, device: torch.device) -> _GlobalState:
-    """The state torch's global generators would have after seeding, without seeding them."""
+    """Return the state torch's global generators would have after seeding, without seeding."""
     cpu = torch.Generator().manual_seed(_scramble(seed)).get_state()
     if device.type != "cuda":
         return cpu, None

@@ -1,18 +1,22 @@
-"""Building blocks for MjSpec: actuators, joints, options and bases that can be moved."""
+"""Building blocks for MjSpec: actuators, joints, options and movable bases."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
 import mujoco
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
 
 class TransmissionType(StrEnum):
-    """What an actuator pulls on."""
+    """The kind of element that an actuator acts on."""
 
     JOINT = "joint"
     TENDON = "tendon"
@@ -42,7 +46,7 @@ def non_default_option_fields(option: Any) -> list[str]:
 
 
 def copy_option(source: mujoco.MjSpec, target: mujoco.MjSpec) -> None:
-    """Give one spec the <option> of another."""
+    """Copy the <option> of one spec to another."""
     for name in option_fields():
         setattr(target.option, name, getattr(source.option, name))
 
@@ -53,12 +57,12 @@ def get_free_joint(spec: mujoco.MjSpec) -> mujoco.MjsJoint | None:
 
 
 def get_non_free_joints(spec: mujoco.MjSpec) -> tuple[mujoco.MjsJoint, ...]:
-    """All joints but free ones."""
+    """Return all joints except free ones."""
     return tuple(j for j in spec.joints if j.type != mujoco.mjtJoint.mjJNT_FREE)
 
 
 def is_joint_limited(joint: mujoco.MjsJoint) -> bool:
-    """Whether a joint of a spec will have limits once compiled."""
+    """Return whether a joint of a spec will have limits once compiled."""
     if joint.limited == mujoco.mjtLimited.mjLIMITED_AUTO:
         return bool(joint.range[0] < joint.range[1])
     return joint.limited == mujoco.mjtLimited.mjLIMITED_TRUE
@@ -69,9 +73,9 @@ def auto_wrap_fixed_base_mocap(
 ) -> Callable[[], mujoco.MjSpec]:
     """Put fixed-base specs onto a mocap body, so that each world can place its own copy.
 
-    Specs with a free joint, with a mocap root or without bodies stay as they are. Where the mocap
-    body stands is decided by whoever writes its pose, usually a reset event; until then all copies
-    stand at the world's origin.
+    Specs with a free joint, with a mocap root or without bodies do not change. A later write,
+    usually from a reset event, sets the pose of the mocap body; until then all copies are at the
+    world's origin.
     """
 
     def wrapped() -> mujoco.MjSpec:
@@ -81,17 +85,38 @@ def auto_wrap_fixed_base_mocap(
             return spec
         base = mujoco.MjSpec()
         copy_option(spec, base)
-        # Attaching renames keyframes or drops them, so they move over by hand.
+        # Attaching renames or drops keyframes, so this copies them.
         keys = [(key.name, np.array(key.qpos), np.array(key.ctrl)) for key in spec.keys]
         for key in list(spec.keys):
             spec.delete(key)
         frame = base.worldbody.add_body(name="mocap_base", mocap=True).add_frame()
-        base.attach(child=spec, prefix="", frame=frame)
+        with _no_warning_of_prefix():
+            base.attach(child=spec, prefix="", frame=frame)
         for name, qpos, ctrl in keys:
             base.add_key(name=name, qpos=qpos.tolist(), ctrl=ctrl.tolist())
         return base
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _no_warning_of_prefix() -> Iterator[None]:
+    """Keep MuJoCo 4 from saying, to a file too, that XML of a spec without prefix may be wrong.
+
+    The scene gives it one before anything is saved. There is no other way to put bodies that exist
+    below a new one.
+    """
+    before = mujoco.get_mju_user_warning()
+
+    def pass_others_on(text: str) -> None:
+        if "empty prefix" not in text:
+            (before or logger.warning)(text)
+
+    mujoco.set_mju_user_warning(pass_others_on)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def apply_target_overrides(
@@ -153,8 +178,8 @@ def create_position_actuator(
 ) -> mujoco.MjsActuator:
     """Add a <position>, whose ctrl is a setpoint.
 
-    Setpoints are not clamped to the joint's range: at its limit a joint would otherwise feel no
-    force at all. The force is limited by ``effort_limit``.
+    Setpoints are not clamped to the joint's range: otherwise there would be no force on a joint at
+    its limit. The force is limited by ``effort_limit``.
     """
     passive = (armature, frictionloss, viscous_damping)
     name = actuator_name or target_name
@@ -210,7 +235,7 @@ def create_muscle_actuator(
 ) -> mujoco.MjsActuator:
     """Add a <muscle>, whose ctrl between 0 and 1 is its excitation."""
     if transmission_type == TransmissionType.SITE:
-        raise ValueError("A muscle pulls on a joint or a tendon; got transmission_type SITE.")
+        raise ValueError("A muscle acts on a joint or a tendon; got transmission_type SITE.")
     muscle = _add_actuator(spec, target_name, target_name, transmission_type, (None, None, None))
     muscle.dyntype = mujoco.mjtDyn.mjDYN_MUSCLE
     muscle.gaintype = mujoco.mjtGain.mjGAIN_MUSCLE
@@ -241,7 +266,7 @@ def _add_actuator(
         gaintype=mujoco.mjtGain.mjGAIN_FIXED,
         biastype=mujoco.mjtBias.mjBIAS_NONE,
     )
-    # Without this a joint's range would turn into limits of ctrl.
+    # Without this a joint's range would become limits of ctrl.
     actuator.inheritrange = 0.0
     actuator.ctrllimited = False
     apply_target_overrides(

@@ -61,7 +61,7 @@ class TextureCfg(SpecCfg):
     """A flat image, six faces around an object, or six faces of the sky."""
 
     builtin: Literal["checker", "gradient", "flat", "none"] = "none"
-    """Pattern that MuJoCo draws; it goes before files."""
+    """Pattern that MuJoCo draws; it overrides files."""
 
     rgb1: Vec3 | None = None
     """First color of the pattern; None is MuJoCo's default."""
@@ -76,13 +76,13 @@ class TextureCfg(SpecCfg):
     """Height of the pattern in pixels; follows from the width where there are six faces."""
 
     mark: Literal["edge", "cross", "random", "none"] = "none"
-    """Marks on top of the pattern."""
+    """Marks drawn on top of the pattern."""
 
     markrgb: Vec3 = (0.0, 0.0, 0.0)
     """Color of the marks."""
 
     random: float = 0.01
-    """Fraction of pixels with a mark, for random ones."""
+    """Fraction of pixels with a mark, for random marks."""
 
     file: str | None = None
     """Image file, an absolute path; the model's own texture folder is searched for a relative one
@@ -95,7 +95,7 @@ class TextureCfg(SpecCfg):
     """Rows and columns, if the image file holds several faces."""
 
     gridlayout: str | None = None
-    """Which face is where in the grid, row by row: letters R, L, U, D, F, B and dots."""
+    """Position of the faces in the grid, row by row: letters R, L, U, D, F, B and dots."""
 
     nchannel: int = 3
     """Number of color channels."""
@@ -107,9 +107,9 @@ class TextureCfg(SpecCfg):
     """Whether images are mirrored top to bottom."""
 
     def validate(self) -> None:
-        """Raise ValueError if there is nothing to draw, or nothing to draw it on."""
+        """Raise ValueError if there is nothing to draw, or no size to draw it in."""
         title = f"TextureCfg '{self.name}'"
-        # Six faces are square, so that the height follows.
+        # The six faces are square, so the height follows.
         needed = ("width", "height") if self.type == "2d" else ("width",)
         for field in ("width", "height"):
             size = getattr(self, field)
@@ -155,39 +155,38 @@ class TextureCfg(SpecCfg):
 
 @dataclass
 class MaterialCfg(SpecCfg):
-    """Adds a material, and gives it to geoms."""
+    """Adds a material, and assigns it to geoms."""
 
     name: str
     """Name, for geoms to refer to."""
 
     rgba: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    """Color; multiplies that of a texture."""
+    """Color, which multiplies that of a texture."""
 
     texuniform: bool = False
     """Whether the texture repeats per meter rather than per geom."""
 
     texrepeat: tuple[float, float] = (1.0, 1.0)
-    """How often the texture repeats in both directions."""
+    """How often the texture repeats in each direction."""
 
     reflectance: float = 0.0
-    """How much it mirrors, 0 to 1."""
+    """Reflectance, 0 to 1."""
 
     texture: str | None = None
-    """Name of the texture, of the XML or of a TextureCfg."""
+    """Name of the texture, from the XML or a TextureCfg."""
 
     geom_names_expr: tuple[str, ...] | None = None
-    """Regular expressions for the beginnings of names of geoms to give it to; None gives it to
-    no geom."""
+    """Regular expressions for the beginnings of names of geoms that get it; None means none."""
 
     def validate(self) -> None:
-        """Raise ValueError if the texture is to repeat less than nothing."""
+        """Raise ValueError if the texture's repetition is not positive."""
         if min(self.texrepeat) <= 0:
             raise ValueError(
                 f"MaterialCfg '{self.name}': texrepeat must be positive, got {self.texrepeat}."
             )
 
     def edit_spec(self, spec: mujoco.MjSpec) -> None:
-        """Add the material, and give it to geoms."""
+        """Add the material, and assign it to geoms."""
         self.validate()
         title = f"MaterialCfg '{self.name}'"
         _check_new(self.name, spec.materials, title)
@@ -195,7 +194,7 @@ class MaterialCfg(SpecCfg):
         if self.texture is not None and self.texture not in textures:
             raise ValueError(
                 f"{title}: the model has no texture '{self.texture}'. "
-                f"{nearest(self.texture, textures)} Add one to `textures`, or leave out the "
+                f"{nearest(self.texture, textures)} Add one to `textures`, or remove the "
                 "material's texture or the whole material."
             )
         material = spec.add_material(
@@ -221,11 +220,11 @@ class MeshCfg(SpecCfg):
     """Regular expressions for the beginnings of mesh names; these are not the geoms' names."""
 
     maxhullvert: int | dict[str, int] | None = None
-    """Most corners of the convex hull that collides, above 3, or -1 for no limit: fewer are faster
-    and rougher. One number, or one by regular expression; None leaves meshes as they are."""
+    """Most vertices of the convex hull that collides, above 3, or -1 for no limit: fewer are faster
+    and coarser. One number, or one per regular expression; None leaves meshes as they are."""
 
     def validate(self) -> None:
-        """Raise ValueError if a hull would have too few corners to enclose anything."""
+        """Raise ValueError if a hull would have too few vertices to enclose a volume."""
         if self.maxhullvert is not None:
             check_values(
                 self.maxhullvert,
@@ -263,19 +262,19 @@ class LightCfg(SpecCfg):
     """Body that the modes `targetbody` and `targetbodycom` turn it to."""
 
     type: Literal["spot", "directional"] = "spot"
-    """A cone of light from a point, or parallel light."""
+    """Type of light, such as a cone from a point or parallel light."""
 
     castshadow: bool = True
-    """Whether it throws shadows."""
+    """Whether it casts shadows."""
 
     pos: Vec3 = (0.0, 0.0, 0.0)
     """Position on the body, in meters."""
 
     dir: Vec3 = (0.0, 0.0, -1.0)
-    """Direction it shines in."""
+    """Direction of the light."""
 
     cutoff: float = 45.0
-    """Angle between the middle and the edge of a spot, in degrees."""
+    """Angle between the axis and the edge of a spot, in degrees."""
 
     exponent: float = 10.0
     """How much a spot fades towards its edge."""
@@ -293,7 +292,7 @@ class LightCfg(SpecCfg):
     """Whether it is on."""
 
     attenuation: Vec3 = (1.0, 0.0, 0.0)
-    """Constant, linear and quadratic loss with distance."""
+    """Constant, linear and quadratic attenuation with distance."""
 
     def edit_spec(self, spec: mujoco.MjSpec) -> None:
         """Add the light."""
@@ -384,4 +383,4 @@ def _mode(name: str, target: str | None, spec: mujoco.MjSpec, title: str) -> muj
 
 def _check_new(name: str, elements: list[Any], title: str) -> None:
     if any(element.name == name for element in elements):
-        raise ValueError(f"{title}: the model has one of that name. Choose another.")
+        raise ValueError(f"{title}: the model already has one of that name. Choose another.")

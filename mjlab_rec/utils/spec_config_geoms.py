@@ -1,4 +1,4 @@
-"""Say by name which geoms of a model collide, and how."""
+"""Configure by name which geoms of a model collide, and how."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONTACT = (*_STRUCTURE, "friction", "solref", "solimp", "margin", "gap", "solmi
 _ARRAYS = {"friction": 3, "solref": 2, "solimp": 5}
 
 GeomEdits = dict[tuple[int, str], Any]
-"""New values by a geom's place in the model and the attribute."""
+"""New values by a geom's index in the model and the attribute."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class SpecCfg(ABC):
     """A change to a MuJoCo model before it is compiled."""
 
     def validate(self) -> None:  # noqa: B027
-        """Raise ValueError for values that no model can take."""
+        """Raise ValueError for values that no model accepts."""
 
     @abstractmethod
     def edit_spec(self, spec: mujoco.MjSpec) -> None:
@@ -38,12 +38,12 @@ class SpecCfg(ABC):
 
 
 def match_names(exprs: str | Iterable[str], names: Sequence[str], what: str) -> list[int]:
-    """Positions of the names whose beginning matches one of the regular expressions.
+    """Return the indices of the names whose beginning matches one of the regular expressions.
 
     Args:
         exprs: The expressions; each must match something.
         names: The names to search; parts without a name have the empty one.
-        what: Says in errors who asks, such as "CollisionCfg.geom_names_expr".
+        what: The setting to name in errors, such as "CollisionCfg.geom_names_expr".
     """
     found: set[int] = set()
     for expr in [exprs] if isinstance(exprs, str) else exprs:
@@ -52,7 +52,7 @@ def match_names(exprs: str | Iterable[str], names: Sequence[str], what: str) -> 
 
 
 def resolve_values(value: Any, names: Sequence[str], what: str) -> dict[int, Any]:
-    """Values by position of the name: one for all, or of the first pattern that matches."""
+    """Return values by index of the name: one for all, or that of the first matching pattern."""
     if not isinstance(value, dict):
         return {} if value is None else dict.fromkeys(range(len(names)), value)
     resolved: dict[int, Any] = {}
@@ -107,7 +107,7 @@ class _GeomEditor(SpecCfg):
                 raise ValueError(f"{what} must not be None. GeomCfg can leave attributes alone.")
 
     def edits(self, spec: mujoco.MjSpec) -> GeomEdits:
-        """What this sets in the given model."""
+        """Return what this sets in the given model."""
         self.validate()
         title = type(self).__name__
         names = [geom.name for geom in spec.geoms]
@@ -137,10 +137,10 @@ class _GeomEditor(SpecCfg):
 
 @dataclass
 class GeomCfg(_GeomEditor):
-    """Changes some attributes of some geoms, and leaves all else as it is in the XML.
+    """Changes some attributes of some geoms, and leaves everything else as in the XML.
 
-    Every attribute is one value for all matching geoms, or a dictionary from regular expressions
-    to values, where the first match counts and geoms without one stay as they are. To say which
+    Every attribute is one value for all matching geoms, or a dictionary from regular expressions to
+    values, where the first match counts and geoms without a match stay as they are. To set which
     geoms collide at all, use CollisionCfg, which is applied later.
     """
 
@@ -228,7 +228,7 @@ class CollisionCfg(_GeomEditor):
     """Whether all other geoms of the entity stop colliding."""
 
     def edits(self, spec: mujoco.MjSpec) -> GeomEdits:
-        """What this sets in the given model, the geoms it switches off included."""
+        """Return what this sets in the given model, including the geoms it switches off."""
         edits = super().edits(spec)
         if self.disable_other_geoms:
             for i in range(len(spec.geoms)):
@@ -240,7 +240,7 @@ class CollisionCfg(_GeomEditor):
 def warn_overlapping_geom_edits(
     geom_cfgs: Sequence[GeomCfg], collision_cfgs: Sequence[CollisionCfg], spec: mujoco.MjSpec
 ) -> None:
-    """Warn of values that have no effect since a CollisionCfg, applied later, replaces them."""
+    """Warn about values without effect, because a CollisionCfg, applied later, replaces them."""
     by_geoms = [cfg.edits(spec) for cfg in geom_cfgs]
     by_collisions = [cfg.edits(spec) for cfg in collision_cfgs]
     lost = {key for edits in by_geoms for later in by_collisions for key in edits.keys() & later}
@@ -277,7 +277,7 @@ def _listed(keys: set[tuple[int, str]], spec: mujoco.MjSpec) -> str:
 
 
 def _rule(field: str) -> tuple[Callable[[Any], bool], str]:
-    """What an attribute of a geom may be, as a test and in words."""
+    """Return the valid values of a geom attribute, as a test and in words."""
     if field == "condim":
         return lambda v: v in (1, 3, 4, 6), "1, 3, 4 or 6"
     if field in _ARRAYS:

@@ -1,4 +1,4 @@
-"""Find names by regular expressions, and say what was probably meant when one is unknown."""
+"""Find names by regular expressions, and suggest known names for unknown ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MAX_LISTED = 40
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Say which known name is closest to an unknown one, and list what is known.
+    """Return a sentence with the known name closest to an unknown one, and the known names.
 
-    Meant as the tail of an error message: `Did you mean 'pole'? Known: cart, pole.`
+    It ends an error message: `Did you mean 'pole'? Known: cart, pole.`
     """
     known = list(known)
     if not known:
@@ -23,7 +23,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     listed = ", ".join(known[:_MAX_LISTED])
     if len(known) > _MAX_LISTED:
         listed += f", ... ({len(known)} in all)"
-    # A regular expression is compared by the letters it spells.
+    # A regular expression is compared by its letters.
     literal = re.sub(r"[^\w/:. -]|\.(?=[*+?])", "", name).lower()
     lowered = {k.lower(): k for k in reversed(known)}
     close = difflib.get_close_matches(literal, lowered, n=1, cutoff=0.6)
@@ -42,7 +42,7 @@ def resolve_matching_names(
     Args:
         keys: One regular expression or several; a plain name is one too.
         list_of_strings: The names to search.
-        preserve_order: Order the result by `keys` rather than as the names are.
+        preserve_order: Order the result by `keys` rather than by the names.
 
     Returns:
         Positions in `list_of_strings`, and the names there.
@@ -81,8 +81,8 @@ def resolve_expr(
 ) -> tuple[T | Any, ...]:
     """Give each name the value of the first pattern that matches it, or the default.
 
-    Patterns must match whole names, and each must match at least one of the names, so that a
-    typing error does not silently leave the default in place. Without any names all is well.
+    Patterns must match whole names, and each must match at least one of the names, so that a typo
+    does not silently leave the default in place. If there are no names, nothing must match.
     """
     compiled = [(_compile(p), value) for p, value in pattern_map.items()]
     for pattern, _ in compiled:
@@ -129,5 +129,5 @@ def _compile(key: str) -> re.Pattern[str]:
 def _no_match(key: str, names: Sequence[str]) -> str:
     message = f"No name matches {key!r} (the whole name must match). {nearest(key, names)}"
     if any(re.match(key, name) for name in names):
-        message += f" Write '{key}.*' to match all that begin so."
+        message += f" Write '{key}.*' to match all names that begin like this."
     return message

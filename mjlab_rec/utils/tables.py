@@ -1,4 +1,4 @@
-"""The one plain-text table printer: what managers and the environment show at start-up."""
+"""Plain-text tables, such as those that managers and environments log at start-up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def format_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay out rows under a title; numbers are aligned right, everything else left."""
+    """Format rows under a title; numbers are aligned right, everything else left."""
     cells = [[_text(value) for value in row] for row in rows]
     numeric = [
         bool(cells) and all(_is_number(row[column]) for row in cells)

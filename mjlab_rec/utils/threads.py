@@ -1,4 +1,4 @@
-"""How many threads torch works with."""
+"""The number of threads that torch uses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def single_torch_thread(device: str) -> Iterator[None]:
-    """On a CPU, let torch work on one thread inside; the caller's setting comes back afterwards.
+    """On a CPU, let torch use one thread inside; the caller's setting is restored afterwards.
 
-    An environment's tensors are small: handing parts to other threads costs more than it saves,
-    most of all while the physics engine's own threads are busy. And sums do not depend on the
+    An environment's tensors are small: passing parts to other threads costs more than it saves,
+    above all while the physics engine's own threads are busy. Also, sums do not depend on the
     number of threads, so neither do the bits of a rollout.
     """
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Looking at an environment: camera settings, and viewers in a window or on a web page."""
+"""Viewers of an environment, in a window or on a web page, and camera settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ViewerName = Literal["auto", "native", "web", "none"]
 
 
 def make_viewer(name: ViewerName, env: ManagerBasedRlEnv, **options: Any) -> Viewer | None:
-    """A viewer for ``Playback``, or None.
+    """Make a viewer for ``Playback``, or return None.
 
     Args:
         name: "native" is a window, "web" a page for a browser, "none" nothing. "auto" is a window
-            where there is a display, else a page if viser is installed, else nothing.
+            if there is a display, else a page if viser is installed, else nothing.
         env: The environment to show.
         options: Passed on to ``NativeViewer`` or ``WebViewer``.
     """

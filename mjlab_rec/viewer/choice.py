@@ -1,4 +1,4 @@
-"""Which viewer to take: what was asked for, or what works on this machine."""
+"""The choice of a viewer: the one requested, or what works on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def choose_viewer(name: ViewerName, env: ManagerBasedRlEnv, **options: Any) -> V
 
 
 def best_viewer() -> ViewerName:
-    """What "auto" takes on this machine."""
+    """Return what "auto" means on this machine."""
     no_window = why_no_window()
     if no_window is None:
         return "native"
@@ -43,7 +43,7 @@ def best_viewer() -> ViewerName:
     if not missing:
         return "web"
     logger.warning(
-        "No viewer: %s And a web page needs %s: pip install 'mjlab_rec[web]'",
+        "No viewer: %s A web page needs %s: pip install 'mjlab_rec[web]'",
         *(no_window, " and ".join(missing)),
     )
     return "none"

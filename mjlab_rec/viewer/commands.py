@@ -1,4 +1,4 @@
-"""Commands set by hand: what a viewer shows of them, and how it holds and releases them."""
+"""Commands set by hand, which viewers show, hold and release."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CommandState:
     """The command of one term in one environment."""
 
     values: list[float]
-    """The command now in force."""
+    """The current command."""
 
     held: bool
-    """Whether it was set by hand and stays."""
+    """Whether it was set by hand, and stays until released."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CommandAxis:
     """One number of a command, as a slider shows it."""
 
     label: str
-    """Its name, or its number."""
+    """Its name, or its index."""
 
     low: float
     """Least value."""
@@ -43,11 +43,11 @@ class CommandAxis:
 
 
 def command_axes(term: CommandTerm) -> list[CommandAxis]:
-    """Names and ranges of a term's numbers.
+    """Return the names and ranges of a term's numbers.
 
-    They are taken from the first fields of ``cfg.ranges`` if the config has such a thing, as
-    velocity commands do. Without it, the range is -1 to 1, or to a whole number that is at least
-    twice as far as the commands now in force reach.
+    They come from the first fields of ``cfg.ranges`` if the config has it, as for velocity
+    commands. Otherwise the range is -1 to 1, or to a whole number that is at least twice as large
+    as the current commands.
     """
     count = term.command.shape[1]
     ranges = _ranges(getattr(term.cfg, "ranges", None))
@@ -63,7 +63,7 @@ def command_axes(term: CommandTerm) -> list[CommandAxis]:
 
 
 def read_commands(env: ManagerBasedRlEnv, env_idx: int) -> dict[str, CommandState]:
-    """The command of each term in one environment. Terms without one number each are left out."""
+    """Return the command of each term in one environment, except terms without a number each."""
     found = {}
     for name in env.command_manager.active_terms:
         term = env.command_manager.get_term(name)
@@ -76,7 +76,7 @@ def read_commands(env: ManagerBasedRlEnv, env_idx: int) -> dict[str, CommandStat
 def hold_command(
     env: ManagerBasedRlEnv, name: str, env_idx: int, values: list[float]
 ) -> str | None:
-    """Set the command of one environment until it is released; returns why not, if it cannot be."""
+    """Set an environment's command until it is released; returns why, if it cannot be set."""
     ids = torch.tensor([env_idx], device=env.device)
     row = torch.tensor([values], device=env.device)
     try:
@@ -94,7 +94,7 @@ def release_command(env: ManagerBasedRlEnv, name: str, env_idx: int) -> None:
 
 
 def _ranges(ranges: Any) -> list[tuple[str, float, float]]:
-    """Name, least and greatest value of each pair of numbers among the fields."""
+    """Return name, least and greatest value of each pair of numbers among the fields."""
     if dataclasses.is_dataclass(ranges):
         ranges = {f.name: getattr(ranges, f.name) for f in dataclasses.fields(ranges)}
     if not isinstance(ranges, dict):

@@ -1,4 +1,4 @@
-"""What viewers show of an environment at one moment, read out in one go."""
+"""The data that viewers show of an environment at one moment, read in one call."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SPEED_OVER_S = 1.0
 
 @dataclass(frozen=True)
 class Frame:
-    """Poses and numbers of what is shown at one moment, on the host."""
+    """Poses and numbers shown at one moment, on the host."""
 
     shown: int
-    """The environment that the numbers are of."""
+    """The environment that the numbers belong to."""
 
     snapshot: Snapshot
     """Poses of all environments in the picture."""
@@ -39,10 +39,10 @@ class Frame:
     """Control steps since the episode began."""
 
     paused: bool
-    """Whether it waits."""
+    """Whether playback is paused."""
 
     measured_speed: float
-    """Simulated seconds per second, lately."""
+    """Recent simulated seconds per second."""
 
     rewards: dict[str, float]
     """Value times weight of each reward term."""
@@ -54,11 +54,11 @@ class Frame:
     """The command of each command term."""
 
     recorders: dict[str, Progress]
-    """How far each recorder has got."""
+    """The progress of each recorder."""
 
     @property
     def row(self) -> int:
-        """The row of the snapshot that shows the environment of the numbers."""
+        """The snapshot's row of the environment that the numbers belong to."""
         return self.snapshot.env_ids.index(self.shown)
 
 
@@ -69,13 +69,13 @@ class FrameReader:
     playback: Playback
 
     max_envs: int
-    """Show no more environments than this at once."""
+    """Limit the number of environments shown at once."""
 
     _reader: SnapshotReader | None = None
     _moments: deque[tuple[float, float]] = field(default_factory=deque)
 
     def read(self) -> Frame:
-        """What there is to see now."""
+        """Read the current frame."""
         playback = self.playback
         env, shown = playback.env, playback.shown
         recorders = env.recorder_manager
@@ -100,7 +100,7 @@ class FrameReader:
         )
 
     def _env_ids(self) -> tuple[int, ...]:
-        """Those in the picture: neighbours by number of the one chosen, as many as allowed."""
+        """Return the environments shown: the chosen one, or up to ``max_envs`` around it."""
         playback = self.playback
         if not playback.shows_all:
             return (playback.shown,)
@@ -123,15 +123,15 @@ class FrameReader:
 
 
 def spread(env: ManagerBasedRlEnv, env_ids: tuple[int, ...], places: np.ndarray) -> np.ndarray:
-    """How far to draw environments from where they are, (environments, 3), in metres.
+    """Return how far environments are drawn from where they are, (environments, 3), in metres.
 
-    The worlds do not see each other, and may lie in the same place. Then they are laid out by their
-    origins, or row by row where the origins are the same too.
+    Worlds do not interact, and may be in the same place. Then they are laid out by their origins,
+    or row by row if the origins are the same too.
 
     Args:
         env: The environment.
-        env_ids: Those to be drawn.
-        places: Where their robots are, (environments, 3).
+        env_ids: The environments to draw.
+        places: Positions of their robots, (environments, 3).
     """
     origins = env.scene.env_origins.cpu().numpy()[list(env_ids)]
     if len(np.unique(origins, axis=0)) < len(env_ids):

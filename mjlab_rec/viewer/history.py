@@ -1,4 +1,4 @@
-"""The last values of some lines, to be plotted."""
+"""The last values of some lines, for plots."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 LENGTH = 300
-"""Points that are kept."""
+"""Number of points that are kept."""
 
 
 class History:
-    """Remembers the last values of a few lines that share their x axis."""
+    """Stores the last values of a few lines that share an x axis."""
 
     def __init__(self, length: int = LENGTH) -> None:
         self.names: tuple[str, ...] = ()
         self._rows: deque[tuple[float, ...]] = deque(maxlen=length)
 
     def add(self, x: float, values: dict[str, float]) -> bool:
-        """Add a point to each line; returns whether these are other lines than before.
+        """Add a point to each line; returns whether the lines differ from those before.
 
-        Other lines, or an x that has not grown, begin anew; the same x changes nothing.
+        Different lines, or a smaller x, start from scratch; the same x changes nothing.
         """
         names = tuple(values)
         others = names != self.names
@@ -33,7 +33,7 @@ class History:
         return others
 
     def clear(self) -> None:
-        """Forget all values, not the lines."""
+        """Clear all values, not the lines."""
         self._rows.clear()
 
     def columns(self) -> tuple[np.ndarray, ...]:
@@ -44,5 +44,5 @@ class History:
 
 
 def numbered(values: Sequence[float], most: int) -> dict[str, float]:
-    """Lines for the first elements of a vector, named by their numbers."""
+    """Return lines for the first elements of a vector, named by their indices."""
     return {f"[{index}]": value for index, value in enumerate(values[:most])}

@@ -1,4 +1,4 @@
-"""The viewer in a window of its own: MuJoCo's, with plots, record keys and other environments."""
+"""The viewer in MuJoCo's window, with plots, record keys and other environments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from mjlab_rec.data.worker import Worker
-from mjlab_rec.sim.snapshot import Puppet
+from mjlab_rec.sim.snapshot import PosedModel
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.display import why_no_window
 from mjlab_rec.utils.extras import UnavailableError
@@ -28,7 +28,7 @@ _EVERYTHING_THAT_MOVES = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 
 @dataclass(frozen=True)
 class _Picture:
-    """All that the window is to show."""
+    """Everything that the window shows."""
 
     frame: Frame
     speed: float | None
@@ -36,17 +36,17 @@ class _Picture:
 
 
 class NativeViewer:
-    """Shows an environment in MuJoCo's window, which draws in a thread of its own.
+    """Shows an environment in MuJoCo's window, which draws in its own thread.
 
-    The step's thread only copies poses and numbers, a few times a second; another one hands them to
-    the window, and waits for it where it is slow. What the window shows is a copy, so nothing that
-    is done in it, such as pulling at a body, reaches the simulation. ``NativeKeys`` says what the
-    keys do; the window lists them.
+    The stepping thread only copies poses and numbers, a few times a second; another thread passes
+    them to the window, and waits if the window is slow. The window shows a copy, so nothing that is
+    done in it, such as dragging a body, reaches the simulation. ``NativeKeys`` describes the keys;
+    the window lists them.
 
     Args:
         env: The environment.
-        rate_hz: How often the window gets new poses, at most.
-        max_envs: How many environments are shown at once, at most.
+        rate_hz: The highest rate at which the window gets new poses.
+        max_envs: The most environments that are shown at once.
     """
 
     def __init__(self, env: ManagerBasedRlEnv, rate_hz: float = 60.0, max_envs: int = 64) -> None:
@@ -60,7 +60,7 @@ class NativeViewer:
         self._max_envs = max_envs
         self._next = 0.0
         self._window: Any = None
-        self._drawer: Worker[_Picture] | None = None
+        self._worker: Worker[_Picture] | None = None
         self._closed = False
 
     @property
@@ -77,21 +77,21 @@ class NativeViewer:
         self._reader = FrameReader(playback, self._max_envs)
         self.figures = NativeFigures()
         self.keys = NativeKeys(playback, self.figures)
-        self._puppet = Puppet(env.sim.mj_model)
+        self._posed = PosedModel(env.sim.mj_model)
         if cfg.fovy is not None:
-            self._puppet.model.vis.global_.fovy = cfg.fovy
-        self._extra = Puppet(env.sim.mj_model)  # The window's own must stay at the one shown.
+            self._posed.model.vis.global_.fovy = cfg.fovy
+        self._extra = PosedModel(env.sim.mj_model)  # The first must stay as shown.
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._options.geomgroup[:] = cfg.geom_group
         self._options.sitegroup[:] = cfg.site_group
         self._followed = followed_body(cfg, env.sim.mj_model, env.scene)
         self._spread: tuple[Any, np.ndarray] = (None, np.zeros((1, 3)))
         frame = self._reader.read()
-        self._puppet.pose(frame.snapshot.wait(), frame.row)
+        self._posed.pose(frame.snapshot.wait(), frame.row)
         before = set(threading.enumerate())
         self._window = mujoco.viewer.launch_passive(
-            self._puppet.model,
-            self._puppet.data,
+            self._posed.model,
+            self._posed.data,
             key_callback=self.keys.press,
             show_left_ui=False,
             show_right_ui=False,
@@ -101,31 +101,31 @@ class NativeViewer:
             self._window.opt.geomgroup[:] = cfg.geom_group
             self._window.opt.sitegroup[:] = cfg.site_group
             self._place_camera()
-        self._drawer = Worker("NativeViewer", self._draw, doing="drawing", capacity=1)
-        self._drawer.submit(self._picture(frame))
+        self._worker = Worker("NativeViewer", self._draw, doing="drawing", capacity=1)
+        self._worker.submit(self._picture(frame))
 
     def update(self) -> None:
-        """Show what there is, if it is time."""
-        now, drawer = self._playback.clock(), self._drawer
-        if now < self._next or drawer is None:
+        """Show the current state, if it is time."""
+        now, worker = self._playback.clock(), self._worker
+        if now < self._next or worker is None:
             return
-        drawer.check()
-        if drawer.ready():
+        worker.check()
+        if worker.ready():
             self._next = now + self._period
-            drawer.submit(self._picture(self._reader.read()))
+            worker.submit(self._picture(self._reader.read()))
 
     def close(self) -> None:
         """Close the window. Idempotent."""
         if self._window is not None and not self._closed:
             self._closed = True
-            if self._drawer is not None:
-                self._drawer.finish()
+            if self._worker is not None:
+                self._worker.finish()
             self._window.close()
-            # Else the process may end, and the display be gone, while the window still draws.
+            # Otherwise the process may end, and close the display, while the window still draws.
             for thread in self._threads:
                 thread.join(_CLOSES_WITHIN_S)
-            if self._drawer is not None:
-                self._drawer.check()
+            if self._worker is not None:
+                self._worker.check()
 
     def _place_camera(self) -> None:
         camera, cfg = self._window.cam, self._env.cfg.viewer
@@ -133,7 +133,7 @@ class NativeViewer:
         camera.lookat[:] = cfg.lookat
         if cfg.camera is not None:
             camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            camera.fixedcamid = camera_id(cfg.camera, self._puppet.model)
+            camera.fixedcamid = camera_id(cfg.camera, self._posed.model)
         elif self._followed is not None:
             camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
             camera.trackbodyid = self._followed
@@ -142,12 +142,12 @@ class NativeViewer:
         return _Picture(frame, self._playback.speed, self.keys.help())
 
     def _draw(self, picture: _Picture) -> None:
-        """Hand a picture to the window. Called by one thread."""
+        """Pass a picture to the window. Called by one thread."""
         frame = picture.frame
         self.figures.add(frame)
         snapshot = frame.snapshot.wait()
         with self._window.lock():
-            self._puppet.pose(snapshot, frame.row)
+            self._posed.pose(snapshot, frame.row)
             self._draw_others(frame)
         self._window.sync()
         viewport = self._window.viewport
@@ -157,7 +157,7 @@ class NativeViewer:
         self._window.set_texts([*status, _two_columns(picture.help)])
 
     def _draw_others(self, frame: Frame) -> None:
-        """The robots of other environments, as shapes that only the picture knows."""
+        """Add the robots of other environments, as shapes that exist only in the picture."""
         scene, env_ids = self._window.user_scn, frame.snapshot.env_ids
         scene.ngeom = 0
         if len(env_ids) == 1:

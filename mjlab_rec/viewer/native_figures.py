@@ -18,7 +18,8 @@ _MARGIN = 8
 class NativeFigures:
     """A figure of the reward terms and one of an observation term, in the window's lower corners.
 
-    Made by the thread that steps the environment, and used by the one that hands it to the window.
+    The thread that steps the environment makes them, and the thread that passes them to the window
+    uses them.
     """
 
     def __init__(self) -> None:
@@ -37,14 +38,14 @@ class NativeFigures:
             self._shown = frame.shown
             for plot in self._plots:
                 plot.history.clear()
-        if frame.steps:  # Before the first step rewards mean nothing.
+        if frame.steps:  # Rewards are meaningless before the first step.
             self._plots[0].add(frame.steps, dict(list(frame.rewards.items())[:_MOST_LINES]))
         if frame.observations:
             name = list(frame.observations)[self._term % len(frame.observations)]
             self._plots[1].add(frame.steps, numbered(frame.observations[name], _MOST_LINES), name)
 
     def placed(self, width: int, height: int) -> list[tuple[Any, Any]]:
-        """The figures and where they go in a window of this size."""
+        """Return the figures and their positions in a window of this size."""
         if not self.visible:
             return []
         w, h = width // 3, height // 4
@@ -67,7 +68,7 @@ class _Figure:
         self.history.add(step, values)
 
     def figure(self) -> mujoco.MjvFigure:
-        """Everything remembered, as MuJoCo draws it."""
+        """Return the stored values in the form that MuJoCo draws."""
         figure = mujoco.MjvFigure()
         mujoco.mjv_defaultFigure(figure)
         figure.title = self.title[:99]
@@ -80,7 +81,7 @@ class _Figure:
         steps, *lines = self.history.columns()
         for number, (name, line) in enumerate(zip(self.history.names, lines, strict=True)):
             count = len(steps)
-            # MuJoCo wants x and y in turn, as 32-bit floats, and neither NaN nor infinity.
+            # MuJoCo takes alternating x and y as 32-bit floats, without NaN and infinity.
             figure.linedata[number, : 2 * count : 2] = steps
             figure.linedata[number, 1 : 2 * count : 2] = np.nan_to_num(line.astype(np.float32))
             figure.linepnt[number] = count
@@ -89,7 +90,7 @@ class _Figure:
 
 
 def status_texts(frame: Frame, speed: float | None) -> list[tuple[Any, ...]]:
-    """What the window says: state of the run, and of the recorders."""
+    """Return the window's text: the state of the run and of the recorders."""
     wanted = "as fast as possible" if speed is None else f"{speed:g}x"
     lines = {
         "Step": f"{frame.steps:,}" + (" (paused)" if frame.paused else ""),

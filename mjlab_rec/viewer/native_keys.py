@@ -1,4 +1,4 @@
-"""What the keys of the native window do."""
+"""The keys of the native window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mjlab_rec.viewer.native_figures import NativeFigures
     from mjlab_rec.viewer.playback import Playback
 
-# GLFW's numbers of keys that MuJoCo's own window has no use for.
+# GLFW's numbers of keys that MuJoCo's own window does not use.
 _SPACE, _MINUS, _EQUAL = 32, 45, 61
 _ENTER, _RIGHT, _LEFT, _DOWN, _UP = 257, 262, 263, 264, 265
 _PAGE_UP, _PAGE_DOWN, _HOME, _END, _DELETE = 266, 267, 268, 269, 261
@@ -29,7 +29,7 @@ _NUDGES = 20
 
 
 class NativeKeys:
-    """Keys that control a run. They are pressed in the window's thread, and act in the run's.
+    """Keys that control a run. They arrive in the window's thread and act in the run's.
 
     Args:
         playback: What is controlled.
@@ -41,8 +41,8 @@ class NativeKeys:
         self._recorder = self._axis = 0
         self._lists_keys = False
         self.actions: dict[int, tuple[str, str, Callable[[], None]]] = {
-            _F12: ("F12", "list the keys, or not", self._toggle_list),
-            _SPACE: ("Space", "pause or go on", playback.toggle_pause),
+            _F12: ("F12", "show or hide the keys", self._toggle_list),
+            _SPACE: ("Space", "pause or continue", playback.toggle_pause),
             _RIGHT: ("Right", "single step", playback.single_step),
             _ENTER: ("Enter", "reset", playback.reset_shown),
             _EQUAL: ("=", "twice as fast", lambda: self._scale_speed(2.0)),
@@ -51,10 +51,10 @@ class NativeKeys:
             _PAGE_UP: ("Page up", "previous environment", lambda: self._go(-1)),
             _PAGE_DOWN: ("Page down", "next environment", lambda: self._go(1)),
             _HOME: (
-                *("Home", "all environments, or one"),
+                *("Home", "show all environments, or one"),
                 lambda: playback.show_all(not playback.shows_all),
             ),
-            _F8: ("F8", "plots on or off", lambda: _toggle_figures(figures)),
+            _F8: ("F8", "show or hide the plots", lambda: _toggle_figures(figures)),
             _F9: ("F9", "plot another observation", figures.next_term),
             _F10: ("F10", "start or stop the recorder", self._record),
             _F11: ("F11", "choose another recorder", self._next_recorder),
@@ -68,12 +68,12 @@ class NativeKeys:
             }
 
     def press(self, key: int) -> None:
-        """A key was pressed. Called in the window's thread, so nothing here may fail."""
+        """Handle a key press. Called in the window's thread, so nothing here may fail."""
         if key in self.actions:
             self._playback.request(self.actions[key][2])
 
     def help(self) -> list[tuple[str, str]]:
-        """The keys and what they do, and what the keys for recorders and commands act on."""
+        """Return the keys and their actions, and the recorder and command that they act on."""
         if not self._lists_keys:
             return [("F12", "list the keys")]
         lines = [(name, what) for name, what, _ in self.actions.values()]

@@ -1,4 +1,4 @@
-"""The loop that plays a policy: steps, pauses, keeps to a speed, and does what viewers ask for."""
+"""The loop that plays a policy: it steps, pauses, keeps a speed and serves viewers' requests."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.envs.manager_based_rl_env import StepReturn
 
-# Being late by less is caught up by faster steps; by more, the schedule starts anew.
+# A smaller delay is made up by faster steps; after a larger one the schedule restarts.
 _MOST_CAUGHT_UP_S = 0.2
 _IDLE_S = 0.03
 
 
 class Viewer(Protocol):
-    """Shows an environment while it is played. Its methods are called by the thread of ``run``.
+    """Shows an environment while it is played. The thread of ``run`` calls its methods.
 
-    What its user wants it passes on to the ``Playback``, from whatever thread it learns of it.
+    It passes its user's requests to the ``Playback``, from any thread.
     """
 
     @property
     def closed_by_user(self) -> bool:
-        """Whether its user has had enough, which ends the run."""
+        """Whether its user closed it, which ends the run."""
         ...
 
     def open(self, playback: Playback) -> None:
         """Called once, before the first step."""
 
     def update(self) -> None:
-        """Called after every step, and every few milliseconds in pauses. Mostly does nothing."""
+        """Called after every step, and every few milliseconds in pauses. Usually does nothing."""
 
     def close(self) -> None:
         """Close the window or page. Idempotent."""
 
 
 class Playback:
-    """Steps an environment with a policy, in the pace and with the viewers that are asked for.
+    """Steps an environment with a policy, at the requested speed and with the given viewers.
 
-    Only the thread that calls ``run`` touches the environment. All other methods may be called
-    from any thread; what they ask for happens between two steps.
+    Only the thread that calls ``run`` uses the environment. All other methods may be called from
+    any thread; their requests are carried out between two steps.
 
     Args:
         env: The environment. It is reset first if it never was.
         policy: Called with the observations, returns the action (num_envs, action_dim).
-        viewers: What shows it. ``close`` closes them.
+        viewers: The viewers that show it. ``close`` closes them.
         speed: Simulated seconds per second, 1.0 for real time; None for as fast as possible.
-        clock: Tells the time in seconds.
-        wait: Waits so many seconds, or less. None waits until then or until something is asked for.
+        clock: Returns the time in seconds.
+        wait: Waits at most the given seconds. None waits that long, or until a request comes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Playback:
 
     @property
     def paused(self) -> bool:
-        """Whether it waits for ``resume`` or ``single_step``."""
+        """Whether it is waiting for ``resume`` or ``single_step``."""
         return self._paused
 
     @property
@@ -113,7 +113,7 @@ class Playback:
 
     @property
     def shown(self) -> int:
-        """The environment that viewers show, or have in their middle."""
+        """The environment that viewers show, or show in the middle."""
         return self._shown
 
     @property
@@ -127,23 +127,23 @@ class Playback:
         return self.steps * self.env.step_dt
 
     def pause(self) -> None:
-        """Take no more steps."""
+        """Stop stepping."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on after ``pause``."""
+        """Continue after ``pause``."""
         self._paused = False
         self._wake.set()
 
     def toggle_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause, or continue."""
         if self._paused:
             self.resume()
         else:
             self.pause()
 
     def single_step(self) -> None:
-        """Take one step at once, and be paused after it."""
+        """Take one step at once, then pause."""
         self.request(self._add_single)
 
     def reset(self, env_ids: Sequence[int] | None = None) -> None:
@@ -155,7 +155,7 @@ class Playback:
         self.reset(None if self._shows_all else [self._shown])
 
     def show(self, env_idx: int) -> None:
-        """Let viewers show this environment."""
+        """Make viewers show this environment."""
         if not 0 <= env_idx < self.env.num_envs:
             raise IndexError(
                 f"There is no environment {env_idx}: there are {self.env.num_envs}, from 0."
@@ -164,12 +164,12 @@ class Playback:
         self._wake.set()
 
     def show_all(self, on: bool = True) -> None:
-        """Let viewers show all environments, or only the one chosen."""
+        """Make viewers show all environments, or only the chosen one."""
         self._shows_all = on
         self._wake.set()
 
     def request(self, func: Callable[[], None]) -> None:
-        """Let the thread of ``run`` call this before its next step. What it raises ends the run."""
+        """Make the thread of ``run`` call this before its next step. An exception ends the run."""
         self._requests.append(func)
         self._wake.set()
 
@@ -178,14 +178,14 @@ class Playback:
         done: Callable[[], bool] | None = None,
         on_step: Callable[[StepReturn], None] | None = None,
     ) -> Literal["done", "closed"]:
-        """Step until it is done or until the user of a viewer closes it; returns which of the two.
+        """Step until it is done or until a user closes a viewer; returns which of the two.
 
         Args:
             done: Asked before every step, and every few milliseconds in pauses.
             on_step: Called after every step with what it returned.
         """
         self._due = None
-        self._serve()  # A reset may be among it; then there is no need for another one.
+        self._serve()  # The requests may include a reset; then no other one is needed.
         self._obs = self.env.get_observations() if self.env.obs_buf else self.env.reset()[0]
         self._open_viewers()
         while True:
@@ -206,7 +206,7 @@ class Playback:
             self._step(on_step)
 
     def close(self) -> None:
-        """Close the viewers, all of them even if one fails."""
+        """Close all viewers, even if one fails."""
         errors = []
         for viewer in self.viewers:
             try:
@@ -231,7 +231,7 @@ class Playback:
             viewer.update()
 
     def _is_due(self, speed: float) -> bool:
-        """Whether it is time for the next step; if not, wait for it, or for a request."""
+        """Return whether it is time for the next step; if not, wait for it or for a request."""
         now, period = self.clock(), self.env.step_dt / speed
         late = self._due is not None and now - self._due > _MOST_CAUGHT_UP_S
         if self._due is None or period != self._period or late:
@@ -239,13 +239,13 @@ class Playback:
         if now < self._due:
             self._rest(self._due - now)
             return False
-        # Counted from when it should have been, so that small delays do not add up.
+        # Counted from when the last one was due, so that small delays do not add up.
         self._due += period
         return True
 
     def _rest(self, seconds: float) -> None:
         if self.viewers:
-            # Something may have been asked for that can be seen, such as another environment.
+            # A request may change what is shown, such as another environment.
             for viewer in self.viewers:
                 viewer.update()
             seconds = min(seconds, _IDLE_S)

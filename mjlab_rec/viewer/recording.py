@@ -1,4 +1,4 @@
-"""Starting and stopping recorders from a viewer, and saying how far they have got."""
+"""Starting and stopping recorders from a viewer, and their progress."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
-    """Stop a recorder that records, start one that does not; returns what went wrong, if anything.
+    """Stop a recorder that records, or start one that is not recording; returns any error.
 
-    A button that fails is no reason to end the run: a recorder that cannot start stays stopped.
+    A failing button must not end the run: a recorder that cannot start stays stopped.
     """
     manager = env.recorder_manager
     try:
@@ -31,5 +31,5 @@ def toggle_recorder(env: ManagerBasedRlEnv, name: str) -> str | None:
 
 
 def describe(progress: Progress) -> str:
-    """A recorder's progress in one line."""
+    """Return a recorder's progress in one line."""
     return " · ".join([progress.state, *progress.amounts])

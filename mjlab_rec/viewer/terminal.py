@@ -1,4 +1,4 @@
-"""Progress on the terminal: how far a run is, how fast, and what the recorders have written."""
+"""Progress on the terminal: steps, speed, and what the recorders have written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.table import Column
 from mjlab_rec.recorders.progress import progress
 
 _REFRESH_S = 0.1
+_LINE_S = 5.0  # Where the output is no terminal and keeps every line.
 
 
 class TerminalProgress:
-    """A line that is redrawn while a run goes on; nothing where the output is no terminal.
+    """A line that is redrawn during a run, or printed every 5 s if the output is not a terminal.
 
     Args:
         env: The environment that is stepped.
@@ -35,13 +36,17 @@ class TerminalProgress:
         self.steps = 0
         """Control steps so far."""
         self._env = env
+        self._unit = unit
+        self._console = console
         self._clock = clock
+        self._total: int | None = None
+        self._every_s = _REFRESH_S if console.is_terminal else _LINE_S
         self._bar = Progress(
             TextColumn(unit),
             BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}", markup=False),
-            # Only this one gives way on a narrow terminal: to further lines.
+            # On a narrow terminal only this one wraps to more lines.
             TextColumn("{task.fields[recorders]}", markup=False, table_column=Column()),
             console=console,
             transient=True,
@@ -60,29 +65,32 @@ class TerminalProgress:
         self._bar.stop()
 
     def expect(self, total: int | None) -> None:
-        """Say how much there is to do, if that is known."""
+        """Set the total, if it is known."""
+        self._total = total
         self._bar.update(self._task, total=total)
 
     def step(self, done: int) -> None:
-        """Count a step, and say how much is done; redraws ten times a second."""
+        """Count a step and show the progress, ten times a second or in a line every 5 s."""
         self.steps += 1
         now = self._clock()
         passed = now - self._drawn_at
-        if passed < _REFRESH_S:
+        if passed < self._every_s:
             return
-        speed = (self.steps - self._drawn_steps) * self._env.num_envs / passed
+        per_s = (self.steps - self._drawn_steps) * self._env.num_envs / passed
+        speed = f"{per_s:,.0f} env-steps/s"
         self._drawn_at, self._drawn_steps = now, self.steps
-        self._bar.update(
-            self._task,
-            completed=done,
-            speed=f"{speed:,.0f} env-steps/s",
-            recorders=recorders_line(self._env.recorder_manager),
-        )
-        self._bar.refresh()
+        recorders = recorders_line(self._env.recorder_manager)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=done, speed=speed, recorders=recorders)
+            self._bar.refresh()
+        else:
+            of = "" if self._total is None else f"/{self._total}"
+            line = f"{self._unit} {done}{of} {speed} {recorders}".rstrip()
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def recorders_line(manager: Any) -> str:
-    """What each recorder has written, in a few words: ``| hdf5 12,000 steps 3.1 MB``."""
+    """Return what each recorder has written, in short: ``| hdf5 12,000 steps 3.1 MB``."""
     parts = []
     for name in manager.active_terms:
         said = progress(manager.get_term(name))

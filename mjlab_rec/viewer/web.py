@@ -24,16 +24,16 @@ _in_use: weakref.WeakSet[Any] = weakref.WeakSet()  # Servers that show an enviro
 class WebViewer:
     """Shows an environment on a web page, which also works on machines without a display.
 
-    As long as no browser looks at it, it does nothing. Otherwise it copies poses and numbers a few
-    times a second between two steps; everything else happens in a thread of its own, which leaves
-    out what it has no time for.
+    While no browser has it open, it does nothing. Otherwise it copies poses and numbers a few times
+    a second, between steps; everything else happens in its own thread, which skips frames that it
+    has no time for.
 
     Args:
         env: The environment.
         port: Where the page is served; if that is taken, the next free port is used.
-        host: Address to listen at. By default the page is reached from this machine only.
-        rate_hz: How often the page is brought up to date, at most.
-        max_envs: How many environments are shown at once, at most.
+        host: Address to listen on. By default only this machine reaches the page.
+        rate_hz: The highest rate at which the page is updated.
+        max_envs: The most environments that are shown at once.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class WebViewer:
         if self._page.server in _in_use:
             self._page.close()
             raise UnavailableError(
-                f"There is another viewer on the page at port {port}. Give this one another port."
+                f"There is another viewer on the page at port {port}. Choose another port."
             )
         _in_use.add(self._page.server)
         self._period = 1.0 / rate_hz
@@ -59,17 +59,17 @@ class WebViewer:
         self._next = 0.0
         self._watched = False
         self._parts: list[Any] = []
-        self._drawer: Worker[Frame] | None = None
+        self._worker: Worker[Frame] | None = None
         self._ended = self._closed = False
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
+        """Address of the page for a browser."""
         return self._page.url
 
     @property
     def closed_by_user(self) -> bool:
-        """Whether somebody pressed "End the run"."""
+        """Whether "End the run" was pressed."""
         return self._ended
 
     def open(self, playback: Playback) -> None:
@@ -94,37 +94,37 @@ class WebViewer:
         self._plots = WebPlots(server.gui)
         self._parts.append(self._plots)
         self._draw(first)
-        self._drawer = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
+        self._worker = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
         logger.info("The viewer is at %s", self.url)
 
     def update(self) -> None:
-        """Show what there is, if it is time and somebody looks."""
-        if self._drawer is None or (now := self._clock()) < self._next:
+        """Show the current state, if it is time and a browser has the page open."""
+        if self._worker is None or (now := self._clock()) < self._next:
             return
         self._next = now + self._period
         was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
         if self._watched and not was_watched:
-            self._plots.begin_anew()  # Nobody looked for a while: no line leads across the gap.
-        self._drawer.check()
-        if self._watched and self._drawer.ready():
-            self._drawer.submit(self._reader.read())
+            self._plots.restart()  # Not watched for a while: no line may cross the gap.
+        self._worker.check()
+        if self._watched and self._worker.ready():
+            self._worker.submit(self._reader.read())
 
     def close(self) -> None:
-        """Take everything off the page; the last user of the page closes it. Idempotent."""
+        """Remove everything from the page; its last user closes it. Idempotent."""
         if self._closed:
             return
         self._closed = True
         try:
-            if self._drawer is not None:
-                self._drawer.finish()
+            if self._worker is not None:
+                self._worker.finish()
             if self._page.shared:
                 for part in self._parts:
                     part.close()
         finally:
             _in_use.discard(self._page.server)
             self._page.close()
-        if self._drawer is not None:
-            self._drawer.check()
+        if self._worker is not None:
+            self._worker.check()
 
     def _draw(self, frame: Frame) -> None:
         server = self._page.server

@@ -22,8 +22,8 @@ class CommandControls:
         self._sliders: dict[str, list[Any]] = {}
         self._errors: dict[str, Any] = {}
         self._shown: int | None = None
-        # What the user did last to each environment's term, until a frame shows it: frames read
-        # before that would put the sliders back under the user's hand.
+        # The user's last change to each environment's term, until a frame shows it: frames read
+        # before that would move the sliders back while the user drags them.
         self._wanted: dict[tuple[int, str], bool] = {}
         if not names:
             return
@@ -34,7 +34,7 @@ class CommandControls:
                     self._add(gui, name)
 
     def draw(self, frame: Frame) -> None:
-        """Let the sliders go along with the command where it is not set by hand."""
+        """Make the sliders follow the command where it is not set by hand."""
         is_another = frame.shown != self._shown
         self._shown = frame.shown
         for name, state in frame.commands.items():
@@ -51,7 +51,7 @@ class CommandControls:
                         slider.value = value
 
     def close(self) -> None:
-        """Take it off the page."""
+        """Remove it from the page."""
         if self._folder is not None:
             self._folder.remove()
 
@@ -88,7 +88,7 @@ class CommandControls:
 
 
 def _at_once(func: Callable[[], None]) -> Callable[[Any], Coroutine[Any, Any, None]]:
-    """A callback for what a user does, called before anything else can set the slider again."""
+    """Make a callback for user input, called before anything else can set the slider again."""
 
     async def callback(event: Any) -> None:
         if event.client_id is not None:

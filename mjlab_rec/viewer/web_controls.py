@@ -23,7 +23,7 @@ class RunControls:
         self._folder = gui.add_folder("Run")
         with self._folder:
             self._status = gui.add_markdown("Waiting for the first step.")
-            self._pause = gui.add_button("Pause", hint="Stop stepping, or go on.")
+            self._pause = gui.add_button("Pause", hint="Stop stepping, or continue.")
             step = gui.add_button("Single step", hint="Take one step, then pause.")
             reset = gui.add_button(
                 "Reset", hint="Start a new episode: here, or in all environments if all are shown."
@@ -33,7 +33,7 @@ class RunControls:
             self._speed = gui.add_dropdown(
                 "Speed", list(self._speeds), initial_value=_speed_name(playback.speed)
             )
-            finish = gui.add_button("End the run", color="red", hint="As Ctrl-C in the terminal.")
+            finish = gui.add_button("End the run", color="red", hint="Like Ctrl-C in the terminal.")
         self._pause.on_click(lambda _: playback.toggle_pause())
         step.on_click(lambda _: playback.single_step())
         reset.on_click(lambda _: playback.reset_shown())
@@ -62,7 +62,7 @@ class RunControls:
 
 
 class ShowControls:
-    """Which environments are shown, and from where."""
+    """Choice of the environments shown and of the camera."""
 
     def __init__(self, gui: Any, playback: Playback, scene: WebScene, max_envs: int) -> None:
         count = playback.env.num_envs
@@ -87,8 +87,8 @@ class ShowControls:
                 follow.on_update(_by_user(lambda: scene.follow(follow.value)))
 
     def draw(self, frame: Frame) -> None:
-        """Show what is shown."""
-        # Only what changed elsewhere: the slider may be under the user's hand.
+        """Show the current choice."""
+        # Only what changed elsewhere: the user may be dragging the slider.
         if self._chooser is not None and self._shown != self._playback.shown:
             self._shown = self._chooser.value = self._playback.shown
 
@@ -99,7 +99,7 @@ class ShowControls:
 
 
 class RecordControls:
-    """A button for each recorder, which starts and stops it."""
+    """A button for each recorder that starts and stops it."""
 
     def __init__(self, gui: Any, playback: Playback) -> None:
         self._playback = playback
@@ -119,7 +119,7 @@ class RecordControls:
                 gui.add_markdown("No recorder is configured for this run.")
 
     def draw(self, frame: Frame) -> None:
-        """Show how far each recorder has got."""
+        """Show the progress of each recorder."""
         for name, progress in frame.recorders.items():
             button, text = self._buttons[name], self._texts[name]
             recording = progress.state == "recording"
@@ -128,7 +128,7 @@ class RecordControls:
                 button.label = label
                 button.color = "red" if recording else "green"
             content = describe(progress)
-            # The names alone, since paths do not fit.
+            # Only the names, because paths do not fit.
             content += "".join(f"  \n`{file.name}`" for file in progress.files[-3:])
             if self._errors.get(name):
                 content += f"  \n**Failed:** {self._errors[name]}"
@@ -153,7 +153,7 @@ def _speed_name(speed: float | None) -> str:
 
 
 def _by_user(func: Callable[[], None]) -> Callable[[Any], None]:
-    """A callback for what a user does; what the program itself sets is left out."""
+    """Make a callback for user input that ignores what the program itself sets."""
 
     def callback(event: Any) -> None:
         if event.client_id is not None:

@@ -13,30 +13,30 @@ _HEIGHT = 220
 
 
 class WebPlots:
-    """Two plots in a folder of their own."""
+    """Two plots in one folder."""
 
     def __init__(self, gui: Any) -> None:
         self._gui = gui
         self._rewards = _Plot(gui, "Reward terms (value × weight)")
         self._observations = _Plot(gui, "")
         self._shown: int | None = None
-        self._begin_anew = False
+        self._restart = False
         self._folder = gui.add_folder("Plots")
         self._chooser: Any = None
 
-    def begin_anew(self) -> None:
-        """Forget what was plotted before the next frame. Any thread may call it."""
-        self._begin_anew = True
+    def restart(self) -> None:
+        """Clear the plots before the next frame. Any thread may call it."""
+        self._restart = True
 
     def draw(self, frame: Frame) -> None:
         """Add the frame's values to the plots. Called by one thread."""
-        if frame.shown != self._shown or self._begin_anew:
-            self._shown, self._begin_anew = frame.shown, False
+        if frame.shown != self._shown or self._restart:
+            self._shown, self._restart = frame.shown, False
             self._rewards.clear()
             self._observations.clear()
         with self._folder:
             total = {"total": sum(frame.rewards.values())} if len(frame.rewards) > 1 else {}
-            if frame.rewards and frame.steps:  # Before the first step they mean nothing.
+            if frame.rewards and frame.steps:  # They are meaningless before the first step.
                 self._rewards.add(frame.steps, total | dict(frame.rewards))
             if not frame.observations:
                 return
@@ -49,12 +49,12 @@ class WebPlots:
             self._observations.add(frame.steps, numbered(values, _MOST_LINES), name + cut)
 
     def close(self) -> None:
-        """Take the plots off the page."""
+        """Remove the plots from the page."""
         self._folder.remove()
 
 
 class _Plot:
-    """A plot, made anew when its lines are other ones."""
+    """A plot, recreated if its lines change."""
 
     def __init__(self, gui: Any, title: str) -> None:
         self._gui = gui
@@ -63,7 +63,7 @@ class _Plot:
         self._handle: Any = None
 
     def add(self, step: int, values: dict[str, float], title: str | None = None) -> None:
-        """Add a point to each line, in the folder that is open."""
+        """Add a point to each line, in the open folder."""
         if title is not None and title != self._title:
             self._title = title
             self.clear()
@@ -79,7 +79,7 @@ class _Plot:
             self._handle.data = columns
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Clear the plot."""
         self._history.clear()
 
     def _remove(self) -> None:

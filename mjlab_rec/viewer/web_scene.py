@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mjlab_rec.sim.snapshot import Puppet
+from mjlab_rec.sim.snapshot import PosedModel
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.extras import require
 from mjlab_rec.viewer.frame import Frame, spread
@@ -15,7 +15,7 @@ from mjlab_rec.viewer.frame import Frame, spread
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
 
-# Half the height of the picture, as a multiple of how far several environments reach: the panel
+# Half the height of the picture, as a multiple of the extent of several environments: the panel
 # covers a part of it.
 _ROOM = 1.25
 
@@ -23,14 +23,14 @@ _ROOM = 1.25
 class WebScene:
     """Draws frames on a viser page.
 
-    Meshes are made once, from the model as it was compiled: bodies move as they do in each world,
-    but sizes and colours that differ between worlds look alike.
+    Meshes are made once, from the compiled model: bodies move as in each world, but sizes and
+    colours that differ between worlds look the same.
 
     Args:
         server: The ``viser.ViserServer``.
         playback: What is shown.
-        first: What it looks like at first.
-        user: Who needs mjviser, for the message if it is missing.
+        first: The first frame.
+        user: What needs mjviser, for the message if it is missing.
     """
 
     def __init__(self, server: Any, playback: Playback, first: Frame, user: str) -> None:
@@ -39,8 +39,8 @@ class WebScene:
         self._playback = playback
         env, cfg = playback.env, playback.env.cfg.viewer
         model = env.sim.mj_model
-        self._puppet = Puppet(model)
-        # A copy, because mjviser writes colours and scales into it. It is told of one world: it
+        self._posed = PosedModel(model)
+        # A copy, because mjviser writes colours and scales into it. It is given one world, but
         # draws as many as it gets positions for.
         self._scene = mjviser.ViserMujocoScene(server, copy.copy(model), num_envs=1)
         self._scene.geom_groups_visible = [bool(on) for on in cfg.geom_group]
@@ -50,7 +50,7 @@ class WebScene:
         self._scene._tracked_body_id = self._followed
         self._scene.camera_tracking_enabled = self.can_follow and cfg.camera is None
         self._spread: tuple[Any, np.ndarray] = (None, np.zeros((1, 3)))
-        self._focus = np.zeros(3)  # Where the followed body is.
+        self._focus = np.zeros(3)  # Position of the followed body.
         self._in_picture = 1
         self._cameras: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         look_at = np.zeros(3) if self.follows else np.array(cfg.lookat)
@@ -58,7 +58,7 @@ class WebScene:
         fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
         if cfg.camera is not None:
             number = camera_id(cfg.camera, model)
-            data = self._puppet.pose(first.snapshot.wait(), first.row)
+            data = self._posed.pose(first.snapshot.wait(), first.row)
             position = data.cam_xpos[number].copy()
             look_at = position - data.cam_xmat[number].reshape(3, 3)[:, 2] * cfg.distance
             fovy = model.cam_fovy[number]
@@ -73,14 +73,14 @@ class WebScene:
 
     @property
     def follows(self) -> bool:
-        """Whether the camera goes along with the body that it looks at."""
+        """Whether the camera follows the body that it looks at."""
         return self._scene.camera_tracking_enabled
 
     def follow(self, on: bool) -> None:
-        """Let the cameras go along, or stay where they are; the picture does not jump."""
+        """Make the cameras follow, or stay where they are; the picture does not jump."""
         if on == self.follows:
             return
-        # Following means to move the scene so that the body is at the origin.
+        # To follow, move the scene so that the body is at the origin.
         shift = -self._focus if on else self._focus
         self._scene.camera_tracking_enabled = on
         for client in self._server.get_clients().values():
@@ -90,15 +90,15 @@ class WebScene:
                 camera.position, camera.look_at = position, look_at
 
     def draw(self, frame: Frame) -> None:
-        """Bring the page up to date. Called by one thread."""
-        snapshot, model = frame.snapshot.wait(), self._puppet.model
+        """Update the page. Called by one thread."""
+        snapshot, model = frame.snapshot.wait(), self._posed.model
         count = len(snapshot.env_ids)
         body_pos = np.empty((count, model.nbody, 3))
         body_mat = np.empty((count, model.nbody, 3, 3))
         mocap_pos = np.empty((count, model.nmocap, 3))
         mocap_quat = np.empty((count, model.nmocap, 4))
         for row in range(count):
-            data = self._puppet.pose(snapshot, row)
+            data = self._posed.pose(snapshot, row)
             body_pos[row] = data.xpos
             body_mat[row] = data.xmat.reshape(-1, 3, 3)
             mocap_pos[row] = data.mocap_pos
@@ -118,12 +118,12 @@ class WebScene:
         self._in_picture = count
 
     def close(self) -> None:
-        """Take everything off the page."""
+        """Remove everything from the page."""
         for name in ("/bodies", "/fixed_bodies", "/hull", "/decor"):
             self._server.scene.remove_by_name(name)
 
     def _take_in(self, places: np.ndarray, middle: int) -> None:
-        """Move the cameras back until they see all places; back again when only one is left."""
+        """Move the cameras back until they see all positions; undo that if only one is left."""
         for number, client in self._server.get_clients().items():
             camera = client.camera
             if len(places) > 1:
@@ -131,7 +131,7 @@ class WebScene:
                 away = camera.position - camera.look_at
                 look_at = places.mean(axis=0) - (places[middle] if self.follows else 0.0)
                 radius = np.linalg.norm(places - places.mean(axis=0), axis=1).max()
-                reach = radius + float(self._puppet.model.stat.extent) / 2
+                reach = radius + float(self._posed.model.stat.extent) / 2
                 distance = _ROOM * reach / np.tan(camera.fov / 2)
                 scale = max(1.0, distance / np.linalg.norm(away))
                 position = look_at + away * scale
@@ -143,7 +143,7 @@ class WebScene:
                 camera.position, camera.look_at = position, look_at
 
     def _aside(self, frame: Frame, places: np.ndarray) -> np.ndarray:
-        """How far to draw each environment from where it is, the one shown not at all."""
+        """Return how far each environment is drawn from where it is; zero for the one shown."""
         if self._spread[0] != frame.snapshot.env_ids:
             env_ids = frame.snapshot.env_ids
             self._spread = env_ids, spread(self._playback.env, env_ids, places)
@@ -151,7 +151,7 @@ class WebScene:
 
 
 def _backward(azimuth: float, elevation: float) -> np.ndarray:
-    """Unit vector from what a camera looks at to the camera; angles in degrees, as in MuJoCo."""
+    """Return the unit vector from what a camera looks at to the camera; angles in degrees."""
     azimuth, elevation = np.deg2rad(azimuth), np.deg2rad(elevation)
     return -np.array(
         [

@@ -1,1 +1,1 @@
-"""The measurements behind scripts/bench.py, one file for each subcommand and its tools."""
+"""The measurements of scripts/bench.py: a file for each subcommand, and their tools."""

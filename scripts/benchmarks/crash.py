@@ -1,4 +1,4 @@
-"""Whether recordings survive a kill -9 at any moment, tried out."""
+"""Test whether recordings survive a kill -9 at any moment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _RUN = Path(__file__).with_name("crash_run.py")
 _LONGEST_START_S = 120.0
-_WRITE_S = 0.002  # what the write of a block may take
+_WRITE_S = 0.002  # what writing a block may take
 
 
 @dataclass(kw_only=True)
@@ -45,13 +45,13 @@ class CrashArgs:
     num_envs: int = 16
     """Environments of each process."""
     block_steps: tuple[int, ...] = (1, 2, 8, 32)
-    """Steps per block; each process takes the next of these."""
+    """Steps per block; each process uses the next of these."""
     roll_over_bytes: int = 1 << 20
     """Size at which a file ends and its next part begins."""
     within_s: float = 1.0
-    """Each process is killed within so many seconds after it has begun to record."""
+    """Each process is killed within this many seconds after it begins to record."""
     seed: int = 0
-    """Seed of the moments at which processes are killed."""
+    """Seed of the times at which processes are killed."""
     at_a_time: int = 2
     """Processes that run at the same time."""
     save: Path | None = None
@@ -60,7 +60,7 @@ class CrashArgs:
 
 @dataclass(kw_only=True)
 class Kill:
-    """A process that was killed, and what is left of its recording."""
+    """A killed process, and what is left of its recording."""
 
     number: int
     block_steps: int
@@ -76,12 +76,12 @@ class Kill:
 
     @property
     def lost(self) -> int:
-        """Steps that were recorded and cannot be read."""
+        """Steps that were recorded but cannot be read."""
         return max(0, self.notes["steps"] - self.steps)
 
 
 def main(args: Annotated[CrashArgs, tyro.conf.arg(name="")]) -> None:
-    """Kill processes that record, at random moments, and compare what is left with the truth."""
+    """Kill recording processes at random times, and compare what is left with the truth."""
     if min(args.kills, args.num_envs, args.at_a_time, *args.block_steps) < 1 or args.within_s <= 0:
         cli.fail(
             "--kills, --num-envs, --at-a-time and --block-steps must be at least 1, and --within-s"
@@ -121,7 +121,7 @@ def main(args: Annotated[CrashArgs, tyro.conf.arg(name="")]) -> None:
 def run(args: CrashArgs, parent: Path, number: int, moment: tuple[float, float]) -> Kill:
     """Start a process that records, and kill it some time after it has begun.
 
-    Half of the processes are killed in the write that comes next, if that takes long enough.
+    Half of the processes are killed during the next write, if it takes long enough.
     """
     import numpy as np
 
@@ -196,21 +196,21 @@ def examine(kill: Kill, path: Path, truth: Truth) -> None:
     kill.problems += odd
     if kill.wrong:
         kill.problems.append(f"{kill.wrong} rows are wrong")
-    # Blocks in memory: one that is filled, and the others on their way to the file.
+    # Blocks in memory: one being filled, and the others waiting for the file.
     most = 3 * kill.block_steps
     if kill.lost > most:
         kill.problems.append(f"{kill.lost} steps are lost, more than the {most} in memory")
 
 
 def path_of(folder: Path, format: str) -> Path:
-    """Where a process records to."""
+    """Return where a process records to."""
     from benchmarks.crash_run import SUFFIXES
 
     return folder / f"rollout{SUFFIXES[format]}"
 
 
 def table(args: CrashArgs, kills: list[Kill]) -> Table:
-    """What came of the kills, for each number of steps per block and for all."""
+    """Return the results of the kills, for each number of steps per block and for all."""
     columns = {}
     for block_steps in dict.fromkeys(args.block_steps):
         if mine := [kill for kill in kills if kill.block_steps == block_steps]:
@@ -221,7 +221,7 @@ def table(args: CrashArgs, kills: list[Kill]) -> Table:
 
 
 def summary(kills: list[Kill], num_envs: int) -> dict[str, object]:
-    """What came of some kills."""
+    """Return the results of some kills."""
     files = sum(kill.files for kill in kills)
     written = sum(kill.notes["blocks_written"] for kill in kills)
     return {
@@ -230,7 +230,7 @@ def summary(kills: list[Kill], num_envs: int) -> dict[str, object]:
             kill.notes["blocks_begun"] > kill.notes["blocks_written"] for kill in kills
         ),
         "opened by the format's library": sum(kill.opens for kill in kills),
-        "no object in it half-made": sum(kill.walks for kill in kills),
+        "no incomplete object in it": sum(kill.walks for kill in kills),
         "opened by open_rollouts": sum(kill.reads for kill in kills),
         "something was wrong": sum(bool(kill.problems) for kill in kills),
         "rows read": sum(kill.steps for kill in kills) * num_envs,

@@ -1,4 +1,4 @@
-"""What must be in a recording whose process was killed: the same rollout, known independently."""
+"""Check the recording of a killed process against the same rollout, known independently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 
 
 class Truth:
-    """The rollout as it really went: taken in this process, and written down in plain Python."""
+    """The true rollout, taken in this process and stored by plain Python."""
 
     def __init__(self, num_envs: int) -> None:
         self.env = make_env(num_envs, {})
@@ -26,7 +26,7 @@ class Truth:
 
     @torch.no_grad()
     def rows(self, steps: int) -> dict[str, np.ndarray]:
-        """Every channel of at least the first so many steps, each (steps, num_envs, ...)."""
+        """Return every channel of at least this many first steps, each (steps, num_envs, ...)."""
         taken = len(self._joined.get("reward", ()))
         if taken < steps:
             for _ in range(2 * steps - taken):
@@ -50,7 +50,7 @@ class Truth:
 
 
 def refusal(path: Path) -> str:
-    """Why a part cannot be opened and read with the format's usual library; "" if all can."""
+    """Return why a part cannot be read with the format's usual library; "" if all can."""
     read = _read_hdf5 if path.suffix == ".h5" else _read_csv
     for part in parts(path):
         try:
@@ -61,7 +61,7 @@ def refusal(path: Path) -> str:
 
 
 def walks(path: Path) -> bool:
-    """Whether tools that look at each object, such as h5ls, find nothing that is half-made."""
+    """Return whether tools that inspect each object, such as h5ls, find no incomplete one."""
     import h5py
 
     try:
@@ -84,7 +84,7 @@ def _read_hdf5(part: Path) -> None:
                 item[:blocks]
 
     with h5py.File(part, "r") as file:
-        if "blocks" in file:  # Else it was left before the first block.
+        if "blocks" in file:  # Otherwise it was killed before the first block.
             index: Any = file["index/blocks"]
             read(file["blocks"], int(np.count_nonzero(index["done"])))  # type: ignore[arg-type]
 
@@ -93,7 +93,7 @@ def _read_csv(part: Path) -> None:
     with part.open(newline="") as file:
         widths = [len(row) for row in csv.reader(file)]
     if not widths or any(width != widths[0] for width in widths[:-1]):
-        raise ValueError("Lines are not equally long.")
+        raise ValueError("Lines differ in length.")
 
 
 def check(path: Path, truth: Truth, steps_written: int) -> tuple[int, int, list[str]]:
@@ -102,11 +102,11 @@ def check(path: Path, truth: Truth, steps_written: int) -> tuple[int, int, list[
     Args:
         path: The recording.
         truth: What happened.
-        steps_written: Steps that had been written for certain.
+        steps_written: Steps that were certainly written.
 
     Returns:
-        How many steps of all environments can be read, how many rows are not what they should be,
-        and what else is wrong.
+        How many steps of all environments can be read, how many rows are wrong, and what else is
+        wrong.
     """
     with open_rollouts(path) as rollouts:
         table = rollouts.episodes
@@ -115,21 +115,21 @@ def check(path: Path, truth: Truth, steps_written: int) -> tuple[int, int, list[
         problems = []
         if steps < steps_written:
             problems.append(f"{steps_written} steps had been written, {steps} can be read")
-        # In a table of text the last step may be there for some environments only.
+        # In a text table the last step may be there for some environments only.
         within = counts.max() - steps <= (path.suffix == ".csv")
         if not within or (np.diff(counts) > 0).any():
             problems.append(f"environments have different numbers of rows: {counts.tolist()}")
         if rollouts.gaps:
-            problems.append(f"{rollouts.gaps} rows are said to have been dropped")
+            problems.append(f"{rollouts.gaps} rows are marked as dropped")
         wrong, odd = _compare(rollouts, truth.rows(max(1, int(counts.max()))))
         return steps, wrong, problems + odd
 
 
 def _compare(rollouts: Rollouts, truth: dict[str, np.ndarray]) -> tuple[int, list[str]]:
-    """Rows that differ from the truth in any bit, and oddities in the table of episodes."""
+    """Return rows that differ from the truth in any bit, and errors in the table of episodes."""
     missing = truth.keys() ^ rollouts.channels.keys()
     odd = [f"channels differ: {sorted(missing)}"] if missing else []
-    # Episodes come by environment and then in order, and so do rows.
+    # Episodes are sorted by environment, then by time, and so are rows.
     wrong, env, at, number = 0, -1, 0, 0
     for index, row in enumerate(rollouts.episodes.iter_rows(named=True)):
         if row["env"] != env:
@@ -163,6 +163,6 @@ def _compare(rollouts: Rollouts, truth: dict[str, np.ndarray]) -> tuple[int, lis
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """Floats as the integers of the same bits, in which NaN equals NaN and 0 does not equal -0."""
+    """Return floats as integers with the same bits, so that NaN == NaN and 0 != -0."""
     values = np.ascontiguousarray(values)
     return values.view(f"u{values.itemsize}") if values.dtype.kind == "f" else values

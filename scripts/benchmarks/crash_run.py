@@ -1,7 +1,7 @@
-"""A process that records until it is killed, and notes outside of itself how far it has come.
+"""A process that records until it is killed, and logs its progress outside itself.
 
-The rollout is the same each time, so that whoever takes the same steps knows each row of it. Notes
-go to a file mapped into memory: they stay when the process is gone, like whatever it has written.
+The rollout is the same each time, so a process that takes the same steps knows each row of it.
+Notes go to a memory-mapped file: they outlive the process, like everything it has written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHANNELS = (
     "entity/cartpole/joint_pos",
 )
 
-# What is noted, all counted from the start. Steps are steps of all environments.
+# The notes, all counted from the start. A step is a step of all environments.
 NOTES = ("steps", "blocks_begun", "blocks_written", "steps_written")
 STEPS, BLOCKS_BEGUN, BLOCKS_WRITTEN, STEPS_WRITTEN = range(len(NOTES))
 
@@ -37,7 +37,7 @@ _FURTHEST = 0.11  # of the cart (m), or the episode terminates
 
 
 def make_env(num_envs: int, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
-    """Cartpole with episodes so short that some end in almost every block, in both ways."""
+    """Cartpole with episodes so short that in almost every block some end, in both ways."""
     cfg: Any = load_env_cfg("cartpole-balance")
     cfg.scene.num_envs = num_envs
     cfg.sim.engine = "mjbatch"
@@ -48,13 +48,13 @@ def make_env(num_envs: int, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
     cfg.recorders = recorders
     env = ManagerBasedRlEnv(cfg)
     env.reset()
-    # Or those that last the longest would all end in the same step.
+    # Otherwise all episodes that time out would end in the same step.
     env.episode_length_buf[:] = torch.arange(num_envs) * _LONGEST_EPISODE // num_envs
     return env
 
 
 def actions(env: ManagerBasedRlEnv) -> Iterator[torch.Tensor]:
-    """The actions of all steps, the same ones in every process."""
+    """Return the actions of all steps, the same in every process."""
     generator = torch.Generator().manual_seed(0)
     shape = env.action_manager.action.shape
     while True:

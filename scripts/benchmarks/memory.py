@@ -1,4 +1,4 @@
-"""Whether a recording process grows, measured in processes of its own."""
+"""Memory growth of a recording process, measured in separate processes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Memory:
     """Resident memory of a process in bytes."""
 
     warm: int
-    """After the first steps."""
+    """Memory after the first steps."""
     later: list[int]
-    """In equal intervals after that."""
+    """Memory in equal intervals after that."""
     blocks: int
-    """What the recorder's blocks take, by their configuration."""
+    """Memory of the recorder's blocks, according to their configuration."""
 
 
 def measure(world: World, steps: int, folder: Path) -> dict[str, Memory]:
-    """Memory with a recorder that writes HDF5, and without."""
+    """Return the memory with a recorder that writes HDF5, and without one."""
     found = {}
     for name in ("none", "hdf5"):
         context = multiprocessing.get_context("spawn")
@@ -39,16 +39,14 @@ def measure(world: World, steps: int, folder: Path) -> dict[str, Memory]:
 
 
 def run(world: World, record: bool, steps: int, folder: str) -> Memory:
-    """Take steps, and look at this process's memory in between."""
+    """Take steps, and measure this process's memory in between."""
     load_writers(["hdf5"])
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        cfg = world.recorder("hdf5", Path(place)) if record else None
+        cfg = world.recorder("hdf5", Path(place), num_blocks=3) if record else None
         env = world.make(cfg)
         blocks = 0
         if record:
-            recorder = recorder_of(env)
-            assert recorder.cfg.num_blocks is None
-            blocks = 3 * block_bytes(recorder)
+            blocks = 3 * block_bytes(recorder_of(env))
         action = random_action(env)
         take_steps(env, action, _WARM_UP_STEPS)
         warm = _resident()

@@ -17,7 +17,7 @@ from mjlab_rec.recorders import RolloutRecorderCfg
 
 @dataclass(kw_only=True)
 class Overhead:
-    """Times of steps in seconds, a list for each round, and what the recorder says."""
+    """Times of steps in seconds, a list for each round, and the recorder's own figures."""
 
     without: list[list[float]] = field(default_factory=list)
     recorded: list[list[float]] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Overhead:
     host_waits: tuple[float, float] = (0.0, 0.0)  # per step, without and with; on a GPU
 
     def lines(self, on_gpu: bool) -> dict[str, str]:
-        """Quantities for a table."""
+        """Return quantities for a table."""
         each = [
             sum(ours) / sum(plain) for ours, plain in zip(self.recorded, self.without, strict=True)
         ]
@@ -62,8 +62,8 @@ class Overhead:
 def measure(world: World, cfg: RolloutRecorderCfg, steps: int, rounds: int) -> Overhead:
     """Step two environments in turn, one of which is recorded.
 
-    What is timed begins and ends just after a block was handed over, and so contains as many
-    writes as blocks. While the other environment is timed, the writer has nothing to do.
+    Timing begins and ends just after a block is handed over, so it contains as many writes as
+    blocks. While the other environment is timed, the writer is idle.
     """
     plain, recorded = world.make(), world.make(cfg)
     found = Overhead(engine=plain.sim.engine_name)
@@ -71,7 +71,7 @@ def measure(world: World, cfg: RolloutRecorderCfg, steps: int, rounds: int) -> O
     found.rows = rows = rows_per_block(recorder)
     steps = -(-steps // rows) * rows
     action = random_action(plain)
-    # Use all blocks once, and whatever else gets slower or faster with the first steps.
+    # Use all blocks once, and get past anything else that is slow in the first steps.
     for env in (plain, recorded):
         take_steps(env, action, 4 * rows)
     stalled, dropped = recorder.stalled_s, recorder.dropped_rows
@@ -97,7 +97,7 @@ def measure(world: World, cfg: RolloutRecorderCfg, steps: int, rounds: int) -> O
 
 @torch.no_grad()
 def step_times(env: ManagerBasedRlEnv, action: torch.Tensor, steps: int) -> list[float]:
-    """The time of each step. On a GPU what is left to do at the end counts as the last one's."""
+    """Return the time of each step. On a GPU the last one includes the work left at the end."""
     synchronize(env.device)
     times = [time.perf_counter()]
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""What a step spends its time and memory on, measured from outside the environment."""
+"""Time and memory that the parts of a step take, measured from outside the environment."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mjlab_rec.managers.recorder_manager import NullRecorderManager
 
 PARTS = ("physics", "managers", "reset", "rest")
 
-# Methods of the environment's parts by the share they count towards. What they call in turn is
-# counted there and not here: a reset's physics is physics.
+# Methods of the environment's parts, by the share they count towards. Calls between them count only
+# for the called one: a reset's physics is physics.
 _METHODS = {
     "physics": {"sim": ("step", "forward", "sense")},
     "reset": {"": ("_reset_idx",)},
@@ -46,7 +46,7 @@ _RECORDING = (
 
 
 def shares(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
-    """Fractions of the step time by part."""
+    """Return the fractions of the step time by part."""
     clock = _Clock(lambda: synchronize(env.device))
     with _wrapped(env, _METHODS, clock.timing):
         total = take_steps(env, random_action(env), steps)
@@ -55,7 +55,7 @@ def shares(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
 
 
 def null_recording_share(env: ManagerBasedRlEnv, steps: int) -> float:
-    """Share of the step time that calls for recording take while there is no recorder."""
+    """Return the share of the step time that recording hooks take without a recorder."""
     assert isinstance(env.recorder_manager, NullRecorderManager)
     calls: Counter[str] = Counter()
 
@@ -74,7 +74,7 @@ def null_recording_share(env: ManagerBasedRlEnv, steps: int) -> float:
 
 
 def new_engine_arrays(env: ManagerBasedRlEnv, steps: int) -> int:
-    """How many arrays of the engine were made or moved in these steps."""
+    """Return how many arrays of the engine were allocated or moved in these steps."""
     warp = sys.modules.get("warp")
     made = 0
 
@@ -103,7 +103,7 @@ def new_engine_arrays(env: ManagerBasedRlEnv, steps: int) -> int:
 
 
 def memory_growth(env: ManagerBasedRlEnv, steps: int) -> int:
-    """By how many bytes the peak memory of the process, or of torch on the GPU, grew."""
+    """Return by how many bytes the peak memory of the process, or of torch on the GPU, grew."""
 
     def peak() -> int:
         if env.device.startswith("cuda"):
@@ -116,7 +116,7 @@ def memory_growth(env: ManagerBasedRlEnv, steps: int) -> int:
 
 
 def host_waits(env: ManagerBasedRlEnv, steps: int) -> float:
-    """How often per step the host waits for the GPU, by torch's own count."""
+    """Return how often per step the host waits for the GPU, as counted by torch."""
     action = random_action(env)
     synchronize(env.device)
     torch.cuda.set_sync_debug_mode("warn")
@@ -140,7 +140,7 @@ class _Clock:
         self._since = 0.0
 
     def timing(self, part: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """The method, timed."""
+        """Return the method, timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self._stop()
@@ -167,7 +167,7 @@ def _wrapped(
     methods: dict[str, dict[str, tuple[str, ...]]],
     wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],
 ) -> Iterator[None]:
-    """Put wrappers around methods of the environment's parts for a while."""
+    """Temporarily wrap methods of the environment's parts."""
     replaced = []
     for part, owners in methods.items():
         for path, names in owners.items():
@@ -185,7 +185,7 @@ def _wrapped(
 
 
 def _addresses(env: ManagerBasedRlEnv) -> dict[str, int]:
-    """Where the memory of each field in use lies."""
+    """Return the memory address of each field in use."""
     return {
         f"{view}.{name}": value.data_ptr()
         for view in ("data", "model")

@@ -15,7 +15,7 @@ _SIDE = Path(__file__).with_name("side.py")
 
 
 class Side:
-    """A process that steps the cartpole of one package when asked to, and else sleeps."""
+    """A process that steps one package's cartpole on request, and otherwise sleeps."""
 
     def __init__(self, python: str, package: str) -> None:
         self.package = package
@@ -62,7 +62,7 @@ def compare(
     engine: str,
     threads: int | None,
 ) -> Iterator[tuple[int, list[float], list[float]]]:
-    """For each env count, the step times (s) of mjlab_rec and of mjlab, one of each per round."""
+    """Return, per env count, the step times (s) of mjlab_rec and mjlab, one of each per round."""
     ours = Side(sys.executable, "mjlab_rec")
     peer = Side(peer_python, "mjlab")
     try:
@@ -89,6 +89,6 @@ def compare(
 
 
 def ratios(ours: list[float], peers: list[float]) -> tuple[float, float, float]:
-    """Median, lowest and highest of the rounds' ratios: how many times slower the peer is."""
+    """Return median, lowest and highest ratio of the rounds: how many times slower the peer is."""
     each = [peer / our for our, peer in zip(ours, peers, strict=True)]
     return median(each), min(each), max(each)

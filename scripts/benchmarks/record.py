@@ -1,4 +1,4 @@
-"""What recorders cost: the step's time, the disk's, and memory."""
+"""Cost of recorders: step time, disk time and memory."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ class RecordArgs:
     steps: int = 100
     """Steps per round, rounded up to whole blocks."""
     rounds: int = 5
-    """Rounds, whose median counts."""
+    """Rounds; the result is their median."""
     recorders: tuple[Name, ...] = ("hdf5", "csv", "npz", "parquet", "memory")
     """Recorders to measure."""
     channels: Literal["default", "all"] = "all"
-    """What to record: what recorders record by default, or all that there is, with the state."""
+    """What to record: the recorders' default, or everything including the state."""
     block_steps: int | None = None
-    """Steps per block. None leaves it to the recorder, which fits blocks to its memory."""
+    """Steps per block. None lets the recorder fit blocks to its memory."""
     overflow: Literal["block", "drop", "error"] = "block"
     """What recorders do when the disk cannot keep up."""
     all_time_out: bool = False
     """Let short episodes of all environments end in the same step."""
     engine: Literal["auto", "warp", "mjbatch"] = "auto"
-    """Physics engine; auto takes warp on a GPU, and mjbatch on a CPU where it is installed."""
+    """Physics engine; auto uses warp on a GPU, and mjbatch on a CPU if it is installed."""
     device: str = "cpu"
     """Where to simulate: cpu, cuda or cuda:1."""
     threads: int | None = None
     """Threads that torch may use on a CPU. None leaves it to torch."""
     out: Path | None = None
-    """Folder on the disk to write to; what is written there is removed again. None takes the
+    """Folder on the disk to write to; what is written there is removed afterwards. None uses the
     system's folder for temporary files."""
     write_bytes: int = 512 << 20
-    """Bytes to write in each round of the comparison with raw files; 0 leaves it out."""
+    """Bytes to write in each round of the comparison with raw files; 0 skips it."""
     memory_steps: int = 20000
-    """Steps after which to look whether memory has grown; 0 leaves it out."""
+    """Steps after which to check whether memory has grown; 0 skips it."""
     memory_envs: int = 64
     """Number of environments for that."""
 
@@ -90,7 +90,7 @@ def main(args: Annotated[RecordArgs, tyro.conf.arg(name="")]) -> None:
 
 
 def overhead_table(args: RecordArgs, world: World, folder: Path, console: Console) -> None:
-    """Time the steps with each recorder and without."""
+    """Time the steps with and without each recorder."""
     from benchmarks import overhead
 
     on_gpu = args.device.startswith("cuda")
@@ -108,7 +108,7 @@ def overhead_table(args: RecordArgs, world: World, folder: Path, console: Consol
 
 
 def writing_table(args: RecordArgs, world: World, folder: Path, console: Console) -> None:
-    """Time formats beside raw writes of the same bytes."""
+    """Time formats against raw writes of the same bytes."""
     from benchmarks import writing
 
     captured = writing.capture(world, args.write_bytes)
@@ -129,7 +129,7 @@ def writing_table(args: RecordArgs, world: World, folder: Path, console: Console
 
 
 def memory_table(args: RecordArgs, world: World, folder: Path, console: Console) -> None:
-    """Look whether a process that records grows."""
+    """Check whether the memory of a recording process grows."""
     from dataclasses import replace
 
     from benchmarks import memory

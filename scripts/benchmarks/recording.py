@@ -1,4 +1,4 @@
-"""Cartpole with a recorder, and without, for the measurements of recorders."""
+"""Cartpole with and without a recorder, for the measurements of recorders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHORT_EPISODE = 32  # steps
 
 @dataclass(kw_only=True)
 class World:
-    """What is simulated, and what is recorded of it."""
+    """What is simulated, and what is recorded."""
 
     num_envs: int
     device: str = "cpu"
@@ -43,7 +43,7 @@ class World:
     """Let short episodes of all environments end in the same step."""
 
     def make(self, recorder: RolloutRecorderCfg | None = None) -> ManagerBasedRlEnv:
-        """Build the environment and reset it, which begins to record."""
+        """Build the environment and reset it, which starts the recording."""
         cfg: Any = load_env_cfg("cartpole-balance")
         cfg.scene.num_envs = self.num_envs
         cfg.sim.engine = self.engine
@@ -61,7 +61,7 @@ class World:
         return env
 
     def recorder(self, name: str, folder: Path, **fields: Any) -> RolloutRecorderCfg:
-        """The cfg of a recorder by its short name."""
+        """Return the cfg of a recorder by its short name."""
         cfg_type, suffix = KINDS[name]
         path = "" if suffix is None else str(folder / f"rollout{suffix}")
         fields |= {"channels": CHANNELS[self.channels], "block_steps": self.block_steps}
@@ -69,24 +69,24 @@ class World:
 
 
 def recorder_of(env: ManagerBasedRlEnv) -> RolloutRecorder:
-    """The environment's recorder."""
+    """Return the environment's recorder."""
     recorder: Any = env.recorder_manager.get_term("recorder")
     return recorder
 
 
 def rows_per_block(recorder: RolloutRecorder) -> int:
-    """Steps after which the recorder hands its block over."""
+    """Return the number of steps after which the recorder hands over its block."""
     assert recorder._store is not None
     return recorder._store.shape.rows
 
 
 def block_bytes(recorder: RolloutRecorder) -> int:
-    """Memory of a block."""
+    """Return the memory of a block."""
     assert isinstance(recorder._store, Staging)
     return recorder._store.block_bytes
 
 
 def load_writers(names: Sequence[str]) -> None:
-    """Import what formats need, so that it does not happen in the middle of a measurement."""
+    """Import what formats need, so that it does not happen during a measurement."""
     for name in names:
         writer_class(name)

@@ -1,4 +1,4 @@
-"""What recording for Rerun costs: time of the steps, time of the writer, size of the file."""
+"""Cost of recording for Rerun: step time, writer time and file size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mjlab_rec.terrains import TerrainEntityCfg
 
 
 class _Timed(RerunRecorder):
-    """The recorder, with a clock at each hook and in the writer's thread."""
+    """The recorder, with a clock in each hook and in the writer's thread."""
 
     def __init__(self, cfg: Any, env: ManagerBasedRlEnv) -> None:
         self.hooks_s = 0.0
@@ -69,15 +69,15 @@ def main(
     contacts: bool = False,
     engine: str = "mjbatch",
 ) -> None:
-    """Record robots of many bodies and print what that took.
+    """Record robots with many bodies, and print the cost.
 
     Args:
-        num_envs: Environments, all of them recorded.
-        bodies: Bodies of each, one behind the other, all of them moving.
+        num_envs: Environments, all recorded.
+        bodies: Bodies of each, in a chain, all moving.
         frames: Steps to record.
-        rounds: How often to do it all; medians are printed.
+        rounds: How often to repeat everything; medians are printed.
         contacts: Record contacts as well.
-        engine: What simulates: "warp", "mjbatch" or "auto".
+        engine: Physics engine: "warp", "mjbatch" or "auto".
     """
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def _run(
         found["step"] = statistics.median(times)
         if recorder is not None:
             term: Any = env.recorder_manager.get_term("rerun")
-            # What the writer has not done yet is its own time, not that of closing.
+            # What the writer has left to do counts as its own time, not as time to close.
             term.flush()
             begin = time.perf_counter()
             term.stop()
@@ -134,7 +134,7 @@ def _run(
 
 
 def _cfg(num_envs: int, bodies: int, engine: str) -> ManagerBasedRlEnvCfg:
-    """A chain that hangs from a floating link above a plane, with a motor in each joint."""
+    """Return a chain that hangs from a floating link above a plane, with a motor in each joint."""
     joints = EntityArticulationInfoCfg(actuators=(XmlActuatorCfg(target_names_expr=(".*",)),))
     robot = EntityCfg(
         spec_fn=lambda: mujoco.MjSpec.from_string(_chain(bodies)), articulation=joints

@@ -1,7 +1,7 @@
 """One side of a comparison: builds the cartpole of a package and times its steps on request.
 
-It runs as a process of its own, also in an interpreter that has mjlab and not mjlab_rec, so it
-imports neither before it is asked to. Requests and answers are lines of JSON on a pipe.
+It runs as a separate process, possibly in an interpreter that has mjlab but not mjlab_rec, so it
+imports neither until requested. Requests and answers are lines of JSON on a pipe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make_env(package: str, num_envs: int, device: str, engine: str) -> Any:
 
 
 def random_action(env: Any) -> torch.Tensor:
-    """An action for every environment, uniform in [-1, 1]."""
+    """Return an action for every environment, uniform in [-1, 1]."""
     shape = env.action_manager.action.shape
     return torch.rand(shape, device=env.device) * 2.0 - 1.0
 
@@ -62,7 +62,7 @@ def take_steps(env: Any, action: torch.Tensor, steps: int) -> float:
 
 
 def step_time(env: Any, steps: int) -> float:
-    """Seconds per step over one round: this many steps, or more if they are over too soon."""
+    """Return the seconds per step in a round of this many steps, or more if they are too quick."""
     action = random_action(env)
     seconds, taken = 0.0, 0
     while taken < steps or seconds < LEAST_ROUND_S:
@@ -72,14 +72,14 @@ def step_time(env: Any, steps: int) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all that it was told to."""
+    """Wait until the device has finished all its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def main() -> None:
     """Answer requests until the pipe closes."""
-    # What a package prints must not get between the answers.
+    # A package's prints must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     env: Any = None

@@ -1,4 +1,4 @@
-"""How long a step of cartpole-balance takes, on what it spends the time, and a peer's time."""
+"""Time of a cartpole-balance step and of its parts, and mjlab's time for it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class StepArgs:
     num_envs: tuple[int, ...] = (1, 16, 64, 256, 1024, 4096, 16384)
     """Numbers of environments to measure."""
     engine: Literal["auto", "warp", "mjbatch"] = "auto"
-    """Physics engine; auto takes warp on a GPU, and mjbatch on a CPU where it is installed."""
+    """Physics engine; auto uses warp on a GPU, and mjbatch on a CPU if it is installed."""
     device: str = "cpu"
     """Where to simulate: cpu, cuda or cuda:1."""
     steps: int = 100
     """Steps per round."""
     rounds: int = 5
-    """Rounds, whose median counts."""
+    """Rounds; the result is their median."""
     threads: int | None = None
     """Threads that torch may use on a CPU. None leaves it to torch."""
     peer_python: str | None = None
@@ -73,7 +73,7 @@ def parts_table(args: StepArgs, console: Console) -> None:
         "new engine arrays",
         "memory growth (KiB)",
         *(["host waits per step"] if on_gpu else []),
-        title=f"What {args.steps} more steps cost besides",
+        title=f"What else {args.steps} more steps cost",
     )
     per_env: dict[int, float] = {}
     engine = args.engine
@@ -108,7 +108,7 @@ def parts_table(args: StepArgs, console: Console) -> None:
 
 
 def peer_table(args: StepArgs, peer_python: str, console: Console) -> None:
-    """Measure mjlab's step beside ours, each in its own process."""
+    """Measure mjlab's step and ours, each in its own process."""
     table = Table(
         "envs",
         "mjlab_rec (ms)",

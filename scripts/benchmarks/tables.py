@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def sideways(title: str, corner: str, columns: Mapping[str, Mapping[str, object]]) -> Table:
-    """A table from its columns; each maps the same quantities to values."""
+    """Return a table from its columns; each maps the same quantities to values."""
     table = Table(title=title)
     table.add_column(corner, no_wrap=True)
     for name in columns:

@@ -1,4 +1,4 @@
-"""What videos cost: steps that wait for them, the step's time per picture, and memory."""
+"""Cost of videos: steps that wait for them, step time per picture, and memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VideoArgs:
     num_envs: int = 4096
     """Number of environments."""
     clips: int = 5
-    """Clips to record while the steps are timed; 0 leaves it out."""
+    """Clips to record while the steps are timed; 0 skips it."""
     length: int = 50
     """Steps in a clip."""
     gap: int = 100
@@ -42,7 +42,7 @@ class VideoArgs:
     films: int = 1
     """Environments to film."""
     memory_frames: int = 2000
-    """Pictures in the clip during which memory is watched; 0 leaves it out."""
+    """Pictures in the clip during which memory is measured; 0 skips it."""
     memory_envs: int = 16
     """Number of environments for that."""
     width: int = 640
@@ -50,7 +50,7 @@ class VideoArgs:
     height: int = 480
     """Height of the pictures."""
     shadows: bool = False
-    """Draw shadows and reflections, which takes software several times longer."""
+    """Draw shadows and reflections, which makes software rendering several times slower."""
     renderer: Literal["auto", "gl", "warp"] = "auto"
     """What draws."""
     max_pending: int = 256
@@ -95,12 +95,12 @@ class Times:
     idle_hooks: float = 0.0
     """Of the recorder's hooks, per step without a picture."""
     stalled: float = 0.0
-    """In which the simulation waited for the recorder."""
+    """Time that the simulation waited for the recorder."""
     frames: int = 0
     """Pictures in the files."""
 
     def lines(self) -> dict[str, str]:
-        """A column of the table."""
+        """Return a column of the table."""
         steps = np.array(self.steps)
         median, longest = float(np.median(steps)), float(steps.max())
         return {
@@ -116,7 +116,7 @@ class Times:
 
 
 def time_steps(args: VideoArgs, folder: str | None) -> Times:
-    """Time steps while clips are recorded, or the same steps without."""
+    """Time steps while clips are recorded, or the same steps without clips."""
     begins = [_WARM_UP_STEPS + i * args.gap for i in range(args.clips)]
     trigger = f"at_steps({', '.join(map(str, begins))})"
     env, recorder, clock = _make(args, args.num_envs, folder, trigger=trigger, length=args.length)
@@ -141,7 +141,7 @@ def time_steps(args: VideoArgs, folder: str | None) -> Times:
 
 
 def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
-    """Look whether this process grows in a long clip."""
+    """Check whether this process's memory grows during a long clip."""
     env, recorder, _ = _make(args, args.memory_envs, folder, name="long", max_pending=16)
     assert recorder is not None
     from benchmarks.side import random_action
@@ -173,7 +173,7 @@ def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
 def _make(
     args: VideoArgs, num_envs: int, folder: str | None, **fields: Any
 ) -> tuple[Any, VideoRecorder | None, list[float]]:
-    """Build the environment and reset it; and what the recorder's hooks take in each step."""
+    """Build and reset the environment; also return what the hooks take in each step."""
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
     from mjlab_rec.registry import load_env_cfg
@@ -181,7 +181,7 @@ def _make(
     clock: list[float] = []
 
     class Timed(VideoRecorder):
-        """Notes how long its hooks take."""
+        """Records how long its hooks take."""
 
         def record_pre_step(self) -> None:
             clock.append(0.0)
@@ -219,7 +219,7 @@ def _make(
 
 
 def _in_process(function: Any, args: VideoArgs, folder: str | None) -> Any:
-    """Call a function in a fresh process, which holds nothing of earlier measurements."""
+    """Call a function in a new process, free of earlier measurements' memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, args, folder).result()

@@ -1,4 +1,4 @@
-"""How fast formats write, beside raw files of the same bytes and beside Python's csv module."""
+"""Write speed of formats, compared with raw files of the same bytes and Python's csv module."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Captured:
 
 @dataclass(kw_only=True)
 class Rates:
-    """What writing the same blocks took, in each round."""
+    """The cost of writing the same blocks, in each round."""
 
     raw_s: list[float] = field(default_factory=list)
     ours_s: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Rates:
     file_bytes: int = 0
 
     def lines(self, nbytes: int) -> dict[str, str]:
-        """Quantities for a table."""
+        """Return quantities for a table."""
         ratios = [ours / raw for ours, raw in zip(self.ours_s, self.raw_s, strict=True)]
         return {
             "raw (MB/s)": f"{nbytes / median(self.raw_s) / 1e6:.0f}",
@@ -66,7 +66,7 @@ class Rates:
 
 
 def capture(world: World, nbytes: int) -> Captured:
-    """Record about so many bytes, in two blocks at least."""
+    """Record about this many bytes, in at least two blocks."""
     env = world.make(world.recorder("memory", Path()))
     recorder = recorder_of(env)
     assert recorder._pipeline is not None
@@ -96,7 +96,7 @@ def compare(name: str, captured: Captured, folder: Path, rounds: int) -> Rates:
 
 
 def csv_rates(captured: Captured, folder: Path) -> tuple[float, float]:
-    """Rows per second of our CSV writer and of Python's csv module."""
+    """Return the rows per second of our CSV writer and of Python's csv module."""
     block = captured.blocks[0]
     ours_s, _, _ = _timed(lambda: _pipeline("csv", captured, folder, [block]), folder)
     steps = min(block.rows, -(-_CSV_ROWS // block.lanes))
@@ -105,7 +105,7 @@ def csv_rates(captured: Captured, folder: Path) -> tuple[float, float]:
 
 
 def _timed(write: Callable[[], object], folder: Path) -> tuple[float, float, int]:
-    """Seconds, CPU seconds of all threads, and bytes of a write into an empty folder."""
+    """Return seconds, CPU seconds of all threads, and bytes of a write into an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     start, cpu = time.perf_counter(), time.process_time()
     write()
@@ -153,7 +153,7 @@ def _sync(paths: list[Path]) -> None:
         if file.is_file()
     ]
     if len(files) > _MOST_FSYNCS:
-        os.sync()  # One by one, a thousand files would take as long as their fsyncs.
+        os.sync()  # One by one, a thousand files would take a thousand fsyncs.
         return
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
@@ -162,7 +162,7 @@ def _sync(paths: list[Path]) -> None:
 
 
 def _arrays(block: Block) -> list[np.ndarray]:
-    """All values of channels in a block."""
+    """Return all values of channels in a block."""
     arrays = [*block.arrays.values(), *block.tail.values(), *block.ends.final.values()]
     return [array for array in arrays if array.size]
 

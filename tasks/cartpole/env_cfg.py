@@ -1,4 +1,4 @@
-"""The cartpole tasks as data: what the agent sees, does and is rewarded for."""
+"""Configs of the cartpole tasks: observations, actions and rewards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tasks.cartpole.mdp import pole_cos_sin, smooth_reward
 
 
 def balance_env_cfg() -> ManagerBasedRlEnvCfg:
-    """The pole starts upright, and must stay there."""
+    """The pole starts upright, and must stay upright."""
     return _env_cfg(start_angle=0.0, start_spread=0.1)
 
 
 def swingup_env_cfg() -> ManagerBasedRlEnvCfg:
-    """The pole starts hanging down, and must be swung up and kept there."""
+    """The pole starts hanging down, and must be swung up and kept upright."""
     return _env_cfg(start_angle=math.pi, start_spread=0.0)
 
 
@@ -74,7 +74,7 @@ def _env_cfg(start_angle: float, start_spread: float) -> ManagerBasedRlEnvCfg:
             body_name="cart",
             distance=4.0,
             elevation=-15.0,
-            max_extra_envs=0,  # All worlds share one rail; drawn together they would overlap.
+            max_extra_envs=0,  # All worlds share one rail, and would overlap if drawn together.
         ),
         decimation=5,
         episode_length_s=50.0,

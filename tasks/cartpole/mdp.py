@@ -1,4 +1,4 @@
-"""What only cartpole needs: one observation and one reward."""
+"""Terms specific to cartpole: one observation and one reward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mjlab_rec.managers import SceneEntityCfg
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
-# A bell of height 1 at 0 that has fallen to 0.1 at x = margin is exp(-LN_10 * (x / margin) ** 2).
+# exp(-LN_10 * (x / margin) ** 2) is a bell that is 1 at x = 0 and 0.1 at x = margin.
 _LN_10 = math.log(10.0)
 _CART_FALL = -_LN_10 / 2.0**2  # margin: 2 m
 _POLE_FALL = -_LN_10 / 5.0**2  # margin: 5 rad/s
@@ -29,8 +29,8 @@ def smooth_reward(
 ) -> torch.Tensor:
     """Reward in [0, 1] for an upright, slow pole over a centred cart, pushed gently.
 
-    dm_control's product of four factors. Each runs from a floor to 1, so that none alone can take
-    the whole reward except the pole hanging down:
+    It is dm_control's product of four factors. Each ranges from a floor to 1, so that none alone
+    can cancel the whole reward, except a pole that hangs down:
 
         upright  (1 + cos angle) / 2        centred  (1 + bell(position)) / 2
         gentle   1 - min(1, action^2) / 5   slow     (1 + bell(angular velocity)) / 2
@@ -41,7 +41,7 @@ def smooth_reward(
     centred = joint_pos[:, cart].square().mul_(_CART_FALL).exp_()
     slow = data.joint_vel[:, pole].square().mul_(_POLE_FALL).exp_()
     effort = env.action_manager.action.square().clamp_(max=1.0)
-    # On a CPU the number of operations counts: addcmul_(r, x) is r *= 1 + x in one of them.
+    # On a CPU the number of operations matters: addcmul_(r, x) does r *= 1 + x in one.
     reward = joint_pos[:, pole].cos().add_(1.0)
     reward.addcmul_(reward, centred).addcmul_(reward, slow).addcmul_(reward, effort, value=-0.2)
     return reward.mul_(1.0 / 8.0).squeeze(-1)

@@ -193,7 +193,7 @@ class _OneFile:
         self._part: Path | None = None
         self._empty()
         self._members(0, finished=False)  # raises for what could not be read back
-        self._claim = Claim(options.path, options.if_exists)
+        self._claim = Claim(options.path, options.if_exists, can_append=False)
 
     def write(self, episode: Episode) -> None:
         crc = [array_crc32(episode.arrays[name]) for name in self._kinds]

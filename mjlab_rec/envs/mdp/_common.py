@@ -1,4 +1,4 @@
-"""What several kinds of stock terms need: the default asset, selected names, cached constants."""
+"""Helpers for several kinds of stock terms: default asset, selected names, cached constants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
 DEFAULT_ASSET_CFG = SceneEntityCfg("robot")
-"""The entity that stock terms work on unless told otherwise: all of "robot"."""
+"""The entity that stock terms use by default: all of "robot"."""
 
 
 def resolve_env_ids(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> torch.Tensor:

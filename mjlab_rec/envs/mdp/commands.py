@@ -30,13 +30,13 @@ class UniformVelocityCommandCfg(CommandTermCfg):
     """Entity in the scene that follows the command; it has a floating base."""
 
     heading_command: bool = False
-    """Whether heading environments exist: there the yaw rate steers towards a sampled heading."""
+    """Whether there are heading environments, whose yaw rate steers towards a sampled heading."""
 
     heading_control_stiffness: float = 1.0
     """Yaw rate (rad/s) per heading error (rad) in heading environments."""
 
     rel_standing_envs: float = 0.0
-    """Probability of the command to stand still."""
+    """Probability of a command to stand still."""
 
     rel_heading_envs: float = 1.0
     """Probability of following a heading, if ``heading_command``."""
@@ -69,9 +69,7 @@ class UniformVelocityCommandCfg(CommandTermCfg):
                 " for example to (-pi, pi)."
             )
         if self.ranges.heading is not None and not self.heading_command:
-            raise ValueError(
-                "ranges.heading is set, but nothing follows a heading: set heading_command=True."
-            )
+            raise ValueError("ranges.heading is set, but unused: set heading_command=True.")
 
     def build(self, env: ManagerBasedRlEnv) -> UniformVelocityCommand:
         """Make the term."""
@@ -106,17 +104,17 @@ class UniformVelocityCommand(CommandTerm):
         return self.vel_command_b
 
     def reset(self, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Sample anew and, by chance, start these environments at the commanded velocity."""
+        """Resample and, by chance, start these environments at the commanded velocity."""
         extras = super().reset(env_ids)
         if self.cfg.init_velocity_prob > 0.0:
-            self._update_command(env_ids)  # Standing and heading decide what is commanded.
+            self._update_command(env_ids)  # Standing and heading change the command.
             chosen = self._env.rng.uniform(0.0, 1.0, (len(env_ids), 1), env_ids)
             self._set_root_velocity(env_ids, chosen < self.cfg.init_velocity_prob)
         return extras
 
     def _set_root_velocity(self, env_ids: torch.Tensor, chosen: torch.Tensor) -> None:
-        """Give the chosen of these environments the commanded velocity; (len(env_ids), 1) bool."""
-        # Select by where() on the state: no waiting for the device, and the others keep their bits.
+        """Set the commanded velocity in these environments where chosen, bool (len(env_ids), 1)."""
+        # Select with where() on the state: no wait for the device, and the others keep their bits.
         data, index, rows = self._env.sim.data, self.robot.indexing, env_ids[:, None]
         quat = data.qpos[rows, index.free_joint_q_adr[3:7]]
         command = self.vel_command_b[env_ids]

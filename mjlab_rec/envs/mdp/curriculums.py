@@ -1,4 +1,4 @@
-"""Stock curriculum rules: change terms by stages, when the training has run so many steps."""
+"""Stock curriculum rules: change terms in stages, at given numbers of training steps."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class _StagedTerm:
 class reward_curriculum(_StagedTerm):
     """Changes a reward term's weight and parameters at given step counts.
 
-    The last stage that has been reached counts::
+    The last stage reached applies::
 
         CurriculumTermCfg(
             func=mdp.reward_curriculum,

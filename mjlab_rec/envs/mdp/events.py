@@ -1,7 +1,7 @@
-"""Stock events: bring the scene to a start state, and disturb it on the way.
+"""Stock events: put the scene into an initial state, and disturb it later.
 
 Each is called as ``func(env, env_ids, **params)``, with None for all environments. What an
-environment draws depends only on its own random stream, not on who else is reset with it.
+environment draws depends only on its own random stream, not on what else is reset with it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _default_root_pose(
 def _write_root_pose(
     name: str, asset: Entity, pos: torch.Tensor, quat: torch.Tensor, env_ids: torch.Tensor
 ) -> None:
-    """Place the root, whether it floats or is a mocap body."""
+    """Place the root, whether it is floating or a mocap body."""
     pose = torch.cat((pos, quat), dim=-1)
     if not asset.is_fixed_base:
         asset.write_root_link_pose_to_sim(pose, env_ids=env_ids)
@@ -71,7 +71,7 @@ def _write_root_pose(
 
 
 def reset_scene_to_default(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
-    """Put every entity into its default pose at its environment's origin, and its joints too."""
+    """Put every entity into its default pose and joint state, at its environment's origin."""
     env_ids = resolve_env_ids(env, env_ids)
     for name, asset in env.scene.entities.items():
         if not asset.is_fixed_base or asset.is_mocap:
@@ -99,9 +99,9 @@ def reset_root_state_uniform(
     Args:
         env: The environment.
         env_ids: Environments to reset; None for all.
-        pose_range: (low, high) by "x", "y", "z" (m), "roll", "pitch", "yaw" (rad); left out: 0.
+        pose_range: (low, high) by "x", "y", "z" (m), "roll", "pitch", "yaw" (rad); default 0.
         velocity_range: The same for the velocity in world axes (m/s, rad/s). Floating bases only.
-        asset_cfg: The entity. It floats, or is fixed to a mocap body.
+        asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
     """
     env_ids = resolve_env_ids(env, env_ids)
     asset: Entity = env.scene[asset_cfg.name]
@@ -186,7 +186,7 @@ def apply_external_force_torque(
 
 
 class apply_body_impulse:
-    """Bumps bodies again and again: waits, applies a force and torque for a while, waits.
+    """Bumps bodies repeatedly: waits, applies a force and torque for a while, waits again.
 
     Each environment has its own clock. Use with ``mode="step"``. A wait comes first, so no episode
     begins under a force.
@@ -201,7 +201,7 @@ class apply_body_impulse:
         self._cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
         self._active = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
         self._before = torch.zeros(env.num_envs, self._num_bodies, 6, device=env.device)
-        # Time left of the wait, or of the impulse where one is active; drawn at each reset.
+        # Time left in the wait, or in the impulse where one is active; drawn at each reset.
         self._time_left = torch.full((env.num_envs,), self._cooldown_s[1], device=env.device)
 
     def __call__(
@@ -228,8 +228,8 @@ class apply_body_impulse:
             body_point_offset: Where the force acts, from the body's centre of mass, in the body's
                 axes (m). Off-centre forces turn the body too.
         """
-        # Every environment draws at every step, used or not: no waiting for the device to learn
-        # who needs a number, and no environment's numbers depend on the others.
+        # Every environment draws at every step, used or not: the host need not ask the device which
+        # ones need a number, and no environment's numbers depend on the others.
         n, components = env.num_envs, 3 * self._num_bodies
         ranges = [duration_s, cooldown_s] + [force_range] * components + [torque_range] * components
         draw = env.rng.uniform(*bounds(ranges, env.device), (n, len(ranges)))
@@ -250,7 +250,7 @@ class apply_body_impulse:
             arm = quat_apply(quat, constant(body_point_offset, env.device).expand_as(force))
             torque = torque + torch.linalg.cross(arm, force)
         impulse = torch.cat((force, torque), dim=-1)
-        # Add to what else acts on the bodies, and in the end restore that.
+        # Add to the other forces on the bodies, and restore those at the end.
         current = self._asset.data.body_external_wrench[:, self._bodies]
         starts, ends = starts[:, None, None], ends[:, None, None]
         wrench = torch.where(starts, current + impulse, torch.where(ends, self._before, current))
@@ -260,7 +260,7 @@ class apply_body_impulse:
         )
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
-        """Let these environments wait anew; resetting the physics has ended their impulses."""
+        """Restart the wait in these environments; the physics reset has ended their impulses."""
         if not isinstance(env_ids, torch.Tensor):
             everyone = torch.arange(self._env.num_envs, device=self._env.device)
             env_ids = everyone[slice(None) if env_ids is None else env_ids]

@@ -1,4 +1,4 @@
-"""Stock metrics. Each returns (num_envs,) and only gets logged."""
+"""Stock metrics. Each returns (num_envs,), which is only logged."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def joint_pos(
     biased: bool = False,
     asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
 ) -> torch.Tensor:
-    """Joint positions; ``biased`` adds the encoder bias, as a real encoder would read them."""
+    """Joint positions; ``biased`` adds the encoder bias, as in a real encoder's reading."""
     asset: Entity = env.scene[asset_cfg.name]
     pos = asset.data.joint_pos_biased if biased else asset.data.joint_pos
     return pos[:, asset_cfg.index("joint")]
@@ -150,7 +150,7 @@ def projected_gravity_from_sensor(env: ManagerBasedRlEnv, sensor_name: str) -> t
     """Direction of gravity in the axes of a site, from a sensor of the world's up direction there.
 
     The sensor is a ``framezaxis`` of the world body with the site as reference. Unlike
-    ``projected_gravity`` this feels where and how the IMU's site is mounted.
+    ``projected_gravity`` this depends on where and how the IMU's site is mounted.
     """
     return -_builtin(env, sensor_name).data
 

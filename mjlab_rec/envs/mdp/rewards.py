@@ -1,4 +1,4 @@
-"""Stock reward terms. Each returns (num_envs,); penalties are positive: weigh them negatively."""
+"""Stock reward terms. Each returns (num_envs,). Penalties are positive: weight them negatively."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def _sum_of_squares(x: torch.Tensor) -> torch.Tensor:
 
 
 def is_alive(env: ManagerBasedRlEnv) -> torch.Tensor:
-    """One for each step that doesn't end in failure; running out of time is no failure."""
+    """One for each step that does not end in failure; a time-out is not a failure."""
     return (~env.termination_manager.terminated).float()
 
 
 def is_terminated(env: ManagerBasedRlEnv) -> torch.Tensor:
-    """One in the step in which the episode fails; running out of time is no failure."""
+    """One in the step in which the episode fails; a time-out is not a failure."""
     return env.termination_manager.terminated.float()
 
 
@@ -151,10 +151,10 @@ class posture:
         if len(ids) < len(names):
             missing = [name for i, name in enumerate(names) if i not in ids]
             raise ValueError(
-                f"posture: no std for the joints {missing}. Add a pattern for them, or leave them"
-                " out of the term by joint_names."
+                f"posture: no std for the joints {missing}. Add a pattern for them, or exclude them"
+                " from the term with joint_names."
             )
-        # Divide the mean's 1/n in here: the step then needs one weighted sum.
+        # Include the mean's 1/n here, so that the step needs only one weighted sum.
         scale = [-1.0 / (len(names) * std**2) for std in values]
         self._weight = torch.tensor(scale, device=env.device)
 

@@ -61,7 +61,7 @@ def joint_pos_out_of_limit(
 
 def nan_detection(env: ManagerBasedRlEnv) -> torch.Tensor:
     """The physics state holds a NaN or an infinity, as when the simulation diverges."""
-    # Everything else follows from the state, so what goes wrong there shows here a step later.
+    # Everything else follows from the state, so an error there shows here a step later.
     data = env.sim.data
     fields = [data.qpos, data.qvel]
     if env.sim.mj_model.na:

@@ -32,7 +32,7 @@ class PngBackend:
         if_exists: IfExists,
     ) -> None:
         self.files: list[Path] = []
-        self._claim = Claim(path, if_exists)
+        self._claim = Claim(path, if_exists, can_append=False)
         try:
             self._process = FigureProcess(panels, title, size, window=False)
         except BaseException:

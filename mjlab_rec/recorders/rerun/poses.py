@@ -12,7 +12,7 @@ import torch
 
 from mjlab_rec.data.schema import Block
 from mjlab_rec.recorders.channels import Source
-from mjlab_rec.sim.snapshot import DRAWN_FIELDS, Puppet, Snapshot
+from mjlab_rec.sim.snapshot import DRAWN_FIELDS, PosedModel, Snapshot
 from mjlab_rec.utils.math import quat_from_matrix
 
 PREFIX = "pose/"
@@ -75,9 +75,9 @@ class ForwardKinematics:
     """
 
     def __init__(self, model: mujoco.MjModel, contacts: bool) -> None:
-        self._puppet = Puppet(model)
+        self._posed = PosedModel(model)
         # The midphase uses bounding boxes that were computed for the compiled sizes.
-        self._puppet.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
+        self._posed.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
         self._contacts = contacts
 
     def poses(self, block: Block, wanted: np.ndarray) -> Poses:
@@ -98,7 +98,7 @@ class ForwardKinematics:
         return self._poses(rows, wanted, arrays.get("geom_quat"))
 
     def _poses(self, states: Snapshot, wanted: np.ndarray, geom_quat: np.ndarray | None) -> Poses:
-        model, (rows, lanes) = self._puppet.model, wanted.shape
+        model, (rows, lanes) = self._posed.model, wanted.shape
         place = np.zeros((rows, lanes, model.ngeom, 3), np.float32)
         body_quat = np.zeros((rows, lanes, model.nbody, 4), np.float32)
         body_quat[..., 0] = 1.0
@@ -106,7 +106,7 @@ class ForwardKinematics:
         turn = np.zeros((rows, model.ncam, 9), np.float32)
         contacts: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(rows)]
         for row, lane in np.argwhere(wanted):
-            data = self._puppet.pose(states, int(row * lanes + lane))
+            data = self._posed.pose(states, int(row * lanes + lane))
             place[row, lane] = data.geom_xpos
             body_quat[row, lane] = data.xquat
             if lane == 0:
@@ -122,7 +122,7 @@ class ForwardKinematics:
         return Poses(place, _real_last(geom_quat), camera, _real_last(camera_quat), contacts)
 
     def _contact_points(self, data: mujoco.MjData) -> np.ndarray:
-        mujoco.mj_collision(self._puppet.model, data)
+        mujoco.mj_collision(self._posed.model, data)
         # Contacts that are close but not within the margin exert no force.
         return data.contact.pos[data.contact.exclude == 0].astype(np.float32)
 

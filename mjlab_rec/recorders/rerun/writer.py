@@ -65,7 +65,9 @@ class RerunWriter(Writer):
         self._lanes = len(info.envs)
         self._stream: Any = None
         self._viewer_is_gone = False
-        self._claim = Claim(options.path, options.if_exists) if options.path else None
+        self._claim = (
+            Claim(options.path, options.if_exists, can_append=False) if options.path else None
+        )
         try:
             model = target.model
             self._geoms = scene.drawn_geoms(model, target.groups, target.per_world)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from mjlab_rec.data.files import make_folder
+from mjlab_rec.data.files import PathExistsError, make_folder
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
-from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.row_clock import RowClock
@@ -334,10 +333,7 @@ class VideoRecorder(RowClock):
         name = f"{self._name}-{name}"
         again, path = name in self._names, self._path(name)
         if self.cfg.if_exists == "error" and path.exists() and not again:
-            raise DataError(
-                f"'{path}' exists already. Choose another path, or set if_exists to 'overwrite'"
-                f" (replace it) or 'number' (take the next free name, such as {name}_1.mp4)."
-            )
+            raise PathExistsError(path, f"{name}_1.mp4", can_append=False)
         self._clips += 1
         self._names.add(name)
         to_the_end = 1 if self._runner is not None else None

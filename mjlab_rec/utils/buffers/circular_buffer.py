@@ -9,13 +9,13 @@ from mjlab_rec.utils.buffers.ring import Ring
 
 
 class CircularBuffer(Ring):
-    """The history of a batch, as stacked observations need it.
+    """The history of a batch, for stacked observations.
 
     A row's first frame, at the start or after its reset, fills its whole history; between the
     reset and that frame the row reads as zero.
 
-    Each frame is written twice, so that the history always is one contiguous piece of every row:
-    reading it, flattening it and joining it to other tensors is one copy at most.
+    Each frame is written twice, so that the history is always contiguous in every row: reading,
+    flattening or concatenating it takes at most one copy.
     """
 
     _row_major = True
@@ -28,7 +28,7 @@ class CircularBuffer(Ring):
 
     @property
     def window(self) -> Tensor:
-        """The same as `buffer` without a copy: a view, to be read before the buffer changes."""
+        """The same as `buffer` without a copy: a view, to read before the buffer changes."""
         storage = self._require_storage()
         start = self._count % self._max_len + 1
         return storage[:, start : start + self._max_len]

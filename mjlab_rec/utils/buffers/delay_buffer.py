@@ -1,4 +1,4 @@
-"""A buffer that gives back old frames, as a slow sensor or a laggy bus does."""
+"""A buffer that returns old frames, like a slow sensor or a laggy bus."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mjlab_rec.utils.buffers.ring import Ring, Rows
 class DelayBuffer:
     """Delays frames by a number of steps that is drawn for each row.
 
-    Call `append` and then `compute` once a step. `compute` gives the frame of `lag` steps ago, or
-    the oldest since the row's reset. Which rows draw a new lag in a step:
+    Call `append` and then `compute` once a step. `compute` returns the frame of `lag` steps ago, or
+    the oldest since the row's reset. These rows draw a new lag in a step:
 
     - those computed for the first time since their reset, always;
     - with `update_period` 0 all others too, else each every `update_period` steps, at a phase that
       is random (`per_env_phase`) or counted from its reset;
-    - less those that keep their lag by chance (`hold_prob`).
+    - except those that keep their lag by chance (`hold_prob`).
 
-    Every `compute` draws the same amount of random numbers for the whole batch, so what a row gets
-    depends on the generator's state alone and not on the resets of other rows.
+    Every `compute` draws the same number of random numbers for the whole batch, so what a row gets
+    depends only on the generator's state, not on resets of other rows.
 
     Args:
         min_lag: Least lag, in steps.
@@ -69,7 +69,7 @@ class DelayBuffer:
         self.generator = generator
 
         self._ring = Ring(max_lag + 1, batch_size, device)
-        # All of these change out of place only, so that rollback costs no copies.
+        # These only change out of place, so that rollback needs no copies.
         self._lags = torch.zeros(batch_size, dtype=torch.long, device=device)
         # True where the lag is still to be drawn since the reset.
         self._unset = torch.ones(batch_size, dtype=torch.bool, device=device)
@@ -114,14 +114,14 @@ class DelayBuffer:
         self._ring.append(data, batch_ids)
 
     def backfill(self, data: Tensor, batch_ids: Rows = None) -> None:
-        """Make a frame the whole history of some rows, leaving lags and schedule as they are."""
+        """Make a frame the whole history of some rows, without changing lags and schedule."""
         self._ring.backfill(data, batch_ids)
 
     def compute(self, batch_ids: Rows = None) -> Tensor:
-        """Move the lags on by a step and return the delayed frame as a new tensor.
+        """Advance the lags by a step and return the delayed frame as a new tensor.
 
         Args:
-            batch_ids: If given, time goes on for these rows only. The result has all rows anyway.
+            batch_ids: If given, time advances for these rows only. The result still has all rows.
         """
         self._ring._require_storage()
         lags, unset, clock = self._next_schedule()
@@ -134,7 +134,7 @@ class DelayBuffer:
         return self.peek()
 
     def peek(self) -> Tensor:
-        """Return the delayed frame by the present lags as a new tensor; nothing moves on."""
+        """Return the frame delayed by the current lags as a new tensor, without advancing."""
         # A lag that all rows share picks one slot instead of gathering from all of them.
         return self._ring[self.min_lag if self._lags is self._least_lags else self._lags]
 
@@ -142,7 +142,7 @@ class DelayBuffer:
     def rollback(self) -> Iterator[None]:
         """Undo, at the end of a `with` block, all that happened to the buffer inside it.
 
-        The generator stays where the draws have left it: others may share it.
+        The generator stays where the draws left it, because others may share it.
         """
         state = self._lags, self._unset, self._clock
         with self._ring.rollback():

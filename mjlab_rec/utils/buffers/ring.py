@@ -1,4 +1,4 @@
-"""Preallocated storage of the last few frames of a batch, each row with a timeline of its own."""
+"""Preallocated storage of the last few frames of a batch, each row with its own timeline."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 Rows = Sequence[int] | Tensor | slice | None
-"""Which rows: numbers, a boolean mask (on a GPU it waits for the device), a slice, or None: all."""
+"""Rows as indices, a boolean mask (on a GPU this waits for the device), a slice, or None: all."""
 
 _MAX_PENDING = 8
 _STATE = ("_storage", "_slots", "_count", "_birth", "_pending", "_pending_is_exact")
 
 
 class Ring:
-    """Keeps the last `max_len` frames, each (batch_size, ...), and gives back any of them.
+    """Keeps the last `max_len` frames, each (batch_size, ...), and returns any of them.
 
     The first frame of a row, at the start or after its reset, fills the row's whole history. So
-    a lag that reaches back beyond the history gives the oldest frame there is, without a check.
+    a lag that reaches beyond the history gives the oldest frame there is, without a check.
 
-    In steady state `append` copies one frame into preallocated storage and does nothing else. All
-    bookkeeping is either on the host or, per row, only touched by resets.
+    In steady state `append` only copies one frame into preallocated storage. All bookkeeping is on
+    the host or, if it is per row, changed only by resets.
     """
 
     _row_major = False
@@ -37,15 +37,15 @@ class Ring:
         self._max_len = max_len
         self._batch_size = batch_size
         self._device = device
-        # All frames as (batch_size, num_slots, ...), and each slot of it as a view of its own.
+        # All frames as (batch_size, num_slots, ...), and a view of each slot.
         self._storage: Tensor | None = None
         self._slots: list[Tensor] = []
-        # A row has seen `_count - _birth` frames. Both change only out of place, so that
-        # remembering the old value costs nothing.
+        # A row has seen `_count - _birth` frames. Both change only out of place, so that keeping
+        # the old value costs nothing.
         self._count = 0
         self._birth = torch.zeros(batch_size, dtype=torch.long, device=device)
-        # Rows that lack their first frame. Others may be among them once some rows got a frame of
-        # their own; then `_birth` tells.
+        # Rows that lack their first frame. Once a frame was added to some rows only, others may be
+        # among them; then `_birth` tells.
         self._pending: list[Tensor | slice] = [slice(None)]
         self._pending_is_exact = True
         self._undo: list[Callable[[], object]] | None = None
@@ -97,7 +97,7 @@ class Ring:
 
         Args:
             data: The frame of the whole batch, (batch_size, ...).
-            batch_ids: If given, only these rows take their part of it, and time goes on for them
+            batch_ids: If given, only these rows take their part of it, and time advances for them
                 only; the other rows keep their history bit for bit.
         """
         storage = self._ready_for(data)
@@ -150,8 +150,8 @@ class Ring:
         """Return the frames of `lag` steps ago, 0 being the newest, as a new tensor.
 
         Args:
-            lag: One lag for all rows, or one each, (batch_size,). Greater lags than the history
-                has give its oldest frame.
+            lag: One lag for all rows, or one each, (batch_size,). Lags beyond the history give its
+                oldest frame.
         """
         self._require_storage()
         oldest = self._max_len - 1
@@ -163,13 +163,13 @@ class Ring:
                 f"Expected one lag or {self._batch_size}, one per row, got {lag.numel()}."
             )
         slot = torch.remainder(self._count - lag.clamp(0, oldest), self._max_len)
-        # index_select on the rows of a matrix is several times faster than pairs of indices.
+        # index_select on the rows of a matrix is several times faster than index pairs.
         return self._flat.index_select(0, torch.add(self._row_index, slot, alpha=self._slot_step))
 
     def _allocate(self, frame: Tensor) -> Tensor:
         slots, batch = self._copies * self._max_len, self._batch_size
         order = (batch, slots) if self._row_major else (slots, batch)
-        # Storage made in inference mode could not be written to outside of it.
+        # Storage created in inference mode could not be written to outside it.
         with torch.inference_mode(False):
             block = torch.zeros(*order, *frame.shape[1:], dtype=frame.dtype, device=self._device)
             self._flat = block.flatten(0, 1)
@@ -212,8 +212,8 @@ class Ring:
             slot.copy_(frame)
 
     def _append_rows(self, storage: Tensor, data: Tensor, rows: Tensor | slice) -> None:
-        # The newest slot is the same for all rows. So these rows' older frames move back one slot
-        # instead of the newest slot moving on.
+        # The newest slot is the same for all rows. So these rows' older frames move back one slot,
+        # and the newest slot stays.
         self._save_rows(rows)
         frame = data[rows].unsqueeze(1).to(storage.dtype)
         moved = storage[rows].roll(-1, dims=1)

@@ -1,4 +1,4 @@
-"""Rotations, frames and random samples, by the module name they have in mjlab."""
+"""Rotations, frames and random samples, under mjlab's module name."""
 
 from mjlab_rec.utils.frames import apply_delta_pose as apply_delta_pose
 from mjlab_rec.utils.frames import combine_frame_transforms as combine_frame_transforms

@@ -1,4 +1,4 @@
-"""Finding names by regular expressions, by the module name it has in mjlab."""
+"""Finding names by regular expressions, under mjlab's module name."""
 
 from mjlab_rec.utils.string import resolve_matching_names as resolve_matching_names
 from mjlab_rec.utils.string import resolve_matching_names_values as resolve_matching_names_values

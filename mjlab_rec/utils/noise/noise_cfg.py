@@ -1,4 +1,4 @@
-"""What noise to put on an observation, as plain data."""
+"""Configs of observation noise, as plain data."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(kw_only=True)
 class NoiseCfg:
-    """Base of all noises.
+    """Base class of all noise configs.
 
-    A noise of your own overrides ``sample``, and ``sample_envs`` if it serves as a bias. It may
-    override ``apply(data)`` alone instead, as in mjlab.
+    To write your own, override ``sample``, and ``sample_envs`` if it serves as a bias; or, as in
+    mjlab, only ``apply(data)``.
     """
 
     operation: Literal["add", "scale", "abs"] = "add"
-    """Add the noise to the data, multiply the data by it, or put it in place of the data."""
+    """Add the noise to the data, multiply the data by it, or replace the data with it."""
 
     def __post_init__(self) -> None:
         if self.operation not in _OPERATIONS:
@@ -64,18 +64,18 @@ class NoiseCfg:
         """Return noise of the shape of `out`, each row drawn from its environment's own stream.
 
         Args:
-            out: Has the shape and type wanted; may be overwritten.
+            out: A tensor with the wanted shape and type; may be overwritten.
             rng: The environments' streams.
-            env_ids: The environment of each row; None means all in turn.
+            env_ids: The environment of each row; None means all in order.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} cannot serve as a bias before it defines sample_envs()."
+            f"{type(self).__name__} must define sample_envs() to serve as a bias."
         )
 
 
 @dataclass
 class ConstantNoiseCfg(NoiseCfg):
-    """The same known value always."""
+    """A constant value."""
 
     bias: NoiseParam = 0.0
     """The value."""
@@ -89,7 +89,7 @@ class ConstantNoiseCfg(NoiseCfg):
 
 @dataclass
 class UniformNoiseCfg(NoiseCfg):
-    """Evenly distributed noise."""
+    """Uniformly distributed noise."""
 
     n_min: NoiseParam = -1.0
     """Lower bound, included."""
@@ -99,7 +99,7 @@ class UniformNoiseCfg(NoiseCfg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A single element may be without noise; all of them without noise is a mistake.
+        # Single elements may have no noise; no noise at all is a mistake.
         low, high = _values(self.n_min), _values(self.n_max)
         count = max(len(low), len(high))
         pairs = list(zip(low * (count // len(low)), high * (count // len(high)), strict=False))
@@ -144,10 +144,10 @@ class GaussianNoiseCfg(NoiseCfg):
 
 @dataclass(kw_only=True)
 class NoiseModelCfg:
-    """Noise by a model that may remember something, one instance for each observation term."""
+    """Noise from a model that may keep state, with one instance per observation term."""
 
     noise_cfg: NoiseCfg
-    """The noise drawn anew at every step."""
+    """The noise that is redrawn at every step."""
 
     class_type: ClassVar[type[noise_model.NoiseModel]] = noise_model.NoiseModel
 
@@ -163,7 +163,7 @@ class NoiseModelWithAdditiveBiasCfg(
     """Noise, and a bias that is drawn at each reset and stays for the episode."""
 
     bias_noise_cfg: NoiseCfg | None = None
-    """What the bias is drawn from; needed."""
+    """The noise that the bias is drawn from; required."""
 
     sample_bias_per_component: bool = True
     """Draw a bias for each element of an observation rather than one for all of them."""
@@ -193,6 +193,6 @@ def _tensor(param: NoiseParam, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=512)
 def _on_device(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    # Copying a few numbers to a GPU anew at every step would make the step wait for it.
+    # Copying a few numbers to a GPU at every step would make the step wait for it.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Noise that may remember something between steps."""
+"""Noise models, which may keep state between steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NoiseModel:
-    """Noise as its cfg says, drawn anew at every call."""
+    """Noise as configured, redrawn at every call."""
 
     def __init__(self, noise_model_cfg: NoiseModelCfg, num_envs: int, device: str) -> None:
         if getattr(noise_model_cfg, "noise_cfg", None) is None:
@@ -54,15 +54,15 @@ class NoiseModelWithAdditiveBias(NoiseModel):
             raise ValueError(f"{type(noise_model_cfg).__name__} needs a bias_noise_cfg.")
         self._bias_cfg = noise_model_cfg.bias_noise_cfg
         self._per_component = noise_model_cfg.sample_bias_per_component
-        # Its shape is known once the first data come. Resets wait for the next call as well, so
-        # that the first episode draws at the same point of its streams as all others do.
+        # Its shape is known only when the first data arrive. Resets also take effect at the next
+        # call, so that the first episode draws at the same point of its streams as all others.
         self._bias: Tensor | None = None
         self._resets: list[tuple[Tensor | slice | None, RandomStreams | None]] = []
 
     def reset(
         self, env_ids: Tensor | slice | None = None, rng: RandomStreams | None = None
     ) -> None:
-        """Have a new bias, independent of the old one, drawn for some environments."""
+        """Schedule a new bias, independent of the old one, for some environments."""
         if env_ids is None:
             self._resets.clear()
         if isinstance(env_ids, Tensor):
@@ -74,9 +74,9 @@ class NoiseModelWithAdditiveBias(NoiseModel):
         """Return the data with noise and bias, (num_envs, ...), as a new tensor."""
         if self._bias is None:
             size = data.shape[-1] if self._per_component else 1
-            # One bias for the whole of each environment's row but for the last dimension.
+            # One bias per environment, shared along all dimensions but the last.
             shape = (len(data), *[1] * (data.ndim - 2), size)[: data.ndim]
-            # Made in inference mode it could not be written to outside of it.
+            # If created in inference mode, it could not be written to outside it.
             with torch.inference_mode(False):
                 self._bias = torch.empty(shape, dtype=data.dtype, device=data.device)
             rng = self._resets.pop(0)[1] if self._resets else None
@@ -97,7 +97,7 @@ class NoiseModelWithAdditiveBias(NoiseModel):
         if env_ids is not None:
             ids = ids[env_ids]
         if rng is None:
-            # For the whole batch, so that the generator moves on by the same amount in any case.
+            # For the whole batch, so that the generator always advances by the same amount.
             drawn = self._bias_cfg.sample(torch.empty_like(bias), generator)
             bias[ids] = drawn[ids]
         else:

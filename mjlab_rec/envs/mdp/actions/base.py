@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class BaseActionCfg(ActionTermCfg):
-    """What the stock action terms share: target = clip(action * scale + offset).
+    """Base config of the stock action terms: target = clip(action * scale + offset).
 
     ``scale``, ``offset`` and ``clip`` may be given per target by name or regex; targets that no
     pattern matches keep scale 1, offset 0 and no clip.
@@ -32,7 +32,7 @@ class BaseActionCfg(ActionTermCfg):
     """What the actuators drive."""
 
     actuator_names: tuple[str, ...] | list[str]
-    """Names or regexes of the driven joints (tendons, sites) that the action controls."""
+    """Names or regexes of the actuated joints (tendons, sites) that the action controls."""
 
     scale: float | dict[str, float] = 1.0
     """Factor of the action."""
@@ -45,7 +45,7 @@ class BaseActionCfg(ActionTermCfg):
 
 
 class BaseAction(ActionTerm):
-    """Scales, offsets and clips the action; subclasses write the result where it belongs."""
+    """Scales, offsets and clips the action; subclasses write the result to the targets."""
 
     cfg: BaseActionCfg
     _entity: Entity
@@ -53,7 +53,7 @@ class BaseAction(ActionTerm):
     constant_between_substeps = True
 
     command_field: CommandField | None = None
-    """Which target ``apply_actions`` sets to the processed action; None if it does something else.
+    """Target that ``apply_actions`` sets to the processed action; None if it sets none.
     """
 
     def __init__(self, cfg: BaseActionCfg, env: ManagerBasedRlEnv) -> None:
@@ -99,7 +99,7 @@ class BaseAction(ActionTerm):
 
     @property
     def offset(self) -> torch.Tensor:
-        """What is added to the scaled action. Shape (num_envs, action_dim)."""
+        """Offset added to the scaled action. Shape (num_envs, action_dim)."""
         return self._offset
 
     @property
@@ -119,22 +119,22 @@ class BaseAction(ActionTerm):
 
     @property
     def target_ids(self) -> torch.Tensor:
-        """Entity-local ids of the joints (tendons, sites) that are driven."""
+        """Entity-local ids of the controlled joints (tendons, sites)."""
         return self._target_ids
 
     @property
     def target_names(self) -> list[str]:
-        """Names of the joints (tendons, sites) that are driven."""
+        """Names of the controlled joints (tendons, sites)."""
         return self._target_names
 
     @property
     def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Between which actions the target moves; each (action_dim,).
+        """Bounds of the actions that move the target; each (action_dim,).
 
         Beyond them ``clip``, or MuJoCo's clamp of ctrl to the actuator's ``ctrlrange``, holds the
-        target where it is. Infinite where there is neither, where the scale is zero, and in
-        subclasses that process or apply actions in their own way. They are those of the config
-        and of the compiled model: randomized encoder biases or ranges do not move them.
+        target fixed. Infinite where there is neither, where the scale is zero, and in subclasses
+        that process or apply actions in their own way. They follow from the config and the compiled
+        model: randomized encoder biases or ranges do not move them.
         """
         if type(self).process_actions is not BaseAction.process_actions:
             return super().action_bounds
@@ -150,7 +150,7 @@ class BaseAction(ActionTerm):
         return least.amin(dim=0), most.amax(dim=0)
 
     def _applied_range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Between which processed actions ctrl moves."""
+        """Return the bounds of the processed actions that move ctrl."""
         owner = next(cls for cls in type(self).__mro__ if "command_field" in vars(cls))
         if self.command_field is None or type(self).apply_actions is not owner.apply_actions:
             infinite = torch.full((self.action_dim,), float("inf"), device=self.device)

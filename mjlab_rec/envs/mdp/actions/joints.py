@@ -21,7 +21,7 @@ def _refuse_second_offset(cfg: JointPositionActionCfg | JointVelocityActionCfg) 
 
 @dataclass(kw_only=True)
 class JointPositionActionCfg(BaseActionCfg):
-    """Position targets of joints: default position + action * scale."""
+    """Position targets for joints: default position + action * scale."""
 
     use_default_offset: bool = True
     """Measure from the default joint positions, instead of from ``offset``."""
@@ -35,7 +35,7 @@ class JointPositionActionCfg(BaseActionCfg):
 
 
 class JointPositionAction(BaseAction):
-    """Position targets as the encoders read them: the encoder bias is taken off."""
+    """Position targets as the encoders read them: the encoder bias is subtracted."""
 
     command_field = "position"
 
@@ -54,7 +54,7 @@ class JointPositionAction(BaseAction):
 class RelativeJointPositionActionCfg(BaseActionCfg):
     """Position targets measured from where the joints are: position + clip(action * scale).
 
-    The joint's position is read at every physics substep, so the target moves along.
+    The joint's position is read at every physics substep, so the target moves with it.
     """
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class RelativeJointPositionAction(BaseAction):
 
 @dataclass(kw_only=True)
 class JointVelocityActionCfg(BaseActionCfg):
-    """Velocity targets of joints: default velocity + action * scale."""
+    """Velocity targets for joints: default velocity + action * scale."""
 
     use_default_offset: bool = True
     """Measure from the default joint velocities, instead of from ``offset``."""

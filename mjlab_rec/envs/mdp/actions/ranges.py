@@ -1,4 +1,4 @@
-"""Within which range targets of joints, tendons and sites make a difference."""
+"""The ranges in which targets of joints, tendons and sites have an effect."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def target_ranges(
     field: CommandField,
     target_ids: list[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least and greatest target that MuJoCo does not clamp; each (len(target_ids),).
+    """Return the least and greatest targets that MuJoCo does not clamp; each (len(target_ids),).
 
     These are the ranges of ctrl (``ctrlrange``) of the actuators that get the target unchanged: the
-    widest, if there are several. Infinite where an actuator has none, or computes ctrl by a law of
-    its own.
+    widest, if there are several. Infinite where an actuator has none, or computes ctrl by its own
+    law.
     """
     if model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CLAMPCTRL):
         return _as_tensors([_INFINITE for _ in target_ids])
@@ -45,7 +45,7 @@ def target_ranges(
 def _ctrl_ranges(
     model: mujoco.MjModel, actuator: Actuator, field: CommandField
 ) -> Iterator[tuple[int, tuple[float, float]]]:
-    """Those targets of an actuator on which the field has an effect, each with its range."""
+    """Return the targets of an actuator that the field affects, each with its range."""
     targets = actuator.target_ids.tolist()
     if not (isinstance(actuator, PassThroughActuator) and actuator.passes_through):
         yield from ((target, _INFINITE) for target in targets)

@@ -2,8 +2,8 @@
 
 Most randomize one field of the model and are rows of the table in ``fields``. They take:
 ``ranges`` (low, high), per axis or per name; ``asset_cfg``; ``distribution``; ``operation``;
-``axes``; ``shared_random``. "scale" and "add" start from the model as compiled, so repeating an
-event doesn't pile up. The derived constants that follow from a field are recomputed.
+``axes``; ``shared_random``. "scale" and "add" start from the model as compiled, so repeated events
+do not accumulate. The derived constants that follow from a field are recomputed.
 """
 
 from mjlab_rec.envs.mdp.dr import fields

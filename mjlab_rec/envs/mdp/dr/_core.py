@@ -1,9 +1,9 @@
-"""The engine behind all randomizations of model fields.
+"""The mechanism behind all randomizations of model fields.
 
     new value = operation(base value, value drawn from the distribution over the range)
 
-for the chosen environments, the chosen parts of the entity and the chosen axes of the field, and
-for nothing else. ``field_randomizer`` makes a named event function from a field.
+for the chosen environments, parts of the entity and axes of the field only. ``field_randomizer``
+makes a named event function from a field.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Range = tuple[float, float]
 Ranges = Range | dict[int, Range] | dict[str, Range]
 Axis = Kind | Literal["dof", "qpos"]
 
-# What a model field counts along its first axis: the parts it belongs to, and the tensor of
-# EntityIndexing that leads from the entity's parts to the model's.
+# For what a model field counts along its first axis: the kind of part it belongs to, and the tensor
+# of EntityIndexing that maps the entity's parts to the model's.
 _AXES: dict[Axis, tuple[Kind, str]] = {
     "joint": ("joint", "joint_ids"),
     "dof": ("joint", "joint_v_adr"),
@@ -93,10 +93,10 @@ def randomize_model_field(
         env: The environment.
         env_ids: Environments; None for all.
         field: Name in ``env.sim.model``, expanded per world.
-        along: What the field counts along its first axis.
-        ranges: (low, high); or one range by axis; or one range by name or regex of the parts.
+        along: What the field's first axis counts.
+        ranges: (low, high); or one range per axis; or one range per name or regex of the parts.
         distribution: "uniform", "log_uniform", "gaussian" (then a range is mean and std), or yours.
-        operation: "abs" sets; "scale" and "add" start from the model as compiled; or yours.
+        operation: "abs" sets; "scale" and "add" start from the compiled model; or yours.
         asset_cfg: Entity and parts.
         axes: Components to randomize. None: those of ``ranges``, else ``default_axes``, else all.
         default_axes: See axes.
@@ -124,7 +124,7 @@ def randomize_model_field(
         for k, axis in enumerate(by_axis):
             values[..., axis] = drawn[..., k]
         new = op.combine(base, values)
-        # Other axes keep what earlier events gave them.
+        # Other axes keep the values that earlier events set.
         for axis in by_axis:
             model_field[*cells, axis] = new[..., axis]
 
@@ -149,7 +149,7 @@ def _by_part(
 
 @lru_cache(maxsize=1024)
 def _matching(pattern: str, names: tuple[str, ...], device: str) -> slice | torch.Tensor:
-    """Positions of the names that match, kept so that repeated events make no new tensors."""
+    """Return the indices of matching names, cached so that repeated events make no tensors."""
     found = [i for i, name in enumerate(names) if re.fullmatch(pattern, name)]
     if not found:
         raise ValueError(f"no name matches '{pattern}'. {nearest(pattern, names)}")
@@ -164,7 +164,7 @@ def _by_axis(
     default_axes: Sequence[int] | None,
     components: int | None,
 ) -> dict[int, Range]:
-    """Give each axis to randomize its range. Fields without components have the one axis 0."""
+    """Map each axis to randomize to its range. Fields without components have only axis 0."""
     possible = range(components or 1)
     if axes is None:
         axes = list(ranges) if isinstance(ranges, Mapping) else default_axes or possible
@@ -175,9 +175,7 @@ def _by_axis(
         return dict.fromkeys(axes, ranges)
     missing = [axis for axis in axes if axis not in ranges]
     if missing:
-        raise ValueError(
-            f"ranges of {field} say nothing about the axes {missing}, only about {list(ranges)}."
-        )
+        raise ValueError(f"ranges of {field} lack the axes {missing}; they have {list(ranges)}.")
     return {axis: ranges[axis] for axis in axes}
 
 
@@ -196,7 +194,7 @@ def draw_angle(
     shape: tuple[int, ...],
     env_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """Draw values from one range; (0, 0) stands for exactly zero in every distribution."""
+    """Draw values from one range; (0, 0) means exactly zero in every distribution."""
     if tuple(range_) == (0.0, 0.0):
         return torch.zeros(shape, device=env.device)
     return draw(env, distribution, *bounds([range_], env.device), shape, env_ids)
@@ -251,7 +249,7 @@ def quat_randomizer(
     *,
     recompute: RecomputeLevel = RecomputeLevel.none,
 ) -> Callable[..., None]:
-    """Make the event that turns the default orientations of a field by random angles."""
+    """Make the event that rotates the default orientations of a field by random angles."""
 
     @requires_model_fields(field, recompute=recompute)
     def randomize(

@@ -1,4 +1,4 @@
-"""How a randomization combines with the base value, and what it is drawn from."""
+"""Operations that combine drawn values with base values, and distributions to draw from."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Operation:
     """Shown in error messages."""
 
     initialize: Callable[[torch.Tensor], torch.Tensor]
-    """Makes the tensor, shaped as the base values, into which the drawn axes are written."""
+    """Makes the tensor, shaped like the base values, into which the drawn axes are written."""
 
     combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """Called with the base values and the drawn ones. Only the drawn axes of its result count."""
+    """Called with the base and the drawn values. Only the drawn axes of its result are used."""
 
     uses_defaults: bool
-    """Whether the base is the model as compiled, so that repeated calls do not add up, instead of
-    the value of the moment."""
+    """Whether the base is the compiled model, so that repeated calls do not accumulate, rather than
+    the current value."""
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r})"
@@ -48,8 +48,8 @@ class Distribution:
 
     stream: Literal["uniform", "log_uniform", "gaussian"] | None = None
     """Method of ``env.rng`` to draw with instead of ``sample``. It gives each environment its own
-    stream, whereas ``sample`` sees only a shape, so what it gives an environment depends on the
-    others in the call."""
+    stream. ``sample`` sees only a shape, so what an environment gets from it depends on the others
+    in the call."""
 
     def __repr__(self) -> str:
         return f"Distribution({self.name!r})"
@@ -68,7 +68,7 @@ _DISTRIBUTIONS = {dist.name: dist for dist in (uniform, log_uniform, gaussian)}
 
 
 def resolve_operation(op: Operation | str) -> Operation:
-    """Look up a built-in operation by name; your own ones pass through."""
+    """Look up a built-in operation by name; your own pass through."""
     if isinstance(op, Operation):
         return op
     if op not in _OPERATIONS:
@@ -77,7 +77,7 @@ def resolve_operation(op: Operation | str) -> Operation:
 
 
 def resolve_distribution(dist: Distribution | str) -> Distribution:
-    """Look up a built-in distribution by name; your own ones pass through."""
+    """Look up a built-in distribution by name; your own pass through."""
     if isinstance(dist, Distribution):
         return dist
     if dist not in _DISTRIBUTIONS:

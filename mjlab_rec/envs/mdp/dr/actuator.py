@@ -1,6 +1,6 @@
-"""Randomization of what actuators can do: gains and effort limits.
+"""Randomization of actuators' gains and effort limits.
 
-``asset_cfg.actuator_names`` selects single actuators, also within a group that one config made.
+``asset_cfg.actuator_names`` selects single actuators, even within a group made by one config.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def pd_gains(
                 kd=write.tensor(group.damping, group.default_damping, kd, chosen),
             )
         elif isinstance(group, BuiltinPdActuator):
-            # Position servos come first, then velocity servos. Damping belongs to the latter alone.
+            # Position servos come first, then velocity servos. Only the latter have damping.
             write.model("actuator_gainprm", ids[:n], 0, kp, chosen[:n])
             write.model("actuator_biasprm", ids[:n], 1, kp, chosen[:n], sign=-1)
             write.model("actuator_gainprm", ids[n:], 0, kd, chosen[n:])
@@ -77,7 +77,7 @@ def pd_gains(
         elif bool(chosen.any()):
             raise TypeError(
                 f"pd_gains randomizes position and PD actuators, but '{asset_cfg.name}' has"
-                f" {type(group).__name__}s on {group.target_names}. Leave them out by"
+                f" {type(group).__name__}s on {group.target_names}. Exclude them with"
                 " actuator_names."
             )
 
@@ -131,7 +131,7 @@ def effort_limits(
 def _groups(
     env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg
 ) -> Iterator[tuple[Actuator, torch.Tensor]]:
-    """Each group of actuators, with which of its controls are selected: (num_controls,) bool."""
+    """Yield each group of actuators and a mask (num_controls,) of its selected controls."""
     asset: Entity = env.scene[asset_cfg.name]
     selected = torch.zeros(len(asset.indexing.ctrl_ids), dtype=torch.bool, device=env.device)
     selected[asset_cfg.index("actuator")] = True
@@ -184,7 +184,7 @@ class _Writer:
         chosen: torch.Tensor,
         sign: int = 1,
     ) -> None:
-        """Write one component of a model field; ``sign`` is how the field states the number."""
+        """Write one component of a model field; ``sign`` is the number's sign in that field."""
         values = getattr(self.env.sim.model, field)
         default = self.env.sim.get_default_field(field)[ids, axis]
         new = default * drawn if self._scales else sign * drawn
@@ -194,14 +194,14 @@ class _Writer:
     def limit(
         self, field: str, ids: torch.Tensor, drawn: torch.Tensor, chosen: torch.Tensor
     ) -> None:
-        """Write a range that reaches as far down as up."""
+        """Write a range that is symmetric about zero."""
         self.model(field, ids, 0, drawn, chosen, sign=-1)
         self.model(field, ids, 1, drawn, chosen)
 
     def check_limited(
         self, group: Actuator[Any], chosen: torch.Tensor, flag: str, ids: torch.Tensor
     ) -> None:
-        """Raise where the range would have no effect, for lack of a limit to begin with."""
+        """Raise where the range would have no effect because there is no limit."""
         limited = getattr(self.env.sim.mj_model, flag)
         if not limited.all() and not limited[ids[chosen[: len(ids)]].cpu().numpy()].all():
             raise ValueError(

@@ -1,8 +1,8 @@
-"""The table of model fields that can be randomized, each an event of the same form.
+"""The table of model fields that can be randomized, with one event each.
 
-Parameters of all: ``ranges``, ``asset_cfg``, ``distribution``, ``operation``, ``axes`` and
-``shared_random``, as explained at ``_core.randomize_model_field``. Orientations take
-``roll_range``, ``pitch_range`` and ``yaw_range`` (rad, about the axes of the parent) instead.
+All take ``ranges``, ``asset_cfg``, ``distribution``, ``operation``, ``axes`` and ``shared_random``,
+explained at ``_core.randomize_model_field``. Orientations take ``roll_range``, ``pitch_range`` and
+``yaw_range`` (rad, about the axes of the parent) instead.
 """
 
 from __future__ import annotations
@@ -105,7 +105,11 @@ body_pos = _field(
     recompute=_SET_CONST_0,
 )
 body_quat = _quat(
-    "body_quat", "body_quat", "body", "Turn bodies in their parents.", recompute=_SET_CONST_0
+    "body_quat",
+    "body_quat",
+    "body",
+    "Rotate bodies in their parents.",
+    recompute=_SET_CONST_0,
 )
 
 # Joints and their degrees of freedom.
@@ -142,7 +146,7 @@ joint_default_pos = qpos0 = _field(
 
 # Sites.
 site_pos = _field("site_pos", "site_pos", "site", "Randomize site positions.", axes=_XYZ)
-site_quat = _quat("site_quat", "site_quat", "site", "Turn sites, such as an IMU's mount.")
+site_quat = _quat("site_quat", "site_quat", "site", "Rotate sites, such as an IMU's mount.")
 
 # Tendons.
 tendon_damping = _field("tendon_damping", "tendon_damping", "tendon", "Randomize tendon damping.")
@@ -179,7 +183,7 @@ light_cutoff = _field(
     "light_cutoff", "light_cutoff", "light", "Randomize cutoff angles of spotlights (degrees)."
 )
 light_exponent = _field(
-    "light_exponent", "light_exponent", "light", "Randomize how spotlights fade to their rim."
+    "light_exponent", "light_exponent", "light", "Randomize how spotlights fade towards their edge."
 )
 
 # Materials.

@@ -1,4 +1,4 @@
-"""Randomizations of geoms and contact pairs that touch more than one field or axis."""
+"""Randomizations of geoms and contact pairs that change more than one field or axis."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def geom_size(
     axes: list[int] | None = None,
     shared_random: bool = False,
 ) -> None:
-    """Randomize sizes of primitive geoms, with the bounds that collision detection uses.
+    """Randomize sizes of primitive geoms, and update the bounds that collision detection uses.
 
-    Best at startup: it reads the geoms' numbers back from the device. Masses stay as they are.
+    Use it at startup: it reads values back from the device. Masses do not change.
     """
     env_ids = resolve_env_ids(env, env_ids)
     ids = model_ids(env, asset_cfg, "geom")
@@ -60,7 +60,7 @@ def geom_size(
     if unsupported:
         raise ValueError(
             f"geom_size randomizes {', '.join(_Geom(kind).name for kind in _EXTENTS)}, but"
-            f" '{asset_cfg.name}' selects {unsupported}. Leave them out by geom_names."
+            f" '{asset_cfg.name}' selects {unsupported}. Exclude them with geom_names."
         )
     randomize_model_field(
         env,
@@ -124,7 +124,7 @@ def pair_friction(
 
 
 def _axes_of(ranges: Ranges) -> set[int]:
-    """Axes that ranges name, also where they are nested in ranges by name."""
+    """Return the axes that ranges name, including those nested in ranges by name."""
     if not isinstance(ranges, Mapping):
         return set()
     named = {key for key in ranges if isinstance(key, int)}

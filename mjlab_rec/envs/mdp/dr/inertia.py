@@ -17,7 +17,7 @@ from mjlab_rec.utils.math import matrix_from_quat, quat_from_matrix, quat_mul
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
-# A sweep of the Jacobi iteration on a 3x3 matrix at least squares the error: 5 leave round-off.
+# Each Jacobi sweep of a 3x3 matrix at least squares the error: after 5 only round-off is left.
 _JACOBI_SWEEPS = 5
 
 
@@ -42,7 +42,7 @@ def pseudo_inertia(
     distribution: Distribution | str = "uniform",
     asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
 ) -> None:
-    """Randomize mass, centre of mass and inertia together, as some real body could have them.
+    """Randomize mass, centre of mass and inertia together, so that a real body could have them.
 
     Every grain of the body's matter moves from x to A x + t in the body's axes, and its mass is
     scaled by exp(2 alpha). A is [[e^d1, s12, s13], [0, e^d2, s23], [0, 0, e^d3]]: it stretches by
@@ -52,7 +52,7 @@ def pseudo_inertia(
     Args:
         env: The environment.
         env_ids: Environments; None for all.
-        alpha_range: Half the logarithm of the mass factor; inertia scales along.
+        alpha_range: Half the logarithm of the mass factor; inertia scales with it.
         d_range: The same range for d1, d2 and d3.
         d1_range: Logarithm of the stretch along x.
         d2_range: Logarithm of the stretch along y.
@@ -64,7 +64,7 @@ def pseudo_inertia(
         t1_range: Shift of the centre of mass along x (m).
         t2_range: Shift along y (m).
         t3_range: Shift along z (m).
-        distribution: What all of them are drawn from. A range of (0, 0) always means zero.
+        distribution: The distribution of all of them. A range of (0, 0) always means zero.
         asset_cfg: Entity and bodies.
     """
     if d_range is not None:
@@ -81,7 +81,7 @@ def pseudo_inertia(
     def default(field: str) -> torch.Tensor:
         return default_values(env, field, ids, len(env_ids)).double()
 
-    # Double precision: the model keeps float32, and the detour through second moments costs digits.
+    # Double precision: the model is float32, and the conversion to second moments costs digits.
     density = torch.exp(2 * drawn(alpha_range))
     zero = torch.zeros(shape, dtype=torch.double, device=env.device)
     rows = (
@@ -97,7 +97,7 @@ def pseudo_inertia(
     # Second moments about the centre of mass follow from the moments of inertia and back:
     # moment_x = (I_y + I_z - I_x) / 2, I_x = moment_y + moment_z.
     moments = 0.5 * inertia.sum(-1, keepdim=True) - inertia
-    # In the axes of the old inertia: where nothing turns them, they keep their exact orientation.
+    # In the axes of the old inertia: unless rotated, they keep their exact orientation.
     axes = matrix_from_quat(iquat)
     local = axes.mT @ stretch @ axes
     moments, turn = _diagonalize(local @ torch.diag_embed(moments) @ local.mT)
@@ -113,17 +113,17 @@ def pseudo_inertia(
 def _diagonalize(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (..., 3) and rotation (..., 3, 3) of symmetric matrices: R diag(values) R^T.
 
-    torch.linalg.eigh would do, but on CUDA it waits for the device and takes gigabytes of
-    workspace. This also leaves matrices alone that are diagonal already.
+    torch.linalg.eigh would work, but on CUDA it waits for the device and takes gigabytes of
+    workspace. This also leaves matrices unchanged that are already diagonal.
     """
     rotation = torch.eye(3, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
     negligible = 1e-12 * matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
     for _ in range(_JACOBI_SWEEPS):
         for p, q in ((0, 1), (0, 2), (1, 2)):
             off, gap = matrix[..., p, q], matrix[..., q, q] - matrix[..., p, p]
-            # Round-off would turn the axes of a round body anywhere.
+            # Round-off would rotate the axes of a round body arbitrarily.
             off = torch.where(off.abs() > negligible, off, 0.0)
-            # The smaller of the two angles that clear the off-diagonal entry; none if it is clear.
+            # The smaller of the two angles that zero the off-diagonal entry; 0 if it is zero.
             angle = 0.5 * torch.atan2(2 * off * torch.where(gap < 0, -1.0, 1.0), gap.abs())
             cos, sin = torch.cos(angle), torch.sin(angle)
             givens = torch.eye(3, dtype=matrix.dtype, device=matrix.device).repeat(*off.shape, 1, 1)

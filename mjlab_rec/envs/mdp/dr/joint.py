@@ -22,7 +22,7 @@ def encoder_bias(
 ) -> None:
     """Draw the constant error of each joint encoder (rad or m).
 
-    It shows in observations with ``biased=True`` and in position actions, not in the physics.
+    It affects observations with ``biased=True`` and position actions, not the physics.
     """
     env_ids = resolve_env_ids(env, env_ids)
     asset: Entity = env.scene[asset_cfg.name]

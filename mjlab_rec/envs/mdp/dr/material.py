@@ -1,4 +1,4 @@
-"""Randomization of which material a geom has, and which texture a material."""
+"""Randomization of the materials of geoms and the textures of materials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def geom_matid(
     asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
     shared_random: bool = False,
 ) -> None:
-    """Give the selected geoms one of the selected materials each, or all the same one."""
+    """Assign each selected geom one of the selected materials, or all the same one."""
     materials = _pick(env, env_ids, "material", "geom", asset_cfg, shared_random)
     cells = (resolve_env_ids(env, env_ids)[:, None], model_ids(env, asset_cfg, "geom"))
     env.sim.model.geom_matid[cells] = materials.to(env.sim.model.geom_matid.dtype)
@@ -37,7 +37,7 @@ def mat_texid(
     role: int = mujoco.mjtTextureRole.mjTEXROLE_RGB.value,
     shared_random: bool = False,
 ) -> None:
-    """Give the selected materials one of the selected textures, for a role (mjtTextureRole)."""
+    """Assign the selected materials one of the selected textures, in a role (mjtTextureRole)."""
     textures = _pick(env, env_ids, "texture", "material", asset_cfg, shared_random)
     cells = (resolve_env_ids(env, env_ids)[:, None], model_ids(env, asset_cfg, "material"))
     env.sim.model.mat_texid[*cells, role] = textures.to(env.sim.model.mat_texid.dtype)
@@ -51,7 +51,7 @@ def _pick(
     asset_cfg: SceneEntityCfg,
     shared_random: bool,
 ) -> torch.Tensor:
-    """Draw from the selected things of the kind ``pool``, for each of the kind ``along``."""
+    """Draw one of the selected parts of the kind ``pool`` for each of the kind ``along``."""
     choices = model_ids(env, asset_cfg, pool)
     if len(choices) == 0:
         raise ValueError(

@@ -1,0 +1,191 @@
+"""Run a task with an agent, watch it, record it, and print the returns and the speed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from mjlab_rec import cli
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+    from mjlab_rec.envs.manager_based_rl_env import StepReturn
+    from mjlab_rec.rl.policies import Policy
+    from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.viewer.playback import Viewer
+
+_STEPS = 1000
+
+
+@dataclass(kw_only=True)
+class PlayArgs(cli.RecordArgs):
+    """Options of ``play``."""
+
+    agent: str = "zero"
+    """zero always answers 0; random draws each action uniformly from [-1, 1]; a function of your
+    own that takes the environment and returns a policy is named as package.module:function."""
+    steps: int | None = None
+    """Stop after this many control steps of every environment. Without --steps, --episodes and
+    --seconds it is 1000, or until the viewer is closed, or until Ctrl-C if there is a page."""
+    episodes: int | None = None
+    """Stop when this many episodes have ended, counted over all environments."""
+    seconds: float | None = None
+    """Stop after this much simulated time."""
+    viewer: Literal["auto", "native", "web", "none"] = "none"
+    """Watch it: in a window (native), in a browser (web), or auto: a window if there is a display,
+    else the browser. It runs in real time then; the viewer can change that."""
+    camera: str | None = None
+    """Name or number of a camera of the model, for videos and viewers."""
+    real_time: bool = False
+    """Run no faster than the robot's own time."""
+    no_terminations: bool = False
+    """Let no episode end, whatever happens."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Parse the command line, run the task and print the summary.
+
+    Args:
+        argv: The words of the command line. None takes those of the process.
+        prog: The command's name in its help. None takes that of the process.
+    """
+    started = time.perf_counter()
+    args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, play=True, prog=prog)
+    check(args)
+    apply(args, env_cfg)
+
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.rl.policies import policy_maker
+
+    with cli.explained(args):
+        maker = policy_maker(args.agent)
+        env = ManagerBasedRlEnv(env_cfg, device=args.device)
+        recorders = {n: env.recorder_manager.get_term(n) for n in env.recorder_manager.active_terms}
+        try:
+            with env:
+                finished = run(env, maker(env), args, started)
+        finally:
+            cli.print_recordings(recorders)
+    if not finished:
+        raise SystemExit(130)
+
+
+def check(args: PlayArgs) -> None:
+    """Refuse options that make no sense."""
+    limits = {"--steps": args.steps, "--episodes": args.episodes, "--seconds": args.seconds}
+    given = [name for name, limit in limits.items() if limit is not None]
+    if len(given) > 1:
+        cli.fail(f"{' and '.join(given)} exclude each other: give one of them.")
+    for name, limit in limits.items():
+        if limit is not None and not 0 < limit < math.inf:
+            cli.fail(f"{name}: {limit} does not do. Choose more than 0, and not infinity.")
+    if args.episodes is not None and args.no_terminations:
+        cli.fail("--episodes would never be reached with --no-terminations. Give --steps instead.")
+
+
+def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
+    """Bring options that stand for fields of the cfg there."""
+    if args.no_terminations:
+        cfg.terminations = {}
+    if args.camera is not None:
+        cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
+
+
+def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:
+    """Step the environment and print what came of it; False if Ctrl-C ended it early."""
+    from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.sim.viewer_config import camera_id
+    from mjlab_rec.viewer import make_viewer
+    from mjlab_rec.viewer.playback import Playback
+    from mjlab_rec.viewer.terminal import TerminalProgress
+
+    console = Console()
+    if env.cfg.viewer.camera is not None:
+        camera_id(env.cfg.viewer.camera, env.sim.mj_model)  # Complains if there is no such camera.
+    viewer = make_viewer(args.viewer, env)
+    console.print(
+        f"{args.task}: {env.num_envs} environments, engine {env.sim.engine_name} on {env.device}, "
+        f"seed {env.cfg.seed}, {args.agent} agent",
+        highlight=False,
+        soft_wrap=True,
+    )
+    returns = Returns(env)
+    steps: int | None = None
+    progress = TerminalProgress(env, "steps" if args.episodes is None else "episodes", console)
+
+    def on_step(result: StepReturn) -> None:
+        returns.add_step()
+        progress.step(progress.steps + 1 if args.episodes is None else len(returns.finished))
+
+    def done() -> bool:
+        if args.episodes is not None:
+            return len(returns.finished) >= args.episodes
+        return progress.steps == steps
+
+    speed = 1.0 if viewer is not None or args.real_time else None
+    playback = Playback(env, policy, viewers=[viewer] if viewer else [], speed=speed)
+    completed, ready = True, started
+    with playback, progress:
+        try:
+            env.reset()
+            watched = pages(env, viewer)
+            steps = step_limit(args, env.step_dt, endless=viewer is not None or bool(watched))
+            progress.expect(args.episodes or steps)
+            until = "" if args.episodes or steps or viewer else ", until Ctrl-C"
+            for page in watched:
+                console.print(f"Watch it at {page}{until}", highlight=False, soft_wrap=True)
+            ready = time.perf_counter()
+            playback.run(done, on_step)
+        except KeyboardInterrupt:
+            console.print(f"Stopped by Ctrl-C after {progress.steps} steps.")
+            completed = False
+    seconds = time.perf_counter() - ready
+    console.print(summary(returns, progress.steps * env.num_envs, seconds, ready - started))
+    with console.status("Finishing the recordings"):  # Pictures may be waiting to be drawn.
+        env.close()
+    return completed
+
+
+def pages(env: ManagerBasedRlEnv, viewer: Viewer | None) -> list[str]:
+    """Addresses of the web pages that the viewer and the recorders have opened."""
+    from mjlab_rec.recorders.progress import progress
+
+    manager = env.recorder_manager
+    found = [progress(manager.get_term(name)).page for name in manager.active_terms]
+    # The viewer and the live plots share a page.
+    return [page for page in dict.fromkeys([getattr(viewer, "url", ""), *found]) if page]
+
+
+def step_limit(args: PlayArgs, step_dt: float, endless: bool) -> int | None:
+    """Steps to run; None if something else says when to stop."""
+    if args.seconds is not None:
+        return math.ceil(round(args.seconds / step_dt, 6))
+    if args.steps is None and args.episodes is None and not endless:
+        return _STEPS
+    return args.steps
+
+
+def summary(returns: Returns, env_steps: int, seconds: float, start_up: float) -> Table:
+    """Lay out returns and speed as a table."""
+    table = Table(show_header=False)
+    table.add_row("Episodes finished", str(len(returns.finished)))
+    if returns.finished:
+        count = len(returns.finished)
+        mean, low, high = (
+            sum(returns.finished) / count,
+            min(returns.finished),
+            max(returns.finished),
+        )
+        table.add_row("Return, mean (lowest to highest)", f"{mean:.3f} ({low:.3f} to {high:.3f})")
+        table.add_row("Length, mean", f"{sum(returns.lengths) / count:.1f} steps")
+    else:
+        table.add_row("Return so far, mean", f"{returns.running.mean().item():.3f}")
+    table.add_row("Until the first step", f"{start_up:.2f} s")
+    table.add_row("Speed", f"{env_steps / seconds:,.0f} env-steps/s")
+    return table

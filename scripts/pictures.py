@@ -1,0 +1,53 @@
+"""Draw the picture of README.md: a grid of cartpoles that lean and are pushed at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.registry import load_env_cfg
+from mjlab_rec.sim.renderer import make_renderer
+
+
+def main(
+    path: Path = Path(".github/cartpole.png"),
+    rows: int = 2,
+    columns: int = 4,
+    steps: int = 4,
+    seed: int = 1,
+) -> None:
+    """Draw them and write a PNG file.
+
+    Args:
+        path: The picture.
+        rows: Cartpoles on top of each other.
+        columns: Cartpoles in a row.
+        steps: Control steps to take before the picture is drawn.
+        seed: Seed of the starts and of the pushes.
+    """
+    count = rows * columns
+    cfg = load_env_cfg("cartpole-balance")
+    cfg.scene.num_envs = count
+    cfg.events["reset_pole"].params["position_range"] = (-0.7, 0.7)
+    cfg.viewer.width, cfg.viewer.height = 240, 160
+    cfg.viewer.distance, cfg.viewer.elevation = 3.2, -26.0
+    pushes = torch.rand(steps, count, 1, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset(seed=seed)
+        for push in pushes:
+            env.step(push)
+        renderer = make_renderer(env.sim, cfg.viewer, env.scene)
+        pictures = renderer.draw(renderer.capture(range(count)))
+        renderer.close()
+    grid = pictures.reshape(rows, columns, *pictures.shape[1:])
+    picture = np.concatenate(np.concatenate(grid, axis=1), axis=1)
+    Image.fromarray(picture).quantize(256).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
