@@ -121,7 +121,7 @@ def test_appending_after_a_kill_removes_an_unfinished_line(cut, tmp_path, caplog
     writer.close()
     # Of a line that only lacks its end nothing is lost.
     assert episodes(path) == ([0, 1, 7] if cut == 1 else [0, 7])
-    assert ("removed its last line" in caplog.text) == (cut > 1)
+    assert ("removed the last line" in caplog.text) == (cut > 1)
 
 
 def test_a_long_unfinished_line_is_removed_too(tmp_path, caplog):
@@ -146,7 +146,7 @@ def test_a_file_that_was_removed_is_noticed(tmp_path):
     path = tmp_path / "a.jsonl"
     writer = make(path)
     path.unlink()
-    with pytest.raises(DataError, match="was removed while episodes were written"):
+    with pytest.raises(DataError, match="was removed while episodes were being written"):
         writer.write(block(0))
     writer.close()
 

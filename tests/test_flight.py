@@ -16,8 +16,8 @@ from worlds import actions, cart_cfg
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import Channel
+from mjlab_rec.recorders.failures import FailureDetector
 from mjlab_rec.recorders.flight import FlightRecorder, FlightRecorderCfg
-from mjlab_rec.recorders.watch import Watch
 
 
 class Poison:
@@ -310,8 +310,11 @@ def test_recording_leaves_the_rollout_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"steps": 0}, "FlightRecorderCfg.steps must be a whole number from 1 up, got 0"),
-        ({"max_dumps": 0}, "FlightRecorderCfg.max_dumps must be a whole number from 1 up, got 0"),
+        ({"steps": 0}, "FlightRecorderCfg.steps must be a whole number of at least 1, got 0"),
+        (
+            {"max_dumps": 0},
+            "FlightRecorderCfg.max_dumps must be a whole number of at least 1, got 0",
+        ),
         ({"channels": ()}, "needs a path and at least one channel"),
         ({"on_terminations": ("and",)}, "no termination term 'and'. Did you mean 'end'"),
     ],
@@ -334,13 +337,13 @@ def test_watching_never_waits_for_the_gpu():
         termination_manager=SimpleNamespace(get_term=lambda name: done),
     )
     spec: Any = SimpleNamespace(name="x", dtype=np.dtype("float32"), when="before")
-    watch = Watch(env, [spec], True, ["end"])
+    detector = FailureDetector(env, [spec], True, ["end"])
     ring = {"/x": torch.zeros(3, 4, 2, device="cuda")}
 
     def look(step: int) -> list[Any]:
-        watch.after(ring, 0)
-        watch.before(ring, 0, step)
-        return watch.news()
+        detector.after(ring, 0)
+        detector.before(ring, 0, step)
+        return detector.found()
 
     look(0)  # What is loaded at first use may wait.
     torch.cuda.set_sync_debug_mode("error")

@@ -439,13 +439,13 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
         ({"a": LinesCfg(channels=("action",), labels=("x", "y"))}, "labels has 2 entries, but"),
         (
             {"a": LinesCfg(channels=("reward",), env=4)},
-            "env is 4: it must list different environments from 0 to 3",
+            "env is 4: it must be an index from 0 to 3",
         ),
         (
             {"a": LinesCfg(channels=("reward",), reduce="mean", envs=(1, 1))},
-            "envs is (1, 1): it must list different environments from 0 to 3",
+            "envs is (1, 1): it must be a number from 1 to 4, or distinct indices",
         ),
-        ({"a": ImageCfg(channel="action")}, "'action' is no image: it has the shape (1,)"),
+        ({"a": ImageCfg(channel="action")}, "'action' is not an image: it has shape (1,)"),
         ({"a": ImageCfg(channel="reward_terms")}, "stands for reward_terms/height, reward_terms/e"),
         ({"a": VectorsCfg(positions="action", vectors="action")}, "'action' has no vectors"),
         (
@@ -471,7 +471,7 @@ def test_recording_changes_no_bit_of_the_rollout(draws):
             "axes is (0, 2): it must be two coordinates from 0 to 1",
         ),
         ({"a": LinesCfg(channels=())}, "plots['a']: channels must be names of channels"),
-        ({"a": LinesCfg(channels=("reward",), envs=2)}, "say how, such as reduce="),
+        ({"a": LinesCfg(channels=("reward",), envs=2)}, "envs needs reduce, such as reduce="),
         ({"a": {"channels": ["reward"], "stps": 3}}, "LinesCfg has no 'stps'. Did you mean 'steps"),
         ({"a": {"b": {"stps": 3}}}, "plots['a']['b']: a plot needs 'channels' for lines"),
     ],
@@ -488,8 +488,8 @@ def test_a_bad_plot_is_refused_at_construction(plots, message):
         ({"backend": "pge"}, "backend is 'pge'. Possible: 'auto', 'page', 'window', 'file'."),
         ({"x": "second"}, "Possible: 'seconds', 'steps'."),
         ({"if_exists": "append"}, "if_exists is 'append'"),
-        ({"every": 0}, "must be a whole number from 1 up"),
-        ({"every": 2, "hz": 5.0}, "hz and every exclude each other"),
+        ({"every": 0}, "must be a whole number of at least 1"),
+        ({"every": 2, "hz": 5.0}, "hz and every are mutually exclusive"),
         ({"path": "a.gif"}, "It must end in .png or .mp4"),
         ({"plots": {"a": LinesCfg(channels=("reward",), reduce=MEN)}}, "Did you mean 'mean'?"),
     ],
@@ -498,14 +498,14 @@ def test_bad_values_are_refused(fields, message):
     with pytest.raises(ValueError) as caught:
         make(**fields)
     assert message in str(caught.value)
-    with pytest.raises(ValueError, match="is for a file, but the backend is 'page'"):
+    with pytest.raises(ValueError, match="needs a file, but the backend is 'page'"):
         LivePlotRecorderCfg(path="a.png", backend="page").check()
 
 
 def test_what_only_a_call_shows_is_refused_at_the_first_reset():
     with (
         make(plots={"a": ImageCfg(channel=lambda env: torch.zeros(env.num_envs, 3))}) as env,
-        pytest.raises(ValueError, match="is no image: it has the shape") as caught,
+        pytest.raises(ValueError, match="is not an image: it has shape") as caught,
     ):
         env.reset()
     assert "in plots['a'] of a live plot" in caught.value.__notes__
@@ -600,12 +600,12 @@ def test_auto_takes_the_first_that_is_possible(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":1")
     assert where() == "png"
     with pytest.raises(
-        ValueError, match="cannot open one. The display :1 that DISPLAY names does not respond"
+        ValueError, match="cannot open a window. The display :1 that DISPLAY names does not respond"
     ):
         make(backend="window")
     monkeypatch.delenv("DISPLAY")
     assert where() == "png"
-    with pytest.raises(ValueError, match="cannot open one. There is no display"):
+    with pytest.raises(ValueError, match="cannot open a window. There is no display"):
         make(backend="window")
 
 
@@ -783,7 +783,7 @@ def test_a_drawing_process_that_dies_is_an_error_and_no_hang(tmp_path):
     env.reset()
     env.step(actions(1)[0])
     recorder(env)._backend._process._process.kill()
-    with pytest.raises(DataError, match="the process that draws ended"):
+    with pytest.raises(DataError, match="the drawing process ended"):
         recorder(env).flush()
     with pytest.raises(ExceptionGroup):
         env.close()

@@ -142,15 +142,15 @@ def test_words_of_a_command_line_set_fields(words, value):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("pth x", "The recorder 'hdf5' has no 'pth'. Did you mean 'path'"),
-        ("func x", "has no 'func'"),
-        ("path.x y", "has no 'path.x'"),
+        ("pth x", "The recorder 'hdf5' has no field 'pth'. Did you mean 'path'"),
+        ("func x", "has no field 'func'"),
+        ("path.x y", "has no field 'path.x'"),
         ("envs", "a value is missing"),
         ("envs two", r"'two' is not of type int \| tuple\[int, ...\] \| None"),
         ("every 1.5", "'1.5' is not of type int"),
         ("if-exists ignore", "'ignore' is not of type Literal"),
         ("trigger every_n_episode(1)", "Unknown trigger 'every_n_episode'. Did you mean"),
-        ("trigger every_n_episodes(0)", "n must be a whole number from 1 on, got 0"),
+        ("trigger every_n_episodes(0)", "n must be a whole number of at least 1, got 0"),
     ],
 )
 def test_words_that_do_not_fit_are_refused(words, message):
@@ -200,9 +200,9 @@ def test_a_users_recorder_takes_params(tmp_path):
         ('recorder = "hdf5"\nchannels = [{name = "x"}]', "channels: Channel needs 'func'"),
         ('recorder = "hdf5"\ntrigger = {n = 1}', "trigger: A trigger needs a kind"),
         ('recorder = "hdf5"\non_error = "ignore"', "on_error: 'ignore' is not of type Literal"),
-        ('path = "x"', "does not say which recorder it is for"),
+        ('path = "x"', "names no recorder"),
         ("recorder = hdf5", "is not valid TOML"),
-        ('recorder = "test_presets:NotARecorder"', "is neither a subclass of RecorderTerm nor"),
+        ('recorder = "test_presets:NotARecorder"', "must be a subclass of RecorderTerm or"),
         ('recorder = "test_presets:Nothing"', "Module 'test_presets' has no 'Nothing'"),
         ('recorder = "no_such_module:X"', "No module named 'no_such_module'"),
     ],

@@ -48,11 +48,14 @@ def test_values_that_fit(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "Cfg.count must be a whole number from 1 up, got 0."),
-        ({"count": np.int64(0)}, "Cfg.count must be a whole number from 1 up, got np.int64(0)."),
-        ({"count": 2.5}, "Cfg.count must be a whole number from 1 up, got 2.5."),
-        ({"count": "3"}, "Cfg.count must be a whole number from 1 up, got '3'."),
-        ({"count": True}, "Cfg.count must be a whole number from 1 up, got True."),
+        ({"count": 0}, "Cfg.count must be a whole number of at least 1, got 0."),
+        (
+            {"count": np.int64(0)},
+            "Cfg.count must be a whole number of at least 1, got np.int64(0).",
+        ),
+        ({"count": 2.5}, "Cfg.count must be a whole number of at least 1, got 2.5."),
+        ({"count": "3"}, "Cfg.count must be a whole number of at least 1, got '3'."),
+        ({"count": True}, "Cfg.count must be a whole number of at least 1, got True."),
         ({"rate": 0}, "Cfg.rate must be a number above 0, got 0."),
         ({"rate": float("nan")}, "Cfg.rate must be a number above 0, got nan."),
         ({"rate": float("inf")}, "Cfg.rate must be a number above 0, got inf."),
@@ -60,9 +63,9 @@ def test_values_that_fit(values):
         ({"mode": "c"}, "Cfg.mode is 'c'. Possible: 'a', 'b'."),
         ({"mode": None}, "Cfg.mode is None. Possible: 'a', 'b'."),
         ({"maybe": "c"}, "Cfg.maybe is 'c'. Possible: None, 'a', 'b'."),
-        ({"names": "x"}, "Cfg.names is a text; write ('x',) for one."),
+        ({"names": "x"}, "Cfg.names is a string; write ('x',) for a single value."),
         ({"flag": "no"}, "Cfg.flag must be True or False, got 'no'."),
-        ({"text": 3}, "Cfg.text must be a text, got 3."),
+        ({"text": 3}, "Cfg.text must be a string, got 3."),
     ],
 )
 def test_values_that_do_not_fit(values, message):
@@ -85,5 +88,5 @@ def test_which_environments_are_meant():
     assert env_ids([2, 0], 3) == (2, 0)
     assert env_ids(np.arange(2), 3) == (0, 1)
     for wrong in (0, 4, -1, (), (1, 1), (3,), (0.5,), 1.5, "2"):
-        with pytest.raises(ValueError, match="different environments from 0 to 2"):
+        with pytest.raises(ValueError, match="distinct indices from 0 to 2"):
             env_ids(wrong, 3)  # type: ignore[arg-type]

@@ -191,8 +191,8 @@ def broken_dtype(env):
 @pytest.mark.parametrize(
     ("func", "error", "message"),
     [
-        (broken_shape, ValueError, "Channel 'x' changed: it is torch.float32 (4, 2) now"),
-        (broken_dtype, ValueError, "Channel 'x' changed: it is torch.float64 (4,) now"),
+        (broken_shape, ValueError, "Channel 'x' has changed: it is now torch.float32 (4, 2)"),
+        (broken_dtype, ValueError, "Channel 'x' has changed: it is now torch.float64 (4,)"),
         (lambda env: np.zeros(4), TypeError, "Channel 'x' returned ndarray, expected a torch.T"),
         (lambda env: ["a"] * 4, TypeError, "Channel 'x' returned list, expected a torch.Tensor"),
         (lambda env: torch.zeros(3), ValueError, "Channel 'x' returned shape (3,), expected (4, "),
@@ -212,26 +212,26 @@ def test_a_channel_that_breaks_its_promise_is_refused(func, error, message):
 def test_element_names_must_fit():
     channel = Channel(name="x", func=lambda env: torch.zeros(4, 3), element_names=("a", "b"))
     with make(MemoryRecorderCfg(channels=(channel,))) as env:
-        with pytest.raises(ValueError, match="'x' has 3 elements, but 2 element names: a, b"):
+        with pytest.raises(ValueError, match="'x' has 3 elements but 2 element names: a, b"):
             env.reset()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every must be a whole number from 1 up, got 0"),
-        ({"num_blocks": 1}, "num_blocks must be a whole number from 2 up, got 1"),
+        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"num_blocks": 1}, "num_blocks must be a whole number of at least 2, got 1"),
         ({"hz": -1.0}, "hz must be a number above 0, got -1.0"),
-        ({"hz": 10.0, "every": 2}, "hz and every exclude each other"),
+        ({"hz": 10.0, "every": 2}, "hz and every are mutually exclusive"),
         ({"keep": "good"}, "keep is 'good'. Possible: 'all', 'successful', 'failed', 'separate'"),
         ({"overflow": "wait"}, "overflow is 'wait'"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"channels": ()}, "channels is empty"),
-        ({"channels": "obs"}, "channels is a text; write ('obs',)"),
-        ({"envs": (0, 9)}, "must list different environments from 0 to 3"),
-        ({"envs": (0, 0)}, "must list different environments"),
-        ({"envs": 0}, "or be a count from 1 to 4"),
-        ({"length": 5}, "give one too"),
+        ({"channels": "obs"}, "channels is a string; write ('obs',)"),
+        ({"envs": (0, 9)}, "distinct indices from 0 to 3"),
+        ({"envs": (0, 0)}, "distinct indices"),
+        ({"envs": 0}, "must be a number from 1 to 4"),
+        ({"length": 5}, "give a trigger too"),
         ({"success": "won"}, "Unknown termination term 'won'"),
         ({"trigger": "every_n_epsodes(2)"}, "Did you mean 'every_n_episodes'?"),
     ],

@@ -775,7 +775,7 @@ def test_recording_goes_on_if_somebody_closes_the_viewer(tmp_path, caplog):
 def test_a_viewer_that_ends_at_once_is_said_at_once(monkeypatch):
     monkeypatch.setattr(viewer_module, "program", lambda: "/bin/false")
     for kind in ("web", "native"):
-        with pytest.raises(DataError, match="ended at once, with code 1"):
+        with pytest.raises(DataError, match="ended immediately, with code 1"):
             RerunViewer(kind, 19390)
 
 
@@ -795,7 +795,7 @@ def test_a_taken_port_is_passed_over():
 def test_a_viewer_that_is_not_there_is_said_before_the_run():
     with pytest.raises(DataError, match="No Rerun viewer listens at 127.0.0.1:1"):
         recorded(Path("/nonexistent"), path="", connect="rerun+http://127.0.0.1:1/proxy")
-    with pytest.raises(ValueError, match="no viewer's URL"):
+    with pytest.raises(ValueError, match="not a viewer's URL"):
         recorded(Path("/nonexistent"), path="", connect="127.0.0.1:9876")
 
 
@@ -805,17 +805,17 @@ def test_a_viewer_that_is_not_there_is_said_before_the_run():
         ({"path": ""}, "nowhere to write to"),
         ({"recording_stream": object()}, "must not be set"),
         ({"if_exists": "append"}, "if_exists is 'append'"),
-        ({"block_steps": 0}, "block_steps must be a whole number from 1 up"),
-        ({"spacing_m": -1.0}, "spacing_m must be a number from 0 up"),
-        ({"channels": "reward"}, "is a text"),
-        ({"every": 0}, "RerunRecorderCfg.every must be a whole number from 1 up"),
+        ({"block_steps": 0}, "block_steps must be a whole number of at least 1"),
+        ({"spacing_m": -1.0}, "spacing_m must be a number of at least 0"),
+        ({"channels": "reward"}, "is a string"),
+        ({"every": 0}, "RerunRecorderCfg.every must be a whole number of at least 1"),
         ({"envs": (5,)}, r"RerunRecorderCfg.envs is \(5,\)"),
         ({"recording_stream": "run.rrd", "path": ""}, "must be a rerun.RecordingStream"),
         ({"blueprint": "x"}, "must be a blueprint"),
         ({"web_port": -1}, "web_port must be a whole number from 1 to 65535"),
-        ({"geom_groups": (9,)}, "groups are from 0 to 5"),
-        ({"connect": "rerun+http://127.0.0.1:abc/proxy"}, "is no viewer's URL"),
-        ({"length": 3}, "give one too"),
+        ({"geom_groups": (9,)}, "groups are numbered from 0 to 5"),
+        ({"connect": "rerun+http://127.0.0.1:abc/proxy"}, "is not a viewer's URL"),
+        ({"length": 3}, "give a trigger too"),
         ({"channels": ("rewrd",)}, "Did you mean 'reward'"),
     ],
 )

@@ -98,7 +98,9 @@ def test_manual_fires_once_each_time_it_is_told(env):
 
 
 def test_other_triggers_cannot_be_fired_by_hand(env):
-    with pytest.raises(RuntimeError, match=r"every_n_steps\(5\) decides by itself. Use manual"):
+    with pytest.raises(
+        RuntimeError, match=r"every_n_steps\(5\) cannot be fired by hand. Use manual"
+    ):
         every_n_steps(5).build(env).fire()
 
 
@@ -158,13 +160,16 @@ def test_a_condition_that_returns_something_else_is_refused(env, result, got):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: every_n_episodes(0), "every_n_episodes: n must be a whole number from 1 on"),
-        (lambda: every_n_steps(-2), "every_n_steps: n must be a whole number from 1 on, got -2"),
-        (lambda: every_n_steps(2.5), "from 1 on, got 2.5"),  # type: ignore[arg-type]
-        (lambda: every_n_steps(True), "from 1 on, got True"),
+        (lambda: every_n_episodes(0), "every_n_episodes: n must be a whole number of at least 1"),
+        (
+            lambda: every_n_steps(-2),
+            "every_n_steps: n must be a whole number of at least 1, got -2",
+        ),
+        (lambda: every_n_steps(2.5), "of at least 1, got 2.5"),  # type: ignore[arg-type]
+        (lambda: every_n_steps(True), "of at least 1, got True"),
         (lambda: at_steps(), "at_steps needs at least one number"),
-        (lambda: at_steps(1, -1), "each number must be a whole number from 0 on, got -1"),
-        (lambda: at_episodes(1, 2, 1), r"at_episodes: \[1\] are given more than once"),
+        (lambda: at_steps(1, -1), "each number must be a whole number of at least 0, got -1"),
+        (lambda: at_episodes(1, 2, 1), r"at_episodes: given more than once: \[1\]"),
         (lambda: Trigger(kind="at_step"), "Unknown trigger 'at_step'. Did you mean 'at_steps'?"),
         (lambda: Trigger(kind="at_steps"), "The trigger at_steps needs numbers"),
         (lambda: Trigger(kind="manual", n=3), "The trigger manual takes no n"),
@@ -214,13 +219,13 @@ def test_the_text_of_a_trigger_reads_back(trigger):
     [
         ({"kind": "every_n_step", "n": 1}, "Unknown trigger 'every_n_step'. Did you mean"),
         ({"kind": "every_n_steps", "m": 1}, "Unknown key 'm' of a trigger. .*Known: kind, n"),
-        ({"n": 1}, "A trigger needs a kind. Known: every_n_episodes"),
+        ({"n": 1}, "A trigger needs a kind. Known kinds: every_n_episodes"),
         ({"kind": "at_steps", "numbers": 3}, "at_steps needs at least one number, got 3"),
         ("every_n_steps", "The trigger every_n_steps needs n"),
         ("every_n_steps(1, 2)", "takes one number, got '1, 2'"),
         ("every_n_steps(often)", "the arguments must be whole numbers"),
         ("manual(3)", "The trigger manual takes no arguments, got '3'"),
-        ("every 3", "'every 3' is no trigger. Write for example"),
+        ("every 3", "'every 3' is not a trigger. Write, for example"),
         ("when(nothing)", "'nothing' does not name anything"),
         ("when(no_such_module:f)", "No module named 'no_such_module'"),
         ("when(test_triggers:even_valu)", "has no 'even_valu'. Did you mean 'even_value'"),
@@ -232,7 +237,7 @@ def test_bad_data_is_refused_with_what_is_possible(spec, message):
 
 
 def test_data_of_the_wrong_type_is_refused():
-    with pytest.raises(TypeError, match="a table or a text, got 3"):
+    with pytest.raises(TypeError, match="a table or a string, got 3"):
         trigger_from(3)  # type: ignore[arg-type]
 
 

@@ -34,10 +34,10 @@ from mjlab_rec.data import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import every_n_steps, manual, when
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
+from mjlab_rec.recorders.video import clip_writer as writer_module
 from mjlab_rec.recorders.video import recorder as video_module
-from mjlab_rec.recorders.video import studio as studio_module
+from mjlab_rec.recorders.video.clip_writer import arrange
 from mjlab_rec.recorders.video.clips import Clip
-from mjlab_rec.recorders.video.studio import arrange
 from mjlab_rec.sim import gl
 from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
@@ -348,7 +348,7 @@ def test_last_clip_of_named_terminations_only(studio):
     assert studio.names() == []
     studio.film(12, lengths=(5,), last_clip=("never", "end"), length=3)
     assert len(studio.names()) == 2
-    with pytest.raises(ValueError, match="no termination 'nevr'. Did you mean 'never'"):
+    with pytest.raises(ValueError, match="no termination term 'nevr'. Did you mean 'never'"):
         studio.env(last_clip=("nevr",))
 
 
@@ -647,7 +647,7 @@ def written(monkeypatch) -> list[list[str]]:
         lines.append(list(text))
         image[0] = 255
 
-    monkeypatch.setattr(studio_module, "draw_text", write)
+    monkeypatch.setattr(writer_module, "draw_text", write)
     return lines
 
 
@@ -775,9 +775,9 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"length": 0}, "length must be a whole number from 1 up, got 0"),
-        ({"length": 3, "length_s": 1.0}, "length and length_s exclude each other"),
-        ({"length_s": 1.0, "episodes": 1}, "length_s and episodes exclude each other"),
+        ({"length": 0}, "length must be a whole number of at least 1, got 0"),
+        ({"length": 3, "length_s": 1.0}, "length and length_s are mutually exclusive"),
+        ({"length_s": 1.0, "episodes": 1}, "length_s and episodes are mutually exclusive"),
         ({"fps": 0.0}, "fps must be a number above 0"),
         ({"speed": -1.0}, "speed must be a number above 0"),
         ({"envs": (0, 7)}, "from 0 to 1"),
@@ -785,13 +785,16 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
         ({"layout": "grdi"}, "layout is 'grdi'. Possible: 'separate', 'grid'"),
         ({"renderer": "vulkan"}, "Possible: None, 'auto', 'gl', 'warp'"),
         ({"if_exists": "append"}, "if_exists is 'append'"),
-        ({"columns": 2}, 'columns is for layout="grid"'),
-        ({"camera": 0, "follow": "board"}, "camera and follow exclude each other"),
-        ({"last_clip": ("end",), "trigger": "at_steps(1)"}, "last_clip takes no trigger"),
+        ({"columns": 2}, 'columns needs layout="grid"'),
+        ({"camera": 0, "follow": "board"}, "camera and follow are mutually exclusive"),
+        (
+            {"last_clip": ("end",), "trigger": "at_steps(1)"},
+            "last_clip cannot be combined with a trigger",
+        ),
         ({"last_clip": "end"}, r"write \('end',\)"),
         ({"crf": 52}, "crf must be a whole number from 0 to 51"),
-        ({"length": 2.5}, "length must be a whole number from 1 up, got 2.5"),
-        ({"length": "5"}, "length must be a whole number from 1 up, got '5'"),
+        ({"length": 2.5}, "length must be a whole number of at least 1, got 2.5"),
+        ({"length": "5"}, "length must be a whole number of at least 1, got '5'"),
         ({"length_s": float("inf")}, "length_s must be a number above 0, got inf"),
         ({"envs": 1.0}, "envs must be a whole number, got 1.0"),
         ({"path": ""}, "path is empty"),
@@ -884,7 +887,7 @@ def test_a_kill_leaves_nearly_all_pictures(tmp_path, ffmpeg):
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 200)
-        (writer,) = recorder_of(env)._studio._writers.values()
+        (writer,) = recorder_of(env)._writer._writers.values()
         print(writer._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)

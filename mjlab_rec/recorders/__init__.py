@@ -1,4 +1,4 @@
-"""Ready-made recorders: what to record of a rollout, and when."""
+"""Built-in recorders: what to record from a rollout, and when."""
 
 from mjlab_rec.recorders.cfg import RolloutRecorderCfg as RolloutRecorderCfg
 from mjlab_rec.recorders.cfg import TransitionRecorderCfg as TransitionRecorderCfg

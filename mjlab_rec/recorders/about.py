@@ -1,4 +1,4 @@
-"""What a recording says about the environment that it comes from, as plain data."""
+"""Description of the recorded environment, as plain data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def about(env: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any, depth: int = 0) -> Any:
-    """A cfg as JSON data: functions and classes by name, everything else as it is written."""
+    """A cfg as JSON data: functions and classes by name, everything else by value."""
     if value is None or isinstance(value, (bool, int, str)):
         return value if not isinstance(value, enum.Enum) else value.name
     if isinstance(value, float):

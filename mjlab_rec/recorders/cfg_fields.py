@@ -1,7 +1,7 @@
-"""What the cfgs of recorders share: their common fields, and checks that follow from annotations.
+"""Fields that the recorders' cfgs share, and checks based on type annotations.
 
-A field's annotation says what values it takes: ``Literal["a", "b"]`` lists them, and ``Count``,
-``Positive`` or ``Annotated[int, Bounds(0, 51)]`` limit a number. ``CheckedCfg.check`` goes by that.
+A field's annotation says which values are valid: ``Literal["a", "b"]`` lists them, and ``Count``,
+``Positive`` or ``Annotated[int, Bounds(0, 51)]`` limit a number. ``CheckedCfg.check`` checks that.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that a field takes."""
+    """The range of numbers that is valid for a field."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
 
     def hold(self, value: Any) -> bool:
-        """Whether a number is one of them."""
+        """Whether a number is in the range."""
         return self.least <= value <= self.most and self.above < value < math.inf
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Bounds:
             return f"above {self.above:g}"
         if self.most < math.inf:
             return f"from {self.least:g} to {self.most:g}"
-        return f"from {self.least:g} up"
+        return f"of at least {self.least:g}"
 
 
 Count = Annotated[int, Bounds(1)]
@@ -48,37 +48,37 @@ Positive = Annotated[float, Bounds(above=0)]
 
 @dataclass(kw_only=True)
 class CheckedCfg(RecorderTermCfg):
-    """A cfg whose values are checked when its recorder is made."""
+    """A cfg whose values are checked when its recorder is created."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         for name, hint in field_types(type(self)).items():
             why = _misfit(getattr(self, name), hint)
             if why:
                 raise self.error(name, why)
 
     def error(self, field: str, why: str) -> ValueError:
-        """An error about a field: `why` goes on after its name."""
+        """Return an error about a field; in the message `why` follows its name."""
         return ValueError(f"{type(self).__name__}.{field} {why}")
 
     def at_most_one(self, *names: str) -> None:
-        """Raise if several of these fields are given."""
+        """Raise ValueError if more than one of these fields is given."""
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
-                f"{type(self).__name__}: {' and '.join(given)} exclude each other; give one."
+                f"{type(self).__name__}: {' and '.join(given)} are mutually exclusive; give one."
             )
 
 
 @dataclass(kw_only=True)
 class EnvsCfg(CheckedCfg):
-    """The field that says which environments are recorded."""
+    """The field that selects the environments to record."""
 
     envs: int | tuple[int, ...] | None = None
-    """Which environments: a number for the first ones, or a list of them. None means all."""
+    """Which environments: a number for the first N, or a tuple of indices. None means all."""
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
-        """The environments to record, of this many."""
+        """Indices of the environments to record, out of `num_envs`."""
         try:
             return env_ids(self.envs, num_envs)
         except ValueError as error:
@@ -87,25 +87,25 @@ class EnvsCfg(CheckedCfg):
 
 @dataclass(kw_only=True)
 class PaceCfg(CheckedCfg):
-    """The fields that say how often something is recorded."""
+    """The fields that set how often to record."""
 
     every: Count = 1
-    """Steps from one row to the next."""
+    """Record one row every this many steps."""
 
     hz: Positive | None = None
     """Rows per second of simulated time, instead of ``every``; rounded to whole steps."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         if self.hz is not None and self.every != 1:
             raise ValueError(
-                f"{type(self).__name__}: hz and every exclude each other; got hz={self.hz},"
+                f"{type(self).__name__}: hz and every are mutually exclusive; got hz={self.hz},"
                 f" every={self.every}."
             )
 
     def stride(self, step_dt: float) -> int:
-        """Steps from one row to the next, where a step lasts this many seconds."""
+        """Steps from one row to the next, given the seconds per step."""
         if self.hz is None:
             return self.every
         every = max(1, round(1.0 / (self.hz * step_dt)))
@@ -120,15 +120,15 @@ class PaceCfg(CheckedCfg):
 
 @dataclass(kw_only=True)
 class StartCfg(CheckedCfg):
-    """The field that says when recording begins."""
+    """The field that says when recording starts."""
 
     autostart: bool = True
-    """Record from the first reset on. Otherwise nothing is recorded before ``start()``."""
+    """Start recording at the first reset. Otherwise recording starts with ``start()``."""
 
 
 @dataclass(kw_only=True)
 class FileCfg(CheckedCfg):
-    """The fields that say where to write."""
+    """The fields that set where to write."""
 
     can_append: ClassVar[bool] = True
 
@@ -137,10 +137,10 @@ class FileCfg(CheckedCfg):
 
     if_exists: IfExists = "error"
     """What to do if the path exists: raise an "error", "overwrite" it, add a "number" to the name,
-    or, where that is possible, "append" to it."""
+    or "append" to it if the format supports that."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         if self.if_exists == "append" and not self.can_append:
             possible = [word for word in get_args(IfExists) if word != "append"]
@@ -148,7 +148,7 @@ class FileCfg(CheckedCfg):
 
 
 def env_ids(envs: int | Iterable[int] | None, num_envs: int) -> tuple[int, ...]:
-    """The environments that are meant, of this many: the first ones, these, or for None all."""
+    """Indices of the selected environments: the first N, the given ones, or all for None."""
     if isinstance(envs, Iterable):
         ids = tuple(envs)
     elif envs is None or isinstance(envs, Integral):
@@ -158,16 +158,16 @@ def env_ids(envs: int | Iterable[int] | None, num_envs: int) -> tuple[int, ...]:
     wrong = [i for i in ids if not isinstance(i, Integral) or not 0 <= i < num_envs]
     if not ids or wrong or len(set(ids)) < len(ids):
         raise ValueError(
-            f"it must list different environments from 0 to {num_envs - 1}, or be a count from 1 to"
-            f" {num_envs}."
+            f"it must be a number from 1 to {num_envs}, or distinct indices from 0 to"
+            f" {num_envs - 1}."
         )
     return ids
 
 
 def typed(cfg: RecorderTermCfg, cfg_type: type[RecorderTermCfg]) -> Any:
-    """A cfg of the recorder's own type, checked.
+    """Return a checked cfg of the recorder's own type.
 
-    ``params`` of a plain RecorderTermCfg are its fields.
+    The ``params`` of a plain RecorderTermCfg become its fields.
     """
     if not isinstance(cfg, cfg_type):
         known = [field.name for field in fields(cfg_type)]
@@ -183,7 +183,7 @@ def typed(cfg: RecorderTermCfg, cfg_type: type[RecorderTermCfg]) -> Any:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """Why a value does not fit a field; empty if it does, or if its type does not say."""
+    """Why a value is invalid for a field; empty if it is valid or cannot be checked."""
     options = union_members(hint)
     kinds = {_kind(option) for option in options}
     if value is None and type(None) in kinds:
@@ -193,7 +193,7 @@ def _misfit(value: Any, hint: Any) -> str:
         none = [None] if type(None) in kinds else []
         return "" if value in words else _not_among(value, [*none, *words])
     if isinstance(value, str) and tuple in kinds and str not in kinds:
-        return f"is a text; write ({value!r},) for one."
+        return f"is a string; write ({value!r},) for a single value."
     numbers = [option for option in options if _kind(option) in (int, float)]
     if numbers and isinstance(value, (str, Real)) and not kinds & {str, Any}:
         fits = any(_is_number(value, option) for option in numbers)
@@ -201,12 +201,12 @@ def _misfit(value: Any, hint: Any) -> str:
     if kinds == {bool} and not isinstance(value, bool):
         return f"must be True or False, got {value!r}."
     if kinds == {str} and not isinstance(value, str):
-        return f"must be a text, got {value!r}."
+        return f"must be a string, got {value!r}."
     return ""
 
 
 def _kind(hint: Any) -> Any:
-    """A type without its bounds and the types of its items."""
+    """A type without its bounds and item types."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return get_origin(hint) or hint
@@ -217,14 +217,14 @@ def _bounds(hint: Any) -> list[Bounds]:
 
 
 def _is_number(value: Any, hint: Any) -> bool:
-    """Whether a value is a number as this type wants it."""
+    """Whether a value is a number that is valid for this type."""
     kind = Integral if _kind(hint) is int else Real
     is_one = isinstance(value, kind) and not isinstance(value, bool)
     return is_one and all(bounds.hold(value) for bounds in _bounds(hint))
 
 
 def _in_words(hint: Any) -> str:
-    """The numbers that a type stands for."""
+    """Describe the numbers that are valid for a type."""
     kind = "a whole number" if _kind(hint) is int else "a number"
     return " ".join([kind, *map(str, _bounds(hint))])
 

@@ -1,4 +1,4 @@
-"""What can be recorded of an environment, by name."""
+"""The channels that can be recorded from an environment, by name."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Observations = dict[str, Any]
 
 @dataclass(kw_only=True)
 class Channel:
-    """A quantity of your own to record."""
+    """A custom quantity to record."""
 
     name: str
-    """Its name in the file; slashes group channels."""
+    """Name in the file; slashes group channels."""
 
     func: Callable[[Any], torch.Tensor]
-    """Called as ``func(env)`` in every recorded step; returns (num_envs, ...). It is read at once,
-    so it may be a live view."""
+    """Called as ``func(env)`` in every recorded step; returns (num_envs, ...). The value is read
+    immediately, so it may be a live view."""
 
     element_names: tuple[str, ...] = ()
     """A name for each element of the flattened value."""
 
     when: Literal["before", "after"] = "before"
-    """Read it when the observation of the row is new, or when the action has had its effect (and
-    before a reset)."""
+    """Whether to read it when the row's observation is new, or after the action has taken effect
+    (and before a reset)."""
 
     units: str = ""
     """Unit of measurement."""
@@ -51,18 +51,18 @@ class Source:
     elements: tuple[str, ...] = ()
     units: str = ""
     into: Callable[[torch.Tensor], object] | None = None
-    """Writes the value into a given tensor, where that saves a copy."""
+    """Writes the value into a given tensor, if that saves a copy."""
     exact: bool = False
-    """Whether its precision must be kept whatever the recorder's dtype."""
+    """Whether to keep its precision whatever the recorder's dtype."""
     derived: bool = False
-    """Whether an "after" value is only right after the step's forward pass."""
+    """Whether an "after" value is only correct after the step's forward pass."""
     of_obs: Callable[[Observations], torch.Tensor] | None = None
-    """The value within a dict of observations, if it is one."""
+    """Returns the value from a dict of observations, if it is an observation."""
     next_of: str = ""
-    """Name of the observation that this is the next one of."""
+    """Name of the observation of which this is the next one."""
 
     def spec(self, dtype: np.dtype | None, next_of: str = "") -> ChannelSpec:
-        """How the channel is stored, with floats as `dtype` unless they must stay exact."""
+        """How the channel is stored: floats as `dtype`, unless they must stay exact."""
         value = self.read()
         kind = numpy_dtype(value.dtype)
         if dtype is not None and kind.kind == "f" and not self.exact:
@@ -71,7 +71,7 @@ class Source:
         size = int(np.prod(shape, dtype=int))
         if self.elements and len(self.elements) != size:
             raise ValueError(
-                f"Channel '{self.name}' has {size} elements, but {len(self.elements)} element"
+                f"Channel '{self.name}' has {size} elements but {len(self.elements)} element"
                 f" names: {', '.join(self.elements)}."
             )
         return ChannelSpec(
@@ -86,7 +86,7 @@ class Source:
 
 
 def resolve_channels(env: Any, names: Sequence[str | Channel]) -> list[Source]:
-    """Find what is asked for; a name such as "obs" stands for everything below it."""
+    """Find channels by name; a name such as "obs" includes everything below it."""
     sources: dict[str, Source] = {}
     for name in names:
         for source in [_custom(env, name)] if isinstance(name, Channel) else _find(env, name):
@@ -128,7 +128,7 @@ def _find(env: Any, name: str) -> list[Source]:
         return _sensors(env, name)
     everything = list(_sources(env))
     found = [s for s in everything if s.name == name or s.name.startswith(name + "/")]
-    # "obs/actor" is the whole group; its terms are asked for one by one.
+    # "obs/actor" is the whole group; its terms have names of their own.
     exact = [s for s in found if s.name == name]
     if exact:
         return exact
@@ -136,7 +136,7 @@ def _find(env: Any, name: str) -> list[Source]:
         whole = {s.name for s in found if s.name.count("/") == 1}
         found = [s for s in found if s.name in whole or s.name.rpartition("/")[0] not in whole]
     if not found and name in ("command", "reward_terms"):
-        return []  # A task may have none; a list of channels can fit many tasks.
+        return []  # A task may have none; the same list of channels suits many tasks.
     if not found:
         known = list(dict.fromkeys([*(s.name for s in everything), *_entity_examples(env)]))
         tops = [n for n in ("obs", "next_obs", "command", "sensor", "reward_terms") if n in name]
@@ -145,7 +145,7 @@ def _find(env: Any, name: str) -> list[Source]:
 
 
 def _sources(env: Any) -> Iterator[Source]:
-    """Every channel but those of entities, which are too many to list."""
+    """All channels except those of entities, which are too many to list."""
     yield from _observations(env)
     yield from _actions(env)
     yield Source(name="reward", read=lambda: env.reward_buf)
@@ -168,7 +168,7 @@ def _sources(env: Any) -> Iterator[Source]:
         name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
     )
     for name in env.scene.sensors:
-        # Not read here: a field that somebody has read is kept up to date from then on.
+        # Not read here: once read, a field is kept up to date from then on.
         yield Source(name=f"sensor/{name}", read=lambda: torch.empty(0), when="before")
 
 
@@ -195,7 +195,7 @@ def _observations(env: Any) -> Iterator[Source]:
                 get = lambda obs, g=group, a=offset, b=offset + dim[0]: obs[g][:, a:b]  # noqa: E731
                 offset += dim[0]
             else:
-                continue  # Terms of several axes, concatenated: ask for the group.
+                continue  # Concatenated terms with several axes: only the group can be recorded.
             yield from _obs_pair(env, f"{group}/{term}", get, ())
 
 
@@ -241,7 +241,7 @@ def _actions(env: Any) -> Iterator[Source]:
 
 
 def _processed(term: Any) -> torch.Tensor:
-    """What a term made of the policy's action; the action itself if it makes nothing of it."""
+    """A term's processed action; the raw action if it has none."""
     for name in ("processed_actions", "_processed_actions"):
         if hasattr(term, name):
             return getattr(term, name)
@@ -259,13 +259,13 @@ def _reward_terms(env: Any) -> Iterator[Source]:
 
 
 def step_reward(manager: Any) -> torch.Tensor:
-    """Rate of each term (num_envs, terms); mjlab's manager has it under a private name only."""
+    """Rate of each term (num_envs, terms); mjlab's manager has it only under a private name."""
     value = getattr(manager, "step_reward", None)
     return manager._step_reward if value is None else value
 
 
 def _sensors(env: Any, name: str) -> list[Source]:
-    """Every sensor with this name, or every field of one that has several."""
+    """All sensors with this name, or all fields of a sensor that has several."""
     wanted = name.partition("/")[2]
     found = []
     for key, sensor in env.scene.sensors.items():
@@ -292,7 +292,7 @@ def _sensors(env: Any, name: str) -> list[Source]:
 
 def _entity_source(env: Any, name: str) -> Source:
     _, _, rest = name.partition("/")
-    # Entities may have slashes in their names, fields have none.
+    # Entity names may contain slashes, field names do not.
     entity_name, _, attribute = rest.rpartition("/")
     entities = env.scene.entities
     if entity_name not in entities:
@@ -307,7 +307,7 @@ def _entity_source(env: Any, name: str) -> Source:
         hint = nearest(attribute, known)
         raise ValueError(
             f"Unknown channel '{name}': the data of entity '{entity_name}' has no field"
-            f" '{attribute}' with a value per environment. {hint}"
+            f" '{attribute}' that has a value per environment. {hint}"
         )
     return Source(
         name=name,
@@ -334,7 +334,7 @@ def _entity_examples(env: Any) -> list[str]:
 
 
 def _entity_elements(entity: Any, attribute: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Names of the parts that a field has a value for, such as those of the joints."""
+    """Names of the parts that a field has values for, such as joints."""
     kind = attribute.partition("_")[0]
     parts = getattr(entity, f"{kind}_names", ())
     if not shape or len(parts) != shape[0] or not parts:
@@ -360,19 +360,19 @@ def _names(manager: Any) -> list[str]:
 
 
 def needs_final_obs(env: Any, sources: Sequence[Source]) -> bool:
-    """Whether the environment must provide final observations; raises if it cannot."""
+    """Whether the environment must provide final observations; raise if it cannot."""
     if not any(source.when == "next" for source in sources):
         return False
     if not hasattr(env.cfg, "final_obs"):
         raise ValueError(
             f"{type(env).__name__} provides no final observations, so 'next_obs' would be wrong"
-            " where episodes end. Leave it out of the recorder's channels."
+            " where episodes end. Remove it from the recorder's channels."
         )
     return True
 
 
 def model_fields_in_flux(env: Any) -> list[str]:
-    """Per-world model fields that events change in the middle of episodes."""
+    """Per-world model fields that events change during episodes."""
     return [
         field
         for term in (getattr(env.cfg, "events", None) or {}).values()
@@ -382,7 +382,7 @@ def model_fields_in_flux(env: Any) -> list[str]:
 
 
 def model_sources(env: Any, fields: Sequence[str]) -> list[Source]:
-    """Model fields as channels, for those that may change at any step."""
+    """Channels for the model fields that may change at any step."""
     return [
         Source(
             name=f"model/{field}",

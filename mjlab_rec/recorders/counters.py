@@ -1,4 +1,4 @@
-"""What is known of every environment's running episode, kept on the device."""
+"""Counters of each environment's running episode, kept on the device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mjlab_rec.recorders.channels import step_reward
 
 
 class EpisodeCounters:
-    """Number, length, return and success of the running episodes, and how much has rows.
+    """Number, length, return and success of the running episodes, and the part that is recorded.
 
-    They count from when the environment was made, whatever is recorded. A step can be taken back,
-    as long as no other one was counted after it.
+    They count from the creation of the environment, whatever is recorded. The last step can be
+    undone.
 
     Args:
         env: The environment.
-        success: Tells which environments have succeeded; None if nothing does.
-        sums: Whether to add up each reward term as well.
+        success: Returns which environments have succeeded; None if success is not defined.
+        sums: Whether to sum each reward term as well.
     """
 
     def __init__(self, env: Any, success: Callable[[], torch.Tensor] | None, sums: bool) -> None:
@@ -29,22 +29,22 @@ class EpisodeCounters:
         self._env = env
         self._success = success
         self.sum_names: tuple[str, ...] = tuple(env.reward_manager.active_terms) if sums else ()
-        """Names of the reward terms that are added up."""
+        """Names of the reward terms that are summed."""
         self._scale = env.step_dt if getattr(env.cfg, "scale_rewards_by_dt", True) else 1.0
         self.episode = torch.zeros(count, dtype=torch.int32, device=device)
         """Number of the running episode (num_envs,)."""
         self._episode_before = self.episode.clone()
         self._now = _Sums.zeros(count, len(self.sum_names), device)
-        # The other one holds what was known before the last step.
+        # The values before the last step.
         self._before = _Sums.zeros(count, len(self.sum_names), device)
         self._restarted = False
-        # The return of an episode that is running already will never be known.
+        # The return of an episode that is already running stays unknown.
         self._now.steps[0].copy_(env.episode_length_buf)
         self._now.totals[0].masked_fill_(env.episode_length_buf > 0, torch.nan)
 
     @property
     def knows_success(self) -> bool:
-        """Whether something tells which episodes succeeded."""
+        """Whether success is defined."""
         return self._success is not None
 
     @property
@@ -68,11 +68,11 @@ class EpisodeCounters:
         return self._now.totals[1]
 
     def add_step(self, has_row: bool, active: torch.Tensor | None) -> None:
-        """Count the step that has just been taken.
+        """Count the step that was just taken.
 
         Args:
             has_row: Whether it has a row.
-            active: In which environments (num_envs,); None means all.
+            active: The environments with a row (num_envs,); None means all.
         """
         old, new = self._now, self._before
         reward = self._env.reward_buf
@@ -96,22 +96,22 @@ class EpisodeCounters:
         self._restarted = False
 
     def undo_step(self) -> None:
-        """Take back the last step, and the restarts that came with it."""
+        """Undo the last step and its restarts."""
         self._now, self._before = self._before, self._now
         if self._restarted:
             self.episode.copy_(self._episode_before)
 
     def begin_recording(self) -> None:
-        """A recording begins: nothing of the running episodes has a row in it."""
+        """A recording begins; none of the running episodes has rows in it yet."""
         self.rows.zero_()
         self.recorded.zero_()
 
     def lose_rows(self) -> None:
-        """Rows were lost: how much of the running episodes is recorded is no longer known."""
+        """Rows were lost; the recorded return of the running episodes is no longer known."""
         self.recorded.masked_fill_(self.rows > 0, torch.nan)
 
     def restart(self, env_ids: torch.Tensor) -> None:
-        """New episodes begin; those without a step do not count."""
+        """New episodes begin; an episode without a step is not counted."""
         if not self._restarted:
             self._restarted = True
             self._episode_before.copy_(self.episode)
@@ -119,7 +119,7 @@ class EpisodeCounters:
         self._now.clear(env_ids)
 
     def write_ends(self, ends: EndsMemory, at: slice, env_ids: torch.Tensor, cut: bool) -> None:
-        """Write how these episodes ended; `cut`: neither terminated nor truncated."""
+        """Write how these episodes ended; `cut` means neither terminated nor truncated."""
         now = self._now
         ends.env[at] = env_ids
         gather(self.episode, env_ids, ends.episode[at])
@@ -131,7 +131,7 @@ class EpisodeCounters:
             ends.success[at] = -1
         else:
             gather(now.success, env_ids, ends.success[at])
-            if cut:  # Whether it would have succeeded is not known.
+            if cut:  # It might still have succeeded.
                 ends.success[at].masked_fill_(ends.success[at] == 0, -1)
         if cut:
             ends.terminated[at] = False
@@ -144,7 +144,7 @@ class EpisodeCounters:
 
 
 class _Sums:
-    """What adds up in an episode."""
+    """Sums over an episode."""
 
     def __init__(
         self, steps: torch.Tensor, totals: torch.Tensor, success: torch.Tensor, terms: torch.Tensor
@@ -172,10 +172,10 @@ class _Sums:
 
 
 class LateEnds:
-    """Ends that came while no rows were recorded: at most one per environment has rows.
+    """Episode ends while no rows are recorded; at most one per environment has rows.
 
     Args:
-        counters: What is known of the episodes.
+        counters: Counters of the episodes.
     """
 
     def __init__(self, counters: EpisodeCounters) -> None:
@@ -184,14 +184,14 @@ class LateEnds:
         self.ends = EndsMemory.allocate(count, values, device)
         """A slot per environment; empty where ``length`` is 0."""
         self.any = False
-        """Whether there may be any."""
+        """Whether any may have been added."""
         self._scratch = EndsMemory.allocate(count, values, device)
         self._calls = 0
         self._call = torch.zeros(count, dtype=torch.int64, device=device)  # that filled each slot
         self._counters = counters
 
     def add(self, env_ids: torch.Tensor, cut: bool, step: int) -> None:
-        """Note ends of episodes; those without rows are left out."""
+        """Add episode ends; those without rows are left out."""
         at = slice(0, len(env_ids))
         new = self._scratch
         self._counters.write_ends(new, at, env_ids, cut)
@@ -207,7 +207,7 @@ class LateEnds:
         self.any = True
 
     def take(self, ends: EndsMemory, at: slice) -> None:
-        """Move all slots to other memory, in the order in which the episodes ended."""
+        """Move all slots to `ends`, in the order in which the episodes ended."""
         order = self._call.argsort(stable=True)
         for (_, slots), (_, values) in zip(self.ends.columns(), ends.columns(), strict=True):
             values[at] = slots[order]
@@ -216,7 +216,7 @@ class LateEnds:
 
 
 def gather(values: torch.Tensor, ids: torch.Tensor, out: torch.Tensor) -> None:
-    """Write some rows of a tensor to another place, converting their type if need be."""
+    """Copy the rows at `ids` into `out`, converting their type if necessary."""
     if values.dtype == out.dtype:
         torch.index_select(values, 0, ids, out=out)
     else:

@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16
 _STEPS = 256
-"""Steps after which lines are written."""
+"""Number of steps after which lines are written."""
 _SECONDS = 10.0
 
 
 class EpisodeLogWriter(Writer):
-    """Appends a line for each end of an episode, and nothing of its rows.
+    """Appends a line for each episode that ends, without its rows.
 
-    There are only whole lines in the file: what a full disk or a kill cut off is removed. Lines
-    that could not be written are lost; later ones are written if there is room again.
+    The file holds only whole lines: a line that a full disk or a kill cut off is removed. Lines
+    that could not be written are lost; later ones are written once there is space again.
     """
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
@@ -54,7 +54,7 @@ class EpisodeLogWriter(Writer):
             # Unbuffered: a block's lines go to the file in one piece, and are there after a kill.
             self._file = open(self._claim.path, "a+b", buffering=0)
             try:
-                self._end = self._mend()
+                self._end = self._repair()
             except BaseException:
                 self._file.close()
                 raise
@@ -83,10 +83,10 @@ class EpisodeLogWriter(Writer):
         try:
             if os.fstat(file.fileno()).st_nlink == 0:
                 raise DataError(
-                    f"'{self._claim.path}' was removed while episodes were written to it. Let it"
-                    " be until the recorder is closed."
+                    f"'{self._claim.path}' was removed while episodes were being written to it."
+                    " Leave it in place until the recorder is closed."
                 )
-            while written < len(lines):  # A short write says nothing; the next one says why.
+            while written < len(lines):  # A short write is silent; the next raises the error.
                 written += file.write(lines[written:])
             self._sync()
         except OSError as error:
@@ -97,7 +97,7 @@ class EpisodeLogWriter(Writer):
         self._nbytes += len(lines)
 
     def write_episode(self, episode: Episode) -> None:
-        """Not used: ends come with the blocks."""
+        """Not used: episode ends come with the blocks."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -105,8 +105,8 @@ class EpisodeLogWriter(Writer):
         self._file.close()
         self._claim.release()
 
-    def _mend(self) -> int:
-        """Remove a line that a killed process left unfinished; returns the file's size."""
+    def _repair(self) -> int:
+        """Remove a line that a killed process left unfinished, and return the file's size."""
         file, path = self._file, self._claim.path
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -128,13 +128,13 @@ class EpisodeLogWriter(Writer):
             if _is_line(file.read(_CHUNK)):
                 end = size + file.write(b"\n")
             else:
-                logger.warning("'%s': removed its last line, which was not finished.", path)
+                logger.warning("'%s': removed the last line, which was incomplete.", path)
                 file.truncate(end)
         self._sync(folder=True)
         return end
 
     def _sync(self, folder: bool = False) -> None:
-        """Wait for the disk, if the lines must survive a loss of power."""
+        """Wait for the disk if the lines must survive a power loss."""
         if not self._safe:
             return
         os.fsync(self._file.fileno())
@@ -148,7 +148,7 @@ class EpisodeLogWriter(Writer):
     def _failure(self, error: OSError) -> DataError:
         reason = error.strerror or error
         return DataError(
-            f"Writing to '{self._claim.path}' failed: {reason}. It holds the lines written before."
+            f"Writing to '{self._claim.path}' failed: {reason}. Lines written earlier are intact."
         )
 
     def _lines(self, block: Block) -> Sequence[dict[str, Any]]:
@@ -179,7 +179,7 @@ class EpisodeLogWriter(Writer):
 
 
 def _is_line(text: bytes) -> bool:
-    """Whether this is an object of JSON."""
+    """Whether this is a JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -187,7 +187,7 @@ def _is_line(text: bytes) -> bool:
 
 
 def _number(value: float) -> float | None:
-    """A float as JSON has it: it knows neither NaN nor infinity."""
+    """A float for JSON, which has neither NaN nor infinity."""
     return value if math.isfinite(value) else None
 
 
@@ -196,8 +196,8 @@ class EpisodeLogRecorder(RowClock):
 
     A line has env, episode (counted per environment), length, return, terminated, truncated,
     success, seed, step, sim_time, wall_time (seconds since 1970) and reward_terms, the sum of each
-    term. Lines are written in batches: at the latest 256 steps after the episode's end. Episodes
-    that end while the recorder is paused or stopped have no line.
+    term. Lines are written in batches, at most 256 steps after the episode's end. Episodes that
+    end while the recorder is paused or stopped get no line.
     """
 
     cfg: EpisodeLogRecorderCfg
@@ -217,7 +217,7 @@ class EpisodeLogRecorder(RowClock):
 
     @property
     def files(self) -> list[Path]:
-        """What was written so far."""
+        """Files written so far."""
         return self._written + ([] if self._writer is None else self._writer.files)
 
     @property
@@ -241,7 +241,7 @@ class EpisodeLogRecorder(RowClock):
         self._store = Staging(info, shape, env.device, 2, "block", writer.write, name, _SECONDS)
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken: make room for the episodes that end with it."""
+        """Make room for the episodes that end with the step."""
         if self._store is not None:
             self._store.check()
             if not self._store.has_room(self.num_envs):
@@ -249,7 +249,7 @@ class EpisodeLogRecorder(RowClock):
             self._store.begin_step()
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Note how these episodes ended."""
+        """Store how these episodes ended."""
         store = self._store
         if store is None or not self._on:
             return
@@ -259,29 +259,29 @@ class EpisodeLogRecorder(RowClock):
         self.counters.write_ends(store.memory.ends, at, env_ids, cut)
 
     def on_row_complete(self, was_reset: bool) -> None:
-        """The step is over."""
+        """Commit the step."""
         if self._store is not None:
             self._store.commit(self._env.common_step_counter - 1)
 
     def on_step_failed(self) -> None:
-        """Forget what was noted of the step."""
+        """Discard what was stored for the step."""
         if self._store is not None:
             self._store.undo_step()
 
     def on_flush(self) -> None:
-        """Hand over what there is."""
+        """Hand over what is stored so far."""
         if self._store is not None:
             self._store.hand_over()
 
     on_rows_stop = on_flush
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until what was handed over is written."""
+        """Wait until everything handed over is written."""
         if self._store is not None:
             self._store.flush(timeout)
 
     def on_finish(self) -> None:
-        """Write what is left and close the file."""
+        """Write the rest and close the file."""
         store, writer = self._store, self._writer
         self._store = self._writer = None
         if store is None or writer is None or store.forked:
@@ -301,17 +301,17 @@ class EpisodeLogRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     func: type = EpisodeLogRecorder
 
     success: str | Callable[[Any], Any] | None = None
-    """What a success is, as for ``RolloutRecorderCfg``."""
+    """What counts as success, as for ``RolloutRecorderCfg``."""
 
     durability: Durability = "kill"
-    """What lines survive once they are written: a "kill" of the process, or also a loss of
-    "power", for which the writer waits for the disk."""
+    """What written lines survive: a "kill" of the process, or also a loss of "power", for which the
+    writer waits for the disk."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         if not self.path:
-            raise self.error("path", "is empty; it is the file to write.")
+            raise self.error("path", "is empty; set it to the file to write.")
 
 
 EpisodeLogRecorder.cfg_type = EpisodeLogRecorderCfg

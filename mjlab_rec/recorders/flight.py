@@ -1,4 +1,4 @@
-"""The flight recorder: keeps the last steps in memory, and writes them if something goes wrong."""
+"""The flight recorder: keeps the last steps in memory and writes them if something goes wrong."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg_fields import CheckedCfg, Count, typed
 from mjlab_rec.recorders.channels import Channel, needs_final_obs, resolve_channels
+from mjlab_rec.recorders.failures import NAN, FailureDetector
 from mjlab_rec.recorders.row_clock import RowClock
-from mjlab_rec.recorders.rows import Lanes, RowReader
-from mjlab_rec.recorders.watch import NAN, Watch
+from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ _ROWS = "rollout.npz"
 
 
 class FlightRecorder(RowClock):
-    """Keeps the last steps on the device, and writes a folder for each thing that goes wrong.
+    """Keeps the last steps on the device and writes them to a folder on each failure.
 
-    A dump is ``<path>/<task>-step-<N>-<reason>``, with the rows in ``rollout.npz``, which
-    ``open_rollouts`` reads, the reason in ``reason.json`` and the model in ``model.mjb``. The last
-    row is what the next step would have started from: what came of it is NaN (or 0) there.
+    A dump is ``<path>/<task>-step-<N>-<reason>``: the rows in ``rollout.npz``, for
+    ``open_rollouts``, the reason in ``reason.json`` and the model in ``model.mjb``. The last row
+    holds the start of the next step; its results are NaN (or 0).
 
-    Conditions are looked at without making a GPU wait, so that a dump may come a few steps late;
-    the steps that led to it are still there.
+    Conditions are checked without making a GPU wait, so a dump may come a few steps late; it still
+    contains the steps that led to the failure.
     """
 
     cfg: FlightRecorderCfg
@@ -56,7 +56,7 @@ class FlightRecorder(RowClock):
         cfg = self.cfg
         super().__init__(cfg, env)
         self.folders: list[Path] = []
-        """The dumps so far."""
+        """Folders of the dumps so far."""
         self._sources = resolve_channels(env, cfg.channels)
         self.needs_final_obs = needs_final_obs(env, self._sources)
         known = list(env.termination_manager.active_terms)
@@ -68,31 +68,31 @@ class FlightRecorder(RowClock):
                 )
         self.draws_random_numbers = any(isinstance(channel, Channel) for channel in cfg.channels)
         self._dumped: BaseException | None = None
-        # In a notebook it may be there since long before this environment.
+        # In a notebook it may be older than this environment.
         self._old_error = getattr(sys, "last_value", None)
 
     def record_exception(self, error: BaseException) -> None:
-        """``step()`` fails: write what led to it. A Ctrl-C is no failure."""
+        """``step()`` failed: write the steps before it. A Ctrl-C is not a failure."""
         self._dump_error("exception-in-step", error)
         super().record_exception(error)
 
     @property
     def files(self) -> list[Path]:
-        """The rows of each dump, for ``open_rollouts``."""
+        """The file of rows of each dump, for ``open_rollouts``."""
         return [folder / _ROWS for folder in self.folders]
 
     def dump(self, reason: str = "manual") -> Path | None:
-        """Write the last steps of all environments now; None if there were max_dumps already."""
+        """Write the last steps of all environments now; None if max_dumps is reached."""
         return self._dump(reason, {})
 
     # -- moments -----------------------------------------------------------------------------------
 
     def on_open(self) -> None:
-        """Allocate the ring."""
+        """Allocate the ring buffer."""
         env = self._env
-        lanes = Lanes(range(env.num_envs), env.num_envs, str(env.device))
-        self._reader = RowReader(env, self._sources, lanes, chain=False, dtype=None)
-        # One slot more than rows: what the next step starts from is read ahead.
+        selection = EnvSelection(range(env.num_envs), env.num_envs, str(env.device))
+        self._reader = RowReader(env, self._sources, selection, chain=False, dtype=None)
+        # One slot more than rows: the values at the next step's start are read in advance.
         size = (self.cfg.steps + 1, self.num_envs)
 
         def ring(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -103,23 +103,23 @@ class FlightRecorder(RowClock):
         self._episode, self._taken = ring(torch.int32), ring(torch.int32)
         self._return = ring(torch.float64)
         self._terminated, self._truncated = ring(torch.bool), ring(torch.bool)
-        self._watch = Watch(env, specs, self.cfg.on_nan, self.cfg.on_terminations)
+        self._failures = FailureDetector(env, specs, self.cfg.on_nan, self.cfg.on_terminations)
 
     def on_rows_start(self) -> None:
-        """The ring is empty: what was not seen in the meantime must not leave a gap in it."""
+        """Empty the ring buffer, so that steps missed in the meantime leave no gap in it."""
         self._count = 0
 
     def on_row_begins(self, has_row: bool) -> None:
-        """Read what the next step starts from."""
+        """Read the values at the next step's start."""
         row, counters = self._row, self.counters
         self._step = self._env.common_step_counter
         self._reader.before(self._ring, row)
         self._episode[row].copy_(counters.episode)
         self._taken[row].copy_(counters.length)
-        self._watch.before(self._ring, row, self._step)
+        self._failures.before(self._ring, row, self._step)
 
     def on_row_taken(self) -> None:
-        """Read what came of the action."""
+        """Read the action's results."""
         env, row = self._env, self._row
         self._reader.after(self._ring, row)
         self._return[row].copy_(self.counters.total)
@@ -127,19 +127,19 @@ class FlightRecorder(RowClock):
         self._truncated[row].copy_(env.reset_time_outs)
 
     def on_row_complete(self, was_reset: bool) -> None:
-        """The step is over; news of it are written with the next one's start."""
+        """The step is over; its failures are noted with the next step's start."""
         self._reader.complete(self._ring, self._row, was_reset)
-        self._watch.after(self._ring, self._row)
+        self._failures.after(self._ring, self._row)
         self._count += 1
 
     def record_post_step(self) -> None:
-        """A step is over: see whether something is wrong."""
+        """A step is over: dump if there is a failure."""
         super().record_post_step()
-        for reason, step, env_ids in self._watch.news() if self._open else ():
+        for reason, step, env_ids in self._failures.found() if self._open else ():
             self._dump(reason, {"step": step}, env_ids)
 
     def on_finish(self) -> None:
-        """Write what led to an error of the caller's, if one is why the environment closes."""
+        """Write the last steps if an error in the caller's code closes the environment."""
         last = getattr(sys, "last_value", None)
         error = sys.exc_info()[1] or (None if last is self._old_error else last)
         if error is not None:
@@ -152,7 +152,7 @@ class FlightRecorder(RowClock):
     # -- dumps -------------------------------------------------------------------------------------
 
     def _dump_error(self, reason: str, error: BaseException) -> None:
-        """Write what led to an error, once however often it is seen."""
+        """Write the steps that led to an error, once per error."""
         if self.cfg.on_exception and isinstance(error, Exception) and error is not self._dumped:
             self._dumped = error
             self._dump(reason, {"error": "".join(traceback.format_exception(error))})
@@ -181,7 +181,7 @@ class FlightRecorder(RowClock):
         return folder
 
     def _write_rows(
-        self, folder: Path, description: dict[str, Any], env_ids: list[int], rows: _Kept
+        self, folder: Path, description: dict[str, Any], env_ids: list[int], rows: _RingRows
     ) -> None:
         from mjlab_rec.data.formats.npz import NpzWriter
 
@@ -200,8 +200,8 @@ class FlightRecorder(RowClock):
         finally:
             writer.close()
 
-    def _rows_of(self, env_ids: list[int]) -> _Kept:
-        """The ring from the oldest row to the one read ahead, on the host."""
+    def _rows_of(self, env_ids: list[int]) -> _RingRows:
+        """The ring buffer on the host, from the oldest row to the one read in advance."""
         size = self.cfg.steps + 1
         count = min(self._count, self.cfg.steps) + 1
         order = [(self._count + 1 - count + i) % size for i in range(count)]
@@ -217,7 +217,7 @@ class FlightRecorder(RowClock):
                 channels[spec.name][-1] = np.nan if spec.dtype.kind == "f" else 0
         terminated, truncated = host(self._terminated), host(self._truncated)
         terminated[-1] = truncated[-1] = False
-        return _Kept(
+        return _RingRows(
             channels=channels,
             episode=host(self._episode),
             taken=host(self._taken),
@@ -226,24 +226,24 @@ class FlightRecorder(RowClock):
             truncated=truncated,
         )
 
-    def _not_finite(self, rows: _Kept) -> list[str]:
-        """Which elements of which channels are NaN or infinite in some row."""
+    def _not_finite(self, rows: _RingRows) -> list[str]:
+        """Names of the channel elements that are NaN or infinite in some row."""
         found = []
         for spec in self._reader.specs:
             if spec.dtype.kind == "f":
-                # The last row's results are not there yet.
+                # The last row has no results yet.
                 values = rows.channels[spec.name][: None if spec.when == "before" else -1]
                 bad = np.atleast_1d(~np.isfinite(values).reshape(-1, spec.size).all(axis=0))
                 found += [name for name, is_bad in zip(spec.columns(), bad, strict=True) if is_bad]
         return found
 
-    def _episodes(self, rows: _Kept, env_id: int) -> list[Episode]:
-        """What the ring holds of an environment's episodes, in order."""
+    def _episodes(self, rows: _RingRows, env_id: int) -> list[Episode]:
+        """An environment's episodes in the ring buffer, in order."""
         number, count = rows.episode, len(rows.episode)
         starts = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), count]
         episodes = []
         for first, end in zip(starts, starts[1:], strict=False):
-            running = end == count  # Its last row is the one read ahead.
+            running = end == count  # Its last row is the one read in advance.
             done = end - 1 - running  # Its last row with a result; before first if there is none.
             has_result = done >= first
             episodes.append(
@@ -251,7 +251,7 @@ class FlightRecorder(RowClock):
                     env=env_id,
                     number=int(number[first]),
                     start=self._step - (count - 1 - first),
-                    # The step to come, of which there is only what it starts from, counts.
+                    # Includes the next step, of which only the start is known.
                     length=int(rows.taken[end - 1]) + 1,
                     total=float(rows.total[done]) if has_result else 0.0,
                     recorded=float("nan"),
@@ -269,8 +269,8 @@ class FlightRecorder(RowClock):
 
 
 @dataclass(kw_only=True)
-class _Kept:
-    """Rows of the ring in order of time, the last one without results: (rows, envs, ...)."""
+class _RingRows:
+    """Rows of the ring buffer ordered by time, the last one without results: (rows, envs, ...)."""
 
     channels: dict[str, np.ndarray]
     episode: np.ndarray
@@ -279,11 +279,13 @@ class _Kept:
     terminated: np.ndarray
     truncated: np.ndarray
 
-    def of(self, lane: int) -> _Kept:
+    def of(self, lane: int) -> _RingRows:
         """One environment's (rows, ...)."""
         channels = {name: values[:, lane] for name, values in self.channels.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "channels"}
-        return _Kept(channels=channels, **{name: values[:, lane] for name, values in rest.items()})
+        return _RingRows(
+            channels=channels, **{name: values[:, lane] for name, values in rest.items()}
+        )
 
 
 @dataclass(kw_only=True)
@@ -293,18 +295,18 @@ class FlightRecorderCfg(CheckedCfg):
     func: type = FlightRecorder
 
     path: str = "flight"
-    """Folder for the folders of the dumps."""
+    """Folder in which each dump gets a folder."""
 
     channels: tuple[str | Channel, ...] = (
         *("obs", "state", "action", "reward", "terminated", "truncated"),
     )
-    """What to keep of every step."""
+    """Channels to keep of every step."""
 
     steps: Count = 200
-    """How many of the last steps to keep, on the environment's device."""
+    """Number of last steps to keep, on the environment's device."""
 
     on_terminations: tuple[str, ...] = ()
-    """Names of termination terms that cause a dump of the environments they end."""
+    """Termination terms that trigger a dump of the environments they end."""
 
     on_nan: bool = True
     """Dump the environments in which a channel becomes NaN or infinite."""
@@ -314,10 +316,10 @@ class FlightRecorderCfg(CheckedCfg):
     environment."""
 
     max_dumps: Count = 5
-    """Dumps at most, whatever happens."""
+    """Maximum number of dumps."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         if not self.channels or not self.path:
             raise ValueError(f"{type(self).__name__} needs a path and at least one channel.")
@@ -327,7 +329,7 @@ FlightRecorder.cfg_type = FlightRecorderCfg
 
 
 def _new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that is not there yet, numbered if need be."""
+    """Create a new folder, numbered if the name is taken."""
     plain = re.sub(r"[^\w.-]+", "-", name)
     parent.mkdir(parents=True, exist_ok=True)
     number = 0

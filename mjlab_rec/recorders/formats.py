@@ -1,4 +1,4 @@
-"""A recorder for each file format: the rollout recorder, and where it writes to."""
+"""The built-in file formats' recorders: a rollout recorder for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CsvRecorder(RolloutRecorder):
-    """Records one table of named columns, in the order of time."""
+    """Records one CSV table with named columns, ordered by time."""
 
     format = "csv"
 
@@ -29,12 +29,12 @@ class CsvRecorderCfg(RolloutRecorderCfg):
 
 
 class Hdf5Recorder(RolloutRecorder):
-    """Records an HDF5 file: the fastest, and a kill loses a few seconds at most."""
+    """Records an HDF5 file: the fastest format; a kill loses a few seconds at most."""
 
     cfg: Hdf5RecorderCfg
 
     def writer(self) -> Callable[..., Any]:
-        """What writes the layout that was asked for."""
+        """The writer of the chosen layout."""
         if self.cfg.format is None and self.cfg.layout == "episodes":
             return writer_class("robomimic")
         return super().writer()
@@ -47,15 +47,15 @@ class Hdf5RecorderCfg(RolloutRecorderCfg):
     func: type = Hdf5Recorder
 
     layout: Literal["blocks", "episodes"] = "blocks"
-    """"blocks" is fast and survives a kill; "episodes" has a group per episode, as robomimic and
-    Isaac Lab read it, and is written when an episode ends."""
+    """"blocks" is fast and survives a kill; "episodes" has one group per episode, as robomimic and
+    Isaac Lab expect, written when the episode ends."""
 
 
 Hdf5Recorder.cfg_type = Hdf5RecorderCfg
 
 
 class NpzRecorder(RolloutRecorder):
-    """Records a folder with an NPZ file per episode, or one NPZ file written at the end."""
+    """Records a folder with an NPZ file per episode, or a single NPZ file written at the end."""
 
     format = "npz"
 
@@ -68,7 +68,7 @@ class NpzRecorderCfg(RolloutRecorderCfg):
 
 
 class ParquetRecorder(RolloutRecorder):
-    """Records a folder of Parquet files, one row per step, episodes in one piece."""
+    """Records a folder of Parquet files: one row per step, each episode in one piece."""
 
     format = "parquet"
 
@@ -81,7 +81,7 @@ class ParquetRecorderCfg(RolloutRecorderCfg):
 
 
 class MemoryRecorder(RolloutRecorder):
-    """Keeps rollouts in memory, to be read in the same process."""
+    """Keeps rollouts in memory, for the same process to read."""
 
     format = "memory"
 
@@ -97,7 +97,7 @@ class MemoryRecorder(RolloutRecorder):
         return Rollouts(MemoryReader(self._last))
 
     def end_recording(self) -> None:
-        """Keep what was recorded."""
+        """Keep the recorded data."""
         if self._pipeline is not None:
             self._last = self._pipeline.writers[0]  # type: ignore[assignment]
         super().end_recording()

@@ -1,4 +1,4 @@
-"""Recorders by name: presets in TOML files, and any field of theirs set from outside."""
+"""Recorders by name: presets in TOML files, whose fields can be overridden."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mjlab_rec.utils.string import nearest
 
 
 def _presets() -> Path:
-    """The folder of presets: inside an installed package, or beside it in a checkout."""
+    """The folder of presets: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "configs" / "recorders"
     return installed if installed.is_dir() else package.parent / "configs" / "recorders"
 
 
 PRESETS = _presets()
-"""Where the project's presets are."""
+"""Folder of the project's presets."""
 
-# A recorder's name in presets: where its cfg is, and what its path ends in; None: it has no path.
+# A recorder's name in presets: where its cfg is, and the suffix of its path; None: it has none.
 KINDS: dict[str, tuple[str, str | None]] = {
     "csv": ("mjlab_rec.recorders:CsvRecorderCfg", ".csv"),
     "hdf5": ("mjlab_rec.recorders:Hdf5RecorderCfg", ".h5"),
@@ -47,41 +47,40 @@ _MAKERS = {Trigger: trigger_from}
 
 
 class Preset:
-    """A recorder with the fields that are set so far.
+    """A recorder and the fields set so far.
 
     Args:
         source: Name of a preset in configs/recorders, path of a TOML file, name of a recorder or
-            of a file format, or "package.module:Class" for a recorder or a recorder's cfg of your
-            own.
+            file format, or "package.module:Class" for your own recorder or cfg.
     """
 
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
         self.fields: dict[str, Any] = _read(self.source)
-        """What is set so far."""
+        """Fields set so far."""
         recorder = self.fields.pop("recorder")
         target, self._suffix = _kinds().get(recorder, (recorder, None))
         if target == _ANY_FORMAT:
             self.fields.setdefault("format", recorder)
         if ":" not in target:
             raise ValueError(
-                f"Unknown recorder {target!r}. {nearest(target, list(_kinds()))} One of your own is"
-                " named as 'package.module:Class'."
+                f"Unknown recorder {target!r}. {nearest(target, list(_kinds()))} Write your own as"
+                " 'package.module:Class'."
             )
         self.cfg_class, self._func = _classes(target)
 
     @property
     def name(self) -> str:
-        """A short name: that of the file or of the class."""
+        """A short name: that of the file or class."""
         return Path(self.source.rpartition(":")[2]).stem
 
     def set(self, field: str, words: Sequence[str]) -> None:
-        """Set a field from the words of a command line; ``params.x`` is an entry of the params."""
+        """Set a field from command-line words; ``params.x`` sets an entry of params."""
         name, _, entry = field.replace("-", "_").partition(".")
         hints = self._hints()
         if name not in hints or (entry and name != "params"):
             raise ValueError(
-                f"The recorder {self.name!r} has no {field!r}. {nearest(field, list(hints))}"
+                f"The recorder {self.name!r} has no field {field!r}. {nearest(field, list(hints))}"
             )
         if not words:
             raise ValueError("a value is missing.")
@@ -91,11 +90,11 @@ class Preset:
             self.fields[name] = fit_words(words, hints[name], _MAKERS)
 
     def build(self, folder: str | Path | None = None) -> RecorderTermCfg:
-        """Check the fields and make the cfg.
+        """Check the fields and create the cfg.
 
         Args:
-            folder: If no path is set, write into this folder, to the next free file or folder of
-                the preset's name.
+            folder: Where to write if no path is set: to the next free file or folder with the
+                preset's name.
         """
         table = dict(self.fields)
         if folder is not None and self._suffix is not None and "path" not in table:
@@ -123,9 +122,9 @@ class Preset:
 
 
 def load_preset(source: str | Path, **fields: Any) -> RecorderTermCfg:
-    """Make a recorder's cfg from a preset, with some fields set anew.
+    """Create a recorder's cfg from a preset, overriding some fields.
 
-    ``cfg.recorders["rollout"] = load_preset("hdf5", path="run.h5")``. For the source see `Preset`.
+    ``cfg.recorders["rollout"] = load_preset("hdf5", path="run.h5")``. See `Preset` for the source.
     """
     preset = Preset(source)
     preset.fields.update(fields)
@@ -133,25 +132,25 @@ def load_preset(source: str | Path, **fields: Any) -> RecorderTermCfg:
 
 
 def preset_names() -> list[str]:
-    """Names that ``load_preset`` knows."""
+    """Names that ``load_preset`` accepts."""
     return sorted({*_kinds(), *(path.stem for path in PRESETS.glob("*.toml"))})
 
 
 def _kinds() -> dict[str, tuple[str, str | None]]:
-    """What there is in KINDS, and a rollout recorder for each file format that has none there."""
+    """KINDS, and a rollout recorder for each file format that is not listed there."""
     others = {f.name: (_ANY_FORMAT, (*f.suffixes, "")[0]) for f in formats()}
     return others | KINDS
 
 
 def _read(source: str) -> dict[str, Any]:
-    """The table of a preset; it says at least which recorder it is for."""
+    """Read the table of a preset; it names at least the recorder."""
     path = Path(source) if source.endswith(".toml") else PRESETS / f"{source}.toml"
     if not path.is_file():
         if source in _kinds() or ":" in source:
             return {"recorder": source}
         raise ValueError(
             f"Unknown recorder preset {source!r}. {nearest(path.stem, preset_names())} Or give the"
-            " path of a TOML file, or 'package.module:Class' for a recorder of your own."
+            " path of a TOML file, or 'package.module:Class' for your own recorder."
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -159,20 +158,20 @@ def _read(source: str) -> dict[str, Any]:
         raise ValueError(f"The preset {str(path)!r} is not valid TOML: {error}.") from None
     if not isinstance(table.get("recorder"), str):
         raise ValueError(
-            f"The preset {str(path)!r} does not say which recorder it is for. Begin it with a line"
-            f' such as recorder = "hdf5". Known: {", ".join(_kinds())}.'
+            f"The preset {str(path)!r} names no recorder. Begin it with a line such as"
+            f' recorder = "hdf5". Known recorders: {", ".join(_kinds())}.'
         )
     return table
 
 
 def _classes(target: str) -> tuple[type[RecorderTermCfg], type[RecorderTerm] | None]:
-    """The cfg class that a target names; for a recorder the plain one, and the recorder."""
+    """The cfg class for a target; for a recorder, the base cfg class and the recorder."""
     found = look_up(target)
     if isinstance(found, type) and issubclass(found, RecorderTerm):
         return RecorderTermCfg, found
     if isinstance(found, type) and is_dataclass(found) and issubclass(found, RecorderTermCfg):
         return found, None
     raise ValueError(
-        f"{target!r} is neither a subclass of RecorderTerm nor a dataclass that inherits from"
+        f"{target!r} must be a subclass of RecorderTerm or a dataclass that inherits from"
         " RecorderTermCfg."
     )

@@ -1,4 +1,4 @@
-"""How far a recorder has got, for progress bars and record buttons."""
+"""How much a recorder has recorded, for progress bars and record buttons."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """What a recorder has written so far; 0 or nothing where it does not say."""
+    """What a recorder has written so far; 0 or empty where it reports nothing."""
 
     state: str
-    """recording, paused or stopped."""
+    """"recording", "paused" or "stopped"."""
 
     rows: int
-    """How much was recorded."""
+    """Amount recorded."""
 
     unit: str
-    """What is counted: "rows", "steps" (each a row of every environment) or "pictures"."""
+    """What is counted: "rows", "steps" (each a row of every environment) or "frames"."""
 
     nbytes: int
     """Bytes written."""
 
     dropped: int
-    """How much was lost because writing could not keep up."""
+    """Amount lost because writing could not keep up."""
 
     files: tuple[Path, ...]
-    """Files written, also those of recordings that were stopped."""
+    """Files written, those of stopped recordings included."""
 
     page: str
     """Address of a web page that shows it."""
 
     @property
     def amounts(self) -> list[str]:
-        """How much was recorded, written and lost, in words."""
+        """What was recorded, written and lost, as text."""
         words = [f"{self.rows:,} {self.unit}", size(self.nbytes)]
         return [*words, f"{self.dropped:,} dropped!"] if self.dropped else words
 
 
 def progress(recorder: Any) -> Progress:
-    """Ask a recorder how far it has got.
+    """Return the progress of a recorder.
 
-    Every recorder may answer by the attributes rows, rows_unit, nbytes, dropped_rows, files and
-    page, and need not.
+    It is read from the attributes rows, rows_unit, nbytes, dropped_rows, files and page, which are
+    all optional.
     """
 
     def number(name: str) -> int:
@@ -67,7 +67,7 @@ def progress(recorder: Any) -> Progress:
 
 
 def size(nbytes: int) -> str:
-    """A number of bytes as people write it."""
+    """Format a number of bytes for people to read."""
     amount, unit = float(nbytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 1000:

@@ -1,4 +1,4 @@
-"""The rollout recorder: true rows of every environment, at full speed, into any format."""
+"""The rollout recorder: exact rows of every environment, at full speed, in any format."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ logger = logging.getLogger(__name__)
 
 
 class RolloutRecorder(TransitionRecorder):
-    """Writes a row per environment and step: what the policy saw, did and got, and what came of it.
+    """Writes a row per environment and step: observation, action, reward and what followed.
 
-    Values stay on the device until a block of rows is full; another thread writes. Subclasses set
-    ``format``, or override ``channels`` to record more.
+    Values stay on the device until a block of rows is full; another thread writes it. Subclasses
+    set ``format``, or override ``channels`` to record more.
     """
 
     cfg: RolloutRecorderCfg
     format: ClassVar[str] = "hdf5"
-    """Name of the file format, unless the cfg names another."""
+    """Name of the file format, unless the cfg sets another."""
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         super().__init__(cfg, env)
         if self.cfg.keep != "all" and not self.counters.knows_success:
             raise ValueError(
-                f"{type(self.cfg).__name__}.keep is {self.cfg.keep!r}, but nothing says what a"
-                " success is. Give success= the name of a termination term or a function of the"
+                f"{type(self.cfg).__name__}.keep is {self.cfg.keep!r}, but success is not"
+                " defined. Set success to the name of a termination term or a function of the"
                 " environment, or add a termination term named 'success'."
             )
         self._pipeline: Pipeline | None = None
-        self._written: list[Path] = []  # files of recordings that are finished
+        self._written: list[Path] = []  # files of finished recordings
         self._written_bytes = 0
 
     def writer(self) -> Callable[..., Any]:
-        """What makes the writer, given a RunInfo and WriterOptions."""
+        """The factory of the writer, called with a RunInfo and WriterOptions."""
         return writer_class(self.cfg.format or self.format)
 
     @property
     def files(self) -> list[Path]:
-        """What was written so far."""
+        """Files written so far."""
         return self._written + ([] if self._pipeline is None else self._pipeline.files)
 
     @property
     def nbytes(self) -> int:
-        """Bytes written so far, also to recordings that were stopped."""
+        """Bytes written so far, stopped recordings included."""
         return self._written_bytes + (0 if self._pipeline is None else self._pipeline.nbytes)
 
     @property
     def full(self) -> bool:
-        """Whether as much was recorded as is wanted."""
+        """Whether a limit of the cfg is reached."""
         most, pipeline = self.cfg.max_bytes, self._pipeline
         if super().full or (pipeline is not None and pipeline.full):
             return True
@@ -72,15 +72,15 @@ class RolloutRecorder(TransitionRecorder):
         cfg, writer = self.cfg, self.writer()
         options = WriterOptions(
             path=cfg.path,
-            # A second recording of this run gets a name of its own.
+            # A second recording in this run gets its own name.
             if_exists="number" if self._written and cfg.if_exists != "append" else cfg.if_exists,
             compression=cfg.compression,
             roll_over_bytes=cfg.roll_over_bytes,
             block_rows=block_rows,
             durability=cfg.durability,
         )
-        # A limit of episodes and chosen rows are for whole episodes to keep, in every format alike.
-        by_episode = self._stretches.per_env or cfg.max_episodes is not None
+        # max_episodes and per-environment windows need whole episodes, whatever the format.
+        by_episode = self._windows.per_env or cfg.max_episodes is not None
         self._pipeline = Pipeline(
             writer,
             info,
@@ -105,6 +105,6 @@ class RolloutRecorder(TransitionRecorder):
             self._pipeline = None
             self._written += pipeline.files
             self._written_bytes += pipeline.nbytes
-        if not pipeline.rows and sys.exc_info()[0] is None:  # An error would say more.
+        if not pipeline.rows and sys.exc_info()[0] is None:  # An error says more.
             where = f" '{self._written[-1]}'" if self._written else ""
             logger.warning("%s: the recording%s has no rows.", type(self).__name__, where)

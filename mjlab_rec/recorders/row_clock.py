@@ -1,4 +1,4 @@
-"""The row clock: when a row begins, is complete, ends an episode or is given up."""
+"""The row clock: when a row begins, is complete, ends an episode or is discarded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
-from mjlab_rec.recorders.stretches import Stretches
+from mjlab_rec.recorders.trigger_windows import TriggerWindows
 from mjlab_rec.recorders.triggers import Trigger
 from mjlab_rec.utils.interrupts import finishing
 
@@ -25,15 +25,15 @@ Request = Literal["start", "pause", "stop", "fire", "flush"]
 
 
 class RowClock(RecorderTerm):
-    """Turns the environment's hooks into rows and episodes: the base of all ready-made recorders.
+    """Turns the environment's hooks into rows and episodes: the base of all built-in recorders.
 
-    A subclass says what to do at each moment by overriding the methods below "moments". A row
-    begins when its observation comes to exist, at the end of the step before or after a reset; it
-    is complete at the end of the step that answers the observation. The moments of a step come in
-    this order: ``on_step``, ``on_row_taken``, ``on_episodes_end``, ``on_episodes_begin``,
-    ``on_row_complete``, ``on_row_begins``. A step that fails ends with ``on_step_failed``.
+    A subclass overrides the methods below "moments". A row begins when its observation is new, at
+    the end of the previous step or after a reset; it is complete at the end of the step that
+    follows the observation. A step calls the methods in this order: ``on_step``, ``on_row_taken``,
+    ``on_episodes_end``, ``on_episodes_begin``, ``on_row_complete``, ``on_row_begins``. A step that
+    fails ends with ``on_step_failed``.
 
-    Calls of ``start``, ``pause``, ``stop``, ``fire`` and ``flush`` from another thread, or during
+    Calls to ``start``, ``pause``, ``stop``, ``fire`` and ``flush`` from another thread, or during
     a step, take effect at the end of that step.
 
     Args:
@@ -42,12 +42,12 @@ class RowClock(RecorderTerm):
         every: Steps from one row to the next.
         trigger: When to record; None means always.
         length: Steps to record each time the trigger fires.
-        success: Tells which environments have succeeded; None if nothing does.
-        sums: Whether to add up each reward term of an episode.
-        autostart: Whether to record from the first reset on.
+        success: Returns which environments have succeeded; None if success is not defined.
+        sums: Whether to sum each reward term over an episode.
+        autostart: Whether to start recording at the first reset.
     """
 
-    # Episodes are counted also while no rows are recorded.
+    # Episodes are counted even while no rows are recorded.
     hooks_when_idle = (
         *("record_pre_step", "record_pre_reset", "record_post_reset", "record_post_step"),
         "record_exception",
@@ -69,21 +69,21 @@ class RowClock(RecorderTerm):
         self.rows = 0
         """Recorded steps."""
         self.counters = EpisodeCounters(env, success, sums)
-        """What is known of the running episodes."""
+        """Counters of the running episodes."""
         self._every = every
-        self._stretches = Stretches(trigger, length, env)
+        self._windows = TriggerWindows(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
-        self._everyone = torch.arange(env.num_envs, device=env.device)
+        self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
-        # The one place that knows where in a step the environment is.
+        # The only record of where in a step the environment is.
         self._phase: Literal["between steps", "in a step", "after its resets"] = "between steps"
-        self._step_counted = False  # whether the counters hold the step being taken
+        self._step_counted = False  # whether the counters include the current step
         self._open = False  # whether there is a recording, paused or not
         self._on = False  # whether steps are being recorded
-        self._due = False  # whether the step to come, or being taken, has a row
-        self._stale = False  # whether what the next step starts from is not known
-        self._active: torch.Tensor | None = None  # in which environments; None: all
+        self._due = False  # whether the next or current step has a row
+        self._stale = False  # whether the values at the next step's start are unknown
+        self._active: torch.Tensor | None = None  # the environments with a row; None: all
         if not autostart:
             super().stop()
 
@@ -93,62 +93,62 @@ class RowClock(RecorderTerm):
         """A recording begins: all values can be read now."""
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken, also while no rows are recorded; nothing is counted or reset yet.
+        """Called after each step, before it is counted and before any reset, rows or no rows.
 
         Args:
-            ended: The environments whose episodes it ended.
+            ended: The environments whose episodes the step ended.
         """
 
     def on_row_taken(self) -> None:
-        """The step has a row: read what came of the action, before any reset wipes it out."""
+        """The step has a row: read the action's results before a reset overwrites them."""
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Episodes are over, those without a step included; ``counters`` still holds them.
+        """Episodes end, those without a step included; ``counters`` still holds them.
 
-        Comes also while no rows are recorded, as does ``on_episodes_begin``.
+        This and ``on_episodes_begin`` are also called while no rows are recorded.
 
         Args:
             env_ids: The environments.
             cut: Neither terminated nor truncated.
-            in_row: Whether they end with the row of the step being taken.
+            in_row: Whether they end with the row of the current step.
         """
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
         """New episodes begin in these environments, which have been reset."""
 
     def on_row_complete(self, was_reset: bool) -> None:
-        """The step is over and everything about its row is known."""
+        """The step is over and its row is complete."""
 
     def on_rows_start(self) -> None:
-        """Rows are recorded from the next step on, possibly after some were left out."""
+        """Rows are recorded from the next step on, possibly after a gap."""
 
     def on_row_begins(self, has_row: bool) -> None:
-        """Read what the next step starts from. Comes again if a reset by hand changes it.
+        """Read the values at the next step's start. Called again if a manual reset changes them.
 
         Args:
-            has_row: Whether the next step has a row; else the last one may want to know what
-                follows it.
+            has_row: Whether the next step has a row; if not, the values may still complete the
+                last one.
         """
 
     def on_rows_stop(self) -> None:
-        """No rows are recorded from the next step on, for now."""
+        """No rows are recorded from the next step on, until ``on_rows_start``."""
 
     def on_step_failed(self) -> None:
-        """The step failed after ``on_step``; what was noted of it does not count."""
+        """The step failed after ``on_step``: discard what was stored for it."""
 
     def on_fire(self) -> None:
-        """The trigger is fired by hand."""
-        self._stretches.fire()
+        """Fire the manual trigger."""
+        self._windows.fire()
 
     def on_flush(self) -> None:
-        """Have everything recorded so far written; do not wait."""
+        """Start writing everything recorded so far, without waiting."""
 
     def on_finish(self) -> None:
-        """The recording ends: write what is left and release everything."""
+        """The recording ends: write the rest and release everything."""
 
     @property
     def full(self) -> bool:
-        """Whether as much was recorded as is wanted."""
+        """Whether a limit of the cfg is reached."""
         return False
 
     # -- what the environment calls ----------------------------------------------------------------
@@ -157,13 +157,13 @@ class RowClock(RecorderTerm):
         """A step begins."""
         self._thread = threading.get_ident()
         self._answer_requests()
-        # Nothing looked ahead of a step that follows a failed one, but its trigger may fire.
-        self._stretches.ask_once(self._env.common_step_counter)
+        # After a failed step nothing has looked ahead to this one, but its trigger may fire.
+        self._windows.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
-        """The step ended some episodes; their environments are about to be reset."""
+        """The step ended episodes; their environments are about to be reset."""
         self._take_step(env_ids)
         self._phase = "after its resets"
 
@@ -188,17 +188,17 @@ class RowClock(RecorderTerm):
             self.on_row_complete(was_reset)
         self._phase = "between steps"
         self._stale = False
-        self._look_ahead()  # First, since what follows the last row is part of it.
+        self._look_ahead()  # First, because the last row needs what follows it.
         self._answer_requests()
 
     def record_exception(self, error: BaseException) -> None:
-        """A step failed: it has no row, and the running episodes are cut before it."""
+        """A step failed: it has no row, and the running episodes end before it as cut."""
         self._fail()
         self._answer_requests()
 
     @finishing
     def close(self) -> None:
-        """Write what is left and finish the files."""
+        """Write the rest and finish the files."""
         with self._recorder_lock:
             self._finish()
 
@@ -211,36 +211,36 @@ class RowClock(RecorderTerm):
     # -- what the user may call --------------------------------------------------------------------
 
     def start(self) -> None:
-        """Record from the next step on: go on after ``pause()``, or begin a new recording."""
+        """Record from the next step on: resume after ``pause()``, or begin a new recording."""
         if self._recorder_closed:
-            super().start()  # Says why that is not possible.
+            super().start()  # Raises with the reason.
         self._request("start")
 
     def pause(self) -> None:
-        """Leave out the steps from the next one on, until ``start()``; files stay open."""
+        """Record no steps from the next one on, until ``start()``; files stay open."""
         self._request("pause")
 
     def stop(self) -> None:
-        """Finish the recording. A later ``start()`` begins another."""
+        """Finish the recording. A later ``start()`` begins a new one."""
         self._request("stop")
 
     def fire(self) -> None:
         """Record from the next step on, if the trigger is ``manual()``."""
-        self._stretches.check_manual()
+        self._windows.check_manual()
         self._request("fire")
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything recorded so far is written.
 
         Args:
-            timeout: Seconds after which to give up with a ``DataError``; None waits for ever.
+            timeout: Seconds until a ``DataError`` is raised; None waits forever.
         """
         self._request("flush", timeout)
 
     # -- steps and episodes ------------------------------------------------------------------------
 
     def _take_step(self, ended: torch.Tensor) -> None:
-        """A step was taken; none of its resets has happened."""
+        """Process a step, before its resets."""
         self.on_step(ended)
         self.counters.add_step(self._due, self._active)
         self._step_counted = True
@@ -250,25 +250,25 @@ class RowClock(RecorderTerm):
             self.on_episodes_end(ended, cut=False, in_row=self._due)
 
     def _take_step_without_reset(self) -> None:
-        """A step was taken; if it ended episodes, the caller resets their environments."""
-        ended = self._everyone[:0]
+        """Process a step without resets; the user resets the environments that ended."""
+        ended = self._all_envs[:0]
         if not self._auto_reset:
             ended = self._env.reset_buf.nonzero().flatten()
         self._take_step(ended)
         if len(ended):
-            # The reset that comes finds an episode without a step, which does not count.
+            # The reset that follows ends an episode without a step, which is not counted.
             self.counters.restart(ended)
 
     def _begin(self, env_ids: torch.Tensor) -> None:
         self.counters.restart(env_ids)
-        self._stretches.begin(env_ids, self.counters.episode)
+        self._windows.begin(env_ids, self.counters.episode)
         self.on_episodes_begin(env_ids)
 
     def _look_ahead(self) -> None:
-        """Between two steps: decide whether the next has a row, and read what it starts from."""
+        """Between steps: decide whether the next has a row, and read the values at its start."""
         self._due = False
         step = self._env.common_step_counter
-        wanted = self._stretches.want(step)  # Also while nothing is recorded: it goes on after.
+        wanted = self._windows.want(step)  # Also while nothing is recorded, to keep its state.
         if self.state == "recording" and not self._open:
             self.counters.begin_recording()
             self.on_open()
@@ -282,14 +282,14 @@ class RowClock(RecorderTerm):
         if on and not was_on:
             self.on_rows_start()
         if due or was_on:
-            self._active = self._stretches.active(step, self.counters.length) if due else None
+            self._active = self._windows.active(step, self.counters.length) if due else None
             self.on_row_begins(due)
         self._on, self._due = on, due
         if was_on and not on:
             self.on_rows_stop()
 
     def _fail(self) -> None:
-        """Take back the step that was being taken, if there is one."""
+        """Undo the current step, if there is one."""
         if self._phase == "between steps":
             return
         self._phase = "between steps"
@@ -301,8 +301,8 @@ class RowClock(RecorderTerm):
             self.counters.undo_step()
             if self._open:
                 self.on_step_failed()
-        self.on_episodes_end(self._everyone, cut=True, in_row=False)
-        self._begin(self._everyone)
+        self.on_episodes_end(self._all_envs, cut=True, in_row=False)
+        self._begin(self._all_envs)
         if self._open and was_on:
             self.on_rows_stop()
 
@@ -320,26 +320,26 @@ class RowClock(RecorderTerm):
 
     @finishing
     def _request(self, what: Request, timeout: float | None = None) -> None:
-        """Do something now, or at the end of the step being taken."""
+        """Handle a request now, or at the end of the current step."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
-            with self._recorder_lock, torch.no_grad(), self._leaving_no_trace():
+            with self._recorder_lock, torch.no_grad(), self._preserving_rng():
                 self._answer(what)
         else:
             done = threading.Event()
             self._requests.append((what, done))
             if what == "flush" and not mine and not done.wait(timeout):
                 raise DataError(
-                    f"{self.name}: no step ended within {timeout} s, so nothing could be flushed."
+                    f"{self.name}: no step ended within {timeout} s, so nothing was flushed."
                 )
         if what == "flush" and self._open:
             self.wait_until_written(timeout)
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until what was handed over is written."""
+        """Wait until everything handed over is written."""
 
     def _answer_requests(self) -> None:
-        for _ in range(len(self._requests)):  # What comes meanwhile is for the next time.
+        for _ in range(len(self._requests)):  # Later requests wait for the next time.
             what, done = self._requests.popleft()
             try:
                 self._answer(what)
@@ -358,10 +358,10 @@ class RowClock(RecorderTerm):
             self.on_fire()
         elif self._open:
             self.on_flush()
-        if what != "flush" and self._env.obs_buf:  # Else the first reset will see to it.
+        if what != "flush" and self._env.obs_buf:  # Otherwise the first reset does this.
             self._look_ahead()
 
-    def _leaving_no_trace(self) -> Any:
-        """What is read outside of hooks must not use up the rollout's random numbers either."""
+    def _preserving_rng(self) -> Any:
+        """Keep reads outside of hooks from using up the rollout's random numbers."""
         rng = getattr(self._env, "rng", None) if self.draws_random_numbers else None
         return nullcontext() if rng is None else rng.rewound()

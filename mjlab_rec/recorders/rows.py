@@ -1,4 +1,4 @@
-"""Reading the values of a row from the environment into memory."""
+"""Reading a row's values from the environment into memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mjlab_rec.recorders.counters import gather
 from mjlab_rec.utils.copies import copy_all
 
 Rows = Mapping[str, torch.Tensor]
-"""Rows of each channel by its name: (rows, lanes, ...)."""
+"""Rows of each channel by name: (rows, lanes, ...)."""
 
 
-class _Group:
-    """Sources that are read at the same moment."""
+class _SourceReader:
+    """Reads the sources that are read at the same moment."""
 
-    def __init__(self, sources: Sequence[Source], lanes: Lanes) -> None:
+    def __init__(self, sources: Sequence[Source], selection: EnvSelection) -> None:
         self.sources = list(sources)
-        self._lanes = lanes
+        self._selection = selection
         self._expected: list[tuple[torch.Size, torch.dtype]] = []
         self._scratch: dict[str, torch.Tensor] = {}
         for source in self.sources:
@@ -30,8 +30,8 @@ class _Group:
             self._expected.append((value.shape, value.dtype))
             if source.into is not None:
                 self._scratch[source.name] = value
-        # Per memory, per row: where the values go. Slicing in every step would cost more than the
-        # copies themselves.
+        # Per memory and row: where the values go. Slicing in every step would cost more than the
+        # copies.
         self._places: dict[int, list[list[torch.Tensor]]] = {}
 
     def places(self, rows: Rows, row: int) -> list[torch.Tensor]:
@@ -54,7 +54,7 @@ class _Group:
         """The value of a source for the recorded environments."""
         source = self.sources[index]
         if source.into is not None:
-            direct = self._lanes.all and place.dtype == self._expected[index][1]
+            direct = self._selection.all and place.dtype == self._expected[index][1]
             value = place if direct else self._scratch[source.name]
             source.into(value)
         else:
@@ -62,15 +62,15 @@ class _Group:
             shape, dtype = self._expected[index]
             if value.shape != shape or value.dtype != dtype:
                 raise ValueError(
-                    f"Channel '{source.name}' changed: it is {value.dtype} {tuple(value.shape)} now"
-                    f" and was {dtype} {tuple(shape)} when recording began. A channel keeps its"
-                    " type and shape."
+                    f"Channel '{source.name}' has changed: it is now {value.dtype}"
+                    f" {tuple(value.shape)} and was {dtype} {tuple(shape)} when recording began. A"
+                    " channel must keep its type and shape."
                 )
-        return self._lanes.select(value)
+        return self._selection.select(value)
 
 
-class Lanes:
-    """Which environments are recorded: a lane each."""
+class EnvSelection:
+    """The environments that are recorded; each has a lane."""
 
     def __init__(self, env_ids: Sequence[int], num_envs: int, device: str) -> None:
         count = len(env_ids)
@@ -85,13 +85,13 @@ class Lanes:
         self._has[self.ids] = True
 
     def select(self, value: torch.Tensor) -> torch.Tensor:
-        """The recorded environments' part of a value for all."""
+        """Select the recorded environments from a value for all environments."""
         if self.all:
             return value
         return value[: self.count] if self._prefix else value.index_select(0, self.ids)
 
     def of(self, env_ids: torch.Tensor) -> torch.Tensor:
-        """Lanes of environments; 0, which is some other's, for those that are not recorded."""
+        """Lanes of environments. Those that are not recorded get 0, the first one's lane."""
         return env_ids if self.all else self._lane_of[env_ids]
 
     def has(self, env_ids: torch.Tensor) -> torch.Tensor:
@@ -100,27 +100,27 @@ class Lanes:
 
 
 class RowReader:
-    """Reads rows: "before" values ahead, "after" values before a reset, next ones at the end.
+    """Reads rows: "before" values in advance, "after" values before a reset, "next" values last.
 
     Args:
         env: The environment.
         sources: What to record.
-        lanes: Of which environments.
-        chain: Whether rows follow each other step by step, so that the next observation of a row
-            need not be stored: it is the next row's.
-        dtype: Type for floating-point channels, None to keep theirs.
+        selection: The environments to record.
+        chain: Whether each row directly follows the one before it. Then a row's next observation
+            is the observation of the next row and is not stored.
+        dtype: Type for floating-point channels; None keeps theirs.
     """
 
     def __init__(
         self,
         env: Any,
         sources: Sequence[Source],
-        lanes: Lanes,
+        selection: EnvSelection,
         chain: bool,
         dtype: np.dtype | None,
     ) -> None:
         self._env = env
-        self._lanes = lanes
+        self._selection = selection
         recorded = {source.name for source in sources}
         self._chained = [
             source
@@ -133,38 +133,38 @@ class RowReader:
             for source in sources
         )
         rest = [source for source in sources if source.name not in chained]
-        self._before = _Group([s for s in rest if s.when == "before"], lanes)
-        self._after = _Group([s for s in rest if s.when == "after"], lanes)
-        self._next = _Group([s for s in rest if s.when == "next"], lanes)
+        self._before = _SourceReader([s for s in rest if s.when == "before"], selection)
+        self._after = _SourceReader([s for s in rest if s.when == "after"], selection)
+        self._next = _SourceReader([s for s in rest if s.when == "next"], selection)
         self._derived = [i for i, s in enumerate(self._after.sources) if s.derived]
 
     @property
     def chains(self) -> bool:
-        """Whether a row's next observation is looked up in the next row."""
+        """Whether a row's next observation is taken from the next row."""
         return bool(self._chained)
 
     def before(self, rows: Rows, row: int) -> None:
-        """Read what a row starts from."""
+        """Read the values at a row's start."""
         self._before.copy(rows, row)
 
     def after(self, rows: Rows, row: int) -> None:
-        """Read what came of a row's action, before a reset wipes it out."""
+        """Read the results of a row's action, before a reset overwrites them."""
         self._after.copy(rows, row)
 
     def complete(self, rows: Rows, row: int, was_reset: bool) -> None:
-        """Read what is only known at the end of the step."""
+        """Read the values that are only known at the end of the step."""
         self._next.copy(rows, row)
         if was_reset and self._derived:
-            ended = self._lanes.select(self._env.reset_buf)
+            ended = self._selection.select(self._env.reset_buf)
             places = self._after.places(rows, row)
             for i in self._derived:
-                # Elsewhere the step's forward pass came after the value was read.
+                # In the others, the step's forward pass came after the value was read.
                 mask = ended.view(-1, *[1] * (places[i].ndim - 1))
                 value = self._after.read(i, places[i]).to(places[i].dtype)
                 torch.where(mask, places[i], value, out=places[i])
 
     def finals(self, finals: Rows, at: slice, env_ids: torch.Tensor) -> None:
-        """Read the final observations of episodes that ended with the step being taken."""
+        """Read the final observations of episodes that end with the current step."""
         for source in self._chained:
             assert source.of_obs is not None
             value = source.of_obs(self._env.extras["final_obs"])
@@ -173,7 +173,7 @@ class RowReader:
     def finals_from_row(
         self, finals: Rows, at: slice, env_ids: torch.Tensor, rows: Rows, row: int
     ) -> None:
-        """Take the final observations from what was read ahead for the next row."""
+        """Take the final observations from the values already read for the next row."""
         for source in self._chained:
             ahead = rows[source.next_of][row]
-            gather(ahead, self._lanes.of(env_ids), finals[source.next_of][at])
+            gather(ahead, self._selection.of(env_ids), finals[source.next_of][at])

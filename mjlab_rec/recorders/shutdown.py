@@ -1,32 +1,33 @@
 """Finishing recordings when the process ends, whatever ends it.
 
-**At exit.** A recorder that has something open is kept, with its environment, until it is closed:
-by ``env.close()``, or when the process ends. An environment that the program forgets is therefore
-not freed before that, and nothing of it is lost.
+**At exit.** A recorder with something open is kept alive, with its environment, until it is closed:
+by ``env.close()``, or when the process ends. If the program drops its last reference to an
+environment, the environment is therefore not freed before that, and none of its data is lost.
 
-**Ctrl-C** raises KeyboardInterrupt, but never within a recorder: if it comes during a hook or
-``close()``, it is raised right after. Two within a tenth of a second count as one, since launchers
-pass on what the terminal has sent already. While recordings are being finished, by ``close()`` or
-at exit, a warning says so; another Ctrl-C, at least a second after the warning, abandons them.
-The same holds for a hook that waits for a disk. A handler of SIGINT that was there before the first
-recorder opened something is called at these moments instead; a handler that is set later is left
-alone, and so is a SIGINT that is ignored. When nothing is open, the handler is what it was.
+**Ctrl-C** raises KeyboardInterrupt, but never inside a recorder: if it arrives during a hook or
+``close()``, it is raised right afterwards. Two within 0.1 s count as one, because launchers forward
+the signal that the terminal has already sent. If it arrives while recordings are being finished, by
+``close()`` or at exit, a warning says so; another Ctrl-C, at least a second after the warning,
+abandons them. The same applies to a hook that waits for a disk. If a SIGINT handler was installed
+before the first recorder opened something, it is called at these moments instead. A handler that is
+installed later is left alone, and so is an ignored SIGINT. When nothing is open, the previous
+handler is restored.
 
-**SIGTERM and SIGHUP** end the process by way of Python's exit, with status 128 + number, while a
-recorder has something open; not within a hook, but right after it. They do so only if nothing
-handles or ignores them (as under nohup) when this module is imported, or later when a recorder
-opens something. When nothing is open, they end the process as they always do.
+**SIGTERM and SIGHUP** end the process through Python's normal exit, with status 128 + number, while
+a recorder has something open; not during a hook, but right after it. This requires that they are
+neither handled nor ignored (as under nohup) when this module is imported, or later when a recorder
+opens something. When nothing is open, they end the process as usual.
 
-**Threads.** Python handles signals in its main thread only, whichever thread an environment is in;
-this module must therefore be imported there first. At Python's exit, or after SIGTERM or SIGHUP, a
-thread that steps an environment ends by SystemExit where its next step would begin. Threads that
-keep Python from exiting are waited for, but after SIGTERM or SIGHUP only for a second; then the
-recordings are finished and the process ends. After a Ctrl-C Python waits for them as it always
-does. Hooks of a recorder that is closed are not called any more.
+**Threads.** Python handles signals only in its main thread, whichever thread an environment is in;
+this module must therefore first be imported there. At Python's exit, or after SIGTERM or SIGHUP, a
+thread that steps an environment ends with SystemExit where its next step would begin. The process
+waits for threads that keep Python from exiting, but after SIGTERM or SIGHUP only for a second; then
+the recordings are finished and the process ends. After a Ctrl-C Python waits for them as usual.
+Hooks of a closed recorder are no longer called.
 
-**Processes.** What a process has opened is not closed by a process that was forked from it.
+**Processes.** A forked process does not close what its parent has opened.
 
-Nothing can be done about SIGKILL, ``os._exit`` and a crash.
+SIGKILL, ``os._exit`` and crashes cannot be handled.
 """
 
 from __future__ import annotations
@@ -51,23 +52,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SAME_PRESS_S = 0.1  # Ctrl-C's that follow each other faster are one.
-_PATIENCE_S = 1.0  # From a warning on, for so long a Ctrl-C does not abandon what is written.
-_GRACE_S = 1.0  # For threads that end on their own when the main thread has ended.
+_SAME_PRESS_S = 0.1  # Ctrl-C's closer together than this count as one.
+_PATIENCE_S = 1.0  # After a warning, how long Ctrl-C does not abandon the recordings.
+_GRACE_S = 1.0  # For threads that end by themselves after the main thread.
 
-# Recorders that have something open, and the process that opened it.
+# Recorders with something open, and the process that opened it.
 _open: dict[int, tuple[RecorderTerm, int]] = {}
 
 
 def close_at_exit(term: RecorderTerm) -> None:
-    """Close this recorder when the process ends, if it has not been closed by then.
+    """Close this recorder when the process ends, unless it is closed by then.
 
-    To be called when everything that closing needs has been loaded, graphics for instance: what
-    registered with ``atexit`` before this call still works then.
+    Call this once everything that closing needs, such as graphics, is loaded: what registered with
+    ``atexit`` before this call still works then.
     """
     _open[id(term)] = term, os.getpid()
-    # Registered last it is called first; and twice, since a Ctrl-C may come before the first call
-    # has even begun.
+    # Registered last, it is called first; registered twice, because a Ctrl-C may come before the
+    # first call has begun.
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
     atexit.register(_at_exit)
@@ -75,35 +76,35 @@ def close_at_exit(term: RecorderTerm) -> None:
 
 
 def closed(term: RecorderTerm) -> None:
-    """This recorder needs no closing any more; to be called when it has nothing open."""
+    """Stop tracking this recorder; call this when it has nothing open any more."""
     _open.pop(id(term), None)
-    if not _mine():
+    if not _open_here():
         _signals.end()
 
 
-def _mine() -> list[RecorderTerm]:
-    """What this process has open."""
+def _open_here() -> list[RecorderTerm]:
+    """Recorders that this process has open."""
     pid = os.getpid()
     return [term for term, owner in list(_open.values()) if owner == pid]
 
 
 @finishing
 def _at_exit() -> None:
-    if _mine():
+    if _open_here():
         interrupts.ending = True
-        interrupts.wait_for_threads(_GRACE_S)  # A step that is being taken keeps its rows.
+        interrupts.wait_for_threads(_GRACE_S)  # A step in progress keeps its rows.
         _close_all()
 
 
 @finishing
 def _close_all() -> None:
-    if _mine():
+    if _open_here():
         _signals.begin()  # They may have been opened in another thread.
-    for term in _mine():
+    for term in _open_here():
         try:
             term.close_for_good()
         except Exception as error:
-            # Nothing of the program is to blame for a full disk.
+            # A full disk is no fault of the program: no traceback.
             trace = None if _is_expected(error) else error
             name = type(term).__name__
             logger.error("%s could not finish its recording: %s", name, error, exc_info=trace)
@@ -112,7 +113,7 @@ def _close_all() -> None:
 
 
 def _is_expected(error: BaseException | None) -> bool:
-    """Whether an error and what caused it can happen to a program without faults."""
+    """Whether an error and its causes can occur in a correct program."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_expected, error.exceptions))
     return error is None or (
@@ -121,22 +122,22 @@ def _is_expected(error: BaseException | None) -> bool:
 
 
 class _Signals:
-    """Handlers of SIGINT, SIGTERM and SIGHUP, and what they put off."""
+    """Handlers of SIGINT, SIGTERM and SIGHUP, and the signals that they defer."""
 
     def __init__(self) -> None:
-        self._handler: Callable[..., Any] | None = None  # ours of SIGINT, while it is set
-        self._before: Any = None  # the one it took the place of
+        self._handler: Callable[..., Any] | None = None  # our SIGINT handler, while it is set
+        self._before: Any = None  # the handler that it replaced
         self._raised = float("-inf")  # when a Ctrl-C was last passed on
         self._begin_process()
         os.register_at_fork(after_in_child=self._begin_process)
 
     def _begin_process(self) -> None:
-        self._waiting: int | None = None  # the signal that was put off
-        self._pressed: float | None = None  # when, if it was a Ctrl-C
-        self._warned: float | None = None  # when Ctrl-C was answered by a warning
+        self._waiting: int | None = None  # the deferred signal
+        self._pressed: float | None = None  # when it came, if it was a Ctrl-C
+        self._warned: float | None = None  # when Ctrl-C caused a warning
 
     def end_by_exit(self) -> None:
-        """Let SIGTERM and SIGHUP end the process by way of Python's exit, unless handled."""
+        """Let SIGTERM and SIGHUP end the process through Python's exit, unless handled."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is signal.SIG_DFL:
@@ -144,7 +145,7 @@ class _Signals:
 
     @uninterrupted
     def begin(self) -> None:
-        """Something is open from now on in this process."""
+        """Install the handlers: something is open in this process from now on."""
         self.end_by_exit()
         if threading.current_thread() is not threading.main_thread() or self._handler is not None:
             return
@@ -154,9 +155,9 @@ class _Signals:
             signal.signal(signal.SIGINT, self._handler)
 
     def end(self) -> None:
-        """Nothing is open any more: put the handler of SIGINT back that was there."""
+        """Restore the previous SIGINT handler: nothing is open any more."""
         if threading.current_thread() is not threading.main_thread():
-            return  # It goes when a Ctrl-C comes, or is used again.
+            return  # It is removed at a Ctrl-C, or used again.
         if interrupts.depth:
             interrupts.then = self._settle
         else:
@@ -175,7 +176,7 @@ class _Signals:
         if not interrupts.depth:
             self._pass_on(before, frame)
         elif self._warned is not None and now - self._warned >= _PATIENCE_S:
-            for term in _mine():
+            for term in _open_here():
                 _open.pop(id(term), None)
             self._pass_on(before, frame)
         else:
@@ -188,14 +189,14 @@ class _Signals:
                 self._warned = now
             if self._pressed is None:
                 self._pressed = now
-            self._put_off(number)
+            self._defer(number)
 
     def _pass_on(self, before: Callable[..., Any], frame: FrameType | None) -> None:
-        """Do what a Ctrl-C does without us."""
+        """Do what a Ctrl-C does without this module."""
         if self._waiting not in (None, signal.SIGINT):
             self._end(self._waiting)
         self._waiting = self._pressed = self._warned = None
-        if not _mine():
+        if not _open_here():
             self.end()
         if before is signal.default_int_handler:
             self._raised = time.monotonic()
@@ -203,39 +204,39 @@ class _Signals:
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         if interrupts.depth:
-            self._put_off(number)
-        elif interrupts.ending or _mine():
+            self._defer(number)
+        elif interrupts.ending or _open_here():
             self._end(number)
         else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _put_off(self, number: int) -> None:
+    def _defer(self, number: int) -> None:
         if self._waiting in (None, signal.SIGINT):
             self._waiting = number
         interrupts.then = self._settle
 
     def _settle(self) -> None:
-        """The main thread has left the recorders: do what was put off."""
-        if not _mine():
+        """Handle the deferred signal: the main thread has left the recorders."""
+        if not _open_here():
             self.end()
         number = self._waiting
         if number == signal.SIGINT:
             exiting = not threading.main_thread().is_alive()
-            ignore = (lambda *_: None) if exiting else self._before  # It ends as it should.
+            ignore = (lambda *_: None) if exiting else self._before  # The process is ending anyway.
             self._pass_on(ignore, None)
         elif number is not None:
             self._end(number)
 
     def _end(self, number: int) -> None:
-        """End the process by way of Python's exit."""
+        """End the process through Python's exit."""
         self._waiting = None
         if threading.main_thread().is_alive():
             if not interrupts.ending:
                 interrupts.ending = True
-                threading.Thread(target=_insist, args=(number,), daemon=True).start()
+                threading.Thread(target=_signal_again, args=(number,), daemon=True).start()
             raise SystemExit(128 + number)
-        # Python's exit has begun, and may be waiting for other threads for ever.
+        # Python's exit has begun, and may wait for other threads forever.
         _at_exit()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -243,8 +244,8 @@ class _Signals:
         os._exit(128 + number)
 
 
-def _insist(number: int) -> None:
-    """Send a signal once more if other threads keep the process from ending."""
+def _signal_again(number: int) -> None:
+    """Send a signal again if other threads keep the process from ending."""
     main = threading.main_thread()
     main.join()
     time.sleep(_GRACE_S)

@@ -1,4 +1,4 @@
-"""What a success is: a termination term, or a function of the environment."""
+"""What counts as success: a termination term, or a function of the environment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 def success_of(
     success: str | Callable[[Any], torch.Tensor] | None, env: Any
 ) -> Callable[[], torch.Tensor] | None:
-    """What tells which environments have succeeded."""
+    """A function that returns which environments have succeeded; None if there is none."""
     manager = env.termination_manager
     if callable(success):
         return lambda: success(env)
     if success is None and "success" not in manager.active_terms:
         return None
     name = "success" if success is None else success
-    manager.get_term(name)  # Complains about unknown names.
+    manager.get_term(name)  # Raises for an unknown name.
     return lambda: manager.get_term(name)

@@ -1,4 +1,4 @@
-"""The transition recorder: true rows of the channels you choose, and the ends of episodes."""
+"""The transition recorder: exact rows of the chosen channels, and the ends of episodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mjlab_rec.recorders.channels import (
 )
 from mjlab_rec.recorders.counters import LateEnds, gather
 from mjlab_rec.recorders.row_clock import RowClock
-from mjlab_rec.recorders.rows import Lanes, RowReader
+from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.recorders.success import success_of
 from mjlab_rec.utils.string import nearest
 
@@ -53,9 +53,9 @@ class Rows:
         self.env_ids = env_ids
         """The environments (n,) int64."""
         self.episode = episode
-        """Which episode of its environment each is in, from 0 (n,) int32."""
+        """Episode number of each environment, from 0 (n,) int32."""
         self.step = step
-        """Steps taken in the episode before this one (n,) int32."""
+        """Earlier steps in the episode (n,) int32."""
         self.time = time
         """Seconds since the episode began (n,) float64."""
 
@@ -78,17 +78,17 @@ class EndedEpisodes:
 
     env_ids: torch.Tensor  # (n,) int64
     episode: torch.Tensor  # (n,) int32, from 0 per environment
-    length: torch.Tensor  # (n,) int32, steps, recorded or not
+    length: torch.Tensor  # (n,) int32, all steps, recorded or not
     rows: torch.Tensor  # (n,) int32, recorded rows
-    returns: torch.Tensor  # (n,) float64, sum of rewards; NaN: not known
+    returns: torch.Tensor  # (n,) float64, sum of rewards; NaN: unknown
     recorded_returns: torch.Tensor  # (n,) float64, sum of the recorded rows' rewards
     terminated: torch.Tensor  # (n,) bool
     truncated: torch.Tensor  # (n,) bool
-    success: torch.Tensor  # (n,) int8: 1 yes, 0 no, -1 not known
+    success: torch.Tensor  # (n,) int8: 1 yes, 0 no, -1 unknown
 
     @property
     def cut(self) -> torch.Tensor:
-        """Which were neither terminated nor truncated (n,) bool."""
+        """Which episodes were neither terminated nor truncated (n,) bool."""
         return ~(self.terminated | self.truncated)
 
     def __len__(self) -> int:
@@ -96,27 +96,29 @@ class EndedEpisodes:
 
 
 class TransitionRecorder(RowClock):
-    """Base class of recorders of your own: gives you each step as true rows.
+    """Base class for custom recorders: delivers each step as exact rows.
 
     Override ``record`` to get the rows of every recorded step on the environment's device, and
-    ``episodes_ended`` to learn how episodes ended. Or override ``process`` to get whole blocks of
-    rows on the host, in a thread of their own, while the simulation goes on.
+    ``episodes_ended`` to get the results of episodes. Or override ``process`` to get whole blocks
+    of rows on the host, in a separate thread, while the simulation goes on.
 
-    A row holds what the policy saw, what it did and what came of it, also for the last step of an
+    A row holds what the policy saw, what it did and what followed, also for the last step of an
     episode. ``close`` is called once, after the last row.
     """
 
     cfg: TransitionRecorderCfg
     cfg_type: ClassVar[type[RecorderTermCfg]]
     sums_reward_terms: ClassVar[bool] = False
-    """Whether ends of episodes carry the sum of each reward term."""
+    """Whether episode ends include the sum of each reward term."""
 
     rows_unit = "steps"
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
-        self._lanes = Lanes(self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device))
+        self._selection = EnvSelection(
+            self.cfg.env_ids(env.num_envs), env.num_envs, str(env.device)
+        )
         channels = self.channels()
         self._sources = resolve_channels(env, channels)
         self.needs_final_obs = needs_final_obs(env, self._sources)
@@ -133,15 +135,15 @@ class TransitionRecorder(RowClock):
             autostart=self.cfg.autostart,
         )
         self._in_blocks = type(self).process is not TransitionRecorder.process
-        self._past = 0, 0.0  # drops and seconds of recordings that are finished
-        self._rows_before = 0  # rows of recordings that are finished
+        self._past = 0, 0.0  # drops and seconds of finished recordings
+        self._rows_before = 0  # rows of finished recordings
         self._store: RowStore | None = None
         self._model_is_known = False
 
     # -- for subclasses ----------------------------------------------------------------------------
 
     most_block_rows = 256
-    """Rows of a block at most, if the cfg does not say how many."""
+    """Maximum rows per block, unless the cfg sets block_steps."""
 
     def channels(self) -> Sequence[str | Channel]:
         """What to record; a subclass may add to it."""
@@ -151,27 +153,27 @@ class TransitionRecorder(RowClock):
         """Called at the end of each recorded step with the rows of the chosen environments."""
 
     def episodes_ended(self, ended: EndedEpisodes) -> None:
-        """Called when recorded episodes ended, after ``record`` got their last row.
+        """Called when recorded episodes have ended, after ``record`` got their last row.
 
-        Those that still run when the recording ends come then, as cut.
+        Episodes that are still running when the recording ends are passed then, as cut.
         """
 
     def process(self, batch: Block) -> None:
-        """Called in a thread of its own with each block of rows, on the host.
+        """Called in a separate thread with each block of rows, on the host.
 
         If a class overrides this, ``record`` and ``episodes_ended`` are not called. The arrays are
-        used again afterwards. An error is raised in the next step, and its rows are lost.
+        reused afterwards. An error is raised in the next step, and the block's rows are lost.
         """
 
     def begin_recording(self, info: RunInfo, block_rows: int) -> None:
-        """Called when a recording begins; `info` says what rows hold."""
+        """Called when a recording begins; `info` describes the rows."""
 
     def end_recording(self) -> None:
         """Called when a recording has ended, after the last rows and episodes."""
 
     @property
     def full(self) -> bool:
-        """Whether as much was recorded as is wanted."""
+        """Whether a limit of the cfg is reached."""
         most = self.cfg.max_steps
         return most is not None and self.rows - self._rows_before >= most
 
@@ -182,13 +184,13 @@ class TransitionRecorder(RowClock):
 
     @property
     def stalled_s(self) -> float:
-        """Seconds for which the simulation waited for blocks to be processed."""
+        """Seconds that the simulation waited for blocks to be processed."""
         return self._past[1] + getattr(self._store, "stalled_s", 0.0)
 
     # -- moments -----------------------------------------------------------------------------------
 
     def on_open(self) -> None:
-        """Allocate the memory, once all values can be read."""
+        """Allocate the memory, now that all values can be read."""
         cfg, env = self.cfg, self._env
         dtype = None if cfg.dtype is None else np.dtype(cfg.dtype)
         sources = [*self._sources, *self.more_sources()]
@@ -204,30 +206,30 @@ class TransitionRecorder(RowClock):
             sources += model_sources(env, changing)
             attachments["model.mjb"] = _compiled(env.sim.mj_model)
         chain = self._every == 1 and self._in_blocks
-        self._reader = RowReader(env, sources, self._lanes, chain, dtype)
+        self._reader = RowReader(env, sources, self._selection, chain, dtype)
         info = RunInfo(
             channels=self._reader.specs,
-            envs=self._lanes.env_ids,
+            envs=self._selection.env_ids,
             step_dt=env.step_dt,
             every=self._every,
             about=about(env),
             attachments=attachments,
         )
         num_blocks = cfg.num_blocks or 3
-        fitting = rows_for(info.stored, self._lanes.count, num_blocks, cfg.memory_bytes)
+        fitting = rows_for(info.stored, self._selection.count, num_blocks, cfg.memory_bytes)
         if cfg.block_steps is None and cfg.num_blocks is None and fitting < self.most_block_rows:
-            # Writing a large block is spread over many steps, and a kill meanwhile loses two.
+            # Writing a large block is spread over many steps, and a kill in that time loses two.
             num_blocks, fitting = 2 * num_blocks, max(1, fitting // 2)
         rows = cfg.block_steps or min(fitting, self.most_block_rows)
         shape = BlockShape(
             rows=rows if self._in_blocks else 1,
-            # Enough for a block to be rarely cut short, without being a burden.
+            # Enough that few blocks are cut short, at little cost.
             ends=env.num_envs * (2 + rows // 8 * self._in_blocks),
             values=self.counters.sum_names,
             model={
                 name: tuple(getattr(env.sim.model, name).shape[1:]) for name in self._model_fields
             },
-            active=self._stretches.per_env,
+            active=self._windows.per_env,
         )
         self._late = LateEnds(self.counters)
         self._model_is_known = False
@@ -252,11 +254,11 @@ class TransitionRecorder(RowClock):
             raise
 
     def more_sources(self) -> Sequence[Source]:
-        """What else to record besides the channels; bound when a recording begins."""
+        """Additional sources to record, bound when a recording begins."""
         return ()
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken: make room for its row, and note where its episodes are."""
+        """Make room for the step's row, and store where its episodes are."""
         store = self._store
         if store is None:
             return
@@ -264,21 +266,21 @@ class TransitionRecorder(RowClock):
         if not self._on:
             return
         if not store.has_room(self.num_envs):
-            self._turn_block()
+            self._next_block()
         if store.lost:
             store.lost = False
             self.counters.lose_rows()
-            self._write_model(self._everyone)
+            self._write_model(self._all_envs)
         store.begin_step()
         if self._due and store.row == 0:
             self._write_header(store)
 
     def on_row_taken(self) -> None:
-        """Read what came of the action, before a reset wipes it out."""
+        """Read the action's results before a reset overwrites them."""
         self._reader.after(self._filling.memory.channels, self._filling.row)
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Note how these episodes ended."""
+        """Store how these episodes ended."""
         store, step = self._store, self._env.common_step_counter
         if store is None:
             return
@@ -286,7 +288,7 @@ class TransitionRecorder(RowClock):
             self._late.add(env_ids, cut, step)
             return
         if not in_row and not store.has_room(len(env_ids)):
-            self._turn_block()
+            self._next_block()
         row = store.row if in_row else store.row - 1
         at = store.add_ends(len(env_ids), row, step)
         memory = store.memory
@@ -297,71 +299,71 @@ class TransitionRecorder(RowClock):
             ahead = memory.channels
             self._reader.finals_from_row(memory.finals, at, env_ids, ahead, store.row)
             if not self._in_blocks:
-                self._tell_ends()
+                self._deliver_ends()
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
-        """Note the model fields that these episodes begin with."""
+        """Store the model fields that these episodes begin with."""
         if self._store is not None and self._on:
             self._write_model(env_ids)
         else:
             self._model_is_known = False
 
     def on_row_complete(self, was_reset: bool) -> None:
-        """The row is complete; without blocks it is delivered at once."""
+        """Complete the row; without blocks, deliver it."""
         store, step = self._filling, self._env.common_step_counter - 1
         self._reader.complete(store.memory.channels, store.row, was_reset)
         self.rows += self._counts(store)
         store.commit(step)
         if not self._in_blocks:
-            self._tell_rows()
-            self._tell_ends()
+            self._deliver_rows()
+            self._deliver_ends()
 
     def _counts(self, store: RowStore) -> bool:
-        """Whether the row that is complete is one in some environment."""
+        """Whether the completed row is recorded in any environment."""
         active = store.memory.active
         if active is None or self.cfg.max_steps is None:
-            return True  # It is not worth a wait for the device.
+            return True  # Not worth waiting for the device.
         return bool(active[store.row].any())
 
     def on_rows_start(self) -> None:
-        """Rows follow: note first what ended since the last one."""
+        """Store what ended since the last row, before new rows follow."""
         self._take_late_ends()
         if not self._model_is_known:
             self._model_is_known = True
-            self._write_model(self._everyone)
+            self._write_model(self._all_envs)
 
     def on_row_begins(self, has_row: bool) -> None:
-        """Read what the next step starts from."""
+        """Read the values at the next step's start."""
         store = self._filling
         if has_row or self._reader.chains:
             self._reader.before(store.memory.channels, store.row)
         if has_row and self._active is not None:
             assert store.memory.active is not None
-            store.memory.active[store.row].copy_(self._lanes.select(self._active))
+            store.memory.active[store.row].copy_(self._selection.select(self._active))
 
     def on_rows_stop(self) -> None:
-        """No more rows for now: what follows the last one was read, so that it can be written."""
-        self._turn_block()
+        """Hand over the rows; what follows the last one has been read."""
+        self._next_block()
 
     def on_step_failed(self) -> None:
-        """Forget what was noted of the step."""
+        """Discard what was stored for the step."""
         self._filling.undo_step()
 
     def on_flush(self) -> None:
-        """Hand over what there is."""
+        """Hand over what is stored so far."""
         self._take_late_ends()
-        self._turn_block()
+        self._next_block()
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until what was handed over is written."""
+        """Wait until everything handed over is written."""
         self._filling.flush(timeout)
 
     def on_finish(self) -> None:
-        """Cut what still runs, hand over what is left, and end the recording."""
+        """Cut the running episodes, hand over the rest, and end the recording."""
         store = self._filling
         try:
             if not store.forked:
-                self.on_episodes_end(self._everyone, cut=True, in_row=False)
+                self.on_episodes_end(self._all_envs, cut=True, in_row=False)
                 self._take_late_ends()
                 self._write_totals(store)
                 store.finish()
@@ -383,22 +385,22 @@ class TransitionRecorder(RowClock):
         assert self._store is not None
         return self._store
 
-    def _turn_block(self) -> None:
-        """Hand the running block over and begin another; never while a row is being read."""
+    def _next_block(self) -> None:
+        """Hand over the current block and begin another; never while a row is being read."""
         store = self._filling
         self._write_totals(store)
         store.hand_over()
 
     def _write_header(self, store: RowStore) -> None:
-        memory, select = store.memory, self._lanes.select
+        memory, select = store.memory, self._selection.select
         memory.first_episode.copy_(select(self.counters.episode))
         memory.first_step.copy_(select(self.counters.length))
 
     def _write_totals(self, store: RowStore) -> None:
-        if not store.row:  # Else this was done with the first row.
+        if not store.row:  # Otherwise the first row did this.
             self._write_header(store)
-        store.memory.total.copy_(self._lanes.select(self.counters.total))
-        store.memory.recorded.copy_(self._lanes.select(self.counters.recorded))
+        store.memory.total.copy_(self._selection.select(self.counters.total))
+        store.memory.recorded.copy_(self._selection.select(self.counters.recorded))
 
     def _take_late_ends(self) -> None:
         if self._late.any:
@@ -418,12 +420,12 @@ class TransitionRecorder(RowClock):
         for name in self._model_fields:
             gather(getattr(self._env.sim.model, name), env_ids, memory.model[name][at])
 
-    # -- rows and ends at once ---------------------------------------------------------------------
+    # -- rows and ends without blocks --------------------------------------------------------------
 
-    def _tell_rows(self) -> None:
-        """Give the row that was just completed to ``record``."""
+    def _deliver_rows(self) -> None:
+        """Pass the completed row to ``record``."""
         memory = self._filling.memory
-        env_ids, episode, step = self._lanes.ids, memory.first_episode, memory.first_step
+        env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
         if memory.active is not None:
             chosen = memory.active[0].nonzero().flatten()
@@ -433,19 +435,21 @@ class TransitionRecorder(RowClock):
             time = step.double() * self._env.step_dt
             self.record(Rows(channels, env_ids, episode, step, time))
 
-    def _tell_ends(self) -> None:
-        """Give the ends that were noted to ``episodes_ended``."""
+    def _deliver_ends(self) -> None:
+        """Pass the stored episode ends to ``episodes_ended``."""
         store = self._filling
         ends, used = store.memory.ends, slice(store.ends)
         store.ends = 0
-        counts = (ends.length[used] > 0) & (ends.rows[used] > 0) & self._lanes.has(ends.env[used])
+        counts = (
+            (ends.length[used] > 0) & (ends.rows[used] > 0) & self._selection.has(ends.env[used])
+        )
         at = counts.nonzero().flatten()
         if len(at):
             self.episodes_ended(_ended(ends, at))
 
 
 class _OneRow(RowStore):
-    """A block of one row, for rows that are not gathered."""
+    """A block of one row, for rows that are delivered one by one."""
 
     def hand_over(self) -> None:
         self._go_on_in(self.memory)

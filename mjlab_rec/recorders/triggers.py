@@ -2,7 +2,7 @@
 
 A ``Trigger`` is plain data, so that cfgs and presets can hold it: ``every_n_episodes(10)`` in
 Python, ``"every_n_episodes(10)"`` or ``{kind = "every_n_episodes", n = 10}`` in TOML. ``build``
-makes the runner that a recorder asks and that keeps what must be remembered.
+makes the runner, which a recorder calls and which keeps the state.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Trigger:
     """When to record. Episodes and steps count from 0."""
 
     kind: str
-    """Name of one of the functions below, which make triggers."""
+    """Name of the function below that makes it."""
 
     n: int | None = None
-    """For every_n_episodes and every_n_steps: from one to the next."""
+    """For every_n_episodes and every_n_steps: the interval."""
 
     numbers: tuple[int, ...] | None = None
-    """For at_episodes and at_steps: which."""
+    """For at_episodes and at_steps: the episode or step numbers."""
 
     predicate: Predicate | None = None
     """For when: the condition."""
@@ -79,11 +79,11 @@ class Trigger:
 
     @property
     def scope(self) -> Literal["episode", "step"]:
-        """Whether it picks whole episodes as they begin, or moments at steps."""
+        """Whether it selects whole episodes as they begin, or steps."""
         return "episode" if self.kind.endswith("episodes") else "step"
 
     def build(self, env: ManagerBasedRlEnv) -> TriggerRunner:
-        """Make a runner for one recorder of this environment."""
+        """Create a runner for one recorder of this environment."""
         n = self.n or 1
         if self.kind == "every_n_episodes":
             return _EpisodeRunner(self, lambda count: count % n == 0)
@@ -100,10 +100,10 @@ class Trigger:
 
 
 class TriggerRunner:
-    """Answers one recorder's questions, and remembers what it must for that.
+    """Evaluates a trigger for one recorder, and keeps the state for it.
 
-    A recorder asks ``episodes`` as episodes begin if ``scope`` is "episode", else ``step`` before
-    each control step. Each moment fires once: a condition that stays true does not fire again.
+    A recorder calls ``episodes`` as episodes begin if ``scope`` is "episode", else ``step`` before
+    each control step. A condition that stays true fires only once.
     """
 
     def __init__(self, trigger: Trigger) -> None:
@@ -111,24 +111,24 @@ class TriggerRunner:
         self.scope = trigger.scope
 
     def episodes(self, count: torch.Tensor) -> torch.Tensor:
-        """Which episodes to record, given how many of that environment came before: (k,) bool.
+        """Which episodes to record, given the count of earlier ones per environment: (k,) bool.
 
-        Works on the counters' device, without waiting for it.
+        Runs on the counters' device, without waiting for it.
         """
         return torch.zeros_like(count, dtype=torch.bool)
 
     def step(self, step: int) -> bool | torch.Tensor:
-        """Whether to begin at this step, given how many came before.
+        """Whether to start at this step, given the number of earlier ones.
 
-        A bool concerns all environments; a tensor (num_envs,) says it for each, on their device.
-        It may be asked again about the same step; then the last answer counts.
+        A bool applies to all environments; a tensor (num_envs,) on their device decides for each.
+        May be called again for the same step; then the last answer counts.
         """
         return False
 
     def fire(self) -> None:
-        """Make the next ``step`` fire. Only ``manual()`` can be told so."""
+        """Make the next ``step`` fire. Only ``manual()`` supports this."""
         raise RuntimeError(
-            f"The trigger {self.trigger} decides by itself. Use manual() to fire by hand."
+            f"The trigger {self.trigger} cannot be fired by hand. Use manual() for that."
         )
 
 
@@ -148,33 +148,33 @@ def at_episodes(*numbers: int) -> Trigger:
 
 
 def every_n_steps(n: int) -> Trigger:
-    """Record from steps 0, n, 2n, ... of the environment's step counter."""
+    """Start recording at steps 0, n, 2n, ... of the environment's step counter."""
     return Trigger(kind="every_n_steps", n=n)
 
 
 def at_steps(*numbers: int) -> Trigger:
-    """Record from these steps of the environment's step counter."""
+    """Start recording at these steps of the environment's step counter."""
     return Trigger(kind="at_steps", numbers=numbers)
 
 
 def when(predicate: Predicate) -> Trigger:
-    """Record from when a condition becomes true.
+    """Start recording when a condition becomes true.
 
     The function gets the environment and returns a bool, or a bool tensor (num_envs,) to decide for
-    each environment. It is asked before every step; that an episode ends is nothing special to it.
+    each environment. It is called before every step; the end of an episode changes nothing.
     """
     return Trigger(kind="when", predicate=predicate)
 
 
 def manual() -> Trigger:
-    """Record when told to, with the runner's ``fire()``."""
+    """Start recording when ``fire()`` is called."""
     return Trigger(kind="manual")
 
 
 def trigger_from(spec: Trigger | Mapping[str, Any] | str) -> Trigger:
     """Read a trigger from data: ``{kind = "at_steps", numbers = [0, 5]}`` or ``"at_steps(0, 5)"``.
 
-    The function of ``when`` is named as ``"package.module:function"``.
+    The function of ``when`` is given as ``"package.module:function"``.
     """
     if isinstance(spec, Trigger):
         return spec
@@ -183,13 +183,13 @@ def trigger_from(spec: Trigger | Mapping[str, Any] | str) -> Trigger:
     elif isinstance(spec, Mapping):
         data = dict(spec)
     else:
-        raise TypeError(f"A trigger is a Trigger, a table or a text, got {spec!r}.")
+        raise TypeError(f"A trigger must be a Trigger, a table or a string, got {spec!r}.")
     known = ["kind", "n", "numbers", "predicate"]
     for key in data:
         if key not in known:
             raise ValueError(f"Unknown key {key!r} of a trigger. {nearest(key, known)}")
     if "kind" not in data:
-        raise ValueError(f"A trigger needs a kind. Known: {', '.join(_KINDS)}.")
+        raise ValueError(f"A trigger needs a kind. Known kinds: {', '.join(_KINDS)}.")
     if isinstance(data.get("predicate"), str):
         data["predicate"] = look_up(data["predicate"])
     return Trigger(**data)
@@ -231,14 +231,14 @@ class _WhenRunner(TriggerRunner):
         super().__init__(trigger)
         assert trigger.predicate is not None
         self._predicate, self._env = trigger.predicate, env
-        self._before: bool | torch.Tensor = False  # as it was before the step before
+        self._before: bool | torch.Tensor = False  # at the previous step
         self._latest: bool | torch.Tensor = False
         self._asked: int | None = None
 
     def step(self, step: int) -> bool | torch.Tensor:
         now = self._predicate(self._env)
         if isinstance(now, torch.Tensor):
-            # A copy, because the function may return a buffer that it writes anew each time.
+            # A copy, because the function may reuse the buffer that it returns.
             now = self._checked(now).expand(self._env.num_envs).clone()
         elif not isinstance(now, bool):
             raise TypeError(self._complaint(f"a {type(now).__name__}"))
@@ -262,8 +262,8 @@ class _WhenRunner(TriggerRunner):
 
 
 def _one_of(numbers: Any, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A test whether counters are among some numbers."""
-    # On the device from the start: copying them at each question would wait for it.
+    """Create a test of whether counters are among some numbers."""
+    # Copied to the device once: a copy in each call would wait for the device.
     known = torch.tensor(sorted(numbers), dtype=torch.long, device=device)
 
     def test(count: torch.Tensor) -> torch.Tensor:
@@ -280,20 +280,22 @@ def _checked_numbers(kind: str, numbers: Any) -> tuple[int, ...]:
         _check_whole(kind, "each number", number, least=0)
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
-        raise ValueError(f"{kind}: {twice} are given more than once.")
+        raise ValueError(f"{kind}: given more than once: {twice}.")
     return tuple(numbers)
 
 
 def _check_whole(kind: str, name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{kind}: {name} must be a whole number from {least} on, got {value!r}.")
+        raise ValueError(
+            f"{kind}: {name} must be a whole number of at least {least}, got {value!r}."
+        )
 
 
 def _from_call(text: str) -> dict[str, Any]:
-    """Take ``kind`` or ``kind(argument, ...)`` apart."""
+    """Parse ``kind`` or ``kind(argument, ...)``."""
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     if not match:
-        raise ValueError(f"{text!r} is no trigger. Write for example 'every_n_episodes(10)'.")
+        raise ValueError(f"{text!r} is not a trigger. Write, for example, 'every_n_episodes(10)'.")
     kind, words = match[1], (match[2] or "").strip()
     takes = _KINDS.get(kind, ())
     if not words or kind not in _KINDS:

@@ -1,4 +1,4 @@
-"""Plots beside the rollout, while it goes on: lines, images and vector fields."""
+"""Live plots of a running rollout: lines, images and vector fields."""
 
 from mjlab_rec.recorders.live_plot.cfg import LivePlotRecorderCfg as LivePlotRecorderCfg
 from mjlab_rec.recorders.live_plot.plots import ImageCfg as ImageCfg

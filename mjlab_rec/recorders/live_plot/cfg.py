@@ -1,4 +1,4 @@
-"""What a live plot recorder can be told: what to draw, where, and when."""
+"""Configuration of the live plot recorder: what to draw, where and when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 class LivePlotRecorderCfg(StartCfg, PaceCfg, FileCfg):
     """Configuration of ``LivePlotRecorder``.
 
-    Its path ends in .png or .mp4. If it comes to a file and there is no path, that is
+    The path must end in .png or .mp4. If a file is drawn and no path is set, it is
     live_plot.png.
     """
 
@@ -24,45 +24,45 @@ class LivePlotRecorderCfg(StartCfg, PaceCfg, FileCfg):
 
     plots: dict[str, Any] = field(default_factory=dict)
     """Plots by title: ``LinesCfg``, ``ImageCfg``, ``VectorsCfg``, a table of their fields, channel
-    names for lines, or a dict of plots that stand below each other. Empty shows the reward, its
-    terms and the action."""
+    names for lines, or a dict of plots to stack. Empty shows the reward, its terms and the
+    action."""
 
     env: int = 0
-    """The environment to draw, where a plot names none."""
+    """The environment to draw, unless a plot sets its own."""
 
     x: Literal["seconds", "steps"] = "seconds"
-    """What the lines are drawn over: simulated time, or control steps."""
+    """Unit of the horizontal axis: simulated seconds or control steps."""
 
     backend: Literal["auto", "page", "window", "file"] = "auto"
-    """Where to draw: on the process's web page, in a window, or to a file. "auto" takes the file if
-    a path is given, else the page, the window or a file: the first that is possible here."""
+    """Where to draw: on the process's web page, in a window, or to a file. "auto" uses the file if
+    a path is set, else the first of page, window and file that works here."""
 
     max_hz: Positive | None = None
-    """Pictures per second at most, by the clock on the wall. None means 10 on a page and in a
-    window; a PNG is then drawn at the end and by ``flush()`` only. A video has ``fps``."""
+    """Maximum number of redraws per second of wall time. None means 10 on a page and in a window;
+    a PNG is then drawn only at the end and by ``flush()``. A video uses ``fps``."""
 
     fps: Positive = 10.0
-    """Frames per second of simulated time in a video. It stays in time also where drawing cannot
-    keep up: it holds the last picture then."""
+    """Frames per second of simulated time in a video. If drawing cannot keep up, the last frame is
+    repeated, so that the video keeps the right speed."""
 
     size: tuple[int, int] = (1280, 720)
-    """Width and height of a window, picture or video in pixels."""
+    """Width and height of the window, image or video in pixels."""
 
     port: int = 8080
-    """Port of the page, if it is not open already."""
+    """Port of the page, unless it is already open."""
 
     host: str = "127.0.0.1"
-    """Address of the page. The default is reached from this machine only."""
+    """Address to serve the page at. The default accepts only connections from this machine."""
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         name = type(self).__name__
         if min(self.size) < 1:
-            raise self.error("size", f"must be two whole numbers from 1 up, got {self.size}.")
+            raise self.error("size", f"must be two whole numbers of at least 1, got {self.size}.")
         if self.path and self.backend in ("page", "window"):
             raise ValueError(
-                f"{name}: the path {self.path!r} is for a file, but the backend is"
+                f"{name}: the path {self.path!r} needs a file, but the backend is"
                 f" {self.backend!r}. Leave out one of them."
             )
         if self.path and not self.path.lower().endswith((".png", ".mp4")):

@@ -1,8 +1,8 @@
-"""A matplotlib figure of a live plot, drawn in a process of its own.
+"""A matplotlib figure of a live plot, drawn in a separate process.
 
-Drawing holds Python's global lock for long, and windows want a process's main thread. So this file
-runs as a program, which is told by pickles on its standard input what to draw and answers each on
-its standard output. It imports nothing of this package, so that it starts at once.
+Drawing holds Python's global lock for long, and windows need a process's main thread. So this file
+runs as a program: it receives drawing requests as pickles on standard input and answers each on
+standard output. It imports nothing from this package, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _POLL_S = 0.02
 
 
 class PlotFigure:
-    """Draws panels into a matplotlib figure, each frame anew into the same artists.
+    """Draws panels in a matplotlib figure, updating the same artists for each frame.
 
     Args:
-        figure: A ``matplotlib.figure.Figure`` of any canvas.
+        figure: A ``matplotlib.figure.Figure`` with any canvas.
         panels: Panels as dicts of their fields.
-        title: What the figure is of.
+        title: Title of the figure.
     """
 
     def __init__(self, figure: Any, panels: list[dict[str, Any]], title: str) -> None:
@@ -55,7 +55,7 @@ class PlotFigure:
 
     def update(self, caption: str, contents: list[dict[str, np.ndarray]]) -> None:
         """Show a frame."""
-        # Making room for all labels takes as long as drawing, and they hardly change.
+        # Layout takes as long as drawing, and labels hardly change.
         often = self._updates < 4 or self._updates % 32 == 0
         self.figure.set_layout_engine("constrained" if often else "none")
         self._updates += 1
@@ -70,7 +70,7 @@ class PlotFigure:
             axes.grid(True, alpha=0.3)
             axes.margins(x=0.01)
             labels = panel["labels"]
-            # One line whose title says it all needs no legend.
+            # A single line with the panel's title needs no legend.
             single = len(labels) == 1 and labels[0] in (panel["title"], panel["subtitle"])
             self._artists[i] = [
                 axes.plot([], [], linewidth=1.3, label=label, color=_color(k))[0]
@@ -84,7 +84,7 @@ class PlotFigure:
                 axes.set_yscale("log", nonpositive="mask")
         for line, values in zip(self._artists[i], y, strict=True):
             line.set_data(x, values)
-            # A value alone between two gaps would be invisible.
+            # A single value between two gaps would be invisible.
             known = np.isfinite(values)
             alone = known & ~np.append(known[1:], False) & ~np.insert(known[:-1], 0, False)
             line.set(marker="." if alone.any() else "", markevery=alone.tolist())
@@ -140,7 +140,7 @@ def _color(index: int) -> str:
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Draw what is asked for until the input ends."""
+    """Draw requested frames until the input ends."""
     setup = pickle.load(source)
     try:
         server = _Server(**setup)
@@ -167,7 +167,7 @@ class _Server:
         inches = size[0] / _DPI, size[1] / _DPI
         self._window = window
         if window:
-            # A choice for notebooks or for headless runs would keep the window from opening.
+            # A backend for notebooks or headless runs would keep the window from opening.
             if os.environ.get("MPLBACKEND", "").lower().startswith(("agg", "module://")):
                 del os.environ["MPLBACKEND"]
             import matplotlib.pyplot as plt
@@ -175,7 +175,7 @@ class _Server:
             self._figure = plt.figure(num=title or "live plot", figsize=inches, dpi=_DPI)
             if plt.get_backend().lower() == "agg":
                 raise RuntimeError(
-                    "matplotlib has no toolkit for windows here. Install one, such as Tk (Debian:"
+                    "matplotlib has no GUI toolkit here. Install one, such as Tk (Debian:"
                     " python3-tk) or PyQt6."
                 )
             self._plt = plt
@@ -189,7 +189,7 @@ class _Server:
         self._plot = PlotFigure(self._figure, panels, title)
 
     def wait(self, source: Any) -> None:
-        """Let the window live until there is something to read."""
+        """Keep the window responsive until there is input."""
         while self._window and self._open and not select.select([source], [], [], 0)[0]:
             self._figure.canvas.start_event_loop(_POLL_S)
 
@@ -198,7 +198,7 @@ class _Server:
         return self._plt.fignum_exists(self._figure.number)
 
     def draw(self, caption: str, contents: Any, path: str | None) -> tuple[str, Any]:
-        """Draw a frame: into the window, to a picture, or to pixels."""
+        """Draw a frame in the window, to a PNG file, or to pixels."""
         if self._window and not self._open:
             return "closed", None
         self._plot.update(caption, contents)
@@ -220,9 +220,9 @@ def _answer(sink: IO[bytes], word: str, value: Any) -> None:
 
 
 if __name__ == "__main__":
-    # A Ctrl-C is for the simulation, which then closes this process by the end of its input.
+    # A Ctrl-C is for the simulation, which then ends this process by closing its input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # What libraries print must not get between the answers.
+    os.dup2(2, 1)  # Output of libraries must not mix with the answers.
     serve(os.fdopen(0, "rb", buffering=0), answers)

@@ -1,4 +1,4 @@
-"""Live plots as a picture that is replaced as a whole, or as a video."""
+"""Live plots in a PNG file that is replaced atomically, or in a video."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mjlab_rec.recorders.live_plot.window import FigureProcess
 
 
 class PngBackend:
-    """Draws a PNG. Whoever looks at the file finds a whole picture at every moment.
+    """Draws a PNG file, which is a complete image at every moment.
 
     Args:
-        panels: What a frame consists of.
-        title: What the figure is of.
+        panels: The panels of each frame.
+        title: Title of the figure.
         size: Width and height in pixels.
         path: The file.
         if_exists: What to do if it exists.
@@ -59,11 +59,11 @@ class PngBackend:
 
 
 class Mp4Backend:
-    """Draws a video, whose time is that of the simulation.
+    """Draws a video that runs in simulated time.
 
     Args:
-        panels: What a frame consists of.
-        title: What the figure is of.
+        panels: The panels of each frame.
+        title: Title of the figure.
         size: Width and height in pixels.
         path: The file.
         if_exists: What to do if it exists.
@@ -92,7 +92,7 @@ class Mp4Backend:
             raise
 
     def draw(self, frame: Frame, final: bool) -> None:
-        """Append a frame, as many times as it lasts."""
+        """Append a frame, repeated for its duration."""
         if frame.copies:
             _, pixels = self._process.draw(frame)
             for _ in range(frame.copies):

@@ -1,4 +1,4 @@
-"""Live plots on the web page of this process: charts, pictures and drawings in its side panel."""
+"""Live plots on this process's web page: charts, images and drawings in its side panel."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mjlab_rec.recorders.live_plot.panels import Contents, Frame, Panel, arrow_s
 from mjlab_rec.utils.page import COLOURS, open_page
 
 _ASPECT = 1.6
-_IMAGE_SIDE = 480  # Smaller pictures are enlarged, or the browser would blur their pixels.
+_IMAGE_SIDE = 480  # Smaller images are enlarged, or the browser would blur their pixels.
 _SVG = 400, 300  # units of the drawing, which is as wide as the panel
 
 
 class PageBackend:
-    """Draws into a folder of the page's side panel, which is removed at the end.
+    """Draws in a folder of the page's side panel, which is removed at the end.
 
     Args:
-        panels: What a frame consists of.
-        title: What the plots are of.
-        port: Where to serve the page, if it is not open yet.
+        panels: The panels of each frame.
+        title: Title of the plots.
+        port: Where to serve the page, unless it is already open.
         host: Address to listen at.
     """
 
@@ -48,7 +48,7 @@ class PageBackend:
                     self.handles[i] = gui.add_html("")
 
     def draw(self, frame: Frame, final: bool) -> None:
-        """Send a frame to whoever looks at the page."""
+        """Send a frame to all open browsers."""
         # All in one message, so that the panels show the same moment.
         with self.page.server.atomic():
             self._caption.content = ", ".join(filter(None, (self._title, frame.caption)))
@@ -66,7 +66,7 @@ class PageBackend:
                     handle.content = arrows_svg(panel, content)
 
     def close(self) -> None:
-        """Remove the plots; the page goes with its last user."""
+        """Remove the plots; the page closes with its last user."""
         try:
             self._folder.remove()
         finally:
@@ -95,8 +95,8 @@ def _add_chart(gui: Any, panel: Panel) -> Any:
 
 
 def _with_gaps(content: Contents) -> list[list[float | None]]:
-    """The data of a chart. It draws right through a NaN, but has a gap where there is nothing."""
-    # Lists, because viser turns tuples into arrays of numbers, which cannot hold nothing.
+    """The data of a chart, which draws across NaN values but leaves a gap for None."""
+    # Lists, because viser turns tuples into numeric arrays, which cannot hold None.
     columns = [content["x"], *content["y"]]
     return [[None if math.isnan(value) else value for value in c.tolist()] for c in columns]
 
@@ -107,7 +107,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def arrows_svg(panel: Panel, content: Contents) -> str:
-    """Arrows as a drawing that a browser shows at any size."""
+    """Arrows as an SVG drawing that scales to any size."""
     start, arrow = content["positions"], content["vectors"] * arrow_scale(content)
     width, height = _SVG
     left, right, top, bottom = 56, 12, 28, 40

@@ -1,4 +1,4 @@
-"""Panels of a live plot, and what one shows at a moment: plain arrays that any backend can draw."""
+"""Panels of a live plot and their contents: plain arrays that any backend can draw."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Literal, Protocol
 import numpy as np
 
 Contents = dict[str, np.ndarray]
-"""Of lines: x (n,) and y (lines, n), NaN where a line is broken. Of an image: image (h, w, 3) in
-bytes, and for shades of grey range (2,). Of vectors: positions and vectors (n, 2)."""
+"""Lines have x (n,) and y (lines, n), NaN where a line breaks. An image has image (h, w, 3) uint8,
+and range (2,) if it is grey. Vectors have positions and vectors (n, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One system of axes."""
+    """One set of axes."""
 
     kind: Literal["lines", "image", "vectors"]
     title: str
@@ -34,39 +34,39 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Everything that is drawn at once."""
+    """Everything that is drawn at one moment."""
 
     caption: str
-    """Which moment it is."""
+    """Text that says which moment it is."""
 
     contents: Sequence[Contents]
     """What each panel shows."""
 
     copies: int = 1
-    """How many frames of a video it takes up."""
+    """Number of video frames that it fills."""
 
 
 class Backend(Protocol):
-    """Where frames are drawn. All but the constructor is called in the drawing thread."""
+    """Draws frames. All methods except the constructor are called in the drawing thread."""
 
     files: list[Path]
-    """What was written so far."""
+    """Files written so far."""
 
     def draw(self, frame: Frame, final: bool) -> None:
-        """Draw a frame. The final one, at a flush or at the end, has to be seen."""
+        """Draw a frame. The final one, at a flush or at the end, must be shown."""
 
     def close(self) -> None:
-        """Finish the file, remove what is on the page."""
+        """Finish the file, or remove the plots from the page."""
 
 
 def lines(x: np.ndarray, y: np.ndarray, breaks: np.ndarray, log: bool) -> Contents:
-    """Lines that are interrupted where something else begins.
+    """Lines that are broken where a new episode or a gap begins.
 
     Args:
-        x: Where the values are, ascending: (n,).
+        x: Horizontal positions, ascending: (n,).
         y: The values: (lines, n).
-        breaks: Rows that do not continue the ones before them.
-        log: Whether they are drawn logarithmically.
+        breaks: Rows that do not continue the previous one.
+        log: Whether the vertical axis is logarithmic.
     """
     y = np.where(np.isfinite(y) & ((y > 0) if log else True), y, np.nan)
     breaks = breaks[breaks > 0]
@@ -75,7 +75,7 @@ def lines(x: np.ndarray, y: np.ndarray, breaks: np.ndarray, log: bool) -> Conten
 
 
 def image(value: np.ndarray, value_range: tuple[float, float] | None) -> Contents:
-    """A picture in bytes; see ``ImageCfg`` for what the numbers mean."""
+    """An image as uint8; see ``ImageCfg`` for the meaning of the values."""
     if value.ndim == 3 and value.shape[2] == 3:
         if value.dtype.kind == "f":
             value = np.nan_to_num(value, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * 255 + 0.5
@@ -86,13 +86,13 @@ def image(value: np.ndarray, value_range: tuple[float, float] | None) -> Content
     if value_range is None and finite.any():
         low, high = float(value[finite].min()), float(value[finite].max())
     shade = (np.where(finite, value, low) - low) / ((high - low) or 1.0)
-    picture = np.repeat((shade.clip(0, 1) * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
-    picture[~finite] = (220, 40, 40)
-    return {"image": picture, "range": np.array([low, high])}
+    pixels = np.repeat((shade.clip(0, 1) * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
+    pixels[~finite] = (220, 40, 40)
+    return {"image": pixels, "range": np.array([low, high])}
 
 
 def vectors(positions: np.ndarray, arrows: np.ndarray, axes: tuple[int, int]) -> Contents:
-    """Arrows in the plane of two coordinates, without those that are not finite."""
+    """Arrows in the plane of two coordinates, without non-finite ones."""
     start = positions.reshape(-1, positions.shape[-1])[:, list(axes)].astype(np.float64)
     arrow = arrows.reshape(-1, arrows.shape[-1])[:, list(axes)].astype(np.float64)
     finite = np.isfinite(start).all(axis=1) & np.isfinite(arrow).all(axis=1)
@@ -100,7 +100,7 @@ def vectors(positions: np.ndarray, arrows: np.ndarray, axes: tuple[int, int]) ->
 
 
 def arrow_scale(contents: Contents) -> float:
-    """Factor by which arrows are drawn, so that the longest is as long as they are apart."""
+    """Scale factor that makes the longest arrow about as long as the arrows' spacing."""
     positions, arrows = contents["positions"], contents["vectors"]
     longest = float(np.hypot(*arrows.T).max(initial=0.0))
     if longest == 0.0:

@@ -11,7 +11,7 @@ from mjlab_rec.utils.plain_data import build
 from mjlab_rec.utils.string import nearest
 
 Quantity = str | Channel | Callable[[Any], Any]
-"""A channel by name or of your own, or a function of the environment that returns a tensor
+"""A channel's name, a custom channel, or a function of the environment that returns a tensor
 (num_envs, ...), which is read at the end of each step, before a reset."""
 
 Reduce = Literal["mean", "min", "max"]
@@ -19,49 +19,49 @@ Reduce = Literal["mean", "min", "max"]
 
 @dataclass(kw_only=True)
 class LinesCfg:
-    """Lines over the last steps, one for each number of its channels."""
+    """Lines over the last steps, one for each element of the channels."""
 
     channels: tuple[Quantity, ...]
-    """What to draw. A name such as "reward_terms" stands for everything below it."""
+    """What to draw. A name such as "reward_terms" includes everything below it."""
 
     labels: tuple[str, ...] = ()
-    """A label for each line. Empty takes the names of the channels and of their elements."""
+    """A label for each line. Empty uses the names of the channels and their elements."""
 
     steps: int = 500
-    """How many of the last control steps to show."""
+    """Number of last control steps to show."""
 
     x_label: str = ""
-    """Label of the horizontal axis. Empty names its unit."""
+    """Label of the horizontal axis. Empty shows its unit."""
 
     y_label: str = ""
     """Label of the vertical axis."""
 
     log: bool = False
-    """Draw the vertical axis logarithmically; values that are not positive are left out."""
+    """Use a logarithmic vertical axis; values that are not positive are left out."""
 
     env: int | None = None
-    """The environment to draw. None means the recorder's."""
+    """The environment to draw. None uses the recorder's."""
 
     reduce: Reduce | None = None
-    """Draw the mean, min or max over environments instead of the values of one."""
+    """Draw the mean, min or max over environments instead of one environment's values."""
 
     envs: int | tuple[int, ...] | None = None
-    """Environments to reduce: the first so many, or these. None means all."""
+    """Environments to reduce: a number for the first N, or a tuple of indices. None means all."""
 
 
 @dataclass(kw_only=True)
 class ImageCfg:
-    """The newest picture of a channel of shape (h, w), (h, w, 1) or (h, w, 3) per environment."""
+    """The newest image of a channel of shape (h, w), (h, w, 1) or (h, w, 3) per environment."""
 
     channel: Quantity
-    """What to draw. With three axes it is RGB: whole numbers from 0 to 255, or fractions up to 1.
-    With two it is drawn in shades of grey, and what is not finite in red."""
+    """What to draw. (h, w, 3) is RGB: integers from 0 to 255, or floats from 0 to 1. Other shapes
+    are drawn in grey, with non-finite values in red."""
 
     value_range: tuple[float, float] | None = None
-    """Values that are black and white in shades of grey. None fits them to each picture."""
+    """Values drawn as black and white in a grey image. None fits them to each image."""
 
     env: int | None = None
-    """The environment to draw. None means the recorder's."""
+    """The environment to draw. None uses the recorder's."""
 
 
 @dataclass(kw_only=True)
@@ -69,27 +69,27 @@ class VectorsCfg:
     """The newest vector field: arrows at positions."""
 
     positions: Quantity
-    """Where the arrows begin: (..., 2) or (..., 3) per environment."""
+    """Start points of the arrows: (..., 2) or (..., 3) per environment."""
 
     vectors: Quantity
-    """The arrows, in the same shape. They are scaled to fit; those not finite are left out."""
+    """The arrows, of the same shape. They are scaled to fit; non-finite ones are left out."""
 
     axes: tuple[int, int] = (0, 1)
-    """Coordinates to draw horizontally and vertically: 0 for x, 1 for y, 2 for z."""
+    """Coordinates on the horizontal and vertical axes: 0 for x, 1 for y, 2 for z."""
 
     x_label: str = ""
-    """Label of the horizontal axis. Empty names the coordinate."""
+    """Label of the horizontal axis. Empty shows the coordinate."""
 
     y_label: str = ""
-    """Label of the vertical axis. Empty names the coordinate."""
+    """Label of the vertical axis. Empty shows the coordinate."""
 
     env: int | None = None
-    """The environment to draw. None means the recorder's."""
+    """The environment to draw. None uses the recorder's."""
 
 
 Plot = LinesCfg | ImageCfg | VectorsCfg
 
-# A table is known by the field that it cannot do without.
+# A table's type is recognized by a required field.
 _KINDS: dict[str, type[Plot]] = {
     "channels": LinesCfg,
     "channel": ImageCfg,
@@ -102,11 +102,11 @@ DEFAULT_PLOTS: dict[str, Plot] = {
     "reward terms": LinesCfg(channels=("reward_terms",)),
     "action": LinesCfg(channels=("action",)),
 }
-"""What is drawn if nothing is asked for. A task without reward terms has no plot of them."""
+"""Plots that are drawn by default. A task without reward terms has no plot of them."""
 
 
 def flat_plots(plots: Mapping[str, Any]) -> dict[tuple[str, str], Plot]:
-    """Plots by title and subtitle, made of what a cfg or a preset says."""
+    """Plots by title and subtitle, from a cfg or preset."""
     found: dict[tuple[str, str], Plot] = {}
     for title, value in plots.items():
         group = isinstance(value, Mapping) and not set(value) & set(_KINDS)
@@ -153,6 +153,8 @@ def _check_lines(lines: LinesCfg, where: str) -> None:
         hint = nearest(str(lines.reduce), ["mean", "min", "max"])
         raise ValueError(f"{where}: reduce is {lines.reduce!r}. {hint}")
     if lines.envs is not None and lines.reduce is None:
-        raise ValueError(f'{where}: envs are reduced to one line: say how, such as reduce="mean".')
+        raise ValueError(
+            f'{where}: envs needs reduce, such as reduce="mean", because it draws one line.'
+        )
     if lines.env is not None and lines.reduce is not None:
-        raise ValueError(f"{where}: env and reduce exclude each other.")
+        raise ValueError(f"{where}: env and reduce are mutually exclusive.")

@@ -1,4 +1,4 @@
-"""Samples for live plots: the last values of what is drawn, kept on the environment's device."""
+"""Samples for live plots: the last values to draw, kept on the environment's device."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ import numpy as np
 import torch
 
 from mjlab_rec.recorders.channels import Source
+from mjlab_rec.recorders.live_plot.bindings import BoundPanel, EnvChannels, PlotBindings, rows_of
 from mjlab_rec.recorders.live_plot.panels import Contents, Panel, image, lines, vectors
-from mjlab_rec.recorders.live_plot.plan import Group, Plan, Use, rows_of
 from mjlab_rec.recorders.live_plot.plots import ImageCfg, Plot, VectorsCfg
-from mjlab_rec.recorders.rows import Lanes, RowReader
+from mjlab_rec.recorders.rows import EnvSelection, RowReader
 from mjlab_rec.sim.snapshot import to_host
 
-_TAKEN = "(steps taken)"  # Steps since the episode began; where they do not go on, a line breaks.
+_TAKEN = (
+    "(steps taken)"  # Steps since the episode began; where they are not consecutive, a line breaks.
+)
 Rings = dict[str, torch.Tensor]
-"""A ring of values for each channel."""
+"""A ring buffer of values for each channel."""
 
 _REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin, "max": torch.amax}
 
 
-class _Rings:
-    """A ring for each channel of a group."""
+class _RingBuffers:
+    """A ring buffer for each channel of the same environments."""
 
-    def __init__(self, env: Any, group: Group) -> None:
-        self._reduce = group.reduce
-        lanes = Lanes(group.env_ids, env.num_envs, str(env.device))
-        sources = list(group.sources.values())
-        if group.reduce is None and not group.latest:
+    def __init__(self, env: Any, channels: EnvChannels) -> None:
+        self._reduce = channels.reduce
+        selection = EnvSelection(channels.env_ids, env.num_envs, str(env.device))
+        sources = list(channels.sources.values())
+        if channels.reduce is None and not channels.latest:
             read = lambda: env.episode_length_buf  # noqa: E731
             sources.append(Source(name=_TAKEN, read=read, when="before"))
-        self._reader = RowReader(env, sources, lanes, chain=False, dtype=None)
+        self._reader = RowReader(env, sources, selection, chain=False, dtype=None)
         device = env.device
-        # One more than are kept: what the next step starts from is read ahead.
-        self._slots = group.rows + 1
+        # One more than are kept: the values at the next step's start are read in advance.
+        self._slots = channels.rows + 1
         read_rows = self._slots if self._reduce is None else 1
         self._read: Rings = {}
         for source in sources:
             value = source.read()
-            shape = (read_rows, lanes.count, *value.shape[1:])
+            shape = (read_rows, selection.count, *value.shape[1:])
             self._read[source.name] = torch.zeros(shape, dtype=value.dtype, device=device)
         self.rings: Rings = {
             name: part[:, 0]
@@ -62,20 +64,20 @@ class _Rings:
             return
         reduce = _REDUCE[self._reduce]
         for name, ring in self.rings.items():
-            # Not out=: the ring is float32, whatever the channel is.
+            # Not out=: the ring buffer is float32, whatever the channel is.
             ring[row % self._slots].copy_(reduce(self._read[name][0].float(), dim=0))
 
     def _row(self, row: int) -> int:
         return row % self._slots if self._reduce is None else 0
 
 
-class Snapshot:
-    """A copy of the rings on the host, which on a GPU is still arriving.
+class Samples:
+    """A copy of the ring buffers on the host; from a GPU it may still be in transfer.
 
     Args:
-        rings: Rings by group and the name of their channel.
-        rows: How many samples were taken until then.
-        steps: Their control steps, a ring too.
+        rings: Ring buffers by environments and name of the channel.
+        rows: Number of samples taken so far.
+        steps: Their control steps, also a ring buffer.
     """
 
     def __init__(self, rings: Mapping[int, Rings], rows: int, steps: np.ndarray) -> None:
@@ -87,7 +89,7 @@ class Snapshot:
         }
 
     def wait(self) -> None:
-        """Wait until the copy has arrived."""
+        """Wait until the copy is complete."""
         for event in self._events:
             event.synchronize()
 
@@ -98,12 +100,12 @@ class Snapshot:
 
 
 class Sampler:
-    """Knows what the plots draw, takes samples of it, and makes of them what panels show.
+    """Samples the values that the plots draw, and turns them into the panels' contents.
 
     Args:
         env: The environment.
         plots: Plots by title and subtitle.
-        default_env: The environment to draw where a plot names none.
+        default_env: The environment to draw, unless a plot sets its own.
         every: Steps from one sample to the next.
         x: Whether lines are drawn over "seconds" or "steps".
     """
@@ -117,68 +119,72 @@ class Sampler:
         x: str,
     ) -> None:
         self._env, self._every, self._x = env, every, x
-        self._plan: Callable[[bool], Plan] = partial(Plan, env, plots, default_env, every, x)
-        # What can be known before the first reset is checked here, so that mistakes are seen early.
-        early = self._plan(True)
+        self._bind: Callable[[bool], PlotBindings] = partial(
+            PlotBindings, env, plots, default_env, every, x
+        )
+        # Checked before the first reset as far as possible, so that mistakes show early.
+        early = self._bind(True)
         self.has_functions = early.has_functions
-        """Whether functions of the user's are called."""
+        """Whether functions of the user are called."""
         self.needs_final_obs = early.needs_final_obs
         """Whether a plot shows next observations."""
         self.rows = 0
-        """Samples taken."""
+        """Samples taken so far."""
 
     def prepare(self) -> list[Panel]:
-        """Forget all samples and allocate the rings, once all values can be read."""
+        """Discard all samples and allocate the ring buffers, now that all values can be read."""
         self.rows = 0
-        plan = self._plan(False)
-        self._uses = plan.uses
-        self._groups = {id(group): _Rings(self._env, group) for group in plan.groups}
-        self._rings = {key: group.rings for key, group in self._groups.items()}
-        self._steps = np.zeros(max(group.rows for group in plan.groups), np.int64)
-        return [use.panel for use in self._uses]
+        bindings = self._bind(False)
+        self._panels = bindings.panels
+        self._buffers = {
+            id(channels): _RingBuffers(self._env, channels) for channels in bindings.env_channels
+        }
+        self._rings = {key: buffers.rings for key, buffers in self._buffers.items()}
+        self._steps = np.zeros(max(channels.rows for channels in bindings.env_channels), np.int64)
+        return [bound.panel for bound in self._panels]
 
     # -- in the stepping thread --------------------------------------------------------------------
 
     def before(self) -> None:
-        """Read what the next step starts from."""
-        for group in self._groups.values():
-            group.before(self.rows)
+        """Read the values at the next step's start."""
+        for buffers in self._buffers.values():
+            buffers.before(self.rows)
 
     def after(self) -> None:
-        """Read what came of the step, before a reset wipes it out."""
-        for group in self._groups.values():
-            group.after(self.rows)
+        """Read the step's results before a reset overwrites them."""
+        for buffers in self._buffers.values():
+            buffers.after(self.rows)
 
     def complete(self, step: int, was_reset: bool) -> None:
-        """The step is over: its sample is taken."""
-        for group in self._groups.values():
-            group.complete(self.rows, was_reset)
+        """Complete the step's sample."""
+        for buffers in self._buffers.values():
+            buffers.complete(self.rows, was_reset)
         self._steps[self.rows % len(self._steps)] = step
         self.rows += 1
 
-    def snapshot(self) -> Snapshot:
-        """A copy of all samples; on a GPU it is awaited by whoever uses it."""
-        return Snapshot(self._rings, self.rows, self._steps)
+    def samples(self) -> Samples:
+        """A copy of all samples; call its ``wait`` before use."""
+        return Samples(self._rings, self.rows, self._steps)
 
     # -- in the drawing thread ---------------------------------------------------------------------
 
-    def contents(self, snapshot: Snapshot) -> list[Contents]:
-        """What each panel shows of a snapshot."""
-        snapshot.wait()
-        return [self._content(use, snapshot) for use in self._uses]
+    def contents(self, samples: Samples) -> list[Contents]:
+        """What each panel shows of the samples."""
+        samples.wait()
+        return [self._content(bound, samples) for bound in self._panels]
 
-    def _content(self, use: Use, snapshot: Snapshot) -> Contents:
-        rings, plot = snapshot.rings[id(use.group)], use.plot
-        values = [rings[name].numpy() for name in use.names]
-        newest = snapshot.rows - 1
+    def _content(self, bound: BoundPanel, samples: Samples) -> Contents:
+        rings, plot = samples.rings[id(bound.channels)], bound.plot
+        values = [rings[name].numpy() for name in bound.names]
+        newest = samples.rows - 1
         if isinstance(plot, ImageCfg):
             return image(values[0][newest % 2], plot.value_range)
         if isinstance(plot, VectorsCfg):
             return vectors(values[0][newest % 2], values[1][newest % 2], plot.axes)
-        count = min(rows_of(plot, self._every), snapshot.rows)
-        index = np.arange(snapshot.rows - count, snapshot.rows)
+        count = min(rows_of(plot, self._every), samples.rows)
+        index = np.arange(samples.rows - count, samples.rows)
         y = [value[index % len(value)].reshape(count, -1) for value in values]
-        steps = snapshot.steps[index % len(snapshot.steps)]
+        steps = samples.steps[index % len(samples.steps)]
         goes_on = np.diff(steps) == self._every
         taken = rings.get(_TAKEN)
         if taken is not None:

@@ -20,15 +20,15 @@ from mjlab_rec.recorders.live_plot.panels import Frame, Panel, arrow_scale
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
-_PATIENCE_S = 10.0  # for a process that was told to end
+_PATIENCE_S = 10.0  # for the process to end after a request
 
 
 class FigureProcess:
-    """A process that draws frames with matplotlib, each while the caller waits for it.
+    """A process that draws frames with matplotlib while the caller waits.
 
     Args:
-        panels: What a frame consists of.
-        title: What the figure is of.
+        panels: The panels of each frame.
+        title: Title of the figure.
         size: Width and height in pixels.
         window: Whether it shows a window.
     """
@@ -38,14 +38,14 @@ class FigureProcess:
     ) -> None:
         self._panels = panels
         self._process = subprocess.Popen(
-            # -P: its folder is no place to import from.
+            # -P: do not import from its folder.
             [sys.executable, "-P", str(Path(figure.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A Ctrl-C is for the simulation, which has something left to draw.
+            # A Ctrl-C must reach only the simulation, which still has to draw.
             start_new_session=True,
         )
-        with contextlib.suppress(OSError):  # The simulation goes first.
+        with contextlib.suppress(OSError):  # The simulation has priority.
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICENESS)
         plain = [dataclasses.asdict(panel) for panel in panels]
         self._send({"panels": plain, "title": title, "size": size, "window": window})
@@ -73,7 +73,7 @@ class FigureProcess:
         if process.returncode is not None and process.stdout is not None and process.stdout.closed:
             return
         assert process.stdin is not None and process.stdout is not None
-        # Said in words: a child that was forked may hold the other end of the pipe open.
+        # Sent explicitly: a forked child may hold the other end of the pipe open.
         with contextlib.suppress(DataError):
             self._send(None)
         with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ class FigureProcess:
         return word, value
 
     def _ended(self) -> DataError:
-        return DataError(f"the process that draws ended (status {self._process.wait()}).")
+        return DataError(f"the drawing process ended (status {self._process.wait()}).")
 
 
 class WindowBackend:
@@ -122,7 +122,7 @@ class WindowBackend:
         word, _ = self._process.draw(frame)
         if word == "closed":
             self._open = False
-            logger.info("The window of the live plot was closed; nothing is drawn any more.")
+            logger.info("The live plot's window was closed; nothing more is drawn.")
 
     def close(self) -> None:
         """Close the window."""

@@ -1,4 +1,4 @@
-"""How Rerun shows a recording when it is opened: the scene, the rewards and the actions at once."""
+"""The default layout of a recording in Rerun: the scene, the rewards and the actions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NO_PLOT = ("terminated", "truncated")
 
 
 def default_blueprint(model: mujoco.MjModel, channels: Sequence[str], width_m: float) -> Any:
-    """A view of the scene, beside it plots of what was recorded.
+    """A view of the scene with plots of the recorded channels next to it.
 
     Args:
-        model: The compiled model, which says how large the scene is.
+        model: The compiled model, for the size of the scene.
         channels: Names of the recorded channels.
-        width_m: How far the environments stand apart, from the first to the last.
+        width_m: Distance from the first environment to the last.
     """
     import rerun.blueprint as rrb
 
@@ -47,7 +47,7 @@ def default_blueprint(model: mujoco.MjModel, channels: Sequence[str], width_m: f
 
 
 def _eye(model: mujoco.MjModel, width_m: float) -> Any:
-    """Look at the middle of the scene from so far that all of it is seen."""
+    """Look at the middle of the scene from far enough to see all of it."""
     import rerun.blueprint as rrb
 
     center = np.asarray(model.stat.center, float)

@@ -1,4 +1,4 @@
-"""What a Rerun recorder can be told: what to show, where, and when."""
+"""Configuration of the Rerun recorder: what to show, where and when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mjlab_rec.recorders.rerun.recorder import RerunRecorder
 class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     """Configuration of ``RerunRecorder``.
 
-    The path of its file ends in .rrd. It may be empty if the recording goes elsewhere.
+    The path of the file ends in .rrd. It may be empty if the recording is sent elsewhere.
     """
 
     func: type = RerunRecorder
@@ -26,83 +26,83 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     can_append = False
 
     connect: str | None = None
-    """Send it also to a viewer that runs: its URL, such as
+    """URL of a running viewer to send the recording to, such as
     "rerun+http://127.0.0.1:9876/proxy"."""
 
     serve: bool = False
-    """Serve it as a web page to browsers on this machine, as long as the environment is open."""
+    """Serve a web page to browsers on this machine, while the environment is open."""
 
     web_port: Annotated[int, Bounds(1, 65535)] = 9090
-    """Port of that page; if it is taken, the next free one is used."""
+    """Port of the web page; if it is taken, the next free one is used."""
 
     spawn: bool = False
-    """Open Rerun's window and send it there; the window stays open afterwards. If somebody closes
-    it, or the page's server ends, recording goes on."""
+    """Open Rerun's window and send the recording to it; the window stays open afterwards. If it is
+    closed, or the page's server ends, recording goes on."""
 
     recording_stream: Any = None
-    """A ``rerun.RecordingStream`` of your own to log to, instead of all the above. It is flushed at
+    """Your own ``rerun.RecordingStream`` to log to, instead of the options above. It is flushed at
     the end and stays open."""
 
     channels: tuple[str | Channel, ...] = ("reward", "reward_terms", "action")
-    """What to plot, by the names that other recorders have for it; a line per environment."""
+    """What to plot, by the channel names of the other recorders; one line per environment."""
 
     envs: int | tuple[int, ...] | None = None
-    """Which environments: the first so many, as far as there are, or these. None means all."""
+    """Which environments: at most the first N, or a tuple of indices. None means all."""
 
     spacing_m: Annotated[float, Bounds(0)] | None = None
-    """Set the environments apart in a grid, this far from one to the next, in metres. None shows
-    them where they are, which may be all in one place."""
+    """Place the environments in a grid with this spacing in metres. None shows them where they are,
+    which may be all in one place."""
 
     geom_groups: tuple[int, ...] = (0, 1, 2)
-    """Which groups of geoms are shown."""
+    """Geom groups to show."""
 
     contacts: bool = False
-    """Show the points of contact. They are computed anew from the recorded positions."""
+    """Show contact points. They are recomputed from the recorded positions."""
 
     cameras: bool = True
-    """Show the model's cameras, those of the first environment recorded."""
+    """Show the model's cameras, as placed in the first recorded environment."""
 
     blueprint: Any = None
-    """A ``rerun.blueprint.Blueprint`` that says how the viewer arranges it all. None shows the
-    scene, and plots of the channels beside it."""
+    """A ``rerun.blueprint.Blueprint`` for the viewer's layout. None shows the scene, with plots of
+    the channels next to it."""
 
     max_bytes: Count | None = None
-    """Stop once the file has this size."""
+    """Stop once the file has this size in bytes."""
 
     block_steps: Count | None = None
-    """Steps that are written at once, the most that a kill can lose and a viewer lags behind. None
-    means 128, or 16 if it goes to a viewer."""
+    """Steps to write at once: the most that a kill can lose and that a viewer can lag behind. None
+    means 128, or 16 if there is a viewer."""
 
     block_seconds: Annotated[float, Bounds(0)] = 10.0
     """Write after this many seconds even if there are fewer steps."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RerunRecorderCfg:
-        """A copy; a stream leads to the same place for all copies, which share it."""
+        """Copy the cfg; copies share the recording stream and the blueprint."""
         shared = ("recording_stream", "blueprint")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         copies = {n: v if n in shared else copy.deepcopy(v, memo) for n, v in values.items()}
         return type(self)(**copies)
 
     def check(self) -> None:
-        """Raise ValueError for the first value that does not fit its field."""
+        """Raise ValueError for the first invalid value."""
         super().check()
         name = type(self).__name__
         elsewhere = self.live or self.recording_stream is not None
         if not self.path and not elsewhere:
             raise ValueError(
-                f"{name} says nowhere to write to. Give a path, connect to a viewer, serve a page,"
-                " spawn a window or give a recording_stream."
+                f"{name} sets nowhere to write to. Set path, connect, serve, spawn or"
+                " recording_stream."
             )
         if self.recording_stream is not None and (self.path or self.live):
             raise ValueError(
-                f"{name}: a recording_stream goes where its owner sends it, so path, connect, serve"
-                " and spawn must not be set."
+                f"{name}: a recording_stream has its own destination, so path, connect, serve and"
+                " spawn must not be set."
             )
         streams = self.recording_stream is None or hasattr(self.recording_stream, "send_columns")
         if not streams:
             raise ValueError(
                 f"{name}.recording_stream is {self.recording_stream!r}; it must be a"
-                " rerun.RecordingStream. A file's name is path."
+                " rerun.RecordingStream. For a file, set path."
             )
         if self.blueprint is not None and not hasattr(self.blueprint, "to_blueprint"):
             raise ValueError(
@@ -112,16 +112,16 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
         if not set(self.geom_groups) <= set(range(mujoco.mjNGROUP)):
             raise self.error(
                 "geom_groups",
-                f"is {self.geom_groups}; groups are from 0 to {mujoco.mjNGROUP - 1}.",
+                f"is {self.geom_groups}; groups are numbered from 0 to {mujoco.mjNGROUP - 1}.",
             )
 
     @property
     def live(self) -> bool:
-        """Whether a viewer shows it while it is recorded."""
+        """Whether a viewer shows the recording live."""
         return self.connect is not None or self.serve or self.spawn
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
-        """The environments to show, of this many."""
+        """Indices of the environments to show, out of `num_envs`."""
         if isinstance(self.envs, int) and self.envs > num_envs:
             return tuple(range(num_envs))
         return super().env_ids(num_envs)

@@ -1,4 +1,4 @@
-"""Columns of values at their times, as Rerun takes them: all frames of a block in one call."""
+"""Columns of values and times for Rerun: all frames of a block in one call."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from mjlab_rec.recorders.rerun import scene as scene
 
 @dataclass
 class Frames:
-    """Some rows of a block, with the times at which they show what they led to."""
+    """Some rows of a block, with the times at which their results are shown."""
 
     rows: np.ndarray
     steps: np.ndarray  # control steps after each row
-    timelines: list[tuple[str, np.ndarray]] = field(default_factory=list)  # more of them: steps
+    timelines: list[tuple[str, np.ndarray]] = field(
+        default_factory=list
+    )  # additional timelines: steps
 
     def earlier(self, steps: int) -> Frames:
-        """The same rows at times so many steps before."""
+        """The same rows, `steps` steps earlier."""
         timelines = [(name, at - steps) for name, at in self.timelines]
         return Frames(self.rows, self.steps - steps, timelines)
 
@@ -48,7 +50,7 @@ class Columns:
     def send(
         self, path: str, frames: Frames, columns: Any, lengths: int | np.ndarray | None
     ) -> None:
-        """Send a column; `lengths` says how many values each frame has, None a single one."""
+        """Send a column; `lengths` is the number of values per frame, None for a single one."""
         times = self._times("step", "time", frames.steps)
         for name, steps in frames.timelines:
             times += self._times(f"{name}_step", f"{name}_time", steps)
@@ -59,7 +61,7 @@ class Columns:
         self._stream.send_columns(path, indexes=times, columns=list(columns), strict=True)
 
     def _times(self, step_name: str, time_name: str, steps: np.ndarray) -> list[Any]:
-        """Control steps, and the seconds of simulated time that they took."""
+        """Time columns of control steps and simulated seconds."""
         nanoseconds = np.round(steps * (self._step_dt * 1e9)).astype("timedelta64[ns]")
         return [
             self._rr.TimeColumn(step_name, sequence=steps),
@@ -76,7 +78,7 @@ def series(spec: ChannelSpec) -> list[tuple[str, str]]:
 
 
 def origin(geom: scene.Geom, place: np.ndarray, turn: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Where Rerun has a geom's origin: where MuJoCo has it, but capsules begin at theirs."""
+    """A geom's origin in Rerun: as in MuJoCo, except for capsules, which start at their origin."""
     if geom.kind != "Capsules3D":
         return place
     x, y, z, w = (turn[..., i] for i in range(4))

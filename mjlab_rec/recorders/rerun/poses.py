@@ -1,4 +1,4 @@
-"""From recorded states to poses: where geoms, cameras and contacts were in each row of a block."""
+"""Poses from recorded states: where geoms, cameras and contacts are in each row of a block."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mjlab_rec.sim.snapshot import DRAWN_FIELDS, PosedModel, Snapshot
 from mjlab_rec.utils.math import quat_from_matrix
 
 PREFIX = "pose/"
-"""What the names of channels begin with that poses are computed from."""
+"""Prefix of the channels from which poses are computed."""
 
-# Of what can be seen, that which places or shapes geoms, cameras and contacts.
+# Prefixes of the visible fields that place or shape geoms, cameras and contacts.
 _NEEDED = ("qpos0", "body_", "jnt_", "geom_", "cam_", "mat_rgba")
 
-# What MuJoCo looks at before it looks for the contacts of two geoms.
+# What MuJoCo checks before it computes the contacts of two geoms.
 _CONTACT_FIELDS = ("geom_rbound", "geom_aabb", "geom_margin", "geom_gap")
 
 
 def pose_sources(env: Any, contacts: bool) -> list[Source]:
-    """What must be recorded of every step, so that poses can be computed from it later.
+    """What must be recorded in every step to compute poses from it later.
 
     Args:
         env: The environment.
-        contacts: Whether contacts are as well.
+        contacts: Whether contacts are computed as well.
     """
     sim = env.sim
     readers: dict[str, Any] = {}
@@ -41,12 +41,12 @@ def pose_sources(env: Any, contacts: bool) -> list[Source]:
         readers["mocap_quat"] = lambda: sim.data.mocap_quat
     for field in model_fields(env, contacts):
         readers[field] = lambda field=field: getattr(sim.model, field)
-    # Read as a step's result: at an episode's last step that is before the reset.
+    # Read as a step's result, which at an episode's last step is before the reset.
     return [Source(name=PREFIX + name, read=read, exact=True) for name, read in readers.items()]
 
 
 def model_fields(env: Any, contacts: bool) -> list[str]:
-    """The fields of the model that differ from world to world and place what can be seen."""
+    """Model fields that differ between worlds and place what is visible."""
     needed = [field for field in DRAWN_FIELDS if field.startswith(_NEEDED)]
     return [
         field
@@ -57,17 +57,17 @@ def model_fields(env: Any, contacts: bool) -> list[str]:
 
 @dataclass
 class Poses:
-    """Where things were: quaternions as Rerun has them, the real part last."""
+    """Poses of geoms, cameras and contacts; quaternions are xyzw, as in Rerun."""
 
     geom_pos: np.ndarray  # (rows, lanes, geoms, 3) float32
     geom_quat: np.ndarray  # (rows, lanes, geoms, 4) float32
     camera_pos: np.ndarray  # (rows, cameras, 3) float32, of the first lane
     camera_quat: np.ndarray  # (rows, cameras, 4) float32
-    contacts: list[list[tuple[int, np.ndarray]]]  # per row: lanes, and their points (n, 3)
+    contacts: list[list[tuple[int, np.ndarray]]]  # per row: lane and its points (n, 3)
 
 
-class Poser:
-    """Computes poses with MuJoCo's own kinematics, on the host.
+class ForwardKinematics:
+    """Computes poses with MuJoCo's kinematics, on the host.
 
     Args:
         model: The compiled model.
@@ -76,12 +76,12 @@ class Poser:
 
     def __init__(self, model: mujoco.MjModel, contacts: bool) -> None:
         self._posed = PosedModel(model)
-        # It would look at the boxes around bodies, which were computed for the compiled sizes.
+        # The midphase uses bounding boxes that were computed for the compiled sizes.
         self._posed.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
         self._contacts = contacts
 
     def poses(self, block: Block, wanted: np.ndarray) -> Poses:
-        """Poses of a block's wanted rows and lanes (rows, lanes); the others are at zero."""
+        """Poses of a block's wanted rows and lanes (rows, lanes); the others are zero."""
         names = [name for name in block.arrays if name.startswith(PREFIX)]
         arrays = {name.removeprefix(PREFIX): block.arrays[name] for name in names}
         count = block.rows * block.lanes
@@ -123,12 +123,12 @@ class Poser:
 
     def _contact_points(self, data: mujoco.MjData) -> np.ndarray:
         mujoco.mj_collision(self._posed.model, data)
-        # Those that are close but not within the margin push nobody.
+        # Contacts that are close but not within the margin exert no force.
         return data.contact.pos[data.contact.exclude == 0].astype(np.float32)
 
 
 def unmoved(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Places (ngeom, 3) and quaternions (ngeom, 4) of all geoms as the model was compiled."""
+    """Positions (ngeom, 3) and quaternions (ngeom, 4) of all geoms in the compiled model."""
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     matrices = torch.from_numpy(data.geom_xmat.reshape(-1, 3, 3))
@@ -136,14 +136,14 @@ def unmoved(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def joined(points: Iterable[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """All points (n, 3), and how many of them each row has."""
+    """All points (n, 3), and the number of points per row."""
     rows = [np.concatenate(row) if row else np.zeros((0, 3), np.float32) for row in points]
     lengths = np.array([len(row) for row in rows], np.int64)
     return np.concatenate(rows) if rows else np.zeros((0, 3), np.float32), lengths
 
 
 def _product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    # Not quat_mul: torch would share this out to threads that the simulation needs.
+    # Not quat_mul: torch would use threads that the simulation needs.
     a, b, c, d = (first[..., i] for i in range(4))
     w, x, y, z = (second[..., i] for i in range(4))
     parts = (a * w - b * x - c * y - d * z, a * x + b * w + c * z - d * y)

@@ -1,4 +1,4 @@
-"""The Rerun recorder: a 3D scene with plots beside it, to look at now or later."""
+"""The Rerun recorder: a 3D scene and plots, to view live or later."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ _PORTS = {"rerun": 443, "rerun+http": 80, "rerun+https": 443}
 class RerunRecorder(TransitionRecorder):
     """Records a 3D scene of all environments, with plots, for the Rerun viewer.
 
-    A frame shows what a step led to: after n control steps of the environment it is at n on the
-    timeline "step" and at n times ``step_dt`` on "time". At the last step of an episode it shows
-    where that ended. Where a reset puts things is no frame of its own, so that L steps give L
-    frames. Observations and other values from before the action are at the step before.
+    A frame shows the state after a step: after n control steps of the environment it is at n on the
+    timeline "step" and at n times ``step_dt`` on "time". At an episode's last step it shows the
+    final state. The state after a reset gets no frame, so L steps give L frames. Observations and
+    other values from before the action are at the previous step.
 
-    Each geom is an entity with an instance per environment, each number a line per environment.
-    Ends of episodes are lines of text in "/episodes". With a trigger of episodes and a single
-    environment, each episode N has timelines of its own as well: "episode_N_step" and
-    "episode_N_time".
+    Each geom is an entity with an instance per environment; each number is a line per environment.
+    Episode ends are lines of text in "/episodes". With an episode trigger and a single environment,
+    each episode N also has its own timelines "episode_N_step" and "episode_N_time".
 
-    A file is complete once it is closed. After a kill everything up to the last chunk is there.
+    A file is complete once it is closed. A kill loses only what follows the last chunk.
     """
 
     cfg: RerunRecorderCfg
@@ -54,7 +53,7 @@ class RerunRecorder(TransitionRecorder):
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         require("rerun", "rerun", "RerunRecorder")
         self.page = ""
-        """Address of the web page, if one is served; it ends with the environment."""
+        """Address of the web page, if one is served; it closes with the environment."""
         self._viewers: list[RerunViewer] = []
         super().__init__(cfg, env)
         cfg = self.cfg
@@ -62,10 +61,10 @@ class RerunRecorder(TransitionRecorder):
         self._by_episode = (
             cfg.trigger is not None
             and trigger_from(cfg.trigger).scope == "episode"
-            and self._lanes.count == 1
+            and self._selection.count == 1
         )
         self._writer: RerunWriter | None = None
-        self._written: list[Path] = []  # files of recordings that are finished
+        self._written: list[Path] = []  # files of finished recordings
         self._written_bytes = 0
         if cfg.connect is not None:
             _check_url(cfg.connect)
@@ -82,32 +81,32 @@ class RerunRecorder(TransitionRecorder):
 
     @property
     def files(self) -> list[Path]:
-        """What was written so far."""
+        """Files written so far."""
         return self._written + ([] if self._writer is None else self._writer.files)
 
     @property
     def nbytes(self) -> int:
-        """Bytes written so far, also to recordings that were stopped."""
+        """Bytes written so far, stopped recordings included."""
         return self._written_bytes + (0 if self._writer is None else self._writer.nbytes)
 
     @property
     def full(self) -> bool:
-        """Whether as much was recorded as is wanted."""
+        """Whether a limit of the cfg is reached."""
         most, writer = self.cfg.max_bytes, self._writer
         is_large = most is not None and writer is not None and writer.nbytes >= most
         return super().full or is_large
 
     def more_sources(self) -> Sequence[Source]:
-        """What poses are computed from."""
+        """The sources from which poses are computed."""
         return pose_sources(self._env, self.cfg.contacts)
 
     def begin_recording(self, info: RunInfo, block_rows: int) -> None:
         """Open the file, and connect to the viewers."""
         cfg, sim = self.cfg, self._env.sim
         urls = [viewer.url for viewer in self._viewers]
-        origins = np.zeros((self._lanes.count, 3), np.float32)
+        origins = np.zeros((self._selection.count, 3), np.float32)
         if cfg.spacing_m:
-            origins = grid_origins(self._lanes.count, cfg.spacing_m, "cpu").numpy()
+            origins = grid_origins(self._selection.count, cfg.spacing_m, "cpu").numpy()
         target = RerunTarget(
             stream=cfg.recording_stream,
             urls=urls if cfg.connect is None else [*urls, cfg.connect],
@@ -119,14 +118,14 @@ class RerunRecorder(TransitionRecorder):
             cameras=cfg.cameras,
             blueprint=cfg.blueprint,
             by_episode=self._by_episode,
-            viewers_may_go=bool(cfg.path) or cfg.connect is None,
+            viewers_may_end=bool(cfg.path) or cfg.connect is None,
         )
         if_exists = "number" if self._written else cfg.if_exists
         options = WriterOptions(path=cfg.path, if_exists=if_exists, block_rows=block_rows)
         self._writer = RerunWriter(info, options, target=target)
 
     def process(self, batch: Block) -> None:
-        """Send a block to Rerun, in a thread of its own."""
+        """Send a block to Rerun, in a separate thread."""
         assert self._writer is not None
         self._writer.write(batch)
 
@@ -141,7 +140,7 @@ class RerunRecorder(TransitionRecorder):
             self._written_bytes += writer.nbytes
 
     def close(self) -> None:
-        """Write what is left, finish the file and end the page, which ``stop()`` leaves open."""
+        """Write the rest, finish the file and close the page, which ``stop()`` leaves open."""
         try:
             super().close()
         finally:
@@ -154,15 +153,15 @@ class RerunRecorder(TransitionRecorder):
 
 
 def _check_url(url: str) -> None:
-    """Say at once if no viewer is there; Rerun would only say it after a while."""
+    """Raise if no viewer is there; Rerun itself would report that much later."""
     address = urlsplit(url)
     try:
         port = address.port or _PORTS[address.scheme]
-    except (KeyError, ValueError):  # What urlsplit says of a port that is no number.
+    except (KeyError, ValueError):  # urlsplit raises ValueError if the port is not a number.
         port = None
     if port is None or not address.hostname:
         raise ValueError(
-            f"{url!r} is no viewer's URL. It looks like 'rerun+http://127.0.0.1:9876/proxy'."
+            f"{url!r} is not a viewer's URL. It must look like 'rerun+http://127.0.0.1:9876/proxy'."
         )
     if not listens(address.hostname, port):
         raise DataError(

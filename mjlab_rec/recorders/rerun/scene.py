@@ -1,6 +1,6 @@
-"""What Rerun is told once about a model: the shape and colour of each geom, and where cameras are.
+"""The static part of a Rerun scene: the shape and colour of each geom, and the camera lenses.
 
-Nothing here knows time. What moves is written by ``writer``.
+Everything that changes over time is written by ``writer``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import mujoco
 import numpy as np
 
 WORLD = "/world"
-"""The entity below which everything lies that stands in the 3D scene."""
+"""The parent entity of everything in the 3D scene."""
 
 _GEOM = mujoco.mjtGeom
 _MESHES = (int(_GEOM.mjGEOM_MESH), int(_GEOM.mjGEOM_SDF))
-_GREY = (0.5, 0.5, 0.5, 1.0)  # what MuJoCo gives to geoms whose colour nobody chose
+_GREY = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default colour of geoms
 _HORIZON = 10.0  # half the side of an infinite plane, in extents of the model
 
-# What may differ from world to world, and makes a geom of an unmoved body differ with it.
+# Fields that may differ between worlds and affect geoms of fixed bodies.
 _PLACING = ("body_pos", "body_quat", "geom_pos", "geom_quat")
 _SHAPING = ("geom_size", "geom_rgba", "geom_matid", "mat_rgba")
 
@@ -36,23 +36,23 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Geom:
-    """A geom that is drawn."""
+    """A geom to draw."""
 
     index: int
     path: str
-    """Its entity."""
+    """Path of its entity."""
     kind: str
-    """Name of Rerun's archetype."""
+    """Name of the Rerun archetype."""
     moves: bool
-    """Whether its place may change, or differ from world to world."""
+    """Whether its pose may change or differ between worlds."""
     varies: bool
-    """Whether its size or colour may."""
+    """Whether its size or colour may change or differ between worlds."""
 
 
 def drawn_geoms(
     model: mujoco.MjModel, groups: Sequence[int], per_world: Sequence[str]
 ) -> list[Geom]:
-    """The geoms of some groups, given the model fields that differ from world to world."""
+    """The geoms of some groups, given the model fields that differ between worlds."""
     placed_per_world = bool(set(_PLACING) & set(per_world))
     shaped_per_world = bool(set(_SHAPING) & set(per_world))
     taken: set[str] = set()
@@ -73,7 +73,7 @@ def drawn_geoms(
                 path=path,
                 kind=kind,
                 moves=not fixed or placed_per_world,
-                # All instances of a mesh look alike.
+                # All instances of a mesh look the same.
                 varies=shaped_per_world and kind != "Mesh3D",
             )
         )
@@ -81,7 +81,7 @@ def drawn_geoms(
 
 
 def sizes_of(kind: str, geom_type: int, size: np.ndarray) -> dict[str, np.ndarray]:
-    """A primitive's size as the components of its archetype, for MuJoCo sizes (n, 3)."""
+    """Convert MuJoCo sizes (n, 3) of a primitive to components of its archetype."""
     if kind in ("Capsules3D", "Cylinders3D"):
         return {"lengths": 2.0 * size[:, 1], "radii": size[:, 0]}
     if geom_type == _GEOM.mjGEOM_SPHERE:
@@ -92,7 +92,7 @@ def sizes_of(kind: str, geom_type: int, size: np.ndarray) -> dict[str, np.ndarra
 def colors_of(
     rgba: np.ndarray, matid: np.ndarray, mat_rgba: np.ndarray, textures: np.ndarray
 ) -> np.ndarray:
-    """Colours (n, 4) uint8 as MuJoCo would choose them for geoms of n worlds.
+    """Colours (n, 4) uint8 of a geom in n worlds, by MuJoCo's rules.
 
     Args:
         rgba: The geom's own colour (n, 4).
@@ -110,7 +110,7 @@ def colors_of(
 
 
 def texture_means(model: mujoco.MjModel) -> np.ndarray:
-    """Mean colour of each material's texture (nmat, 3), 1 where it has none."""
+    """Mean colour of each material's texture (nmat, 3); 1 if it has none."""
     means = np.ones((model.nmat, 3), np.float32)
     for material in range(model.nmat):
         texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
@@ -125,7 +125,7 @@ def texture_means(model: mujoco.MjModel) -> np.ndarray:
 
 
 def mesh_of(model: mujoco.MjModel, index: int) -> Mesh:
-    """The triangles of a geom that is none of the primitives."""
+    """The triangles of a geom that is not a primitive."""
     geom_type, data = int(model.geom_type[index]), int(model.geom_dataid[index])
     if geom_type in _MESHES:
         return _mesh(model, data)
@@ -151,11 +151,11 @@ def camera_lens(model: mujoco.MjModel, camera: int) -> dict[str, Any]:
     return lens
 
 
-_LENS = (640, 480)  # pixels of a camera that does not say how many it has
+_LENS = (640, 480)  # default resolution of a camera in pixels
 
 
 def entity_path(*parts: str) -> str:
-    """An entity's path from names; slashes in them make levels, other signs are escaped."""
+    """An entity's path from names; slashes separate levels, special characters are escaped."""
     import rerun
 
     names = [name for part in parts for name in part.split("/") if name]
@@ -181,7 +181,7 @@ def _mesh(model: mujoco.MjModel, mesh: int) -> Mesh:
     first, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
     corner = model.mesh_face[first : first + count].reshape(-1)
     normal = model.mesh_facenormal[first : first + count].reshape(-1)
-    # A corner at an edge has a normal for each side: a vertex for each that is in use.
+    # A corner at an edge has several normals; each used pair becomes a vertex.
     pairs, at = np.unique(np.stack([corner, normal], axis=1), axis=0, return_inverse=True)
     return Mesh(
         vertices=model.mesh_vert[int(model.mesh_vertadr[mesh]) + pairs[:, 0]],

@@ -1,9 +1,9 @@
-"""A Rerun viewer in a process of its own, which nobody but this machine can reach.
+"""A Rerun viewer in a separate process, reachable only from this machine.
 
-Rerun's own functions for this listen at all addresses of the machine; its program can be told
-otherwise. It lets browsers hand its data to pages of this machine and of rerun.io only, but does
-not check the Host header: a site that makes its own name lead to this machine (DNS rebinding) can
-read what is shown and add to it. The page has no control of the simulation.
+Rerun's own functions for this listen on all addresses of the machine; its program can be limited
+to one. It lets browsers pass its data only to pages from this machine and rerun.io, but does not
+check the Host header: a site that points its own name to this machine (DNS rebinding) can read the
+recording and add to it. The page cannot control the simulation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mjlab_rec.utils.extras import require
 
 LOOPBACK = "127.0.0.1"
 
-# A shell that waits for the end of its input, which comes when this process ends, however it ends.
+# A shell that waits for the end of its input, which comes when this process ends in any way.
 _GUARD = "read _; kill {pid} 2>/dev/null"
 _PATIENCE_S = 20.0
 
@@ -30,9 +30,9 @@ class RerunViewer:
     """Starts Rerun's program and waits until it listens.
 
     Args:
-        kind: A "web" page, which ends with ``close()`` or with this process; or a "native" window,
-            which stays.
-        web_port: Where to serve the page; if that is taken, the next free port is used.
+        kind: A "web" page, which closes with ``close()`` or with this process; or a "native"
+            window, which stays open.
+        web_port: Port of the page; if it is taken, the next free one is used.
     """
 
     def __init__(self, kind: Literal["web", "native"], web_port: int = 9090) -> None:
@@ -60,11 +60,11 @@ class RerunViewer:
 
     @property
     def url(self) -> str:
-        """Where recordings are sent to."""
+        """URL to send recordings to."""
         return f"rerun+http://{LOOPBACK}:{self.port}/proxy"
 
     def close(self) -> None:
-        """End it, unless it is a window. May be called twice."""
+        """End the viewer, unless it is a window. Idempotent."""
         if self._stays:
             return
         self._process.terminate()
@@ -79,8 +79,8 @@ class RerunViewer:
             code = self._process.poll()
             if code is not None:
                 raise DataError(
-                    f"The Rerun viewer ended at once, with code {code}. A window needs a display;"
-                    " without one, use serve=True for a web page."
+                    f"The Rerun viewer ended immediately, with code {code}. A window needs a"
+                    " display; without one, use serve=True for a web page."
                 )
             if time.monotonic() > deadline:
                 raise DataError(f"The Rerun viewer did not start within {_PATIENCE_S:.0f} s.")
@@ -93,13 +93,13 @@ def _started(command: list[str], stdin: int) -> subprocess.Popen[bytes]:
         stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # A Ctrl-C in the terminal is for the simulation, which closes what it has opened.
+        # A Ctrl-C in the terminal is for the simulation, which closes the viewer.
         start_new_session=True,
     )
 
 
 def program() -> str:
-    """Path of Rerun's program; its launcher would not hand on that it should end."""
+    """Path of Rerun's program; its launcher would not forward the signal to end."""
     folder = Path(str(require("rerun_cli", "rerun", "RerunViewer").__file__)).parent
     for name in ("rerun", "Rerun.app/Contents/MacOS/Rerun"):
         if (folder / name).exists():
@@ -108,7 +108,7 @@ def program() -> str:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether a server accepts connections there."""
     try:
         socket.create_connection((host, port), timeout=2.0).close()
     except OSError:
@@ -117,7 +117,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def _free_port(wanted: int, but: int | None = None) -> int:
-    """This port, or the next one that nobody listens at."""
+    """This port, or the next free one."""
     for port in range(wanted, min(wanted + 1000, 1 << 16)):
         if port == but or listens(LOOPBACK, port):
             continue
@@ -125,4 +125,4 @@ def _free_port(wanted: int, but: int | None = None) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOOPBACK, port))
             return port
-    raise DataError(f"No port is free from {wanted} on.")
+    raise DataError(f"No port from {wanted} on is free.")

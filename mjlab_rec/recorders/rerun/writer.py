@@ -1,4 +1,4 @@
-"""Writing blocks of rows to Rerun: a column per entity and block, never a call per frame."""
+"""Writing blocks of rows to Rerun: one column per entity and block, never a call per frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInf
 from mjlab_rec.recorders.rerun import scene as scene
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin, series
-from mjlab_rec.recorders.rerun.poses import PREFIX, Poser, Poses, joined, unmoved
+from mjlab_rec.recorders.rerun.poses import PREFIX, ForwardKinematics, Poses, joined, unmoved
 
 logger = logging.getLogger(__name__)
 
@@ -27,30 +27,30 @@ _CANNOT = "Rerun cannot write the recording: {error}"
 
 @dataclass(kw_only=True)
 class RerunTarget:
-    """Where a recording goes to, and what it shows."""
+    """Where a recording is sent, and what it shows."""
 
     stream: Any = None
-    """A ``rerun.RecordingStream`` of the user's; None makes one."""
+    """The user's ``rerun.RecordingStream``; None creates one."""
 
     urls: Sequence[str] = ()
-    """Viewers to send to."""
+    """URLs of the viewers to send to."""
 
     model: mujoco.MjModel
     per_world: Sequence[str] = ()
-    """The model's fields that differ from world to world."""
+    """Model fields that differ between worlds."""
 
     origins: np.ndarray
-    """Where environments are put beside the place that they have (lanes, 3)."""
+    """Offsets that are added to the environments' positions (lanes, 3)."""
 
     groups: Sequence[int] = (0, 1, 2)
     contacts: bool = False
     cameras: bool = True
     blueprint: Any = None
     by_episode: bool = False
-    """Whether each episode has timelines of its own."""
+    """Whether each episode has its own timelines."""
 
-    viewers_may_go: bool = True
-    """Whether it goes on if a viewer ends, which somebody may just have closed."""
+    viewers_may_end: bool = True
+    """Whether recording goes on if a viewer ends, for example because the user closed it."""
 
 
 class RerunWriter(Writer):
@@ -71,9 +71,9 @@ class RerunWriter(Writer):
         try:
             model = target.model
             self._geoms = scene.drawn_geoms(model, target.groups, target.per_world)
-            self._poser = Poser(model, target.contacts)
+            self._kinematics = ForwardKinematics(model, target.contacts)
             self._textures = scene.texture_means(model)
-            self._looks: dict[int, np.ndarray] = {}  # size and colour that a geom was given last
+            self._looks: dict[int, np.ndarray] = {}  # size and colour last written for each geom
             self._stream = target.stream
             if target.stream is None:
                 self._stream = self._rr.RecordingStream(info.about.get("task", "mjlab_rec"))
@@ -95,31 +95,31 @@ class RerunWriter(Writer):
 
     @property
     def nbytes(self) -> int:
-        """Size of the file; 0 without one."""
+        """Size of the file; 0 if there is none."""
         if self._claim is None or not self._claim.path.exists():
             return 0
         return self._claim.path.stat().st_size
 
     def write(self, block: Block) -> None:
-        """Send a block's rows, and what ended in it."""
+        """Send a block's rows and the episodes that ended in it."""
         wanted = block.active
         if wanted is None:
             wanted = np.ones((block.rows, block.lanes), bool)
-        poses = self._poser.poses(block, wanted)
+        poses = self._kinematics.poses(block, wanted)
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
             for spec in self.info.channels:
                 if not spec.name.startswith(PREFIX):
                     self._write_channel(block, frames, spec, wanted)
         self._write_ends(block, wanted)
-        self._flush(self._target.viewers_may_go)
+        self._flush(self._target.viewers_may_end)
 
     def write_episode(self, episode: Episode) -> None:
         """Not used: environments share their entities, so blocks are written."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Finish the file; a stream that was given stays open."""
+        """Finish the file; a user's stream stays open."""
         try:
             if self._target.stream is None and self._stream is not None:
                 self._stream.disconnect()  # This also writes the file's footer.
@@ -169,14 +169,14 @@ class RerunWriter(Writer):
         self._stream.send_blueprint(blueprint, make_active=target.stream is None)
 
     def _write_shape(self, geom: scene.Geom) -> None:
-        """What a geom looks like; of one that varies only what all its looks have in common."""
+        """Write a geom's appearance; if it varies, only the constant part."""
         rr, model, index = self._rr, self._target.model, geom.index
         solid = rr.components.FillMode.Solid
         archetype = getattr(rr, geom.kind)
         if geom.varies:
             self._log(geom.path, archetype.from_fields(fill_mode=solid))
             return
-        # Rerun draws an instance of some shapes for each size given, so each is given its own.
+        # For some shapes Rerun draws an instance per size, so each instance gets its own.
         count = self._lanes if geom.moves else len(self._copies(geom))
         matid = model.geom_matid[index : index + 1]
         color = scene.colors_of(
@@ -197,7 +197,7 @@ class RerunWriter(Writer):
         self._log(geom.path, shape)
 
     def _copies(self, geom: scene.Geom) -> np.ndarray:
-        """Where an unmoved geom stands: once, unless the environments are set apart."""
+        """Offsets of a fixed geom: a single one, unless the environments are spaced apart."""
         origins = self._target.origins
         is_ground = geom.kind == "Mesh3D" and self._target.model.geom_bodyid[geom.index] == 0
         return origins if origins.any() and not is_ground else origins[:1] * 0.0
@@ -213,7 +213,7 @@ class RerunWriter(Writer):
     # -- block by block ----------------------------------------------------------------------------
 
     def _frames(self, block: Block, wanted: np.ndarray) -> Iterator[Frames]:
-        """The rows that somebody wants; with timelines per episode, one episode after another."""
+        """The wanted rows; with timelines per episode, one episode after another."""
         rows = np.flatnonzero(wanted.any(axis=1))
         if not len(rows):
             return
@@ -232,7 +232,7 @@ class RerunWriter(Writer):
     def _write_poses(self, block: Block, frames: Frames, poses: Poses, wanted: np.ndarray) -> None:
         rr, target, rows = self._rr, self._target, frames.rows
         wanted = wanted[rows]
-        # An environment that is not wanted has no size; every instance keeps its number so.
+        # An unwanted environment gets scale 0, so that every instance keeps its index.
         scales = None if wanted.all() else np.repeat(wanted.reshape(-1, 1), 3, 1).astype(np.float32)
         moving = [geom for geom in self._geoms if geom.moves]
         for geom in moving:
@@ -264,7 +264,7 @@ class RerunWriter(Writer):
             self._columns.send(f"{scene.WORLD}/contacts", frames, columns, lengths)
 
     def _sizes(self, block: Block, geom: scene.Geom) -> np.ndarray:
-        """A geom's size in each row and lane (rows, lanes, 3)."""
+        """A geom's size per row and lane (rows, lanes, 3)."""
         recorded = block.arrays.get(PREFIX + "geom_size")
         if recorded is not None:
             return recorded[:, :, geom.index]
@@ -272,7 +272,7 @@ class RerunWriter(Writer):
         return np.broadcast_to(size, (block.rows, block.lanes, 3))
 
     def _write_looks(self, block: Block, frames: Frames, geom: scene.Geom) -> None:
-        """Size and colour of a geom, at the frames where they change."""
+        """Write a geom's size and colour at the frames where they change."""
         rr, model, index = self._rr, self._target.model, geom.index
         shape = block.rows, block.lanes
 
@@ -306,21 +306,21 @@ class RerunWriter(Writer):
     def _write_channel(
         self, block: Block, frames: Frames, spec: ChannelSpec, wanted: np.ndarray
     ) -> None:
-        """A line per environment for each element, at the time at which it was so."""
+        """Write a line per environment for each element, at the time of its values."""
         values = block.dense(spec.name)[frames.rows].astype(np.float64)
         values = values.reshape(len(frames.rows), block.lanes, -1)
         values[~wanted[frames.rows]] = np.nan
-        early = int(spec.when == "before")  # What the policy saw, it saw a step earlier.
+        early = int(spec.when == "before")  # The policy saw these values a step earlier.
         times = frames.earlier(early)
         for element, (path, _) in enumerate(series(spec)):
             columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
             self._columns.send(path, times, columns, self._lanes)
 
     def _write_ends(self, block: Block, wanted: np.ndarray) -> None:
-        """A line of text for each episode that ended and is shown."""
+        """Write a line of text for each shown episode that ended."""
         ends = block.ends
         here = ends.row >= 0
-        is_shown = ~here  # Of what ended before the block it is not known here.
+        is_shown = ~here  # For ends before this block it is not known; show them.
         is_shown[here] = wanted[ends.row[here], ends.lane[here]]
         shown = np.flatnonzero(is_shown)
         if not len(shown):
@@ -346,12 +346,12 @@ class RerunWriter(Writer):
     def _log(self, path: str, archetype: Any) -> None:
         self._stream.log(path, archetype, static=True, strict=True)
 
-    def _flush(self, viewers_may_go: bool = False) -> None:
-        """Wait until everything is written, so that a kill cannot lose it; say if it cannot be."""
+    def _flush(self, viewers_may_end: bool = False) -> None:
+        """Wait until everything is written, so that a kill cannot lose it; raise if that fails."""
         try:
             self._stream.flush(timeout_sec=_FLUSH_S)
         except (RuntimeError, ValueError) as error:
-            if not (viewers_may_go and self._target.urls and "gRPC" in str(error)):
+            if not (viewers_may_end and self._target.urls and "gRPC" in str(error)):
                 raise DataError(_CANNOT.format(error=error)) from error
             if not self._viewer_is_gone:
                 logger.warning("A Rerun viewer has ended; recording goes on without it. %s", error)

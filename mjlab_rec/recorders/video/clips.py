@@ -1,4 +1,4 @@
-"""When a video begins and ends, and which steps it shows; knows no pictures and no files."""
+"""When clips begin and end and which steps they show, without drawing or writing anything."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ Shown = TypeVar("Shown")
 
 @dataclass(kw_only=True, eq=False)
 class Clip:
-    """A video being recorded."""
+    """A clip that is being recorded."""
 
     name: str
-    """Name of its file, without the suffix."""
+    """File name without the suffix."""
 
     begun: int = 0
     """The environment's step counter when it began."""
 
     again: bool = False
-    """Whether an earlier clip had this name."""
+    """Whether an earlier clip had the same name."""
 
     env_ids: tuple[int, ...]
-    """The environments in its picture."""
+    """The environments in its image."""
 
     every: int = 1
-    """Steps from one picture to the next."""
+    """Steps from one frame to the next."""
 
     length: int | None = None
     """Steps to record."""
 
     episodes: int | None = None
-    """Ends of episodes to record, if ``length`` is None. Without both it goes on."""
+    """Episode ends to record, if ``length`` is None. Without both, the clip goes on."""
 
     done: bool = False
-    """Whether it has all that it should have."""
+    """Whether it is complete."""
 
     _steps: int = field(default=0, init=False)
     _since: int = field(default=0, init=False)
 
     def step(self, ended: bool) -> bool:
-        """Count a step; tell whether it gets a picture.
+        """Count a step, and return whether it gets a frame.
 
-        The last step always does: that of the clip, or of each episode if it is recorded by those.
+        The last step always does: of the clip, or of each episode if its length is in episodes.
 
         Args:
             ended: Whether an episode ended with the step.
@@ -63,7 +63,7 @@ class Clip:
         return due
 
     def end_episode(self) -> None:
-        """An episode is over, which ends the clip if it was the last one wanted."""
+        """Count the end of an episode, and end the clip if it was the last one."""
         if self.length is None and self.episodes is not None:
             self.episodes -= 1
             self.done = self.episodes == 0
@@ -78,7 +78,7 @@ class Episodes:
 
     def __init__(self, env_ids: Sequence[int]) -> None:
         self.number = dict.fromkeys(env_ids, 0)
-        """Which episode each environment is in, from 0."""
+        """Episode number of each environment, from 0."""
         self._begun = dict.fromkeys(env_ids, 0)
 
     def length(self, env_id: int, step: int) -> int:
@@ -86,46 +86,46 @@ class Episodes:
         return step - self._begun[env_id]
 
     def begin(self, env_id: int, step: int) -> None:
-        """An episode begins; one without a step does not count."""
+        """Begin an episode; one without a step is not counted."""
         self.number[env_id] += self.length(env_id, step) > 0
         self._begun[env_id] = step
 
 
 class View:
-    """The environments of one picture, and the clips that show it.
+    """The environments in one image, and the clips that show it.
 
-    Where episodes matter, it is those of the first environment, the leader.
+    The episodes are those of the first environment, the leader.
 
     Args:
         env_ids: The environments.
-        tail: The last steps of the leader's episode, if they are kept.
+        last_steps: The last steps of the leader's episode, if they are kept.
     """
 
-    def __init__(self, env_ids: Sequence[int], tail: Tail[Any] | None = None) -> None:
+    def __init__(self, env_ids: Sequence[int], last_steps: LastSteps[Any] | None = None) -> None:
         self.env_ids = tuple(env_ids)
-        self.tail = tail
+        self.last_steps = last_steps
         self.leader = self.env_ids[0]
         self.clips: list[Clip] = []
-        """Clips that are being recorded. There may be several: each moment gets the whole clip that
-        it asked for, whatever was being recorded already."""
+        """Clips that are being recorded. They may overlap: each time the trigger fires, a whole
+        clip is recorded."""
         self.waiting = False
-        """Whether a clip shall begin with the leader's next episode."""
+        """Whether a clip begins with the leader's next episode."""
         self.over = False
         """Whether the leader's episode is over, and the next one has not begun."""
         self.asked = -1
-        """The leader's last episode for which it was decided whether to record it."""
-        self.filmed = -1
+        """The leader's last episode for which the trigger was checked."""
+        self.clip_episode = -1
         """The leader's last episode with which a clip began."""
 
     def step(self, ended: bool) -> list[Clip]:
-        """Count a recorded step; the clips that get a picture of it."""
+        """Count a recorded step, and return the clips that get a frame of it."""
         self.over |= ended
         return [clip for clip in self.clips if clip.step(ended)]
 
     def end_episode(self, step: int) -> None:
-        """The leader's episode ended without a step of it that is recorded.
+        """The leader's episode ended without a recorded last step.
 
-        A clip that began at this very step, given by the environment's counter, is not concerned.
+        Clips that began at this step, given by the environment's counter, are not affected.
         """
         if not self.over:
             self.over = True
@@ -134,19 +134,19 @@ class View:
                     clip.end_episode()
 
     def take_done(self, everything: bool = False) -> list[Clip]:
-        """Clips that are finished; they no longer belong to the view."""
+        """Remove the finished clips from the view, and return them."""
         done = [clip for clip in self.clips if clip.done or everything]
         if done:
             self.clips = [clip for clip in self.clips if clip not in done]
         return done
 
 
-class Tail(Generic[Shown]):
-    """The last steps of an episode, kept in case somebody wants to see them.
+class LastSteps(Generic[Shown]):
+    """The last steps of an episode, kept in memory for a clip.
 
     Args:
         length: Steps to keep; None keeps the episode.
-        every: Steps from one picture to the next.
+        every: Steps from one frame to the next.
     """
 
     def __init__(self, length: int | None, every: int) -> None:
@@ -154,17 +154,17 @@ class Tail(Generic[Shown]):
         self._every = every
         self._ended = False
         self.episode = 0
-        """The episode that the steps are of."""
+        """The episode that the steps belong to."""
 
     def append(self, shown: Shown, episode: int, ended: bool) -> None:
-        """Keep a step. The first of another episode drives out those of the one before."""
+        """Keep a step. The first step of an episode discards the previous episode."""
         if self._ended or episode != self.episode:
             self._kept.clear()
         self._kept.append(shown)
         self.episode, self._ended = episode, ended
 
     def take(self) -> list[Shown]:
-        """What is kept, the last step and every so many before it; it is forgotten then."""
+        """Return the last step and every n-th before it, and clear the memory."""
         shown = list(self._kept)[:: -self._every][::-1]
         self._kept.clear()
         return shown

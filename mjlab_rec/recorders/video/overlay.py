@@ -1,4 +1,4 @@
-"""Numbers written into a video's pictures."""
+"""Values shown as text in a video's frames."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _DEFAULT = ("step", "time", "return", "command")
 
 
 @dataclass(frozen=True)
-class Note:
-    """What is to be written into the pictures of one moment."""
+class OverlayData:
+    """The values to show in the images of one moment."""
 
     counts: tuple[tuple[int, int, int], ...]
-    """Of each picture: environment, episode, and steps taken in it."""
+    """For each image: environment, episode, and steps taken in it."""
 
     numbers: torch.Tensor
-    """Numbers (pictures, columns), on the host once the event has happened."""
+    """Numbers (images, columns), on the host once the event has occurred."""
 
     event: Any = None
 
 
 class Overlay:
-    """Reads what the overlay shows, in the simulation's thread, and writes lines of it, in another.
+    """Reads the values to show in the simulation's thread, and formats them in another thread.
 
     Args:
         env: The environment.
         env_ids: The environments that may be shown.
-        fields: What to show; True takes what is usually wanted.
+        fields: What to show; True shows the default fields.
     """
 
     def __init__(self, env: Any, env_ids: Sequence[int], fields: bool | Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class Overlay:
         self._commands = commands if "command" in self._fields else []
         self._followed: list[torch.Tensor] = []
         self._sizes: list[int] = []
-        # The return of an episode that is running already will never be known.
+        # The return of an episode that is already running stays unknown.
         running = env.episode_length_buf[self._ids] > 0
         self._total = torch.where(running, torch.nan, 0.0).double()
 
@@ -61,35 +61,35 @@ class Overlay:
         return bool(self._fields)
 
     def before(self) -> None:
-        """A step begins: note the commands that it follows."""
+        """Store the commands before a step."""
         if self._commands:
             commands = (self._env.command_manager.get_command(name) for name in self._commands)
             self._followed = [command.index_select(0, self._ids) for command in commands]
             self._sizes = [command.shape[1] for command in self._followed]
 
     def after(self) -> None:
-        """A step was taken: add its reward up."""
+        """Add up the reward after a step."""
         if "return" in self._fields:
             self._total += self._env.reward_buf.index_select(0, self._ids)
 
     def restart(self, env_ids: Sequence[int]) -> None:
-        """Episodes begin."""
+        """Reset the returns when episodes begin."""
         if "return" in self._fields:
             for env_id in env_ids:
                 self._total[self._slot[env_id]] = 0.0
 
-    def note(self, counts: Sequence[tuple[int, int, int]]) -> Note:
-        """Read the numbers of this moment, without making a GPU wait."""
+    def note(self, counts: Sequence[tuple[int, int, int]]) -> OverlayData:
+        """Read the current numbers, without making a GPU wait."""
         columns = [self._total[:, None].float()]
         columns.append(self._env.reward_buf.index_select(0, self._ids)[:, None])
         columns += [followed.float() for followed in self._followed]
         rows = torch.cat(columns, dim=1)
         if len(counts) < len(self._slot):
             rows = torch.stack([rows[self._slot[env_id]] for env_id, _, _ in counts])
-        return Note(tuple(counts), *to_host(rows))
+        return OverlayData(tuple(counts), *to_host(rows))
 
-    def lines(self, note: Note) -> list[list[str]]:
-        """The lines to write into each picture."""
+    def lines(self, note: OverlayData) -> list[list[str]]:
+        """The lines of text for each image."""
         if note.event is not None:
             note.event.synchronize()
         return [

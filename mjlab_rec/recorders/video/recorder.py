@@ -1,4 +1,4 @@
-"""The video recorder: clips of some environments, made beside the simulation."""
+"""The video recorder: clips of some environments, drawn next to the simulation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.shutdown import close_at_exit
 from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
-from mjlab_rec.recorders.video.clips import Clip, Episodes, Tail, View
+from mjlab_rec.recorders.video.clip_writer import Capture, ClipWriter, DrawRequest
+from mjlab_rec.recorders.video.clips import Clip, Episodes, LastSteps, View
 from mjlab_rec.recorders.video.overlay import Overlay
-from mjlab_rec.recorders.video.studio import Job, Studio, Take
 from mjlab_rec.sim.renderer import Renderer, make_renderer
 from mjlab_rec.utils.string import nearest
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 
 class VideoRecorder(RowClock):
-    """Films environments: a picture per control step, of what the step led to.
+    """Records videos of environments: one frame per control step, of the state after the step.
 
-    A clip of so many steps has exactly as many pictures, and the last picture of an episode is its
-    true last state, from before the reset. A step only copies the few numbers that a picture is
-    drawn from, and nothing at all while no clip is being recorded.
+    A clip of N steps has exactly N frames, and the last frame of an episode shows its true last
+    state, from before the reset. A step only copies the few numbers that a frame is drawn from,
+    and nothing at all while no clip is being recorded.
     """
 
     cfg: VideoRecorderCfg
     cfg_type: ClassVar[type[RecorderTermCfg]]
 
-    rows_unit = "pictures"
+    rows_unit = "frames"
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         self.cfg = typed(cfg, self.cfg_type)
         cfg = self.cfg
         super().__init__(cfg, env, autostart=cfg.autostart)
         self.dropped_rows = 0
-        """Pictures lost: none ever is."""
+        """Frames lost, which is always 0."""
         self._ffmpeg = find_ffmpeg(type(self).__name__)
         self._env_ids = cfg.env_ids(env.num_envs)
         self._length = cfg.steps(env.step_dt)
-        self._picture_every, self._rate = cfg.stride(env.step_dt)
+        self._frame_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
         self._runner = _runner(cfg, env)
         self.draws_random_numbers = (
@@ -58,46 +58,49 @@ class VideoRecorder(RowClock):
         )
         groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
         self._views = [
-            View(group, Tail[Take](self._length, self._picture_every) if cfg.last_clip else None)
+            View(
+                group,
+                LastSteps[Capture](self._length, self._frame_every) if cfg.last_clip else None,
+            )
             for group in groups
         ]
         self._reasons = _reasons(cfg, env)
         self._episodes = Episodes(self._env_ids)
         task = cfg.name or getattr(env.cfg, "task", None) or "video"
         self._name = re.sub(r"[^\w.-]+", "-", task)
-        self._clips = 0  # Clips begun.
-        self._asked_step = -1  # The step for which the trigger was asked last,
-        self._begun: list[View] = []  # and of which views clips begin with it.
-        self._names: set[str] = set()  # Their names.
-        self._fresh = True  # Whether the clip of a recorder without a trigger is still to begin.
-        self._studio: Studio | None = None
-        self._past: tuple[list[Path], int, float] = [], 0, 0.0  # What closed studios have made.
-        # Made now, so that what is missing for it is said before anything happens.
+        self._clips = 0  # Clips begun so far.
+        self._asked_step = -1  # The step for which the trigger was checked last,
+        self._begun: list[View] = []  # and the views whose clips begin with it.
+        self._names: set[str] = set()  # Names of the clips.
+        self._fresh = True  # Whether the clip of a recorder without a trigger has yet to begin.
+        self._writer: ClipWriter | None = None
+        self._past: tuple[list[Path], int, float] = [], 0, 0.0  # From closed writers.
+        # Created now, so that missing requirements are reported before anything else.
         self._renderer: Renderer | None = self._make_renderer()
 
     # -- moments -----------------------------------------------------------------------------------
 
     def record_pre_step(self) -> None:
-        """A step begins: note the command that it follows."""
+        """A step begins: store the command for the overlay."""
         super().record_pre_step()
         if self._busy:
             self._overlay.before()
 
     def on_step(self, ended: torch.Tensor) -> None:
-        """A step was taken: capture it where it is to be seen."""
-        if self._studio is not None:
-            self._studio.check()
+        """Capture the step for the clips that show it."""
+        if self._writer is not None:
+            self._writer.check()
         self._overlay.after()
         if self._busy:
-            self._film(ended.tolist())
+            self._capture_step(ended.tolist())
 
     def on_episodes_end(self, env_ids: torch.Tensor, cut: bool, in_row: bool) -> None:
-        """Episodes end because the user resets; other ends were seen with their step."""
+        """Handle episodes that the user's reset ends; other ends are handled with their step."""
         if cut:
             self._cut(set(env_ids.tolist()).intersection(self._env_ids))
 
     def on_episodes_begin(self, env_ids: torch.Tensor) -> None:
-        """New episodes begin: see whether clips do."""
+        """Begin clips with the new episodes if triggered."""
         self._warm_up()
         chosen = set(env_ids.tolist()).intersection(self._env_ids)
         for env_id in chosen:
@@ -109,17 +112,17 @@ class VideoRecorder(RowClock):
                 self._ask_episode(view)
 
     def on_open(self) -> None:
-        """Recording begins."""
+        """Prepare the drawing."""
         self._warm_up()
 
     def on_rows_start(self) -> None:
-        """Steps are recorded from now on: also episodes that begin just now."""
+        """Check the trigger for episodes that begin with the first recorded step."""
         for view in self._views:
             if self._episodes.length(view.leader, self._env.common_step_counter) == 0:
                 self._ask_episode(view)
 
     def on_row_begins(self, has_row: bool) -> None:
-        """See whether clips begin with the next step."""
+        """Begin clips with the next step if triggered."""
         if has_row and not self.cfg.last_clip:
             self._ask_step()
 
@@ -129,86 +132,88 @@ class VideoRecorder(RowClock):
         self._runner.fire()
 
     def wait_until_written(self, timeout: float | None) -> None:
-        """Wait until all pictures are drawn, and all finished clips are finished files."""
-        if self._studio is not None:
-            self._studio.wait(timeout)
+        """Wait until all frames are drawn and the files of finished clips are complete."""
+        if self._writer is not None:
+            self._writer.wait(timeout)
 
     def on_finish(self) -> None:
-        """Finish all clips, cut as they are, and wait for them."""
+        """Finish all clips, cut short if necessary, and wait for them."""
         self._fresh = True
         self._asked_step = -1
-        studio = self._studio
-        if studio is not None and not studio.forked:
-            self._wrap_up(studio)
-            studio.wait()
+        writer = self._writer
+        if writer is not None and not writer.forked:
+            self._wrap_up(writer)
+            writer.wait()
         for view in self._views:
-            view.asked, view.filmed, view.waiting = -1, -1, False
+            view.asked, view.clip_episode, view.waiting = -1, -1, False
 
     def close(self) -> None:
         """Finish all clips and free the graphics."""
         try:
             super().close()
         finally:
-            self._close_studio()
+            self._close_writer()
 
     def fire(self) -> None:
         """Begin a clip with the next step, if the trigger is ``manual()``."""
         if self._runner is None:
             raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
         if self._runner.trigger.kind != "manual":
-            self._runner.fire()  # Says what cannot be done.
+            self._runner.fire()  # Raises with the reason.
         self._request("fire")
 
     # -- figures -----------------------------------------------------------------------------------
 
     @property
     def files(self) -> list[Path]:
-        """The clips so far, also those that are being written."""
-        return self._past[0] + ([] if self._studio is None else self._studio.files)
+        """The clips so far, those being written included."""
+        return self._past[0] + ([] if self._writer is None else self._writer.files)
 
     @property
     def nbytes(self) -> int:
         """Bytes written so far."""
-        return self._past[1] + (0 if self._studio is None else self._studio.nbytes)
+        return self._past[1] + (0 if self._writer is None else self._writer.nbytes)
 
     @property
     def stalled_s(self) -> float:
-        """Seconds for which the simulation waited for pictures to be drawn."""
-        return self._past[2] + (0.0 if self._studio is None else self._studio.stalled_s)
+        """Seconds that the simulation waited for frames to be drawn."""
+        return self._past[2] + (0.0 if self._writer is None else self._writer.stalled_s)
 
     @property
     def _busy(self) -> bool:
-        """Whether something is being recorded, or would be but for a pause."""
+        """Whether a clip is being recorded, paused or not."""
         keeps = bool(self.cfg.last_clip) and not self._full
         return keeps or any(view.clips for view in self._views)
 
-    # -- pictures ----------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------
 
-    def _film(self, ended: Collection[int]) -> None:
-        """Capture the step that has just been taken."""
-        job = Job()
+    def _capture_step(self, ended: Collection[int]) -> None:
+        """Capture the step that was just taken."""
+        request = DrawRequest()
         if not self._due:
             for view in self._views:
                 if view.leader in ended:
                     view.end_episode(self._env.common_step_counter)
-                job.done += view.take_done()
+                request.done += view.take_done()
         elif self.cfg.last_clip:
-            self._extend_tails(ended)
+            self._extend_last_steps(ended)
         else:
             due = [(view, view.step(view.leader in ended)) for view in self._views]
             due = [(view, clips) for view, clips in due if clips]
             if len(due) == len(self._views):
-                job.frames.append((self._take(self._env_ids), [c for _, cs in due for c in cs]))
+                request.frames.append(
+                    (self._capture(self._env_ids), [c for _, cs in due for c in cs])
+                )
             else:
-                job.frames += [(self._take(view.env_ids), clips) for view, clips in due]
+                request.frames += [(self._capture(view.env_ids), clips) for view, clips in due]
             self.rows += sum(len(clips) for _, clips in due)
-            job.done += [clip for view in self._views for clip in view.take_done()]
-        if job.frames or job.done:
-            self._open_studio().submit(job)
+            request.done += [clip for view in self._views for clip in view.take_done()]
+        if request.frames or request.done:
+            self._open_writer().submit(request)
 
-    def _take(self, env_ids: tuple[int, ...]) -> Take:
-        """Capture what some environments look like now."""
-        self._open_studio()
+    def _capture(self, env_ids: tuple[int, ...]) -> Capture:
+        """Capture the current state of some environments."""
+        self._open_writer()
         assert self._renderer is not None
         note = None
         if self._overlay:
@@ -216,10 +221,10 @@ class VideoRecorder(RowClock):
             note = self._overlay.note(
                 [(i, episodes.number[i], episodes.length(i, step)) for i in env_ids]
             )
-        return Take(env_ids, self._renderer.capture(env_ids), note)
+        return Capture(env_ids, self._renderer.capture(env_ids), note)
 
     def _cut(self, env_ids: Collection[int]) -> None:
-        """Episodes end because the user resets."""
+        """End the episodes that the user's reset cuts."""
         done, step = [], self._env.common_step_counter
         cut = [
             view
@@ -230,43 +235,47 @@ class VideoRecorder(RowClock):
             view.end_episode(step)
             done += view.take_done()
         if done:
-            self._open_studio().submit(Job(done=done))
+            self._open_writer().submit(DrawRequest(done=done))
         if self.state == "recording" and "end" in self.cfg.last_clip:
             for view in cut:
-                self._keep_tail(view)
+                self._write_last_steps(view)
 
-    def _extend_tails(self, ended: Collection[int]) -> None:
+    def _extend_last_steps(self, ended: Collection[int]) -> None:
         for view in self._views:
-            assert view.tail is not None
+            assert view.last_steps is not None
             over = view.leader in ended
-            view.tail.append(self._take(view.env_ids), self._episodes.number[view.leader], over)
+            view.last_steps.append(
+                self._capture(view.env_ids), self._episodes.number[view.leader], over
+            )
             if over and any(reason(view.leader) for reason in self._reasons):
-                self._keep_tail(view)
+                self._write_last_steps(view)
 
-    def _keep_tail(self, view: View) -> None:
-        """Make a clip of the last steps."""
-        tail = view.tail
-        assert tail is not None
-        takes = tail.take()
-        if takes and not self._full:
-            clip = self._new_clip(view, f"episode-{tail.episode}", by_episode=True)
-            self.rows += len(takes)
-            self._open_studio().submit(Job([(take, [clip]) for take in takes], [clip]))
+    def _write_last_steps(self, view: View) -> None:
+        """Write a clip of the last steps."""
+        last_steps = view.last_steps
+        assert last_steps is not None
+        captures = last_steps.take()
+        if captures and not self._full:
+            clip = self._new_clip(view, f"episode-{last_steps.episode}", by_episode=True)
+            self.rows += len(captures)
+            self._open_writer().submit(
+                DrawRequest([(capture, [clip]) for capture in captures], [clip])
+            )
 
-    def _wrap_up(self, studio: Studio) -> None:
+    def _wrap_up(self, writer: ClipWriter) -> None:
         """Finish all clips."""
         for view in self._views:
             if "close" in self.cfg.last_clip:
-                self._keep_tail(view)
-            elif view.tail is not None:
-                view.tail.take()
+                self._write_last_steps(view)
+            elif view.last_steps is not None:
+                view.last_steps.take()
         done = [clip for view in self._views for clip in view.take_done(everything=True)]
-        studio.submit(Job(done=done))
+        writer.submit(DrawRequest(done=done))
 
     # -- clips -------------------------------------------------------------------------------------
 
     def _ask_episode(self, view: View) -> None:
-        """The leader's episode begins: see whether a clip does."""
+        """Begin a clip with the leader's new episode if triggered."""
         episode = self._episodes.number[view.leader]
         if self.state != "recording" or view.asked == episode:
             return
@@ -278,9 +287,9 @@ class VideoRecorder(RowClock):
             self._begin_clip(view)
 
     def _ask_step(self) -> None:
-        """See whether clips begin with the next step."""
+        """Begin clips with the next step if triggered."""
         step = self._env.common_step_counter
-        if step != self._asked_step:  # Else it was asked before, and a reset came since.
+        if step != self._asked_step:  # Otherwise it was checked already, before a reset.
             self._asked_step = step
             self._begun.clear()
         fired: Any = False
@@ -310,9 +319,9 @@ class VideoRecorder(RowClock):
         )
         if by_episode:
             episode = self._episodes.number[view.leader]
-            if view.filmed == episode:
-                return  # Asked for twice, once before it began.
-            view.filmed = episode
+            if view.clip_episode == episode:
+                return  # Requested twice, once before it began.
+            view.clip_episode = episode
             name = f"episode-{episode}"
         else:
             name = f"step-{self._env.common_step_counter}"
@@ -333,7 +342,7 @@ class VideoRecorder(RowClock):
             begun=self._env.common_step_counter,
             again=again,
             env_ids=view.env_ids,
-            every=self._picture_every,
+            every=self._frame_every,
             length=self._length,
             episodes=self.cfg.episodes or to_the_end,
         )
@@ -342,16 +351,16 @@ class VideoRecorder(RowClock):
     def _full(self) -> bool:
         return self.cfg.max_clips is not None and self._clips >= self.cfg.max_clips
 
-    # -- the studio --------------------------------------------------------------------------------
+    # -- clip writer -------------------------------------------------------------------------------
 
     def _make_renderer(self) -> Renderer:
         view = self.cfg.view(self._env.cfg.viewer)
         return make_renderer(self._env.sim, view, self._env.scene, self.cfg.renderer)
 
-    def _open_studio(self) -> Studio:
-        if self._studio is None:
+    def _open_writer(self) -> ClipWriter:
+        if self._writer is None:
             self._renderer = self._renderer or self._make_renderer()
-            self._studio = Studio(
+            self._writer = ClipWriter(
                 self._renderer,
                 self._overlay,
                 self._open_file,
@@ -360,37 +369,37 @@ class VideoRecorder(RowClock):
                 type(self).__name__,
             )
             close_at_exit(self)
-        return self._studio
+        return self._writer
 
     def _warm_up(self) -> None:
-        """Draw a picture for no clip, or the first one would hold up a step; say what fails."""
-        if self._studio is not None:
+        """Draw a frame for no clip, so that the first one delays no step and errors show early."""
+        if self._writer is not None:
             return
         make_folder(self.cfg.path)
-        studio = self._open_studio()
+        writer = self._open_writer()
         assert self._renderer is not None
-        take = Take(self._env_ids, self._renderer.capture(self._env_ids), note=None)
-        studio.submit(Job([(take, [])]))
-        studio.wait()
-        close_at_exit(self)  # Again: before OpenGL ends, which has only been loaded now.
+        capture = Capture(self._env_ids, self._renderer.capture(self._env_ids), note=None)
+        writer.submit(DrawRequest([(capture, [])]))
+        writer.wait()
+        close_at_exit(self)  # Again: OpenGL is loaded only now, and must still work at exit.
 
-    def _close_studio(self) -> None:
-        studio = self._studio
-        if studio is None:
+    def _close_writer(self) -> None:
+        writer = self._writer
+        if writer is None:
             if self._renderer is not None:
                 self._renderer.close()
                 self._renderer = None
             return
-        if studio.forked:
+        if writer.forked:
             return
         try:
-            studio.close()
+            writer.close()
         finally:
             files, nbytes, stalled_s = self._past
             self._past = (
-                *(files + studio.files, nbytes + studio.nbytes, stalled_s + studio.stalled_s),
+                *(files + writer.files, nbytes + writer.nbytes, stalled_s + writer.stalled_s),
             )
-            self._studio = self._renderer = None  # The studio has closed it.
+            self._writer = self._renderer = None  # The writer has closed the renderer.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
         if_exists = "number" if clip.again else self.cfg.if_exists
@@ -405,19 +414,19 @@ def _runner(cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> TriggerRunner | No
     if cfg.trigger is None:
         return None
     trigger = trigger_from(cfg.trigger)
-    # Episodes are counted on the host, where it is decided what to film.
+    # Episodes are counted on the host, where clips are started.
     host: Any = SimpleNamespace(device="cpu")
     return trigger.build(host if trigger.scope == "episode" else env)
 
 
 def _reasons(cfg: VideoRecorderCfg, env: Any) -> list[Any]:
-    """Tests of whether an episode ended such that its last clip is kept."""
+    """Tests of whether an episode's end means that its last clip is kept."""
     manager = env.termination_manager
     known = ["end", "close", *manager.active_terms]
     for name in cfg.last_clip:
         if name not in known:
             raise ValueError(
-                f"{type(cfg).__name__}.last_clip: there is no termination {name!r}."
+                f"{type(cfg).__name__}.last_clip: there is no termination term {name!r}."
                 f" {nearest(name, known)}"
             )
     if "end" in cfg.last_clip:

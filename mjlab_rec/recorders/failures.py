@@ -1,4 +1,4 @@
-"""Watching for values that are not finite and for terminations, without making a GPU wait."""
+"""Detecting non-finite values and terminations without making a GPU wait."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mjlab_rec.data.schema import ChannelSpec
 from mjlab_rec.recorders.rows import Rows
 
 NAN = "nan"
-"""Name of the condition that a value is not finite."""
+"""Name of the condition for non-finite values."""
 
 _NEVER = -1
 
 
-class Watch:
-    """Notices when a condition becomes true in an environment, and not that it stays true.
+class FailureDetector:
+    """Detects when a condition becomes true in an environment; one that stays true counts once.
 
-    What it notices stays on the device. Each look starts a copy to the host, which a later look
-    reads if it has arrived: on a GPU, news come some steps late.
+    The results stay on the device. Each check starts a copy to the host, which a later check reads
+    once it has arrived, so that on a GPU failures are reported some steps late.
 
     Args:
         env: The environment.
         specs: Channels of the rows.
-        nan: Whether to look for NaN and infinity in the rows.
-        terminations: Names of termination terms to look at.
+        nan: Whether to check the rows for NaN and infinity.
+        terminations: Names of the termination terms to check.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Watch:
         self._zeros = torch.zeros(env.num_envs, device=env.device)
         self._sums = self._zeros
         self._was = torch.zeros(shape, dtype=torch.bool, device=env.device)
-        # Per condition: since the last news, the first step at which it became true, and where.
+        # Per condition, since the last report: the first step at which it became true, and where.
         self._since = torch.full(shape[:1], _NEVER, dtype=torch.long, device=env.device)
         self._where = torch.zeros(shape, dtype=torch.bool, device=env.device)
         self._on_gpu = torch.device(env.device).type == "cuda"
@@ -50,11 +50,11 @@ class Watch:
         self._copying = False
 
     def after(self, ring: Rows, row: int) -> None:
-        """Look at what came of a row's action."""
+        """Check the results of a row's action."""
         self._sums = self._sum(ring, row, self._after)
 
     def before(self, ring: Rows, row: int, step: int) -> None:
-        """Look at what the next row starts from, and take note of what is new."""
+        """Check the values at the next row's start, and note new failures."""
         if not self.conditions:
             return
         masks = []
@@ -70,8 +70,8 @@ class Watch:
         self._since.masked_fill_(new, step)
         self._where |= fresh & new[:, None]
 
-    def news(self) -> list[tuple[str, int, list[int]]]:
-        """What became true since the last news: condition, step, environments."""
+    def found(self) -> list[tuple[str, int, list[int]]]:
+        """What became true since the last report: condition, step, environments."""
         if not self.conditions or not self._have_arrived():
             return []
         found = []
@@ -85,7 +85,7 @@ class Watch:
         return found
 
     def _have_arrived(self) -> bool:
-        """Whether the host's copy is new; begins the next copy if none is under way."""
+        """Whether the copy on the host is new; starts the next copy if none is in progress."""
         if not self._on_gpu:
             self._seen.copy_(self._since)
             return True
@@ -100,10 +100,10 @@ class Watch:
         return False
 
     def _sum(self, ring: Rows, row: int, names: Sequence[str]) -> torch.Tensor:
-        """Per environment a number that is not finite if one of the values is not."""
+        """A number per environment that is non-finite if one of its values is."""
         total = self._zeros
         for name in names:
             value = ring[name][row]
-            # Scaled down before it is added up, or large values would overflow to infinity.
+            # Scaled down first, or the sum of large values would overflow to infinity.
             total = total + (value.view(len(value), -1) * 1e-30).sum(dim=1)
         return total

@@ -1,4 +1,4 @@
-"""Where videos are made of what a recorder has captured: in a thread of its own."""
+"""Drawing and encoding the clips that a recorder captures, in a separate thread."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ import numpy as np
 from mjlab_rec.data.mp4 import Mp4Writer
 from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.recorders.video.clips import Clip
-from mjlab_rec.recorders.video.overlay import Note, Overlay
+from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
 from mjlab_rec.utils.bitmap_text import draw_text
 
 OpenFile = Callable[[Clip, int, int], Mp4Writer]
-"""Opens the file of a clip, given the width and height of its pictures."""
+"""Opens the file of a clip, given the width and height of its frames."""
 
 
 @dataclass(frozen=True)
-class Take:
-    """What some environments looked like at a moment."""
+class Capture:
+    """What some environments looked like at one moment."""
 
     env_ids: tuple[int, ...]
-    shot: Any
-    """For the renderer's ``draw``."""
-    note: Note | None
-    """For the overlay."""
+    data: Any
+    """The argument of the renderer's ``draw``."""
+    note: OverlayData | None
+    """Data for the overlay; None draws no overlay."""
 
 
 @dataclass
-class Job:
-    """Pictures to draw and to append to clips, and clips that are complete with them."""
+class DrawRequest:
+    """Frames to draw and append to clips, and clips that are complete with them."""
 
-    frames: list[tuple[Take, list[Clip]]] = field(default_factory=list)
+    frames: list[tuple[Capture, list[Clip]]] = field(default_factory=list)
     done: list[Clip] = field(default_factory=list)
     end: bool = False
-    """Whether nothing comes after it."""
+    """Whether it is the last one."""
 
 
-class Studio:
-    """Draws, writes into pictures, arranges and encodes them beside the simulation.
+class ClipWriter:
+    """Draws frames, adds the overlay and encodes them, in a thread next to the simulation.
 
-    No picture is left out: if too many wait to be drawn, whoever brings more has to wait.
+    No frame is left out: if too many wait to be drawn, the simulation waits.
 
     Args:
-        renderer: Draws; it belongs to the studio from now on.
-        overlay: Writes into the pictures.
-        open_file: Opens files.
-        columns: Pictures side by side in a grid. None makes it about as high as wide.
-        max_pending: Pictures that may wait to be drawn.
-        name: Whose studio it is, for messages.
+        renderer: Draws the environments; the clip writer owns and closes it.
+        overlay: Adds text to the frames.
+        open_file: Opens the files of clips.
+        columns: Environments side by side in a grid. None makes it about as high as wide.
+        max_pending: Maximum number of frames that wait to be drawn.
+        name: The recorder's name, for messages.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Studio:
         name: str,
     ) -> None:
         self.files: list[Path] = []
-        """The files so far, also those that are being written."""
+        """The files so far, those being written included."""
         self.stalled_s = 0.0
         """Seconds that the simulation waited."""
         self._renderer = renderer
@@ -84,7 +84,7 @@ class Studio:
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process that the studio works in."""
+        """Whether this process is a fork of the one that draws."""
         return self._thread.forked
 
     @property
@@ -93,66 +93,66 @@ class Studio:
         return self._finished_bytes + sum(w.nbytes for w in list(self._writers.values()))
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did."""
+        """Raise the thread's error, if there is one."""
         self._thread.check()
 
-    def submit(self, job: Job) -> None:
-        """Hand over what was captured; waits if too much is waiting already."""
+    def submit(self, request: DrawRequest) -> None:
+        """Hand over captures; wait if too many are pending."""
         self._thread.check()
         with self._room:
             if self._pending >= self._max_pending:
                 began = time.perf_counter()
                 self._room.wait_for(lambda: self._pending < self._max_pending)
                 self.stalled_s += time.perf_counter() - began
-            self._pending += len(job.frames)
-        self._thread.submit(job)
+            self._pending += len(request.frames)
+        self._thread.submit(request)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until everything handed over is drawn, and complete clips are complete files."""
+        """Wait until everything submitted is drawn and all complete clips are complete files."""
         self._thread.wait(timeout)
 
     def close(self) -> None:
-        """Finish all clips, and raise what went wrong. Idempotent."""
+        """Finish all clips, and raise the thread's error. Idempotent."""
         if self._thread.forked:
             return
         if self._thread.error is None:
-            self._thread.submit(Job(end=True))
+            self._thread.submit(DrawRequest(end=True))
         self._thread.finish()
         self._thread.check()
 
-    # -- in the studio's thread --------------------------------------------------------------------
+    # -- in the drawing thread ---------------------------------------------------------------------
 
-    def _work(self, job: Job) -> None:
+    def _work(self, request: DrawRequest) -> None:
         try:
-            while job.frames:
-                self._draw(*job.frames[0])
-                self._count_off(job, 1)
-            for clip in job.done:
+            while request.frames:
+                self._draw(*request.frames[0])
+                self._count_off(request, 1)
+            for clip in request.done:
                 self._finish(clip)
         except BaseException:
-            # Nothing more is done after an error, but what there is shall be whole.
+            # After an error nothing more is drawn, but the files are finished.
             self._end(quietly=True)
             raise
-        if job.end:
+        if request.end:
             self._end(quietly=False)
 
-    def _release(self, job: Job) -> None:
-        self._count_off(job, len(job.frames))
+    def _release(self, request: DrawRequest) -> None:
+        self._count_off(request, len(request.frames))
 
-    def _count_off(self, job: Job, count: int) -> None:
-        del job.frames[:count]
+    def _count_off(self, request: DrawRequest, count: int) -> None:
+        del request.frames[:count]
         with self._room:
             self._pending -= count
             self._room.notify_all()
 
-    def _draw(self, take: Take, clips: list[Clip]) -> None:
-        images = self._renderer.draw(take.shot)
-        if take.note is not None:
+    def _draw(self, capture: Capture, clips: list[Clip]) -> None:
+        images = self._renderer.draw(capture.data)
+        if capture.note is not None:
             images = np.ascontiguousarray(images)
-            for image, lines in zip(images, self._overlay.lines(take.note), strict=True):
+            for image, lines in zip(images, self._overlay.lines(capture.note), strict=True):
                 draw_text(image, lines)
         for clip in clips:
-            rows = [take.env_ids.index(env_id) for env_id in clip.env_ids]
+            rows = [capture.env_ids.index(env_id) for env_id in clip.env_ids]
             image = arrange([images[row] for row in rows], self._columns)
             if clip not in self._writers:
                 height, width = image.shape[:2]
@@ -162,7 +162,7 @@ class Studio:
 
     def _finish(self, clip: Clip) -> None:
         writer = self._writers.get(clip)
-        if writer is not None:  # A clip that was ended before its first picture has no file.
+        if writer is not None:  # A clip that ended before its first frame has no file.
             writer.close()
             self._finished_bytes += writer.nbytes
             del self._writers[clip]
@@ -179,7 +179,7 @@ class Studio:
 
 
 def arrange(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Put pictures of one size side by side, row after row; what stays free is black."""
+    """Arrange images of equal size in a grid, row by row; free cells are black."""
     if len(images) == 1:
         return images[0]
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))

@@ -1,4 +1,4 @@
-"""Which steps of which environments a trigger wants recorded."""
+"""Which steps of which environments to record, given a trigger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mjlab_rec.recorders.triggers import Trigger, trigger_from
 _FOREVER = 1 << 62
 
 
-class Stretches:
-    """Follows a trigger: from when it fires, for some steps or to the end of the episode.
+class TriggerWindows:
+    """Windows of steps to record, each from when a trigger fires.
 
     Args:
         trigger: The trigger; None records always.
-        length: Steps to record each time; None means until the episode ends.
+        length: Steps per window; None means until the episode ends.
         env: The environment.
     """
 
@@ -26,7 +26,9 @@ class Stretches:
     ) -> None:
         if trigger is None:
             if length is not None:
-                raise ValueError("length says how long to record after a trigger; give one too.")
+                raise ValueError(
+                    "length sets how long to record after a trigger fires; give a trigger too."
+                )
             self.per_env = False
             self._runner = None
             return
@@ -36,18 +38,18 @@ class Stretches:
         self._by_episode = trigger.scope == "episode"
         self.per_env = self._by_episode or trigger.kind == "when" or length is None
         """Whether environments are recorded at different times."""
-        self._asked = -1  # The step that was asked about last.
-        # Step before which an environment is recorded, and that without what fired for this step.
+        self._asked = -1  # The step that was checked last.
+        # Step at which each window ends, and the same without what fired at this step.
         self._until = self._until_before = 0
         self._until_of = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
         self._until_of_before = self._until_of.clone()
         self._chosen = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
 
     def want(self, step: int) -> bool:
-        """Whether the step that comes next is recorded, in some environments at least.
+        """Whether the next step is recorded, in at least some environments.
 
-        May be asked again about the same step, if something has changed before it is taken: then
-        the last answer counts.
+        May be called again for the same step if something changes before it is taken; then the
+        last answer counts.
         """
         if self._runner is None or self._by_episode:
             return True
@@ -68,12 +70,12 @@ class Stretches:
         return True
 
     def ask_once(self, step: int) -> None:
-        """See whether the trigger fires for a step that was not asked about."""
+        """Check whether the trigger fires at a step, unless that was done already."""
         if self._runner is not None and step != self._asked:
             self.want(step)
 
     def begin(self, env_ids: torch.Tensor, episode: torch.Tensor) -> None:
-        """New episodes begin in these environments; `episode` counts those of all."""
+        """New episodes begin in these environments; `episode` holds the episode number of each."""
         if self._runner is None or not self.per_env:
             return
         if self._by_episode:
@@ -83,7 +85,7 @@ class Stretches:
             self._until_of_before.index_fill_(0, env_ids, 0)
 
     def active(self, step: int, taken: torch.Tensor) -> torch.Tensor | None:
-        """Which environments are recorded in a step (num_envs,), given the steps taken by each.
+        """Which environments are recorded in a step (num_envs,), given the steps each has taken.
 
         None means all of them.
         """
@@ -94,11 +96,11 @@ class Stretches:
         return self._until_of > step
 
     def check_manual(self) -> None:
-        """Raise unless there is a trigger that can be fired by hand."""
+        """Raise RuntimeError unless the trigger can be fired by hand."""
         if self._runner is None:
             raise RuntimeError("There is no trigger to fire; give the recorder trigger=manual().")
         if self._runner.trigger.kind != "manual":
-            self._runner.fire()  # Says what cannot be done.
+            self._runner.fire()  # Raises with the reason.
 
     def fire(self) -> None:
         """Make a manual trigger fire before the next step."""

@@ -1,4 +1,4 @@
-"""What a live plot draws of an environment: its panels, and the channels that they need."""
+"""Binding plots to an environment: the panels, and the channels that they need."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ _AXES = "xyz"
 
 
 @dataclass
-class Group:
-    """Channels that are read of the same environments."""
+class EnvChannels:
+    """Channels that are read from the same environments."""
 
     env_ids: tuple[int, ...]
     reduce: Reduce | None
-    """How to make one value of theirs; None if it is one environment."""
+    """How to combine the environments; None if there is only one."""
     latest: bool
     """Whether only the newest sample is drawn."""
     rows: int = 1
-    """Samples to keep."""
+    """Number of samples to keep."""
     sources: dict[str, Source] = field(default_factory=dict)
     """The channels by name."""
 
 
 @dataclass(frozen=True)
-class Use:
-    """A panel, and where its values come from."""
+class BoundPanel:
+    """A panel, and the channels that it shows."""
 
     plot: Plot
     panel: Panel
-    group: Group
+    channels: EnvChannels
     names: tuple[str, ...]
-    """Channels of the group."""
+    """Names of the channels that it shows."""
 
 
-class Plan:
+class PlotBindings:
     """Binds plots to an environment.
 
     Args:
         env: The environment.
         plots: Plots by title and subtitle.
-        default_env: The environment to draw where a plot names none.
+        default_env: The environment to draw, unless a plot sets its own.
         every: Steps from one sample to the next.
         x: Whether lines are drawn over "seconds" or "steps".
-        early: Whether the environment was never reset. Then functions of the user's are not called,
-            and what only their values tell is not checked.
+        early: Whether the environment has not been reset yet. Then the user's functions are not
+            called, and checks that need their values are skipped.
     """
 
     def __init__(
@@ -77,33 +77,33 @@ class Plan:
         """Whether a plot shows next observations."""
         self._unit = "simulated time (s)" if x == "seconds" else "control step"
         self._early = early
-        self._groups: dict[Any, Group] = {}
+        self._env_channels: dict[Any, EnvChannels] = {}
         self._names: dict[Any, str] = {}  # Names of the user's functions.
-        self.uses: list[Use] = []
+        self.panels: list[BoundPanel] = []
         """The panels, in order."""
         for (title, subtitle), plot in plots.items():
             where = f"plots[{title!r}]" + (f"[{subtitle!r}]" if subtitle else "")
             try:
-                use = self._use(plot, title, subtitle)
+                bound = self._bind(plot, title, subtitle)
             except (ValueError, TypeError) as error:
                 error.add_note(f"in {where} of a live plot")
                 raise
-            self.uses += [use] if use is not None else []
-        if not self.uses:
+            self.panels += [bound] if bound is not None else []
+        if not self.panels:
             raise ValueError("There is nothing to draw: this task has none of the channels.")
 
     @property
-    def groups(self) -> list[Group]:
-        """What is to be read."""
-        return list(self._groups.values())
+    def env_channels(self) -> list[EnvChannels]:
+        """The channels to read."""
+        return list(self._env_channels.values())
 
     @property
     def has_functions(self) -> bool:
-        """Whether functions of the user's are called."""
+        """Whether functions of the user are called."""
         return bool(self._names)
 
-    def _use(self, plot: Plot, title: str, subtitle: str) -> Use | None:
-        """Bind a plot to the environment; None if the task has nothing of what it draws."""
+    def _bind(self, plot: Plot, title: str, subtitle: str) -> BoundPanel | None:
+        """Bind a plot to the environment; None if the task has none of its channels."""
         head: dict[str, Any] = {"title": title, "subtitle": subtitle}
         if isinstance(plot, ImageCfg):
             (source,) = self._single(plot.channel)
@@ -112,20 +112,22 @@ class Plan:
                 len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
             ):
                 raise ValueError(
-                    f"The channel '{source.name}' is no image: it has the shape {shape} per"
+                    f"The channel '{source.name}' is not an image: it has shape {shape} per"
                     " environment, expected (h, w), (h, w, 1) or (h, w, 3)."
                 )
-            group = self._group(plot.env, latest=True)
-            return Use(plot, Panel(kind="image", **head), group, (self._add(group, source),))
+            channels = self._channels_of(plot.env, latest=True)
+            return BoundPanel(
+                plot, Panel(kind="image", **head), channels, (self._add(channels, source),)
+            )
         if isinstance(plot, VectorsCfg):
             return self._vectors(plot, head)
         sources = [s for item in plot.channels for s in self._sources(item)]
         if not sources:
             return None
         labels = self._labels(plot, sources)
-        group = self._group(plot.env, plot.envs, plot.reduce)
-        group.rows = max(group.rows, rows_of(plot, self._every))
-        names = tuple(self._add(group, source) for source in sources)
+        channels = self._channels_of(plot.env, plot.envs, plot.reduce)
+        channels.rows = max(channels.rows, rows_of(plot, self._every))
+        names = tuple(self._add(channels, source) for source in sources)
         panel = Panel(
             kind="lines",
             **head,
@@ -134,15 +136,15 @@ class Plan:
             y_label=plot.y_label or _common_unit(sources),
             log=plot.log,
         )
-        return Use(plot, panel, group, names)
+        return BoundPanel(plot, panel, channels, names)
 
-    def _vectors(self, plot: VectorsCfg, head: dict[str, Any]) -> Use:
+    def _vectors(self, plot: VectorsCfg, head: dict[str, Any]) -> BoundPanel:
         pair = [*self._single(plot.positions), *self._single(plot.vectors)]
         shapes = [self._shape(source) for source in pair]
         for source, shape in zip(pair, shapes, strict=True):
             if shape is not None and (not shape or shape[-1] not in (2, 3)):
                 raise ValueError(
-                    f"The channel '{source.name}' has no vectors: it has the shape {shape} per"
+                    f"The channel '{source.name}' has no vectors: it has shape {shape} per"
                     " environment, expected (..., 2) or (..., 3)."
                 )
         known = [shape for shape in shapes if shape is not None]
@@ -158,32 +160,36 @@ class Plan:
             )
         labels = [plot.x_label or _AXES[plot.axes[0]], plot.y_label or _AXES[plot.axes[1]]]
         panel = Panel(kind="vectors", **head, x_label=labels[0], y_label=labels[1])
-        group = self._group(plot.env, latest=True)
-        return Use(plot, panel, group, tuple(self._add(group, source) for source in pair))
+        channels = self._channels_of(plot.env, latest=True)
+        return BoundPanel(
+            plot, panel, channels, tuple(self._add(channels, source) for source in pair)
+        )
 
-    def _group(
+    def _channels_of(
         self,
         env: int | None,
         envs: int | tuple[int, ...] | None = None,
         reduce: Reduce | None = None,
         latest: bool = False,
-    ) -> Group:
-        """The group of these environments, made if it is not there."""
+    ) -> EnvChannels:
+        """The channels of these environments, created on first use."""
         one = self._default_env if env is None else env
         asked = (one,) if reduce is None else envs
         try:
             ids = env_ids(asked, self._env.num_envs)
         except ValueError as error:
-            what = f"env is {one}" if reduce is None else f"envs is {envs!r}"
-            raise ValueError(f"{what}: {error}") from None
+            if reduce is None:
+                last = self._env.num_envs - 1
+                raise ValueError(f"env is {one!r}: it must be an index from 0 to {last}.") from None
+            raise ValueError(f"envs is {envs!r}: {error}") from None
         key = ids, reduce, latest
-        if key not in self._groups:
-            self._groups[key] = Group(ids, reduce, latest)
-        return self._groups[key]
+        if key not in self._env_channels:
+            self._env_channels[key] = EnvChannels(ids, reduce, latest)
+        return self._env_channels[key]
 
-    def _add(self, group: Group, source: Source) -> str:
-        """Have a group read a source; returns its name there."""
-        group.sources.setdefault(source.name, source)
+    def _add(self, channels: EnvChannels, source: Source) -> str:
+        """Add a source to the channels, and return its name."""
+        channels.sources.setdefault(source.name, source)
         return source.name
 
     def _sources(self, item: Quantity) -> list[Source]:
@@ -226,7 +232,7 @@ class Plan:
             size = int(np.prod(shape, dtype=int)) if shape is not None else len(source.elements)
             if source.elements and size != len(source.elements):
                 raise ValueError(
-                    f"Channel '{source.name}' has {size} elements, but {len(source.elements)}"
+                    f"Channel '{source.name}' has {size} elements but {len(source.elements)}"
                     f" element names: {', '.join(source.elements)}."
                 )
             short = source.name.partition("/")[2] or source.name
@@ -246,7 +252,7 @@ class Plan:
 
 
 def rows_of(plot: LinesCfg, every: int) -> int:
-    """How many samples lines show."""
+    """Number of samples that lines show."""
     return max(2, -(-plot.steps // every))
 
 
