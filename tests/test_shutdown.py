@@ -534,6 +534,24 @@ for _ in range(20):
     check(tmp_path / "a.csv", ran, truth)
 
 
+def test_a_forked_process_ends_by_a_signal_that_comes_at_once(runner, tmp_path):
+    code = """
+import time
+env = make()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(3)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    step(env)
+env.close()
+"""
+    ran = runner.run(f"{OPEN}{code}", name="a.csv", out=str(tmp_path))
+    assert (ran["code"], ran["steps"]) == (0, 20), ran["output"]
+
+
 def test_a_forked_process_may_record_on_its_own(runner, truth, tmp_path):
     code = f"""{OPEN}
 other = make()  # Of another name, open in the parent.

@@ -25,7 +25,8 @@ waits for threads that keep Python from exiting, but after SIGTERM or SIGHUP onl
 the recordings are finished and the process ends. After a Ctrl-C Python waits for them as usual.
 Hooks of a closed recorder are no longer called.
 
-**Processes.** A forked process does not close what its parent has opened.
+**Processes.** A forked process does not close what its parent has opened. Signals end it as usual,
+however early they come.
 
 SIGKILL, ``os._exit`` and crashes cannot be handled.
 """
@@ -128,8 +129,19 @@ class _Signals:
         self._handler: Callable[..., Any] | None = None  # our SIGINT handler, while it is set
         self._before: Any = None  # the handler that it replaced
         self._raised = float("-inf")  # when a Ctrl-C was last passed on
+        self._forking = threading.local()
         self._begin_process()
+        os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork)
         os.register_at_fork(after_in_child=self._begin_process)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _before_fork(self) -> None:
+        """Hold signals back: Python forgets those that a new process gets before it runs."""
+        held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+
+    def _after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
 
     def _begin_process(self) -> None:
         self._waiting: int | None = None  # the deferred signal
