@@ -43,7 +43,7 @@ def main(
         steps: How many steps.
         width: Width of the window in points; the picture may have more pixels than that.
         height: Height of the window.
-        limit_s: Give up after so many seconds.
+        limit_s: Seconds after which to give up.
     """
     if lacking := missing():
         sys.exit(f"A picture of Rerun needs {lacking}.")
@@ -87,7 +87,7 @@ def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> 
         try:
             done = subprocess.run(
                 command,
-                # A home of its own: what somebody arranged in the viewer must not be seen here.
+                # A home of its own: the user's own viewer layout must not be seen here.
                 env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

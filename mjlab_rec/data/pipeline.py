@@ -1,4 +1,4 @@
-"""From blocks to files: whole episodes where somebody needs them, and only those to be kept."""
+"""From blocks to files: as blocks, or as whole episodes where a format or a choice needs them."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def open_rollouts(path: str | Path, check: bool = True) -> Rollouts:
 class Rollouts:
     """What was recorded, as a sequence of episodes, each a dictionary of arrays.
 
-    An array has a row for each recorded step. Besides the channels there is "step", the number of
-    steps taken in the episode before each row. Use it as a context manager, or call ``close``.
+    An array has a row for each recorded step. Its "step" array holds the number of steps that the
+    episode took before each row. Use it as a context manager, or call ``close``.
     """
 
     def __init__(self, reader: Reader, path: Path | None = None) -> None:

@@ -23,7 +23,7 @@ from mjlab_rec.utils.string import nearest
 
 FORMAT_VERSION = 2
 
-# Names of columns that every table of rows has besides the channels.
+# Columns that every table of rows has in addition to the channels.
 ROW_COLUMNS = ("time", "env", "episode", "step")
 
 
@@ -341,7 +341,7 @@ class Block:
 
 
 def is_partial(first_step: Any, length: Any, rows: Any, every: int) -> Any:
-    """Whether rows are missing of an episode, besides those that `every` leaves out.
+    """Whether rows of an episode are missing, other than those that `every` leaves out.
 
     Works on numbers and on arrays of them.
 

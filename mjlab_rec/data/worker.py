@@ -27,7 +27,7 @@ class Worker(Generic[Item]):
     """Does `work` on items in another thread, in the order in which they were submitted.
 
     After an error no more work is done, but items are still taken and given to `release`, so that
-    whoever waits for one of them goes on. The error comes back in ``check``, ``submit`` and
+    callers that wait for one of them go on. The error comes back in ``check``, ``submit`` and
     ``wait``.
 
     Args:
@@ -94,7 +94,7 @@ class Worker(Generic[Item]):
             raise DataError(f"{self.name}: {self._doing} failed: {self.error}") from self.error
 
     def ready(self) -> bool:
-        """Whether there is room for another item. Whoever has something newer later asks first."""
+        """Whether there is room for another item; for callers that only need the newest one done."""
         return self._capacity is None or len(self._unfinished) < self._capacity
 
     def submit(self, item: Item) -> None:
