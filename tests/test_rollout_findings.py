@@ -236,6 +236,10 @@ FINDINGS = {
         *(TWO, Rec(max_episodes=1)),
         *(STEP, PAUSE, ResetBy(envs=(1,)), ResetBy(envs=(0,))),
     ),
+    "model fields where a step fails after max_steps": (
+        *(World(fields="reset"), Rec(channels=("state",), max_steps=1)),
+        *(STEP, Take(ends=(2,), fail="command"), RESET),
+    ),
     "parts of an appended recording": (
         *(ONE, Rec(format="hdf5", block_steps=2, append=True, parts=True)),
         *([Take(count=4), END] * 4),

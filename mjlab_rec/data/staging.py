@@ -113,6 +113,7 @@ class RowStore:
                 fresh.active[0].copy_(old.active[row])
         self.memory = fresh
         self.row = self.ends = self.models = 0
+        self._mark = 0, 0
 
 
 @dataclass
