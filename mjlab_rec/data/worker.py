@@ -94,7 +94,7 @@ class Worker(Generic[Item]):
             raise DataError(f"{self.name}: {self._doing} failed: {self.error}") from self.error
 
     def ready(self) -> bool:
-        """Whether there is room for another item; asked by callers that only need the newest one."""
+        """Whether there is room for another item. Callers that need only the newest one ask."""
         return self._capacity is None or len(self._unfinished) < self._capacity
 
     def submit(self, item: Item) -> None:
