@@ -309,7 +309,10 @@ def test_recorders_of_the_task_and_of_one_name_are_kept_apart(monkeypatch):
     [
         ("--record hdf", "--record hdf: Unknown recorder preset 'hdf'. Did you mean 'hdf5'?"),
         ("--record.path x", "--record.path: name a recorder before it, as in --record hdf5."),
-        ("--record hdf5 --record.pth x", "--record.pth: The recorder 'hdf5' has no 'pth'. Did"),
+        (
+            "--record hdf5 --record.pth x",
+            "--record.pth: The recorder 'hdf5' has no field 'pth'. Did",
+        ),
         ("--record hdf5 --record.every x", "--record.every: 'x' is not of type int."),
     ],
 )
