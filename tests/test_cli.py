@@ -453,8 +453,8 @@ def test_play_without_terminations_lets_no_episode_end():
     ("words", "message"),
     [
         ("--steps 5 --episodes 2", "--steps and --episodes exclude each other"),
-        ("--seconds -1", "--seconds: -1.0 does not do."),
-        ("--seconds inf", "--seconds: inf does not do."),
+        ("--seconds -1", "--seconds must be a finite number above 0, got -1.0."),
+        ("--seconds inf", "--seconds must be a finite number above 0, got inf."),
         ("--episodes 3 --no-terminations", "--episodes would never be reached"),
         ("--camera nosuch --steps 3", "There is no camera 'nosuch'"),
         ("--agent rondom", "Unknown agent 'rondom'. Did you mean 'random'?"),

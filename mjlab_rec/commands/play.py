@@ -84,7 +84,7 @@ def check(args: PlayArgs) -> None:
         cli.fail(f"{' and '.join(given)} exclude each other: give one of them.")
     for name, limit in limits.items():
         if limit is not None and not 0 < limit < math.inf:
-            cli.fail(f"{name}: {limit} does not do. Choose more than 0, and not infinity.")
+            cli.fail(f"{name} must be a finite number above 0, got {limit}.")
     if args.episodes is not None and args.no_terminations:
         cli.fail("--episodes would never be reached with --no-terminations. Give --steps instead.")
 
