@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +27,9 @@ COMMAND_FIELDS: tuple[CommandField, ...] = ("position", "velocity", "effort")
 @dataclass(kw_only=True)
 class ActuatorCfg(ABC):
     """Actuators of one kind on the joints, tendons or sites that match some names."""
+
+    on_sites: ClassVar[bool] = True
+    """Whether sites can be targets; they have no length to control."""
 
     target_names_expr: tuple[str, ...]
     """Names or regular expressions of the targets, of the kind `transmission_type` says."""
@@ -59,6 +63,11 @@ class ActuatorCfg(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        if self.transmission_type == TransmissionType.SITE and not self.on_sites:
+            raise ValueError(
+                f"{name} does not support SITE transmission: a site has no length to control."
+                " Use BuiltinMotorActuatorCfg."
+            )
         passive = {
             "armature": self.armature,
             "frictionloss": self.frictionloss,
@@ -85,14 +94,6 @@ class ActuatorCfg(ABC):
     @abstractmethod
     def build(self, entity: Entity, target_ids: list[int], target_names: list[str]) -> Actuator:
         """Make the actuator for targets given by their indices in the entity."""
-
-    def _reject_sites(self) -> None:
-        """Raise if the transmission is a site, for actuators that need a length to control."""
-        if self.transmission_type == TransmissionType.SITE:
-            raise ValueError(
-                f"{type(self).__name__} does not support SITE transmission: a site has no length "
-                "to control. Use BuiltinMotorActuatorCfg."
-            )
 
 
 @dataclass
@@ -188,6 +189,19 @@ class Actuator(ABC, Generic[ActuatorCfgT]):
             frictionloss=self.cfg.frictionloss,
             viscous_damping=self.cfg.viscous_damping,
         )
+
+    def _add_each(
+        self,
+        spec: mujoco.MjSpec,
+        target_names: list[str],
+        create: Callable[..., mujoco.MjsActuator],
+        **values: Any,
+    ) -> None:
+        """Add an actuator per target with a ``create_*`` function of `mjlab_rec.utils.spec`."""
+        for name in target_names:
+            actuator = create(spec, name, transmission_type=self.transmission_type, **values)
+            self._override_passive(spec, name)
+            self._mjs_actuators.append(actuator)
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
         """Look up indices and allocate state, after compiling.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import mujoco
@@ -25,6 +25,8 @@ from mjlab_rec.utils.spec import (
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
+
+_COMMON_FIELDS = {field.name for field in fields(ActuatorCfg)}
 
 
 class PassThroughActuator(Actuator[ActuatorCfgT]):
@@ -62,6 +64,8 @@ class PassThroughActuator(Actuator[ActuatorCfgT]):
 class BuiltinPositionActuatorCfg(ActuatorCfg):
     """A <position> per target: force = stiffness (target - q) - damping v, limited."""
 
+    on_sites = False
+
     stiffness: float
     """Proportional gain."""
 
@@ -70,10 +74,6 @@ class BuiltinPositionActuatorCfg(ActuatorCfg):
 
     effort_limit: float | None = None
     """Greatest force or torque; None means no limit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reject_sites()
 
     def build(
         self, entity: Entity, target_ids: list[int], target_names: list[str]
@@ -89,34 +89,28 @@ class BuiltinPositionActuator(PassThroughActuator[BuiltinPositionActuatorCfg]):
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
         """Add a <position> per target."""
-        for name in target_names:
-            actuator = create_position_actuator(
-                spec,
-                name,
-                stiffness=self.cfg.stiffness,
-                damping=self.cfg.damping,
-                effort_limit=self.cfg.effort_limit,
-                armature=self.cfg.armature,
-                frictionloss=self.cfg.frictionloss,
-                viscous_damping=self.cfg.viscous_damping,
-                transmission_type=self.cfg.transmission_type,
-            )
-            self._mjs_actuators.append(actuator)
+        cfg = self.cfg
+        self._add_each(
+            spec,
+            target_names,
+            create_position_actuator,
+            stiffness=cfg.stiffness,
+            damping=cfg.damping,
+            effort_limit=cfg.effort_limit,
+        )
 
 
 @dataclass(kw_only=True)
 class BuiltinVelocityActuatorCfg(ActuatorCfg):
     """A <velocity> per target: force = damping (target - v), limited."""
 
+    on_sites = False
+
     damping: float
     """Gain on the velocity error."""
 
     effort_limit: float | None = None
     """Greatest force or torque; None means no limit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reject_sites()
 
     def build(
         self, entity: Entity, target_ids: list[int], target_names: list[str]
@@ -132,18 +126,14 @@ class BuiltinVelocityActuator(PassThroughActuator[BuiltinVelocityActuatorCfg]):
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
         """Add a <velocity> per target."""
-        for name in target_names:
-            actuator = create_velocity_actuator(
-                spec,
-                name,
-                damping=self.cfg.damping,
-                effort_limit=self.cfg.effort_limit,
-                armature=self.cfg.armature,
-                frictionloss=self.cfg.frictionloss,
-                viscous_damping=self.cfg.viscous_damping,
-                transmission_type=self.cfg.transmission_type,
-            )
-            self._mjs_actuators.append(actuator)
+        cfg = self.cfg
+        self._add_each(
+            spec,
+            target_names,
+            create_velocity_actuator,
+            damping=cfg.damping,
+            effort_limit=cfg.effort_limit,
+        )
 
 
 @dataclass(kw_only=True)
@@ -170,18 +160,10 @@ class BuiltinMotorActuator(PassThroughActuator[BuiltinMotorActuatorCfg]):
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
         """Add a <motor> per target."""
-        for name in target_names:
-            actuator = create_motor_actuator(
-                spec,
-                name,
-                effort_limit=self.cfg.effort_limit,
-                gear=self.cfg.gear,
-                armature=self.cfg.armature,
-                frictionloss=self.cfg.frictionloss,
-                viscous_damping=self.cfg.viscous_damping,
-                transmission_type=self.cfg.transmission_type,
-            )
-            self._mjs_actuators.append(actuator)
+        cfg = self.cfg
+        self._add_each(
+            spec, target_names, create_motor_actuator, effort_limit=cfg.effort_limit, gear=cfg.gear
+        )
 
 
 @dataclass(kw_only=True)
@@ -192,6 +174,8 @@ class BuiltinPdActuatorCfg(ActuatorCfg):
     stable where the same law, computed outside the integrator, would diverge.
     """
 
+    on_sites = False
+
     stiffness: float
     """Proportional gain."""
 
@@ -200,10 +184,6 @@ class BuiltinPdActuatorCfg(ActuatorCfg):
 
     effort_limit: float | None = None
     """Greatest sum of all actuator forces on the joint or tendon; None means no limit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reject_sites()
 
     def build(
         self, entity: Entity, target_ids: list[int], target_names: list[str]
@@ -271,6 +251,8 @@ class BuiltinPdActuator(PassThroughActuator[BuiltinPdActuatorCfg]):
 class BuiltinMuscleActuatorCfg(ActuatorCfg):
     """A <muscle> per target; the effort target, between 0 and 1, is its excitation."""
 
+    on_sites = False
+
     length_range: tuple[float, float] = (0.0, 0.0)
     """Range of the actuator's length; zeros let MuJoCo compute it."""
 
@@ -307,10 +289,6 @@ class BuiltinMuscleActuatorCfg(ActuatorCfg):
     fvmax: float = 1.2
     """Active force at the lengthening speed `vmax`, in peak forces."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reject_sites()
-
     def build(
         self, entity: Entity, target_ids: list[int], target_names: list[str]
     ) -> BuiltinMuscleActuator:
@@ -325,24 +303,6 @@ class BuiltinMuscleActuator(PassThroughActuator[BuiltinMuscleActuatorCfg]):
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
         """Add a <muscle> per target."""
-        cfg = self.cfg
-        for name in target_names:
-            actuator = create_muscle_actuator(
-                spec,
-                name,
-                length_range=cfg.length_range,
-                gear=cfg.gear,
-                timeconst=cfg.timeconst,
-                tausmooth=cfg.tausmooth,
-                range=cfg.range,
-                force=cfg.force,
-                scale=cfg.scale,
-                lmin=cfg.lmin,
-                lmax=cfg.lmax,
-                vmax=cfg.vmax,
-                fpmax=cfg.fpmax,
-                fvmax=cfg.fvmax,
-                transmission_type=cfg.transmission_type,
-            )
-            self._override_passive(spec, name)
-            self._mjs_actuators.append(actuator)
+        names = [field.name for field in fields(self.cfg) if field.name not in _COMMON_FIELDS]
+        values = {name: getattr(self.cfg, name) for name in names}
+        self._add_each(spec, target_names, create_muscle_actuator, **values)

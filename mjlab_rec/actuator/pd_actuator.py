@@ -30,6 +30,8 @@ class IdealPdActuatorCfg(ActuatorCfg):
     The law is computed once every physics step, outside the integrator.
     """
 
+    on_sites = False
+
     stiffness: float
     """Proportional gain."""
 
@@ -38,10 +40,6 @@ class IdealPdActuatorCfg(ActuatorCfg):
 
     effort_limit: float = float("inf")
     """Greatest force or torque."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reject_sites()
 
     def build(
         self, entity: Entity, target_ids: list[int], target_names: list[str]
@@ -69,17 +67,8 @@ class IdealPdActuator(Actuator[IdealPdCfgT], Generic[IdealPdCfgT]):
 
     def edit_spec(self, spec: mujoco.MjSpec, target_names: list[str]) -> None:
         """Add a <motor> per target."""
-        for name in target_names:
-            actuator = create_motor_actuator(
-                spec,
-                name,
-                effort_limit=self.cfg.effort_limit,
-                armature=self.cfg.armature,
-                frictionloss=self.cfg.frictionloss,
-                viscous_damping=self.cfg.viscous_damping,
-                transmission_type=self.cfg.transmission_type,
-            )
-            self._mjs_actuators.append(actuator)
+        limit = self.cfg.effort_limit
+        self._add_each(spec, target_names, create_motor_actuator, effort_limit=limit)
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
         """Give every world the configured gains."""
