@@ -7,6 +7,7 @@
 #   make test-model record thousands of random rollouts and compare every file with the rules
 #   make check      lint, formatting and types
 #   make bench      time the environment step
+#   make docs       build the API reference in build/docs
 #   make map        bring the map in mjlab_rec/README.md up to date
 #   make clean      remove .venv, .venv-newest and what the tools left behind
 #
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-newest test-model check bench map clean
+.PHONY: play test test-newest test-model check bench docs map clean
 
 play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
@@ -57,6 +58,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python scripts/bench.py step
+
+docs: $(READY)
+	$(BIN)/python scripts/docs.py
 
 map: $(READY)
 	$(BIN)/python tests/test_house.py
