@@ -1,26 +1,29 @@
-"""Build the API reference from the docstrings, as web pages.
-
-python scripts/docs.py                                      # everything, in build/docs
-python scripts/docs.py FOLDER mjlab_rec.data mjlab_rec.rl   # some modules
-"""
+"""Build the API reference from the docstrings, as web pages."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 import warnings
 from pathlib import Path
 
 # Imported before pdoc, which keeps modules from starting processes; mujoco starts one.
 import mujoco  # noqa: F401
 import pdoc
+import tyro
 
 import mjlab_rec
 
 
-def main(folder: str = "build/docs", *modules: str) -> None:
-    """Write the pages to a folder, with an index.html to begin with."""
+def main(
+    folder: Path = Path("build/docs"), modules: tuple[str, ...] = ("mjlab_rec", "tasks")
+) -> None:
+    """Write the pages.
+
+    Args:
+        folder: Where to; begin with its index.html.
+        modules: Packages and modules, each with all below it.
+    """
     for package in pkgutil.walk_packages(mjlab_rec.__path__, "mjlab_rec."):
         if package.ispkg:
             show_imported(package.name)
@@ -30,8 +33,8 @@ def main(folder: str = "build/docs", *modules: str) -> None:
         "ignore", "Error parsing type|Cannot determine where|Suppressed", UserWarning
     )
     pdoc.render.configure(docformat="google", show_source=False)
-    pdoc.pdoc(*(modules or ("mjlab_rec", "tasks")), output_directory=Path(folder))
-    print(Path(folder) / "index.html")
+    pdoc.pdoc(*modules, output_directory=folder)
+    print(folder / "index.html")
 
 
 def show_imported(package: str) -> None:
@@ -47,4 +50,4 @@ def show_imported(package: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    tyro.cli(main)

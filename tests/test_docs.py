@@ -12,8 +12,8 @@ import pytest
 def test_page_of_a_package_shows_what_it_imports_for_users(tmp_path: Path) -> None:
     pytest.importorskip("pdoc")
     root = Path(__file__).parent.parent
-    command = [sys.executable, str(root / "scripts/docs.py"), str(tmp_path), "mjlab_rec.terrains"]
-    subprocess.run(command, check=True, cwd=root, timeout=300)
+    command = [sys.executable, "scripts/docs.py", "--folder", str(tmp_path)]
+    subprocess.run([*command, "--modules", "mjlab_rec.terrains"], check=True, cwd=root, timeout=300)
     page = (tmp_path / "mjlab_rec/terrains.html").read_text()
     assert "TerrainEntityCfg.terrain_type" in page
     assert (tmp_path / "mjlab_rec/terrains/terrain_entity.html").exists()

@@ -41,6 +41,7 @@ SHORT = {
     "scripts/bench.py": "--help",
     "scripts/bench.py rerun": "--num-envs 1 --frames 2 --rounds 1",
     "scripts/rerun_screenshot.py": "--help",
+    "scripts/docs.py": "--help",
     "scripts/pictures.py": "--rows 1 --columns 1",
 }
 PLAY_OR_LIST = {"scripts/play.py": ["play"], "scripts/list_tasks.py": ["list"], "mjlab-rec": []}
