@@ -84,12 +84,12 @@ class LoggedEpisode:
 
 @dataclass
 class World:
-    """A few lanes that live through episodes of different lengths.
+    """A few environments that live through episodes of different lengths.
 
     ``blocks`` may be called once; afterwards ``episodes`` and ``rows`` say what was in them.
     """
 
-    lanes: int = 3
+    num_envs: int = 3
     steps: int = 40  # control steps
     block_rows: int = 7
     every: int = 1
@@ -105,14 +105,14 @@ class World:
         self.rng = np.random.default_rng(self.seed)
         self.info = RunInfo(
             channels=channels(self.every),
-            envs=tuple(5 * lane + 2 for lane in range(self.lanes)),
+            envs=tuple(5 * env_index + 2 for env_index in range(self.num_envs)),
             step_dt=0.02,
             every=self.every,
             about={"task": "made-up", "engine": "none", "seed": self.seed, "cfg": {"a": [1, None]}},
             attachments={"model.mjb": bytes(range(256)), "notes.txt": b"hello"},
         )
         self.episodes: list[LoggedEpisode] = []  # with rows, in the order in which they ended
-        self.rows: list[LoggedRow] = []  # in order of time, then lane
+        self.rows: list[LoggedRow] = []  # in order of time, then environment
         self.lost = 0  # rows, as told by the blocks after them
 
     def blocks(self) -> Iterator[Block]:
@@ -124,18 +124,18 @@ class World:
         self._known = [(episode, 0, 0.0) for episode in self._running]
         self._gap = 0
         self._begin_block()
-        for lane, model in enumerate(self._models):
-            self._running[lane].model = model
+        for env_index, model in enumerate(self._models):
+            self._running[env_index].model = model
             if model:
-                self._new_models.append((lane, 0, model))
+                self._new_models.append((env_index, 0, model))
         number = 0
         cuts: list[int] = []
         for t in range(self.steps):
             if len(self._at) == self.block_rows or (self.partial and self.rng.random() < 0.15):
                 yield from self._hand_over(number)
                 number += 1
-            for lane in cuts:  # resets between steps, possibly after a block was handed over
-                self._end(lane, t, self._obs[lane], False, False)
+            for env_index in cuts:  # resets between steps, possibly after a block was handed over
+                self._end(env_index, t, self._obs[env_index], False, False)
             cuts = self._step(t)
         yield from self._hand_over(number)
         for episode, length, total in self._known:
@@ -170,11 +170,11 @@ class World:
         }
 
     def _step(self, t: int) -> list[int]:
-        """One control step of all lanes; returns those that are reset before the next one."""
+        """Step all environments; returns those that are reset before the next step."""
         cuts, befores = [], []
         rows = []
-        for lane, episode in enumerate(self._running):
-            values = dict(self._obs[lane])
+        for env_index, episode in enumerate(self._running):
+            values = dict(self._obs[env_index])
             for spec in self.info.stored:
                 if spec.when == "after":
                     values[spec.name] = self._value(spec)
@@ -192,38 +192,43 @@ class World:
             episode.total += float(values["reward"])
         if t % self.every == 0:
             self._record(t, rows)
-        for lane, after in enumerate(befores):
-            values = rows[lane].values
+        for env_index, after in enumerate(befores):
+            values = rows[env_index].values
             terminated, truncated = bool(values["terminated"]), bool(values["truncated"])
-            self._obs[lane] = after
+            self._obs[env_index] = after
             if terminated or truncated:
-                self._end(lane, t + 1, after, terminated, truncated)
+                self._end(env_index, t + 1, after, terminated, truncated)
             elif self.ends and self.rng.random() < 0.04:
-                self._end(lane, t + 1, after, False, False)
+                self._end(env_index, t + 1, after, False, False)
             elif self.ends and self.rng.random() < 0.04:
-                cuts.append(lane)
+                cuts.append(env_index)
         return cuts
 
     def _end(
-        self, lane: int, at: int, final: dict[str, np.ndarray], terminated: bool, truncated: bool
+        self,
+        env_index: int,
+        at: int,
+        final: dict[str, np.ndarray],
+        terminated: bool,
+        truncated: bool,
     ) -> None:
-        """End a lane's episode, and begin the next."""
-        episode = self._running[lane]
+        """End an environment's episode, and begin the next."""
+        episode = self._running[env_index]
         episode.length, episode.terminated, episode.truncated = episode.steps, terminated, truncated
         episode.success = [True, False, None][self.rng.integers(3)]
-        self._ended.append((lane, len(self._at) - 1, at, episode, final))
-        self._obs[lane] = self._fresh_obs()
+        self._ended.append((env_index, len(self._at) - 1, at, episode, final))
+        self._obs[env_index] = self._fresh_obs()
         if self.rng.random() < 0.6 and self.model:
-            self._models[lane] = self._new_model()
-            self._new_models.append((lane, episode.number + 1, self._models[lane]))
-        self._running[lane] = LoggedEpisode(
-            env=episode.env, number=episode.number + 1, model=self._models[lane]
+            self._models[env_index] = self._new_model()
+            self._new_models.append((env_index, episode.number + 1, self._models[env_index]))
+        self._running[env_index] = LoggedEpisode(
+            env=episode.env, number=episode.number + 1, model=self._models[env_index]
         )
 
     # -- what is recorded --------------------------------------------------------------------------
 
     def _new_slab(self) -> dict[str, np.ndarray]:
-        size = (self.block_rows, self.lanes)
+        size = (self.block_rows, self.num_envs)
         slab = {spec.name: np.empty((*size, *spec.shape), spec.dtype) for spec in self.info.stored}
         slab["(active)"] = np.empty(size, bool)
         for array in slab.values():
@@ -242,16 +247,16 @@ class World:
         if not self._at:
             self._first = list(self._running)
             self._first_steps = [row.step for row in rows]
-        for lane, row in enumerate(rows):
+        for env_index, row in enumerate(rows):
             for spec in self.info.stored:
-                self._slab[spec.name][len(self._at), lane] = row.values[spec.name]
+                self._slab[spec.name][len(self._at), env_index] = row.values[spec.name]
             active = {
                 "all": True,
                 "rows": self.rng.random() < 0.6,
                 "episodes": row.number % 2 == 1,
                 "none": False,
             }[self.activity]
-            self._slab["(active)"][len(self._at), lane] = active
+            self._slab["(active)"][len(self._at), env_index] = active
             if active:
                 self._rows.append(row)
         self._at.append(t)
@@ -294,22 +299,22 @@ class World:
         for row in self._rows:
             by_number[row.env, row.number].rows.append(row)
         self.episodes += [e for *_, e, _ in self._ended if e.rows]
-        for lane, episode in enumerate(self._running):
-            known, length, total = self._known[lane]
+        for env_index, episode in enumerate(self._running):
+            known, length, total = self._known[env_index]
             if self._at:
-                known, length = episode, self._last_step(lane)
+                known, length = episode, self._last_step(env_index)
             elif id(known) in told:
                 known, length = episode, 0
             if known is episode:  # Else the one that is known of ended in a lost block.
                 total = episode.total
-            self._known[lane] = (known, length, total)
+            self._known[env_index] = (known, length, total)
 
-    def _last_step(self, lane: int) -> int:
+    def _last_step(self, env_index: int) -> int:
         """Steps of the running episode up to the last row."""
         row_at = self._at[-1] + 1
-        began = max((at for i, _, at, _, _ in self._ended if i == lane), default=None)
+        began = max((at for i, _, at, _, _ in self._ended if i == env_index), default=None)
         if began is None:
-            return self._first_steps[lane] + row_at - self._at[0]
+            return self._first_steps[env_index] + row_at - self._at[0]
         return max(0, row_at - began)
 
     def _block(self) -> tuple[Block, list[np.ndarray]]:
@@ -324,7 +329,7 @@ class World:
         first = self._first or self._running
         first_steps = self._first_steps or [e.steps for e in self._running]
         ends = Ends(
-            lane=array([lane for lane, *_ in ended], np.int32),
+            env_index=array([env_index for env_index, *_ in ended], np.int32),
             row=array([row for _, row, *_ in ended], np.int32),
             at=array([at for _, _, at, *_ in ended], np.int64),
             episode=array([e.number for *_, e, _ in ended], np.int32),
@@ -343,7 +348,7 @@ class World:
         model = None
         if changed:
             model = ModelRows(
-                lane=array([lane for lane, _, _ in changed], np.int32),
+                env_index=array([env_index for env_index, _, _ in changed], np.int32),
                 episode=array([number for _, number, _ in changed], np.int32),
                 fields={
                     name: array([fields[name] for *_, fields in changed], np.float32, value.shape)

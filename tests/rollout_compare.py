@@ -259,7 +259,9 @@ def _raw_hdf5(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Pat
             blocks = file["index/blocks"][()]
             ends = file["ends"][: blocks["ends"].sum()]
             for end in ends:
-                names = (n for n in ends.dtype.names if n not in ("block", "lane", "row", "key"))
+                names = (
+                    n for n in ends.dtype.names if n not in ("block", "env_index", "row", "key")
+                )
                 ended[end["env"].item(), end["number"].item()] = {n: end[n].item() for n in names}
             for block in np.flatnonzero(blocks["done"]).tolist():
                 _read_block(file, block, packed, found)
@@ -293,26 +295,29 @@ def _read_block(
     count = file["index/blocks"]["rows"][block]
     all_ends = file["ends"][: file["index/blocks"]["ends"].sum()]
     names = _datasets(file["blocks"])
-    for lane, first in enumerate(file["index/lanes"]["first_episode"][block]):
-        ends, at = all_ends[all_ends["lane"] == lane], np.flatnonzero(all_ends["lane"] == lane)
+    for env_index, first in enumerate(file["index/envs"]["first_episode"][block]):
+        ends, at = (
+            all_ends[all_ends["env_index"] == env_index],
+            np.flatnonzero(all_ends["env_index"] == env_index),
+        )
         key = int(first)
         for row in range(count):
-            which = (envs[lane], key)
+            which = (envs[env_index], key)
             if packed:
                 mine = ends[ends["key"] == key]
                 if not len(mine):
                     break
                 which = int(mine["env"][0]), int(mine["number"][0])
-            values = {name: file[f"blocks/{name}"][block, lane, row] for name in names}
+            values = {name: file[f"blocks/{name}"][block, env_index, row] for name in names}
             values["step"] = file["index/step"][block, row]
             over = (ends["block"] == block) & (ends["row"] == row)
             for name in _datasets(file["tail"]) if "tail" in file else ():
                 if over.any():
                     last = file[f"final/{name}"][at[over][0]]
                 elif row == count - 1:
-                    last = file[f"tail/{name}"][block, lane]
+                    last = file[f"tail/{name}"][block, env_index]
                 else:
-                    last = file[f"blocks/{name}"][block, lane, row + 1]
+                    last = file[f"blocks/{name}"][block, env_index, row + 1]
                 values[f"next_{name}"] = last
             found.setdefault(which, []).append(values)
             if over.any():

@@ -99,7 +99,7 @@ def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, World]]:
     folder = tmp_path_factory.mktemp("whole")
-    world = World(lanes=2, steps=60, special=False)
+    world = World(num_envs=2, steps=60, special=False)
     world.info.attachments = {"notes.txt": b"hello"}
     record(folder, world)
     yield folder, world
@@ -127,7 +127,7 @@ every_file = pytest.mark.parametrize(
 
 @every_file
 def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, tmp_path, watch):
-    world = World(lanes=2, steps=60, special=False)
+    world = World(num_envs=2, steps=60, special=False)
     path = record(tmp_path, world, **options)
     honest(path, world, watch)
     for _ in watch.flips([path.with_name(name)], 20):
@@ -141,7 +141,7 @@ def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, t
 @every_file
 def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path, watch):
     scale = 16 if LONG else 1  # for files of more than 4 KB
-    world = World(lanes=2, steps=60 * scale, special=False)
+    world = World(num_envs=2, steps=60 * scale, special=False)
     path = record(tmp_path, world, **{key: scale * value for key, value in options.items()})
     honest(path, world, watch)
     good = 0
@@ -190,7 +190,7 @@ def test_without_check_a_damaged_block_is_read_as_it_is(whole, tmp_path):
 
 @pytest.mark.parametrize("close", [True, False])
 def test_a_file_cut_anywhere_gives_its_whole_lines(close, tmp_path):
-    world = World(lanes=2, steps=400 if LONG else 60)
+    world = World(num_envs=2, steps=400 if LONG else 60)
     file = record(tmp_path, world, close=close)
     content = file.read_bytes()
     known = known_rows(world)
@@ -348,7 +348,7 @@ def test_numbering_leaves_side_files_of_others_alone(tmp_path):
 
 
 def test_a_run_of_other_environments_can_be_appended(tmp_path):
-    old, new = World(lanes=2), World(lanes=4, seed=1)
+    old, new = World(num_envs=2), World(num_envs=4, seed=1)
     record(tmp_path, old)
     record(tmp_path, new, if_exists="append")
     reader = CsvReader(tmp_path / "rollout.csv")

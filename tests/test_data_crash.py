@@ -127,11 +127,11 @@ def make_blocks(count: int, p_end: float) -> list[Block]:
     blocks = []
     for number in range(count):
         block = world.block(rows=5 if number % 6 == 4 else None, p_end=p_end)
-        lanes = np.arange(number % 3, dtype=np.int32)
+        env_indices = np.arange(number % 3, dtype=np.int32)
         block.model = ModelRows(
-            lane=lanes,
-            episode=block.first_episode[lanes],
-            fields={"mass": np.ones((len(lanes), 2))},
+            env_index=env_indices,
+            episode=block.first_episode[env_indices],
+            fields={"mass": np.ones((len(env_indices), 2))},
         )
         block.ends.values["peak"] = np.full(len(block.ends), float(number))
         blocks.append(block)
@@ -194,12 +194,12 @@ def check_reader(path: Path, blocks: list[Block]) -> None:
         np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(expected))
     last = table.filter(table["env"] == 20).row(-1, named=True)
     final = blocks[-1]
-    if last["number"] not in final.ends.episode[final.ends.lane == 2]:
+    if last["number"] not in final.ends.episode[final.ends.env_index == 2]:
         assert last["return"] == pytest.approx(final.total[2])
     known = {
-        (10 * lane, episode)
+        (10 * env_index, episode)
         for block in blocks
-        for lane, episode in zip(block.ends.lane, block.ends.episode, strict=True)
+        for env_index, episode in zip(block.ends.env_index, block.ends.episode, strict=True)
     }
     for row in table.iter_rows(named=True):
         assert (row["peak"] is not None) == ((row["env"], row["number"]) in known)

@@ -11,7 +11,7 @@ from mjlab_rec.data.schema import Episode
 
 WORLDS = {
     "plain": {},
-    "one lane": {"lanes": 1, "block_rows": 1},
+    "one environment": {"num_envs": 1, "block_rows": 1},
     "blocks of one row": {"block_rows": 1},
     "one block": {"block_rows": 100},
     "partial blocks": {"partial": True},
@@ -69,7 +69,7 @@ def test_blocks_are_forgotten_when_no_running_episode_has_rows_in_them():
         assert len(assembler._blocks) <= -(-longest // world.block_rows) + 1, number
 
 
-def test_lanes_none_of_whose_rows_count_are_not_copied():
+def test_environments_without_a_row_that_counts_are_not_copied():
     world = World(activity="none")
     assembler = EpisodeAssembler(world.info)
     for block in world.blocks():
@@ -82,7 +82,7 @@ def test_finishing_twice_gives_the_running_episodes_once():
     assembler = EpisodeAssembler(world.info)
     for block in world.blocks():
         assembler.add(block)
-    assert len(assembler.finish()) == world.lanes
+    assert len(assembler.finish()) == world.num_envs
     assert assembler.finish() == []
 
 
@@ -93,6 +93,6 @@ def test_the_schemas_own_numbering_agrees_with_the_log(every):
     for block in world.blocks():
         number, step = block.numbering()
         for row in range(block.rows):
-            for lane, env in enumerate(world.info.envs):
-                seen.append((env, int(number[row, lane]), int(step[row, lane])))
+            for env_index, env in enumerate(world.info.envs):
+                seen.append((env, int(number[row, env_index]), int(step[row, env_index])))
     assert seen == [(row.env, row.number, row.step) for row in world.rows]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from mjlab_rec.data.files import Claim, being_written, local_path, make_folder, parts, sidecar
+from mjlab_rec.data.files import PathLock, being_written, local_path, make_folder, parts, sidecar
 from mjlab_rec.data.schema import DataError
 
 
 def test_parents_are_made_and_nothing_is_left_behind(tmp_path):
-    claim = Claim(tmp_path / "a" / "b" / "rollout.h5", "error")
-    assert [claim.next_part().name for _ in range(2)] == ["rollout.h5", "rollout.part001.h5"]
-    claim.release()
-    claim.release()
+    lock = PathLock(tmp_path / "a" / "b" / "rollout.h5", "error")
+    assert [lock.next_part().name for _ in range(2)] == ["rollout.h5", "rollout.part001.h5"]
+    lock.release()
+    lock.release()
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
@@ -27,17 +27,17 @@ def test_what_exists_is_refused_with_the_choices(tmp_path):
     path = tmp_path / "rollout.h5"
     path.touch()
     with pytest.raises(DataError, match="overwrite.*append.*number.*rollout_1.h5"):
-        Claim(path, "error")
+        PathLock(path, "error")
     with pytest.raises(DataError, match="must be one of: error, overwrite, append, number"):
-        Claim(path, "replace")  # pyright: ignore[reportArgumentType]
+        PathLock(path, "replace")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_next_free_name_is_taken(tmp_path):
     (tmp_path / "rollout.h5").touch()
     (tmp_path / "rollout_1.part001.h5").touch()
     first, second = (
-        Claim(tmp_path / "rollout.h5", "number"),
-        Claim(tmp_path / "rollout.h5", "number"),
+        PathLock(tmp_path / "rollout.h5", "number"),
+        PathLock(tmp_path / "rollout.h5", "number"),
     )
     assert (first.path.name, second.path.name) == ("rollout_2.h5", "rollout_3.h5")
     first.release()
@@ -49,12 +49,12 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     for name in ("rollout.csv", "rollout.part001.csv", "rollout.part9.csv", "rollout.h5"):
         (tmp_path / name).touch()
     sidecar(path).write_text(json.dumps({"format": "mjlab_rec"}))
-    claim = Claim(path, "overwrite")
-    claim.release()
+    lock = PathLock(path, "overwrite")
+    lock.release()
     assert [file.name for file in tmp_path.iterdir()] == ["rollout.h5"]
     path.touch()
     sidecar(path).write_text("{}")  # somebody else's
-    Claim(path, "overwrite").release()
+    PathLock(path, "overwrite").release()
     assert parts(path) == []
     assert sidecar(path).exists()
 
@@ -62,52 +62,52 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
 def test_appending_goes_on_after_the_last_part(tmp_path):
     for name in ("rollout.h5", "rollout.part003.h5"):
         (tmp_path / name).touch()
-    claim = Claim(tmp_path / "rollout.h5", "append")
-    assert claim.next_part().name == "rollout.part004.h5"
-    claim.release()
+    lock = PathLock(tmp_path / "rollout.h5", "append")
+    assert lock.next_part().name == "rollout.part004.h5"
+    lock.release()
 
 
 def test_folders_of_others_are_never_touched(tmp_path):
     folder = tmp_path / "rollout"
     folder.mkdir()
-    Claim(folder, "error", folder=True).release()  # an empty one is as good as none
+    PathLock(folder, "error", folder=True).release()  # an empty one is as good as none
     (folder / "thesis.tex").touch()
     for choice in ("overwrite", "append"):
         with pytest.raises(DataError, match="not a recording: it has no meta.json"):
-            Claim(folder, choice, folder=True)
+            PathLock(folder, choice, folder=True)
     (folder / "meta.json").touch()
-    Claim(folder, "append", folder=True).release()
+    PathLock(folder, "append", folder=True).release()
     assert (folder / "thesis.tex").exists()
-    Claim(folder, "overwrite", folder=True).release()
+    PathLock(folder, "overwrite", folder=True).release()
     assert list(folder.iterdir()) == []
 
 
 def test_files_and_folders_are_not_confused(tmp_path):
     with pytest.raises(DataError, match="is a folder, but this format writes a file"):
         (tmp_path / "a").mkdir()
-        Claim(tmp_path / "a", "overwrite")
+        PathLock(tmp_path / "a", "overwrite")
     with pytest.raises(DataError, match="is a file, but this format writes a folder"):
         (tmp_path / "b").touch()
-        Claim(tmp_path / "b", "overwrite", folder=True)
+        PathLock(tmp_path / "b", "overwrite", folder=True)
     with pytest.raises(DataError, match="Cannot record to"):
-        Claim(tmp_path / "b" / "c.h5", "error")
+        PathLock(tmp_path / "b" / "c.h5", "error")
     with pytest.raises(DataError, match="No path"):
-        Claim("", "error")
+        PathLock("", "error")
 
 
 def test_two_recorders_never_share_a_path(tmp_path):
-    claim = Claim(tmp_path / "rollout.h5", "overwrite")
+    lock = PathLock(tmp_path / "rollout.h5", "overwrite")
     with pytest.raises(DataError, match="another recorder of this process"):
-        Claim(tmp_path / "." / "rollout.h5", "overwrite")
+        PathLock(tmp_path / "." / "rollout.h5", "overwrite")
     code = (
         "import sys\n"
-        "from mjlab_rec.data.files import Claim\n"
+        "from mjlab_rec.data.files import PathLock\n"
         "for choice in ('overwrite', 'number'):\n"
         "    try:\n"
-        "        print(Claim(sys.argv[1], choice).path.name, flush=True)\n"
+        "        print(PathLock(sys.argv[1], choice).path.name, flush=True)\n"
         "    except Exception as error:\n"
         "        print(error, flush=True)\n"
-        "import os; os._exit(9)\n"  # dies with its claim
+        "import os; os._exit(9)\n"  # dies without releasing it
     )
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "rollout.h5")], capture_output=True, text=True
@@ -115,9 +115,9 @@ def test_two_recorders_never_share_a_path(tmp_path):
     refused, numbered = other.stdout.splitlines()
     assert "being written by another process" in refused
     assert numbered == "rollout_1.h5"
-    claim.release()
-    Claim(tmp_path / "rollout_1.h5", "error").release()
-    Claim(tmp_path / "rollout.h5", "error").release()
+    lock.release()
+    PathLock(tmp_path / "rollout_1.h5", "error").release()
+    PathLock(tmp_path / "rollout.h5", "error").release()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,13 +129,13 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_folder("~/videos")
     assert (tmp_path / "videos").is_dir()
-    claim = Claim("~/runs/rollout.h5", "error")
-    assert claim.path == tmp_path / "runs" / "rollout.h5"
+    lock = PathLock("~/runs/rollout.h5", "error")
+    assert lock.path == tmp_path / "runs" / "rollout.h5"
     assert local_path("~/runs") == tmp_path / "runs"
     assert being_written(local_path("~/runs/rollout.h5"))
-    claim.release()
+    lock.release()
     with pytest.raises(DataError, match="not known which folder '~no_such_user/a.h5' means"):
-        Claim("~no_such_user/a.h5", "error")
+        PathLock("~no_such_user/a.h5", "error")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def test_a_path_that_cannot_be_is_refused(name, message, choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
-        Claim(name, choice)
+        PathLock(name, choice)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,13 +160,13 @@ def test_a_path_that_cannot_be_is_refused(name, message, choice, tmp_path, monke
 def test_pipes_and_devices_are_never_replaced(choice, tmp_path):
     os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(DataError, match="pipe.h5' is a named pipe, but a recording is a file"):
-        Claim(tmp_path / "pipe.h5", choice)
+        PathLock(tmp_path / "pipe.h5", choice)
     (tmp_path / "null.h5").symlink_to("/dev/null")
     with pytest.raises(DataError, match="null.h5' is a device"):
-        Claim(tmp_path / "null.h5", choice)
+        PathLock(tmp_path / "null.h5", choice)
     os.mkfifo(tmp_path / "a.part001.h5")
     with pytest.raises(DataError, match="a.part001.h5' is a named pipe"):
-        Claim(tmp_path / "a.h5", choice)
+        PathLock(tmp_path / "a.h5", choice)
     assert stat.S_ISFIFO((tmp_path / "pipe.h5").stat().st_mode)
     assert (tmp_path / "null.h5").is_symlink()
 
@@ -185,13 +185,13 @@ def test_whether_a_path_is_being_written_is_known_here_and_elsewhere(tmp_path):
         ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
         return ran.stdout.strip()
 
-    claim = Claim(path, "error")
+    lock = PathLock(path, "error")
     assert being_written(path)
     assert asked_elsewhere() == "True"
     with pytest.raises(DataError, match="another recorder of this process"):
-        Claim(path, "error")
+        PathLock(path, "error")
     assert asked_elsewhere() == "True"  # Asking here did not cost the lock.
-    claim.release()
+    lock.release()
     assert not being_written(path)
     assert asked_elsewhere() == "False"
     assert not being_written(Path("/"))

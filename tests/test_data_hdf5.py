@@ -31,7 +31,7 @@ from mjlab_rec.data.schema import (
     RunInfo,
 )
 
-LANES = 5
+NUM_ENVS = 5
 
 
 def channel(name, dtype, shape=(), **kwargs):
@@ -50,7 +50,7 @@ def make_info(chained=True, every=1, about=None) -> RunInfo:
         channels.append(channel("next_obs/actor", np.float32, (3,), next_of="obs/actor"))
     return RunInfo(
         channels=tuple(channels),
-        envs=tuple(10 * lane for lane in range(LANES)),
+        envs=tuple(10 * env_index for env_index in range(NUM_ENVS)),
         step_dt=0.02,
         every=every,
         about=about or {"task": "Made-Up"},
@@ -79,17 +79,17 @@ class Log:
 
 
 class World:
-    """Lanes that step, end and are cut at random, as blocks and as a log."""
+    """Environments that step, end and are cut at random, as blocks and as a log."""
 
     def __init__(self, info: RunInfo, rows: int, seed: int = 0) -> None:
         self.info, self.rows = info, rows
         self.rng = np.random.default_rng(seed)
-        self.lanes = len(info.envs)
-        self.clock = np.full(self.lanes, 100)
+        self.num_envs = len(info.envs)
+        self.clock = np.full(self.num_envs, 100)
         self.count = 100
         self.logs = [Log(env, 0, 100) for env in info.envs]
         self.done: list[Log] = []
-        self.obs = self.fresh(self.lanes)
+        self.obs = self.fresh(self.num_envs)
         self.counter = 0
 
     def fresh(self, n: int) -> np.ndarray:
@@ -102,7 +102,7 @@ class World:
         info, every = self.info, self.info.every
         rows = self.rows if rows is None else rows
         arrays = {
-            spec.name: np.full((rows, self.lanes, *spec.shape), 77, spec.dtype)
+            spec.name: np.full((rows, self.num_envs, *spec.shape), 77, spec.dtype)
             for spec in info.stored
         }
         first_episode = np.array([log.number for log in self.logs], np.int32)
@@ -111,13 +111,13 @@ class World:
         for row in range(rows):
             steps.append(self.count)
             for sub in range(every):
-                action = self.rng.normal(size=(self.lanes, 2)).astype(np.float32)
-                reward = self.rng.normal(size=self.lanes).astype(np.float32)
-                following = self.fresh(self.lanes)
-                fate = self.rng.random(self.lanes)
+                action = self.rng.normal(size=(self.num_envs, 2)).astype(np.float32)
+                reward = self.rng.normal(size=self.num_envs).astype(np.float32)
+                following = self.fresh(self.num_envs)
+                fate = self.rng.random(self.num_envs)
                 terminated = fate < p_end / 2
                 truncated = (fate >= p_end / 2) & (fate < p_end)
-                cut = self.rng.random(self.lanes) < p_end / 4
+                cut = self.rng.random(self.num_envs) < p_end / 4
                 values = {
                     "obs/actor": self.obs.copy(),
                     "time": np.array([0.02 * (self.count - log.began) for log in self.logs]),
@@ -129,37 +129,37 @@ class World:
                     for name, value in values.items():
                         arrays[name][row] = value
                 final = following.copy()
-                for lane, log in enumerate(self.logs):
+                for env_index, log in enumerate(self.logs):
                     if sub == 0:
-                        kept = {name: value[lane] for name, value in values.items()}
-                        kept["next_obs/actor"] = final[lane]
+                        kept = {name: value[env_index] for name, value in values.items()}
+                        kept["next_obs/actor"] = final[env_index]
                         log.due += 1
                         if not lose:
                             log.rows.append((self.count - log.began, kept))
-                            log.recorded += float(reward[lane])
+                            log.recorded += float(reward[env_index])
                     log.steps += 1
-                    log.total += float(reward[lane])
+                    log.total += float(reward[env_index])
                 self.count += 1
                 over = terminated | truncated | cut
-                for lane in np.flatnonzero(over):
-                    log = self.logs[lane]
+                for env_index in np.flatnonzero(over):
+                    log = self.logs[env_index]
                     success = [None, True, False][int(self.rng.integers(3))]
-                    log.end = (bool(terminated[lane]), bool(truncated[lane]), success)
+                    log.end = (bool(terminated[env_index]), bool(truncated[env_index]), success)
                     log.ended = True
                     code = -1 if success is None else int(success)
                     ends.append(
-                        (lane, row, log.number, self.count, log.steps, log.total)
+                        (env_index, row, log.number, self.count, log.steps, log.total)
                         + (len(log.rows), log.recorded, *log.end[:2], code)
                     )
-                    finals.append(final[lane])
+                    finals.append(final[env_index])
                     self.done.append(log)
-                    self.logs[lane] = Log(log.env, log.number + 1, self.count)
-                    following[lane] = self.fresh(1)
+                    self.logs[env_index] = Log(log.env, log.number + 1, self.count)
+                    following[env_index] = self.fresh(1)
                 self.obs = following
         columns = list(zip(*ends, strict=True)) if ends else [()] * 11
         types = (np.int32, np.int32, np.int32, np.int64, np.int32, np.float64)
         types += (np.int32, np.float64, bool, bool, np.int8)
-        names = ("lane", "row", "episode", "at", "length", "total")
+        names = ("env_index", "row", "episode", "at", "length", "total")
         names += ("rows", "recorded", "terminated", "truncated")
         table = {
             name: np.array(column, dtype)
@@ -181,14 +181,14 @@ class World:
             ends=Ends(**table, final=chained),
         )
 
-    def cut(self, lane: int) -> tuple:
-        """End a lane's episode from outside, between two rows."""
-        log = self.logs[lane]
+    def cut(self, env_index: int) -> tuple:
+        """End an environment's episode from outside, between two rows."""
+        log = self.logs[env_index]
         self.done.append(log)
         log.ended = True
-        self.logs[lane] = Log(log.env, log.number + 1, self.count)
-        final = self.obs[lane].copy()
-        self.obs[lane] = self.fresh(1)
+        self.logs[env_index] = Log(log.env, log.number + 1, self.count)
+        final = self.obs[env_index].copy()
+        self.obs[env_index] = self.fresh(1)
         return log, final
 
     def episodes(self) -> list[Log]:
@@ -202,7 +202,7 @@ def poison(block: Block) -> None:
         array[...] = 1
     for array in (block.step, block.first_episode, block.first_step, block.total, block.recorded):
         array[...] = -9
-    for name in ("lane", "row", "episode", "at", "length", "total", "rows", "recorded"):
+    for name in ("env_index", "row", "episode", "at", "length", "total", "rows", "recorded"):
         getattr(block.ends, name)[...] = -9
 
 
@@ -300,7 +300,7 @@ def test_an_episode_cut_between_blocks_ends_with_the_rows_it_had(kind, options, 
     writer.write(world.block(p_end=0))
     log, final = world.cut(2)
     block = world.block(p_end=0)
-    one = {"lane": [2], "row": [-1], "episode": [0], "at": [104], "length": [4]}
+    one = {"env_index": [2], "row": [-1], "episode": [0], "at": [104], "length": [4]}
     one |= {"rows": [4], "recorded": [log.recorded]}
     one |= {"total": [log.total], "terminated": [False], "truncated": [False], "success": [-1]}
     block.ends = Ends(
@@ -320,18 +320,22 @@ def test_model_fields_hold_from_their_episode_on(kind, options, tmp_path):
     for number in range(6):
         block = world.block(p_end=0.5)
         if number == 0:
-            lanes, episodes = np.arange(LANES), np.zeros(LANES, int)
+            env_indices, episodes = np.arange(NUM_ENVS), np.zeros(NUM_ENVS, int)
         else:
             mine = block.ends.episode % 2 == 1  # every second episode keeps its predecessor's
-            lanes, episodes = block.ends.lane[mine], block.ends.episode[mine] + 1
-        friction = (100 * lanes + episodes).astype(np.float32)[:, None] * np.ones(3, np.float32)
+            env_indices, episodes = block.ends.env_index[mine], block.ends.episode[mine] + 1
+        friction = (100 * env_indices + episodes).astype(np.float32)[:, None] * np.ones(
+            3, np.float32
+        )
         if number == 0:
             begun = block.ends.episode % 2 == 1
-            lanes = np.append(lanes, block.ends.lane[begun]).astype(np.int32)
+            env_indices = np.append(env_indices, block.ends.env_index[begun]).astype(np.int32)
             episodes = np.append(episodes, block.ends.episode[begun] + 1).astype(np.int32)
-            friction = (100 * lanes + episodes).astype(np.float32)[:, None] * np.ones(3, np.float32)
+            friction = (100 * env_indices + episodes).astype(np.float32)[:, None] * np.ones(
+                3, np.float32
+            )
         block.model = ModelRows(
-            lane=lanes.astype(np.int32),
+            env_index=env_indices.astype(np.int32),
             episode=episodes.astype(np.int32),
             fields={"geom_friction": friction},
         )
@@ -354,8 +358,8 @@ def test_what_recorders_add_to_an_end_is_a_column(kind, options, tmp_path):
         if number:  # it comes late
             peak = np.arange(len(block.ends)) + 10.0 * number
             block.ends.values["peak"] = peak
-            ends = zip(block.ends.lane, block.ends.episode, peak, strict=True)
-            expected |= {(10 * lane, episode): value for lane, episode, value in ends}
+            ends = zip(block.ends.env_index, block.ends.episode, peak, strict=True)
+            expected |= {(10 * env_index, episode): value for env_index, episode, value in ends}
         writer.write(block)
     writer.close()
     check(reader(), world.episodes(), info)
@@ -493,7 +497,7 @@ NESTED = ("a", "a/b", "a/b/c", "a.b", "a.b/c", "b/a", "b")
 
 
 def nested_block() -> Block:
-    """Channels whose names lie below one another, for two lanes and three rows."""
+    """Channels whose names lie below one another, for two environments and three rows."""
     specs = [channel(name, np.float32, (2,), when="before") for name in NESTED]
     specs += [channel(f"next_{name}", np.float32, (2,), next_of=name) for name in ("a", "a/b")]
     info = RunInfo(channels=tuple(specs), envs=(4, 7), step_dt=0.1)
@@ -502,7 +506,7 @@ def nested_block() -> Block:
     def some(*shape):
         return rng.normal(size=(*shape, 2)).astype(np.float32)
 
-    one = {"lane": [1], "row": [1], "episode": [0], "at": [2], "length": [2], "total": [0.5]}
+    one = {"env_index": [1], "row": [1], "episode": [0], "at": [2], "length": [2], "total": [0.5]}
     one |= {"rows": [2], "recorded": [0.5]}
     one |= {"terminated": [True], "truncated": [False], "success": [-1]}
     ends = Ends(
@@ -616,7 +620,7 @@ def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp
 
     for number in range(3):
         write(number)
-    rows = sum(len(log.rows) for log in logs[:3]) if by_episode else 3 * 70 * LANES
+    rows = sum(len(log.rows) for log in logs[:3]) if by_episode else 3 * 70 * NUM_ENVS
     size = path.stat().st_size
     usual, calls = Disk.write, iter(range(100))
 
@@ -718,7 +722,7 @@ def test_a_limit_on_the_size_of_files_is_met_without_harm(limit, tmp_path):
         with h5py.File(tmp_path / "a.h5") as file:
             assert file["index/blocks"]["done"].sum() == int(count)
             assert np.isfinite(file["blocks/action"][: int(count)]).all()
-        assert Hdf5Reader(tmp_path / "a.h5").episodes["rows"].sum() == 8 * LANES * int(count)
+        assert Hdf5Reader(tmp_path / "a.h5").episodes["rows"].sum() == 8 * NUM_ENVS * int(count)
     assert (int(count) > 0) == (limit > 1 << 16)
 
 

@@ -16,7 +16,7 @@ import torch
 from data_worlds import World, episodes_of, same
 from torch.utils.data import DataLoader
 
-from mjlab_rec.data.files import Claim
+from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats import episode_table, writer_class
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, Reader, WriterOptions
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
@@ -263,13 +263,13 @@ def test_what_may_not_be_read_is_a_clear_error(what, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["run.npz", "run.h5", "run"])
 def test_a_recording_without_anything_to_read_yet_is_said_to_be_in_the_making(name, tmp_path):
     path = tmp_path / name
-    claim = Claim(path, "error", folder=name == "run")
+    lock = PathLock(path, "error", folder=name == "run")
     for content in (None, b"", b"\x89HDF"):
         if content is not None and name != "run":
             path.write_bytes(content)
         with pytest.raises(DataError, match="is being written now, and nothing in it can be read"):
             open_rollouts(path)
-    claim.release()
+    lock.release()
     with pytest.raises(DataError) as caught:
         open_rollouts(path)
     assert "written now" not in str(caught.value)
@@ -306,9 +306,9 @@ def test_a_recording_tells_of_damage_and_whether_it_was_finished(tmp_path):
     assert rollouts.verify() == ["Block 3 is damaged."]
     assert not rollouts.finished
     assert re.search("state +not finished: its process was killed", rollouts.summary())
-    claim = Claim(path, "error")
+    lock = PathLock(path, "error")
     assert re.search("state +being written", rollouts.summary())
-    claim.release()
+    lock.release()
 
 
 # -- batches ---------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def block(*episodes: int) -> Block:
         total=np.zeros(1),
         recorded=np.zeros(1),
         ends=Ends(
-            lane=zeros.astype(np.int32),
+            env_index=zeros.astype(np.int32),
             row=np.arange(count, dtype=np.int32),
             at=np.arange(count),
             length=np.ones(count, np.int32),

@@ -94,7 +94,7 @@ def test_every_dataset_names_its_axes_units_and_elements(tmp_path):
         for dataset in grown:
             assert all(axis.label for axis in dataset.dims), dataset.name
         obs = file["blocks/obs/actor"]
-        assert [axis.label for axis in obs.dims] == ["block", "lane", "row", "element"]
+        assert [axis.label for axis in obs.dims] == ["block", "env_index", "row", "element"]
         assert obs.attrs["units"] == "m" and list(obs.attrs["elements"]) == ["ä".encode(), b"b"]
         assert "index/blocks" in obs.attrs["valid_rows"]
 
@@ -413,7 +413,7 @@ def test_a_recording_goes_on_when_a_limit_on_the_size_of_files_is_lifted(tmp_pat
             limit = 200_000 if number % 4 == 3 else resource.RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             block = world.block()
-            block.model = ModelRows(lane=np.zeros(1, int), episode=block.first_episode[:1],
+            block.model = ModelRows(env_index=np.zeros(1, int), episode=block.first_episode[:1],
                                     fields={{f"field {{number}}": np.zeros((1, 9))}})
             try:
                 writer.write(block)

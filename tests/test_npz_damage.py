@@ -24,7 +24,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def made(kind: str, folder: Path, steps: int = 20) -> Path:
     name, options = KINDS[kind]
-    return record("npz", folder / name, World(lanes=2, model=True, steps=steps), **options)
+    return record("npz", folder / name, World(num_envs=2, model=True, steps=steps), **options)
 
 
 @every_kind
@@ -109,7 +109,7 @@ def test_a_file_that_is_cut_off_costs_itself_only(kind, tmp_path, watch):
     if LONG:  # files of more than 4 KB
         steps = 300 if "folder" in kind else 1000
         options = {"roll_over_bytes": 30_000} if kind == "parts" else options
-    world = World(lanes=2, model=True, steps=steps, ends=not LONG or "folder" not in kind)
+    world = World(num_envs=2, model=True, steps=steps, ends=not LONG or "folder" not in kind)
     path = record("npz", tmp_path / name, world, **options)
     whole = honest(NpzReader, path, watch)
     files = files_of(path)

@@ -28,12 +28,12 @@ SECRET = b"nobody may read this"
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return record("npz", tmp_path / "run", World(lanes=2, steps=12, model=True))
+    return record("npz", tmp_path / "run", World(num_envs=2, steps=12, model=True))
 
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    return record("npz", tmp_path / "run.npz", World(lanes=2, steps=12, model=True))
+    return record("npz", tmp_path / "run.npz", World(num_envs=2, steps=12, model=True))
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ INFO = World().info
 
 
 def episodes() -> list[Episode]:
-    return list(episodes_of(World(lanes=2, steps=20, model=True)))
+    return list(episodes_of(World(num_envs=2, steps=20, model=True)))
 
 
 def make(path: Path, **options: Any) -> NpzWriter:
-    return NpzWriter(World(lanes=2).info, WriterOptions(path=str(path), **options))
+    return NpzWriter(World(num_envs=2).info, WriterOptions(path=str(path), **options))
 
 
 def check(path: Path, expected: list[Episode], offset: int = 0) -> None:
@@ -295,7 +295,7 @@ def test_data_is_on_the_disk_before_what_counts_it(durability, tmp_path, monkeyp
 @pytest.mark.parametrize("name", ["run", "run.npz"])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_forked_child_can_read(name, warm, tmp_path):
-    path = record("npz", tmp_path / name, World(lanes=2, steps=12))
+    path = record("npz", tmp_path / name, World(num_envs=2, steps=12))
     reader = NpzReader(path)
     whole = read_whole(NpzReader(path))
     if warm:

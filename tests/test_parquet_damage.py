@@ -32,13 +32,13 @@ def record(folder: Path, world: World, close: bool = True, **more: Any) -> Path:
     if close:
         writer.close()
     else:
-        writer._claim.release()
+        writer._path_lock.release()
     return writer.files[0]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, World]]:
-    world = World(lanes=2, steps=80, model=True)
+    world = World(num_envs=2, steps=80, model=True)
     folder = record(tmp_path_factory.mktemp("whole"), world)
     assert len(list(folder.glob("part-*"))) > 3
     yield folder, world
@@ -89,7 +89,7 @@ def test_a_flipped_bit_is_told_or_harmless_and_costs_no_more_than_its_part(
 
 
 def test_a_file_cut_anywhere_costs_only_itself(tmp_path, watch):
-    world = World(lanes=2, steps=1000 if LONG else 80, model=True)
+    world = World(num_envs=2, steps=1000 if LONG else 80, model=True)
     path = record(tmp_path, world, roll_over_bytes=40_000 if LONG else 3000)
     truth, episodes = honest(ParquetReader, path, watch), episodes_in(path)
     files = files_of(path) if LONG else [path / "part-00001.parquet", path / HEAD]

@@ -259,12 +259,12 @@ def test_a_step_that_fails_leaves_no_trace_in_the_rows():
             first = row["start"] - int(arrays["step"][0])
             for at, step in enumerate(arrays["step"].tolist()):
                 obs, action, reward, terminated, following = rows[first + step]
-                lane = row["env"]
-                seen.add((lane, first + step))
-                np.testing.assert_array_equal(arrays["obs/actor"][at], obs[lane])
-                np.testing.assert_array_equal(arrays["next_obs/actor"][at], following[lane])
-                assert arrays["reward"][at] == reward[lane]
-                assert arrays["terminated"][at] == terminated[lane]
+                env = row["env"]
+                seen.add((env, first + step))
+                np.testing.assert_array_equal(arrays["obs/actor"][at], obs[env])
+                np.testing.assert_array_equal(arrays["next_obs/actor"][at], following[env])
+                assert arrays["reward"][at] == reward[env]
+                assert arrays["terminated"][at] == terminated[env]
     # The step after a failed one is left out too: what it started from was not read.
     assert {k for _, k in seen} == set(range(20)) - {3, 4, 6, 7}
 

@@ -196,15 +196,15 @@ def turned(quat, vector):
     return vector + w * t + np.cross(xyz, t)
 
 
-def check_poses(file, truth, model, steps, lanes=slice(None)):
+def check_poses(file, truth, model, steps, env_indices=slice(None)):
     """Each geom is where the simulation had it, in the frames of these steps."""
     for name in MOVED:
         places, turns, at, times = poses_of(file[geom_path(name)])
         assert at == list(steps), name
         np.testing.assert_allclose(times, np.array(steps) * 0.04, rtol=1e-12)
         index = model.geom(f"robot/{name}").id
-        true_place = np.stack([truth.frames[s - 1][0][lanes, index] for s in steps])
-        true_turn = np.stack([truth.frames[s - 1][1][lanes, index] for s in steps])
+        true_place = np.stack([truth.frames[s - 1][0][env_indices, index] for s in steps])
+        true_turn = np.stack([truth.frames[s - 1][1][env_indices, index] for s in steps])
         if name in ("pole", "rod"):  # Rerun's capsules begin at their origin.
             places = places + turned(turns, np.array([0, 0, model.geom_size[index, 1]]))
         np.testing.assert_allclose(places, true_place, atol=2e-6, err_msg=name)
@@ -220,7 +220,7 @@ def test_frames_show_where_each_step_led_also_at_the_last_of_an_episode(tmp_path
 
 def test_chosen_environments_are_the_instances(tmp_path):
     file, truth, model = recorded(tmp_path, envs=(3, 1))
-    check_poses(file, truth, model, range(1, 31), lanes=[3, 1])
+    check_poses(file, truth, model, range(1, 31), env_indices=[3, 1])
 
 
 def test_every_so_many_steps(tmp_path):
@@ -571,7 +571,7 @@ def test_episodes_of_a_single_environment_have_timelines_of_their_own(tmp_path):
         for k in range(1, last + 1)
     ]
     assert [times["step"] for times, _ in rows] == [1, 2, 3, 4, 9, 10, 11, 12]
-    check_poses(file, truth, model, [1, 2, 3, 4, 9, 10, 11, 12], lanes=[1])
+    check_poses(file, truth, model, [1, 2, 3, 4, 9, 10, 11, 12], env_indices=[1])
 
 
 def test_fire_begins_a_stretch(tmp_path):

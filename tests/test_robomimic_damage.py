@@ -18,7 +18,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def made(kind: str, folder: Path) -> Path:
-    world = World(lanes=2, model=True, steps=9)
+    world = World(num_envs=2, model=True, steps=9)
     return record("robomimic", folder / "demos.h5", world, **KINDS[kind])
 
 

@@ -38,7 +38,7 @@ def foreign(tmp_path) -> Path:
 
 @pytest.fixture
 def ours(tmp_path) -> Path:
-    return record("robomimic", tmp_path / "demos.h5", World(lanes=2, steps=12, model=True))
+    return record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=12, model=True))
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
 
 def episodes(seed: int = 0) -> list[Episode]:
-    return list(episodes_of(World(lanes=2, steps=12, model=True, seed=seed)))
+    return list(episodes_of(World(num_envs=2, steps=12, model=True, seed=seed)))
 
 
 def make(path: Path, **options: Any) -> RobomimicWriter:
-    return RobomimicWriter(World(lanes=2).info, WriterOptions(path=str(path), **options))
+    return RobomimicWriter(World(num_envs=2).info, WriterOptions(path=str(path), **options))
 
 
 def check(path: Path, expected: list[tuple[int, Episode]]) -> None:
@@ -110,7 +110,7 @@ def test_foreign_episodes_that_share_a_number_get_numbers_of_their_own(tmp_path)
 
 
 def test_files_that_are_not_of_one_recording_are_kept_apart(tmp_path, caplog):
-    path = record("robomimic", tmp_path / "demos.h5", World(lanes=2, steps=6))
+    path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=6))
     with h5py.File(tmp_path / "demos.part001.h5", "w") as file:
         file.create_group("data/demo_0")["actions"] = np.zeros((2, 1))
     info = RunInfo(channels=(ChannelSpec(name="x", dtype=np.dtype("f4")),), envs=(0,), step_dt=1.0)
@@ -178,7 +178,7 @@ def test_each_episode_waits_for_the_disk_where_power_may_be_lost(
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_forked_child_can_read(warm, tmp_path):
-    path = record("robomimic", tmp_path / "demos.h5", World(lanes=2, steps=12, model=True))
+    path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=12, model=True))
     reader = RobomimicReader(path)
     expected = [(0, episode) for episode in episodes()]
     check(path, expected)
@@ -247,7 +247,7 @@ def test_a_file_that_grows_is_read_or_refused_in_one_clear_error(tmp_path, monke
 
 
 def test_what_cannot_be_read_while_it_is_written_is_read_again(tmp_path, monkeypatch):
-    path = record("robomimic", tmp_path / "demos.h5", World(lanes=2, steps=12))
+    path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=12))
     monkeypatch.setattr(robomimic_reader, "_PAUSE_S", 0.0)
     reader = RobomimicReader(path)
     whole = path.read_bytes()

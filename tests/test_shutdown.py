@@ -115,8 +115,8 @@ def check(path: Path, ran: dict[str, Any], truth: Truth) -> None:
     """Compare a file with what is known of its run."""
     with open_rollouts(path) as rollouts:
         table = list(rollouts.episodes.iter_rows(named=True))
-        for lane in range(4):
-            own = [i for i, row in enumerate(table) if row["env"] == lane]
+        for env in range(4):
+            own = [i for i, row in enumerate(table) if row["env"] == env]
             assert [table[i]["number"] for i in own] == list(range(len(own)))
             arrays = [rollouts[i] for i in own]
             count = sum(len(episode["step"]) for episode in arrays)
@@ -124,7 +124,7 @@ def check(path: Path, ran: dict[str, Any], truth: Truth) -> None:
             assert ran["steps"] <= count <= ran["steps"] + 1, (ran, table)
             for name, expected in truth.rows(count).items():
                 found = np.concatenate([episode[name] for episode in arrays])
-                np.testing.assert_array_equal(found, expected[:, lane], err_msg=f"{name} {ran}")
+                np.testing.assert_array_equal(found, expected[:, env], err_msg=f"{name} {ran}")
 
 
 # Ctrl-C.

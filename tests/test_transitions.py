@@ -202,8 +202,8 @@ class Blocks(TransitionRecorder):
         if self.fail:
             raise RuntimeError("my own mistake")
         self.order.append("block")
-        for lane, env_id in enumerate(batch.info.envs):
-            self.rows_of[env_id].append(batch["next_obs/actor"][:, lane].copy())
+        for env_index, env_id in enumerate(batch.info.envs):
+            self.rows_of[env_id].append(batch["next_obs/actor"][:, env_index].copy())
 
     def close(self):
         self.order.append("closed")

@@ -115,7 +115,7 @@ class BlockMemory:
     def __init__(
         self, info: RunInfo, shape: BlockShape, device: torch.device, pinned: bool = False
     ) -> None:
-        lanes, rows, ends = len(info.envs), shape.rows, shape.ends
+        num_envs, rows, ends = len(info.envs), shape.rows, shape.ends
         specs = {spec.name: spec for spec in info.stored}
         pieces: list[tuple[tuple[int, ...], torch.dtype]] = []
 
@@ -126,7 +126,7 @@ class BlockMemory:
         # One more value before than rows: what came after the last one.
         channels = {
             name: piece(
-                (rows + (spec.when == "before"), lanes, *spec.shape), torch_dtype(spec.dtype)
+                (rows + (spec.when == "before"), num_envs, *spec.shape), torch_dtype(spec.dtype)
             )
             for name, spec in specs.items()
         }
@@ -134,11 +134,11 @@ class BlockMemory:
             name: piece((ends, *specs[name].shape), torch_dtype(specs[name].dtype))
             for name in info.chained
         }
-        active = piece((rows + 1, lanes), torch.bool) if shape.active else None
-        first_episode = piece((lanes,), torch.int32)
-        first_step = piece((lanes,), torch.int32)
-        total = piece((lanes,), torch.float64)
-        recorded = piece((lanes,), torch.float64)
+        active = piece((rows + 1, num_envs), torch.bool) if shape.active else None
+        first_episode = piece((num_envs,), torch.int32)
+        first_step = piece((num_envs,), torch.int32)
+        total = piece((num_envs,), torch.float64)
+        recorded = piece((num_envs,), torch.float64)
         columns = {
             name: piece((ends, *item), dtype)
             for name, item, dtype in EndsMemory.layout(len(shape.values))
@@ -155,13 +155,13 @@ class BlockMemory:
             for (size, dtype), nbytes, offset in zip(pieces, sizes, offsets, strict=False)
         ]
         self.channels = {name: views[i] for name, i in channels.items()}
-        """Per stored channel (rows, lanes, ...), with one more row for "before" channels."""
+        """Per stored channel (rows, num_envs, ...), with one more row for "before" channels."""
         self.finals = {name: views[i] for name, i in finals.items()}
         """Per chained channel its value when an episode ended (ends, ...)."""
         self.active = None if active is None else views[active]
-        """Which rows a trigger chose (rows + 1, lanes)."""
+        """Which rows a trigger chose (rows + 1, num_envs)."""
         self.first_episode, self.first_step = views[first_episode], views[first_step]
-        """Where each lane was before the first row."""
+        """Where each environment was before the first row."""
         self.total, self.recorded = views[total], views[recorded]
         """Returns of the running episodes after the last row."""
         self.ends = EndsMemory(**{name: views[i] for name, i in columns.items()})

@@ -16,15 +16,17 @@ class _Kept:
     """Our own copy of a block: env-major, so that an episode's rows lie side by side."""
 
     number: int  # counts blocks
-    lane: np.ndarray  # (lanes,), where a lane is in the arrays; -1: none of its rows count
-    arrays: dict[str, np.ndarray]  # channel -> (lanes kept, rows, *shape), derived ones included
+    env_index: (
+        np.ndarray
+    )  # (num_envs,), where an environment is in the arrays; -1: none of its rows count
+    arrays: dict[str, np.ndarray]  # channel -> (envs kept, rows, *shape), derived ones included
     at: np.ndarray  # (rows,) control steps of the environment before each row
-    episode: np.ndarray  # (lanes kept, rows)
-    step: np.ndarray  # (lanes kept, rows)
-    active: np.ndarray | None  # (lanes kept, rows)
+    episode: np.ndarray  # (envs kept, rows)
+    step: np.ndarray  # (envs kept, rows)
+    active: np.ndarray | None  # (envs kept, rows)
 
     def rows_of(self, at: int, number: int) -> slice | np.ndarray | None:
-        """Those rows of a kept lane that belong to an episode and count; None if there are none."""
+        """An episode's rows of a kept environment, those that count; None if there are none."""
         episode = self.episode[at]
         rows = slice(None)
         if episode[0] != number or episode[-1] != number:
@@ -39,19 +41,19 @@ class _Kept:
 
 
 class Running:
-    """The episodes that run in each lane, as far as the blocks so far tell."""
+    """The episodes that run in each environment, as far as the blocks so far tell."""
 
-    def __init__(self, lanes: int) -> None:
-        self.number = np.zeros(lanes, np.int64)
-        self.length = np.zeros(lanes, np.int64)  # steps up to the last row
-        self.total = np.zeros(lanes)
-        self.recorded = np.zeros(lanes)
+    def __init__(self, num_envs: int) -> None:
+        self.number = np.zeros(num_envs, np.int64)
+        self.length = np.zeros(num_envs, np.int64)  # steps up to the last row
+        self.total = np.zeros(num_envs)
+        self.recorded = np.zeros(num_envs)
 
     def lost(self, block: Block) -> np.ndarray:
-        """Lanes whose episode ended in blocks that were dropped before this one."""
+        """Environments whose episode ended in blocks that were dropped before this one."""
         ends = block.ends
-        told = np.full(block.lanes, not block.rows)
-        told[ends.lane[ends.episode == self.number[ends.lane]]] = True
+        told = np.full(block.num_envs, not block.rows)
+        told[ends.env_index[ends.episode == self.number[ends.env_index]]] = True
         return np.flatnonzero((block.first_episode > self.number) & ~told)
 
     def after(self, block: Block, number: np.ndarray, step: np.ndarray) -> Running:
@@ -60,19 +62,19 @@ class Running:
         after.number = self.number.copy()
         if block.rows:
             after.number[:], after.length = number[-1], step[-1].astype(np.int64) + 1
-        np.maximum.at(after.number, block.ends.lane, block.ends.episode.astype(np.int64) + 1)
+        np.maximum.at(after.number, block.ends.env_index, block.ends.episode.astype(np.int64) + 1)
         # Without rows the totals may be those of an episode whose rows were lost.
         mine = bool(block.rows) | (block.first_episode == after.number)
         after.total = np.where(mine, block.total, self.total)
         after.recorded = np.where(mine, block.recorded, self.recorded)
         return after
 
-    def facts(self, lane: int) -> dict[str, Any]:
-        """What is known of a lane's episode if it is cut at its last row."""
+    def facts(self, env_index: int) -> dict[str, Any]:
+        """What is known of an environment's episode if it is cut at its last row."""
         return {
-            "length": int(self.length[lane]),
-            "total": float(self.total[lane]),
-            "recorded": float(self.recorded[lane]),
+            "length": int(self.length[env_index]),
+            "total": float(self.total[env_index]),
+            "recorded": float(self.recorded[env_index]),
             "terminated": False,
             "truncated": False,
             "success": None,
@@ -90,55 +92,55 @@ class EpisodeAssembler:
         self.info = info
         self.gaps = 0
         """Rows that were dropped before they came here."""
-        lanes = len(info.envs)
+        num_envs = len(info.envs)
         self._blocks: list[_Kept] = []
         self._count = 0
-        self._since = np.zeros(lanes, np.int64)  # block in which the running episode began
-        self._running = Running(lanes)
+        self._since = np.zeros(num_envs, np.int64)  # block in which the running episode began
+        self._running = Running(num_envs)
         self._models: dict[int, list[tuple[int, dict[str, np.ndarray]]]] = {}
 
     def add(self, block: Block) -> list[Episode]:
         """Take in a block; returns the episodes that ended, in the order in which they did."""
         self.gaps += block.gap
         self._add_models(block)
-        episodes = [self._unfinished(int(lane)) for lane in self._running.lost(block)]
+        episodes = [self._unfinished(int(env_index)) for env_index in self._running.lost(block)]
         number, step = block.numbering()
         self._keep(block, number, step)
         ends = block.ends
         for i in range(len(ends)):
-            lane, which = int(ends.lane[i]), int(ends.episode[i])
-            episodes.append(self._episode(lane, which, ends.facts(i)))
+            env_index, which = int(ends.env_index[i]), int(ends.episode[i])
+            episodes.append(self._episode(env_index, which, ends.facts(i)))
         self._go_on(block, number, step)
         return [episode for episode in episodes if episode is not None]
 
     def finish(self) -> list[Episode]:
         """The episodes that still run, as cut here; nothing is added later."""
-        running = [self._unfinished(lane) for lane in range(len(self.info.envs))]
+        running = [self._unfinished(env_index) for env_index in range(len(self.info.envs))]
         self._blocks.clear()
         return [episode for episode in running if episode is not None]
 
     def _keep(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
-        """Copy those lanes of a block of which some row counts."""
+        """Copy those environments of a block that have a row that counts."""
         if not block.rows:
             return
         if block.active is None:
-            lanes = np.arange(block.lanes)
+            env_indices = np.arange(block.num_envs)
         else:
-            lanes = np.flatnonzero(block.active.any(axis=0))
-        if len(lanes) == 0:
+            env_indices = np.flatnonzero(block.active.any(axis=0))
+        if len(env_indices) == 0:
             return
-        where = np.full(block.lanes, -1, np.int32)
-        where[lanes] = np.arange(len(lanes))
-        every = len(lanes) == block.lanes
+        where = np.full(block.num_envs, -1, np.int32)
+        where[env_indices] = np.arange(len(env_indices))
+        every = len(env_indices) == block.num_envs
 
         def copy(array: np.ndarray) -> np.ndarray:
             turned = array.swapaxes(0, 1)
-            return turned.copy() if every else turned[lanes]
+            return turned.copy() if every else turned[env_indices]
 
         self._blocks.append(
             _Kept(
                 number=self._count,
-                lane=where,
+                env_index=where,
                 arrays={s.name: copy(block.dense(s.name)) for s in self.info.channels},
                 at=block.step.copy(),
                 episode=copy(number),
@@ -151,23 +153,25 @@ class EpisodeAssembler:
         """Note which episodes run on, and drop the blocks that none of them needs."""
         ends, last = block.ends, number[-1] if block.rows else self._running.number
         self._since[last != self._running.number] = self._count
-        self._since[ends.lane[ends.episode >= last[ends.lane]]] = self._count + 1
+        self._since[ends.env_index[ends.episode >= last[ends.env_index]]] = self._count + 1
         self._running = self._running.after(block, number, step)
         self._count += 1
         oldest = int(self._since.min())
         self._blocks = [kept for kept in self._blocks if kept.number >= oldest]
 
-    def _unfinished(self, lane: int) -> Episode | None:
-        """The running episode of a lane, as far as it came."""
-        return self._episode(lane, int(self._running.number[lane]), self._running.facts(lane))
+    def _unfinished(self, env_index: int) -> Episode | None:
+        """The running episode of an environment, as far as it came."""
+        return self._episode(
+            env_index, int(self._running.number[env_index]), self._running.facts(env_index)
+        )
 
-    def _episode(self, lane: int, number: int, facts: dict[str, Any]) -> Episode | None:
+    def _episode(self, env_index: int, number: int, facts: dict[str, Any]) -> Episode | None:
         """An episode from the kept blocks; None if none of its rows count."""
-        model = self._model(lane, number)
-        pieces = []  # (block, lane in it, rows)
+        model = self._model(env_index, number)
+        pieces = []  # (block, place in it, rows)
         for kept in self._blocks:
-            at = int(kept.lane[lane])
-            if at >= 0 and kept.number >= self._since[lane]:
+            at = int(kept.env_index[env_index])
+            if at >= 0 and kept.number >= self._since[env_index]:
                 rows = kept.rows_of(at, number)
                 if rows is not None:
                     pieces.append((kept, at, rows))
@@ -180,7 +184,7 @@ class EpisodeAssembler:
         }
         step = arrays["step"] = np.concatenate([k.step[at, r] for k, at, r in pieces])
         return Episode(
-            env=self.info.envs[lane],
+            env=self.info.envs[env_index],
             number=number,
             start=int(kept.at[rows][0]),
             partial=bool(is_partial(step[0], facts["length"], len(step), self.info.every)),
@@ -194,13 +198,13 @@ class EpisodeAssembler:
             return
         fields = {name: values.copy() for name, values in block.model.fields.items()}
         for i in range(len(block.model)):
-            known = self._models.setdefault(int(block.model.lane[i]), [])
+            known = self._models.setdefault(int(block.model.env_index[i]), [])
             values = {name: rows[i] for name, rows in fields.items()}
             known.append((int(block.model.episode[i]), values))
 
-    def _model(self, lane: int, number: int) -> dict[str, np.ndarray]:
-        """The latest model fields of a lane in this episode; older ones are forgotten."""
-        known = self._models.get(lane, [])
+    def _model(self, env_index: int, number: int) -> dict[str, np.ndarray]:
+        """The latest model fields of an environment in this episode; older ones are forgotten."""
+        known = self._models.get(env_index, [])
         while len(known) > 1 and known[1][0] <= number:
             known.pop(0)
         return dict(known[0][1]) if known and known[0][0] <= number else {}

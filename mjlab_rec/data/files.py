@@ -22,7 +22,7 @@ IfExists = Literal["error", "overwrite", "append", "number"]
 META = "meta.json"  # the file by which a folder is known to be a recording
 
 # Paths that this process writes now. Locks of files only keep other processes out.
-_claimed: set[str] = set()
+_locked_paths: set[str] = set()
 _guard = threading.Lock()
 
 
@@ -69,7 +69,7 @@ def being_written(path: Path) -> bool:
         return False
     # Closing a file gives up all of this process's locks on it, so none may be taken meanwhile.
     with _guard:
-        if _key(path) in _claimed:
+        if _key(path) in _locked_paths:
             return True
         try:
             descriptor = os.open(_hidden(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -96,7 +96,7 @@ def make_folder(path: str | Path) -> None:
         raise DataError(f"Cannot write to the folder '{path}'.")
 
 
-class Claim:
+class PathLock:
     """The right to write a run at a path, from construction until ``release``.
 
     Two writers never share a path, whether in one process or in two. The lock is on a hidden file
@@ -163,7 +163,7 @@ class Claim:
         os.close(self._lock)
         self._lock = None
         with _guard:
-            _claimed.discard(_key(self.path))
+            _locked_paths.discard(_key(self.path))
 
     def _take_free(self, wanted: Path) -> None:
         """Take the first path that is neither there nor being written."""
@@ -182,13 +182,13 @@ class Claim:
     def _take(self, path: Path) -> None:
         """Keep other writers away from a path."""
         with _guard:
-            if _key(path) in _claimed:
+            if _key(path) in _locked_paths:
                 raise _Taken(
                     f"'{path}' is being written by another recorder of this process. Give each"
                     " recorder a path of its own."
                 )
             self._lock = _locked(path)
-            _claimed.add(_key(path))
+            _locked_paths.add(_key(path))
 
     def _exists(self) -> bool:
         return os.path.lexists(self.path) if self.folder else bool(parts(self.path))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.files import Claim, IfExists
+from mjlab_rec.data.files import IfExists, PathLock
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.utils.extras import require
 
@@ -85,8 +85,8 @@ class Mp4Writer:
         self.frames = 0
         """Pictures written."""
         self._shape = (height, width, 3)
-        self._claim = Claim(path, if_exists, can_append=False)
-        self.path = self._claim.path
+        self._path_lock = PathLock(path, if_exists, can_append=False)
+        self.path = self._path_lock.path
         """The file, with a number in its name if that was asked for."""
         self._messages = _memory_file()
         try:
@@ -107,7 +107,7 @@ class Mp4Writer:
                 _open_pipes.add(self._pipe)
         except BaseException as error:
             self._messages.close()
-            self._claim.release()
+            self._path_lock.release()
             if isinstance(error, OSError):
                 raise DataError(f"Cannot start ffmpeg, '{ffmpeg}': {error.strerror}.") from error
             raise
@@ -154,7 +154,7 @@ class Mp4Writer:
             self._messages.seek(0)
             self._said = self._messages.read().decode(errors="replace").strip().splitlines()
             self._messages.close()
-        self._claim.release()
+        self._path_lock.release()
 
     def _failure(self) -> DataError:
         code = self._process.returncode

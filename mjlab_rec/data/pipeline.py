@@ -78,7 +78,7 @@ class Pipeline:
         if self._assembler is None:
             self.episodes += len(block.ends)
             self._writers[0].write(block)
-            self.rows += block.rows * block.lanes
+            self.rows += block.rows * block.num_envs
         else:
             for episode in self._assembler.add(block):
                 self._write_episode(episode)

@@ -319,7 +319,7 @@ def _format(path: Path) -> Format:
         raise DataError(f"There is no recording at '{path}'. {_there(path.parent, path)}")
     if format := recognise(files):
         return format
-    called = [format.name for format in formats() if format.claims(path)]
+    called = [format.name for format in formats() if format.matches_name(path)]
     if called:
         raise DataError(
             f"'{path}' is no {' or '.join(called)} file, though it is called so, or it was left"
@@ -335,7 +335,7 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     found = sorted(
         entry.name
         for entry in folder.iterdir()
-        if any(f.fits(entry, None) if entry.is_dir() else f.claims(entry) for f in formats())
+        if any(f.fits(entry, None) if entry.is_dir() else f.matches_name(entry) for f in formats())
         and not entry.name.endswith(".episodes.csv")
     )
     if not found:

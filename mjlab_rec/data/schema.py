@@ -113,7 +113,7 @@ class RunInfo:
     """All channels that can be read back, derived ones included, in the user's order."""
 
     envs: tuple[int, ...]
-    """Index of the environment that each lane of a block records."""
+    """Number of each recorded environment. An `env_index` is a place in this tuple."""
 
     step_dt: float
     """Duration of a control step in seconds."""
@@ -233,7 +233,7 @@ class Ends:
     Episodes without a single step, such as between two resets in a row, are left out.
     """
 
-    lane: np.ndarray  # (n,) int32
+    env_index: np.ndarray  # (n,) int32
     row: np.ndarray  # (n,) int32, its last row in the block; -1: it has none there
     episode: np.ndarray  # (n,) int32, counted per environment
     at: np.ndarray  # (n,) int64, control steps of the environment when it ended
@@ -248,7 +248,7 @@ class Ends:
     values: dict[str, np.ndarray] = field(default_factory=dict)  # more about each end, (n,)
 
     def __len__(self) -> int:
-        return len(self.lane)
+        return len(self.env_index)
 
     def facts(self, i: int) -> dict[str, Any]:
         """What an end says of its whole episode."""
@@ -267,17 +267,17 @@ class Ends:
 class ModelRows:
     """Per-world model fields as they were from the first row of some episodes on: n of them."""
 
-    lane: np.ndarray  # (n,) int32
+    env_index: np.ndarray  # (n,) int32
     episode: np.ndarray  # (n,) int32
     fields: dict[str, np.ndarray]  # model field -> (n, *shape)
 
     def __len__(self) -> int:
-        return len(self.lane)
+        return len(self.env_index)
 
 
 @dataclass(kw_only=True)
 class Block:
-    """Consecutive rows of all lanes. A lane is the row of one environment.
+    """Consecutive rows of all recorded environments. `env_index` is a place in `info.envs`.
 
     The arrays lie in memory that is used again: copy what you keep. They are time-major, as they
     were recorded.
@@ -285,16 +285,18 @@ class Block:
 
     info: RunInfo
     rows: int
-    arrays: dict[str, np.ndarray]  # stored channel -> (rows, lanes, *shape)
-    tail: dict[str, np.ndarray]  # chained channel -> (lanes, *shape), after the last row; where an
+    arrays: dict[str, np.ndarray]  # stored channel -> (rows, num_envs, *shape)
+    tail: dict[
+        str, np.ndarray
+    ]  # chained channel -> (num_envs, *shape), after the last row; where an
     # episode ended with the last row it is already the new episode's
     step: np.ndarray  # (rows,) int64, control steps of the environment before each row
-    first_episode: np.ndarray  # (lanes,) int32, episode of the first row
-    first_step: np.ndarray  # (lanes,) int32, steps of that episode before the first row
-    total: np.ndarray  # (lanes,) float64, return of the running episode after the last row
-    recorded: np.ndarray  # (lanes,) float64, the part of it that rows were recorded of
+    first_episode: np.ndarray  # (num_envs,) int32, episode of the first row
+    first_step: np.ndarray  # (num_envs,) int32, steps of that episode before the first row
+    total: np.ndarray  # (num_envs,) float64, return of the running episode after the last row
+    recorded: np.ndarray  # (num_envs,) float64, the part of it that rows were recorded of
     ends: Ends
-    active: np.ndarray | None = None  # (rows, lanes) bool: rows that a trigger wants; None: all
+    active: np.ndarray | None = None  # (rows, num_envs) bool: rows that a trigger wants; None: all
     model: ModelRows | None = None  # model fields that changed, from their episodes on
     gap: int = 0  # rows lost between the previous block and this one
     pace: Callable[[float], None] = lambda done: None
@@ -302,7 +304,7 @@ class Block:
     the work slows down all steps of the simulation a little instead of a few steps a lot."""
 
     @property
-    def lanes(self) -> int:
+    def num_envs(self) -> int:
         """Number of environments."""
         return len(self.first_episode)
 
@@ -311,7 +313,7 @@ class Block:
         return self.dense(name)
 
     def dense(self, name: str) -> np.ndarray:
-        """A channel with a value for every row (rows, lanes, *shape), derived ones included."""
+        """A channel with a value for every row (rows, num_envs, *shape), derived ones included."""
         if name in self.arrays:
             return self.arrays[name]
         spec = next(spec for spec in self.info.channels if spec.name == name)
@@ -320,18 +322,20 @@ class Block:
             return self.arrays[source][:0]
         values = np.concatenate([self.arrays[source][1:], self.tail[source][None]])
         at = self.ends.row >= 0
-        values[self.ends.row[at], self.ends.lane[at]] = self.ends.final[source][at]
+        values[self.ends.row[at], self.ends.env_index[at]] = self.ends.final[source][at]
         return values
 
     def numbering(self) -> tuple[np.ndarray, np.ndarray]:
-        """Episode, and steps taken in it before the row, of every row: both (rows, lanes) int32."""
-        episode = np.zeros((self.rows, self.lanes), np.int32)
-        began = np.zeros((self.rows, self.lanes), np.int64)  # control step of the episode's start
+        """Episode of every row, and its steps before the row: both (rows, num_envs) int32."""
+        episode = np.zeros((self.rows, self.num_envs), np.int32)
+        began = np.zeros(
+            (self.rows, self.num_envs), np.int64
+        )  # control step of the episode's start
         if self.rows:
             episode[0] = self.first_episode
             began[0] = self.step[0] - self.first_step
             at = self.ends.row + 1 < self.rows
-            after = self.ends.row[at] + 1, self.ends.lane[at]
+            after = self.ends.row[at] + 1, self.ends.env_index[at]
             # Of several ends before a row the last one counts; both only ever grow.
             np.maximum.at(episode, after, self.ends.episode[at] + 1)
             np.maximum.at(began, after, self.ends.at[at])

@@ -189,8 +189,8 @@ class Staging(RowStore):
         self._failure: Exception | None = None  # news from the writer thread
         self._first_failure: Exception | None = None
         self._resumes = self._warned = False
-        self._lane_of = np.full(max(info.envs) + 2, -1, np.int32)
-        self._lane_of[list(info.envs)] = np.arange(len(info.envs))
+        self._index_of = np.full(max(info.envs) + 2, -1, np.int32)
+        self._index_of[list(info.envs)] = np.arange(len(info.envs))
         # Of the writer thread:
         self._known_model: dict[str, np.ndarray] = {}
         self._losing = False
@@ -368,22 +368,22 @@ class Staging(RowStore):
             pace=lambda done: self._thread.pause_until(filled.at + done * filled.spread),
         )
 
-    def _lanes(self, envs: np.ndarray) -> np.ndarray:
-        """The lane of each environment, -1 for those that are not recorded."""
-        return self._lane_of[np.minimum(envs, len(self._lane_of) - 1)]
+    def _env_indices(self, envs: np.ndarray) -> np.ndarray:
+        """The index of each environment in `info.envs`, -1 for those that are not recorded."""
+        return self._index_of[np.minimum(envs, len(self._index_of) - 1)]
 
     def _ends(self, filled: _Filled) -> Ends:
         used = slice(filled.ends)
         columns = {name: values[used].numpy() for name, values in filled.memory.ends.columns()}
-        lane = self._lanes(columns.pop("env"))
-        keep = np.flatnonzero((lane >= 0) & (columns["length"] > 0))
+        env_index = self._env_indices(columns.pop("env"))
+        keep = np.flatnonzero((env_index >= 0) & (columns["length"] > 0))
         # In the order of time; late ones were noted when recording went on.
         keep = keep[np.argsort(columns["at"][keep], kind="stable")]
         kept = {name: values[keep] for name, values in columns.items()}
         wall_time, values = kept.pop("time"), kept.pop("values")
         finals = filled.memory.finals.items()
         return Ends(
-            lane=lane[keep],
+            env_index=env_index[keep],
             **kept,
             final={name: memory[used].numpy()[keep] for name, memory in finals},
             values={
@@ -393,39 +393,41 @@ class Staging(RowStore):
         )
 
     def _model_rows(self, count: int, memory: BlockMemory) -> ModelRows | None:
-        """Those model fields that differ from what is known of their lane."""
-        lane = self._lanes(memory.model_env[:count].numpy())
+        """Those model fields that differ from what is known of their environment."""
+        env_index = self._env_indices(memory.model_env[:count].numpy())
         episode = memory.model_episode[:count].numpy()
         fields = {name: values[:count].numpy() for name, values in memory.model.items()}
         keep = np.zeros(count, bool)
-        for each in _rounds(lane):
+        for each in _rounds(env_index):
             for name, values in fields.items():
                 if name not in self._known_model:
                     shape = (len(self.info.envs), *values.shape[1:])
                     self._known_model[name] = np.full(shape, np.nan, np.float32)
                 known = self._known_model[name]
-                differs = known[lane[each]] != values[each]
+                differs = known[env_index[each]] != values[each]
                 keep[each] |= differs.reshape(len(each), -1).any(axis=1)
-                known[lane[each]] = values[each]
+                known[env_index[each]] = values[each]
         if not keep.any():
             return None
         return ModelRows(
-            lane=lane[keep],
+            env_index=env_index[keep],
             episode=episode[keep],
             fields={name: values[keep] for name, values in fields.items()},
         )
 
 
-def _rounds(lane: np.ndarray) -> Iterator[np.ndarray]:
-    """Split the indices of recorded lanes so that no lane comes twice in one part."""
-    rest = np.flatnonzero(lane >= 0)
+def _rounds(env_index: np.ndarray) -> Iterator[np.ndarray]:
+    """Split the indices of recorded environments so that none of them comes twice in one group."""
+    rest = np.flatnonzero(env_index >= 0)
     while len(rest):
-        _, first = np.unique(lane[rest], return_index=True)
+        _, first = np.unique(env_index[rest], return_index=True)
         yield rest[np.sort(first)]
         rest = np.delete(rest, first)
 
 
-def rows_for(specs: Sequence[ChannelSpec], lanes: int, num_blocks: int, memory_bytes: int) -> int:
+def rows_for(
+    specs: Sequence[ChannelSpec], num_envs: int, num_blocks: int, memory_bytes: int
+) -> int:
     """How many rows a block may have if all blocks together take this much memory."""
-    row = max(1, lanes * sum(spec.nbytes for spec in specs))
+    row = max(1, num_envs * sum(spec.nbytes for spec in specs))
     return max(1, memory_bytes // (num_blocks * row))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.block_memory import BlockShape
-from mjlab_rec.data.files import Claim
+from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats.base import Durability, Writer, WriterOptions
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.data.staging import Staging
@@ -46,20 +46,20 @@ class EpisodeLogWriter(Writer):
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
-        self._claim = Claim(options.path, options.if_exists)
+        self._path_lock = PathLock(options.path, options.if_exists)
         self._safe = options.durability == "power"
         self._nbytes = 0
         self._seed = info.about.get("seed")
         try:
             # Unbuffered: a block's lines go to the file in one piece, and are there after a kill.
-            self._file = open(self._claim.path, "a+b", buffering=0)
+            self._file = open(self._path_lock.path, "a+b", buffering=0)
             try:
                 self._end = self._repair()
             except BaseException:
                 self._file.close()
                 raise
         except BaseException as error:
-            self._claim.release()
+            self._path_lock.release()
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise
@@ -67,7 +67,7 @@ class EpisodeLogWriter(Writer):
     @property
     def files(self) -> list[Path]:
         """The file."""
-        return [self._claim.path]
+        return [self._path_lock.path]
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +83,7 @@ class EpisodeLogWriter(Writer):
         try:
             if os.fstat(file.fileno()).st_nlink == 0:
                 raise DataError(
-                    f"'{self._claim.path}' was removed while episodes were being written to it."
+                    f"'{self._path_lock.path}' was removed while episodes were being written to it."
                     " Leave it in place until the recorder is closed."
                 )
             while written < len(lines):  # A short write is silent; the next raises the error.
@@ -103,11 +103,11 @@ class EpisodeLogWriter(Writer):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-        self._claim.release()
+        self._path_lock.release()
 
     def _repair(self) -> int:
         """Remove a line that a killed process left unfinished, and return the file's size."""
-        file, path = self._file, self._claim.path
+        file, path = self._file, self._path_lock.path
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         if size and file.read(1) != b"{":
@@ -139,7 +139,7 @@ class EpisodeLogWriter(Writer):
             return
         os.fsync(self._file.fileno())
         if folder:
-            descriptor = os.open(self._claim.path.parent, os.O_RDONLY)
+            descriptor = os.open(self._path_lock.path.parent, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
@@ -148,13 +148,14 @@ class EpisodeLogWriter(Writer):
     def _failure(self, error: OSError) -> DataError:
         reason = error.strerror or error
         return DataError(
-            f"Writing to '{self._claim.path}' failed: {reason}. Lines written earlier are intact."
+            f"Writing to '{self._path_lock.path}' failed: {reason}. Lines written earlier are"
+            " intact."
         )
 
     def _lines(self, block: Block) -> Sequence[dict[str, Any]]:
         ends, envs = block.ends, np.asarray(self.info.envs)
         columns: dict[str, Sequence[Any]] = {
-            "env": envs[ends.lane].tolist(),
+            "env": envs[ends.env_index].tolist(),
             "episode": ends.episode.tolist(),
             "length": ends.length.tolist(),
             "return": [_number(total) for total in ends.total.tolist()],

@@ -194,8 +194,8 @@ class FlightRecorder(RowClock):
         )
         writer = NpzWriter(info, WriterOptions(path=str(folder / _ROWS)))
         try:
-            for lane, env_id in enumerate(env_ids):
-                for episode in self._episodes(rows.of(lane), env_id):
+            for env_index, env_id in enumerate(env_ids):
+                for episode in self._episodes(rows.of(env_index), env_id):
                     writer.write_episode(episode)
         finally:
             writer.close()
@@ -279,12 +279,12 @@ class _RingRows:
     terminated: np.ndarray
     truncated: np.ndarray
 
-    def of(self, lane: int) -> _RingRows:
+    def of(self, env_index: int) -> _RingRows:
         """One environment's (rows, ...)."""
-        channels = {name: values[:, lane] for name, values in self.channels.items()}
+        channels = {name: values[:, env_index] for name, values in self.channels.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "channels"}
         return _RingRows(
-            channels=channels, **{name: values[:, lane] for name, values in rest.items()}
+            channels=channels, **{name: values[:, env_index] for name, values in rest.items()}
         )
 
 

@@ -14,7 +14,7 @@ from mjlab_rec.recorders.counters import gather
 from mjlab_rec.utils.copies import copy_all
 
 Rows = Mapping[str, torch.Tensor]
-"""Rows of each channel by name: (rows, lanes, ...)."""
+"""Rows of each channel by name: (rows, num_envs, ...)."""
 
 
 class _SourceReader:
@@ -70,7 +70,7 @@ class _SourceReader:
 
 
 class EnvSelection:
-    """The environments that are recorded; each has a lane."""
+    """The environments that are recorded; each has an index, its place in `env_ids`."""
 
     def __init__(self, env_ids: Sequence[int], num_envs: int, device: str) -> None:
         count = len(env_ids)
@@ -79,8 +79,8 @@ class EnvSelection:
         self.all = list(env_ids) == list(range(num_envs))
         self._prefix = list(env_ids) == list(range(count))
         self.ids = torch.tensor(env_ids, dtype=torch.long, device=device)
-        self._lane_of = torch.zeros(num_envs, dtype=torch.long, device=device)
-        self._lane_of[self.ids] = torch.arange(count, device=device)
+        self._index_of = torch.zeros(num_envs, dtype=torch.long, device=device)
+        self._index_of[self.ids] = torch.arange(count, device=device)
         self._has = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._has[self.ids] = True
 
@@ -91,8 +91,8 @@ class EnvSelection:
         return value[: self.count] if self._prefix else value.index_select(0, self.ids)
 
     def of(self, env_ids: torch.Tensor) -> torch.Tensor:
-        """Lanes of environments. Those that are not recorded get 0, the first one's lane."""
-        return env_ids if self.all else self._lane_of[env_ids]
+        """Indices of environments. Those that are not recorded get 0, the first one's index."""
+        return env_ids if self.all else self._index_of[env_ids]
 
     def has(self, env_ids: torch.Tensor) -> torch.Tensor:
         """Which of these environments are recorded."""

@@ -99,9 +99,9 @@ def csv_rates(captured: Captured, folder: Path) -> tuple[float, float]:
     """Return the rows per second of our CSV writer and of Python's csv module."""
     block = captured.blocks[0]
     ours_s, _, _ = _timed(lambda: _pipeline("csv", captured, folder, [block]), folder)
-    steps = min(block.rows, -(-_CSV_ROWS // block.lanes))
+    steps = min(block.rows, -(-_CSV_ROWS // block.num_envs))
     theirs_s, _, _ = _timed(lambda: _csv_module(block, steps, folder), folder)
-    return block.rows * block.lanes / ours_s, steps * block.lanes / theirs_s
+    return block.rows * block.num_envs / ours_s, steps * block.num_envs / theirs_s
 
 
 def _timed(write: Callable[[], object], folder: Path) -> tuple[float, float, int]:
@@ -175,7 +175,7 @@ def _csv_module(block: Block, steps: int, folder: Path) -> None:
     values += [block.dense(spec.name) for spec in block.info.channels]
     columns: list[list] = []
     for array in values:
-        flat = array[:steps].reshape(steps * block.lanes, -1)
+        flat = array[:steps].reshape(steps * block.num_envs, -1)
         columns += (column.tolist() for column in flat.T)
     with open(folder / "rows.csv", "w", newline="") as file:
         csv.writer(file).writerows(zip(*columns, strict=True))

@@ -49,7 +49,7 @@ class WriterOptions:
 class Writer(abc.ABC):
     """Writes a run. All methods are called from one thread, in the order of time.
 
-    The constructor claims the path and writes what is known in advance, so that a bad path or
+    The constructor locks the path and writes what is known in advance, so that a bad path or
     option is refused before anything is simulated. What is written by a call survives a kill of the
     process once the call has returned, unless the format says otherwise.
     """

@@ -26,11 +26,11 @@ class BlockRun(abc.ABC):
         """Whether a channel has an array of its own."""
 
     @abc.abstractmethod
-    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of some lanes, as an array of (lane, row, ...) and the place of each one in it."""
+    def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of some environments: an array (n, rows, ...), and where in it each one is."""
 
     @abc.abstractmethod
-    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
+    def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
         """Values of a chained channel after a block's last row."""
 
     @abc.abstractmethod
@@ -38,7 +38,7 @@ class BlockRun(abc.ABC):
         """Values of a chained channel when episodes ended, all in the same block."""
 
     @abc.abstractmethod
-    def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
+    def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         """Model fields of an episode."""
 
 
@@ -116,7 +116,7 @@ class BlocksReader(Reader):
     def model(self, index: int) -> dict[str, np.ndarray]:
         number, at = int(self._run[index]), int(self._at[index])
         segments = self._segments[number]
-        return self._runs[number].model(int(segments.lane[at]), int(segments.key[at]))
+        return self._runs[number].model(int(segments.env_index[at]), int(segments.key[at]))
 
 
 @dataclass(kw_only=True)
@@ -124,7 +124,7 @@ class _Group:
     """Segments of episodes that lie in the same block: n of them."""
 
     block: int
-    lane: np.ndarray  # (n,)
+    env_index: np.ndarray  # (n,)
     start: np.ndarray  # (n,), first row in the block
     size: np.ndarray  # (n,), rows
     into: np.ndarray  # (n,), row of the result that the first one goes to
@@ -136,7 +136,7 @@ class _Group:
 
         `first` is added to rows in the block, and `less` rows are left out at each segment's end.
         """
-        if len(self.lane) == 1:
+        if len(self.env_index) == 1:
             start, into, size = int(self.start[0]), int(self.into[0]), int(self.size[0]) - less
             return 0, slice(start + first, start + first + size), slice(into, into + size)
         size = self.size - less
@@ -159,7 +159,11 @@ class _Pieces:
         before = np.cumsum(self._size) - self._size
         self._into = before - before[ahead[which]] + into[which]
         of = episodes[which]
-        self._lane, self._end, self._began = segments.lane[of], segments.end[of], segments.began[of]
+        self._env_index, self._end, self._began = (
+            segments.env_index[of],
+            segments.end[of],
+            segments.began[of],
+        )
 
     def groups(self) -> Iterator[_Group]:
         """Segments in the same block, block by block."""
@@ -171,7 +175,7 @@ class _Pieces:
                 at = order[first:last]
                 yield _Group(
                     block=int(block[first]),
-                    lane=self._lane[at],
+                    env_index=self._env_index[at],
                     start=self._start[at],
                     size=self._size[at],
                     into=self._into[at],
@@ -188,12 +192,12 @@ def _copy(out: np.ndarray, run: BlockRun, spec: ChannelSpec | None, group: _Grou
         out[into] = run.index.step[block, row] - group.began[number]
         return
     if run.has(spec.name):
-        values, at = run.rows(spec.name, block, group.lane)
+        values, at = run.rows(spec.name, block, group.env_index)
         number, row, into = group.rows(0)
         out[into] = values[at[number], row]
         return
     source = spec.next_of
-    values, at = run.rows(source, block, group.lane)
+    values, at = run.rows(source, block, group.env_index)
     number, row, into = group.rows(1, less=1)
     out[into] = values[at[number], row]
     last, ends = group.into + group.size - 1, run.index.ends
@@ -204,4 +208,4 @@ def _copy(out: np.ndarray, run: BlockRun, spec: ChannelSpec | None, group: _Grou
         if over.any():
             out[last[over]] = run.finals(source, group.end[over])
     if not over.all():
-        out[last[~over]] = run.tails(source, block, group.lane[~over])
+        out[last[~over]] = run.tails(source, block, group.env_index[~over])

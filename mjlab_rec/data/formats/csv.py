@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mjlab_rec.data.files import Claim, parts, sidecar
+from mjlab_rec.data.files import PathLock, parts, sidecar
 from mjlab_rec.data.formats import csv_files, csv_text, episode_table, plain_files, row_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.csv_files import TABLE, TABLE_HEADER, Span
@@ -53,8 +53,8 @@ class CsvWriter(Writer):
         self._table: GrowingFile | None = None
         self._checksums: GrowingFile | None = None
         self._files: list[Path] = []
-        self._claim = Claim(options.path, options.if_exists, companions=csv_files.companions)
-        self._path = self._claim.path
+        self._path_lock = PathLock(options.path, options.if_exists, companions=csv_files.companions)
+        self._path = self._path_lock.path
         try:
             if there := parts(self._path):
                 self._go_on(there)
@@ -80,7 +80,7 @@ class CsvWriter(Writer):
         kept = None if block.active is None else np.flatnonzero(block.active)
 
         def rows(array: np.ndarray) -> np.ndarray:
-            flat = array.reshape(block.rows * block.lanes, *array.shape[2:])
+            flat = array.reshape(block.rows * block.num_envs, *array.shape[2:])
             return flat if kept is None else flat[kept]
 
         count = number.size if kept is None else len(kept)
@@ -144,7 +144,7 @@ class CsvWriter(Writer):
             return
         assert self._rows and self._table and self._checksums
         if len(rows) and self._rows.size >= self.options.roll_over_bytes:
-            self._open_part(self._claim.next_part())
+            self._open_part(self._path_lock.next_part())
         growing = self._rows, self._table, self._checksums
         sizes = [file.size for file in growing]
         spans = []
@@ -186,7 +186,7 @@ class CsvWriter(Writer):
         plain_files.replace(csv_files.checksums_path(self._path), checksums, self._power)
         self._spans = 1
         self._open_companions()
-        self._open_part(self._claim.next_part())
+        self._open_part(self._path_lock.next_part())
 
     def _open_companions(self) -> None:
         self._table = GrowingFile(csv_files.episodes_path(self._path))
@@ -275,7 +275,7 @@ class CsvWriter(Writer):
         for file in (self._rows, self._table, self._checksums):
             if file is not None:
                 file.close()
-        self._claim.release()
+        self._path_lock.release()
 
 
 def _check_names(names: list[str]) -> None:

@@ -29,16 +29,16 @@ def _text(value: Any) -> str:
 class EpisodeTracker:
     """Follows the episodes in blocks, and makes a row of the table of each that ended.
 
-    It holds a few numbers per lane. ``after`` leaves it as it is, so that a block whose write
-    failed may come again.
+    It holds a few numbers per environment. ``after`` returns a copy, so that a block whose write
+    failed can be passed again.
     """
 
     def __init__(self, info: RunInfo) -> None:
-        self._info, lanes = info, len(info.envs)
-        self._running = Running(lanes)
-        self._rows = np.zeros(lanes, np.int64)  # of it so far; if none, the next two mean
-        self._start = np.zeros(lanes, np.int64)  # nothing
-        self._first_step = np.zeros(lanes, np.int64)
+        self._info, num_envs = info, len(info.envs)
+        self._running = Running(num_envs)
+        self._rows = np.zeros(num_envs, np.int64)  # of it so far; if none, the next two mean
+        self._start = np.zeros(num_envs, np.int64)  # nothing
+        self._first_step = np.zeros(num_envs, np.int64)
 
     def after(
         self, block: Block, number: np.ndarray, step: np.ndarray
@@ -47,21 +47,23 @@ class EpisodeTracker:
 
         Args:
             block: The block.
-            number: Episode of each of its rows, (rows, lanes).
-            step: Steps in the episode before each row, (rows, lanes).
+            number: Episode of each of its rows, (rows, num_envs).
+            step: Steps in the episode before each row, (rows, num_envs).
         """
         here = _RowsOf(block, number, step)
         ended = self._cut(self._running.lost(block))
         ends = block.ends
-        found = self._merged(here, ends.lane, ends.episode)
+        found = self._merged(here, ends.env_index, ends.episode)
         for i in np.flatnonzero(found[0]):
             facts = ends.facts(int(i))
-            row = self._row(ends.lane[i], ends.episode[i], facts, *(values[i] for values in found))
+            row = self._row(
+                ends.env_index[i], ends.episode[i], facts, *(values[i] for values in found)
+            )
             ended.append(row)
         after = copy.copy(self)
         after._running = self._running.after(block, number, step)
-        lanes = np.arange(block.lanes)
-        merged = self._merged(here, lanes, after._running.number)
+        env_indices = np.arange(block.num_envs)
+        merged = self._merged(here, env_indices, after._running.number)
         after._rows, after._start, after._first_step = merged
         return ended, after
 
@@ -70,31 +72,42 @@ class EpisodeTracker:
         return self._cut(np.arange(len(self._rows)))
 
     def _merged(
-        self, here: _RowsOf, lane: np.ndarray, number: np.ndarray
+        self, here: _RowsOf, env_index: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, start and first step of episodes, with what they had before the block."""
-        rows, start, first_step = here.find(lane, number)
-        before = (self._running.number[lane] == number) & (self._rows[lane] > 0)
+        rows, start, first_step = here.find(env_index, number)
+        before = (self._running.number[env_index] == number) & (self._rows[env_index] > 0)
         return (
-            rows + np.where(before, self._rows[lane], 0),
-            np.where(before, self._start[lane], start),
-            np.where(before, self._first_step[lane], first_step),
+            rows + np.where(before, self._rows[env_index], 0),
+            np.where(before, self._start[env_index], start),
+            np.where(before, self._first_step[env_index], first_step),
         )
 
-    def _cut(self, lanes: np.ndarray) -> list[dict[str, Any]]:
+    def _cut(self, env_indices: np.ndarray) -> list[dict[str, Any]]:
         """Running episodes that have rows, as cut at their last row."""
         running, known = self._running, (self._rows, self._start, self._first_step)
         return [
-            self._row(lane, running.number[lane], running.facts(lane), *(n[lane] for n in known))
-            for lane in lanes
-            if self._rows[lane]
+            self._row(
+                env_index,
+                running.number[env_index],
+                running.facts(env_index),
+                *(n[env_index] for n in known),
+            )
+            for env_index in env_indices
+            if self._rows[env_index]
         ]
 
     def _row(
-        self, lane: Any, number: Any, facts: dict[str, Any], rows: Any, start: Any, first_step: Any
+        self,
+        env_index: Any,
+        number: Any,
+        facts: dict[str, Any],
+        rows: Any,
+        start: Any,
+        first_step: Any,
     ) -> dict[str, Any]:
         return table_row(
-            env=self._info.envs[lane],
+            env=self._info.envs[env_index],
             number=int(number),
             start=int(start),
             rows=int(rows),
@@ -108,19 +121,21 @@ class _RowsOf:
 
     def __init__(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
         if block.active is None:
-            lane, row = np.divmod(np.arange(number.size), max(1, block.rows))
+            env_index, row = np.divmod(np.arange(number.size), max(1, block.rows))
         else:
-            lane, row = np.nonzero(block.active.T)
-        keys = _key(lane, number[row, lane])  # ascending: an episode follows the one before
+            env_index, row = np.nonzero(block.active.T)
+        keys = _key(
+            env_index, number[row, env_index]
+        )  # ascending: an episode follows the one before
         self._keys, first, self._counts = np.unique(keys, return_index=True, return_counts=True)
         self._start = block.step[row[first]]
-        self._first_step = step[row[first], lane[first]].astype(np.int64)
+        self._first_step = step[row[first], env_index[first]].astype(np.int64)
 
     def find(
-        self, lane: np.ndarray, number: np.ndarray
+        self, env_index: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, control steps before the first of them, and steps of the episode before it."""
-        keys = _key(lane, number)
+        keys = _key(env_index, number)
         if not len(self._keys):
             nothing = np.zeros(len(keys), np.int64)
             return nothing, nothing, nothing
@@ -129,5 +144,5 @@ class _RowsOf:
         return rows, self._start[at], self._first_step[at]
 
 
-def _key(lane: np.ndarray, number: np.ndarray) -> np.ndarray:
-    return lane.astype(np.int64) << 32 | number.astype(np.int64)
+def _key(env_index: np.ndarray, number: np.ndarray) -> np.ndarray:
+    return env_index.astype(np.int64) << 32 | number.astype(np.int64)

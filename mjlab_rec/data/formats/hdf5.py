@@ -1,11 +1,11 @@
 """Recordings in HDF5: one dataset per channel, a chunk per block, safe against a kill at any time.
 
-``blocks/<channel>`` is shaped (block, lane, row in block, ...); a channel below another one, such
-as ``obs/actor/joints`` below ``obs/actor``, lies next to it: ``obs/actor.joints``. ``tail`` and
-``final`` hold what came after a block's last row and where episodes ended; ``index`` numbers the
-rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON text with the names of
-everything. The attribute ``how_to_read`` explains it to those who have nothing but h5py. Rows that
-a block has no values for are NaN, or 0 where the type has no NaN.
+``blocks/<channel>`` is shaped (block, env_index, row in block, ...); a channel below another one,
+such as ``obs/actor/joints`` below ``obs/actor``, is stored next to it: ``obs/actor.joints``.
+``tail`` holds the values after a block's last row, ``final`` those where episodes ended. ``index``
+numbers the rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON text with the names
+of everything. The attribute ``how_to_read`` explains it to readers who have only h5py. Unused rows
+of a block are NaN, or 0 where the type has no NaN.
 
 All that is stored has checksums, and readers do without the HDF5 library, so that a damaged file
 costs no more than what is damaged. A copy that another program wrote, such as h5repack's, can be
@@ -29,8 +29,8 @@ from mjlab_rec.data.formats.hdf5_create import new_file
 from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, place
 from mjlab_rec.data.formats.hdf5_layout import (
     CONTINUED,
+    ENV_DTYPE,
     FINISHED,
-    LANE_DTYPE,
     MODEL_DTYPE,
     Column,
     Layout,
@@ -77,8 +77,8 @@ class Hdf5Writer(Hdf5FilesWriter):
             most_chunks=self.most_chunks,
         )
         with self._beginning():
-            if (old := last_info(files.parts(self._claim.path))) is not None:
-                check_same_run(old, info, self._claim.path)
+            if (old := last_info(files.parts(self._path_lock.path))) is not None:
+                check_same_run(old, info, self._path_lock.path)
             self._part = self._open(None)
 
     def write(self, block: Block) -> None:
@@ -107,12 +107,12 @@ class Hdf5Writer(Hdf5FilesWriter):
         layout = plan.layout
         step = np.full(rows, -1)
         step[: block.rows] = block.step[: block.rows]
-        lanes = np.empty(block.lanes, LANE_DTYPE)
-        for name in LANE_DTYPE.names or ():
-            lanes[name] = getattr(block, name)
+        envs = np.empty(block.num_envs, ENV_DTYPE)
+        for name in ENV_DTYPE.names or ():
+            envs[name] = getattr(block, name)
         columns: dict[str, list[Pieces]] = {
             "index/step": [[step]],
-            "index/lanes": [[lanes]],
+            "index/envs": [[envs]],
             "ends": [[end_rows(block.ends, part.blocks, self.info)]],
         }
         for spec in layout.chained:
@@ -123,7 +123,7 @@ class Hdf5Writer(Hdf5FilesWriter):
             cast = _cast(column(block.ends, name), dtype)
             columns[f"values/{layout.value_paths[name]}"] = [[cast]]
         if block.model is not None:
-            columns |= _changes(model, block.model.lane, block.model.episode)
+            columns |= _changes(model, block.model.env_index, block.model.episode)
         progress = _Progress(layout.nbytes, block.pace)
         for each in plan.columns:
             if each.path.startswith("blocks/"):
@@ -148,9 +148,9 @@ class Hdf5Writer(Hdf5FilesWriter):
         at = _padded(step - step[0] + episode.start, blocks, rows, -1)
         used = np.full(blocks, rows)
         used[-1] = episode.rows - (blocks - 1) * rows
-        lanes = np.empty((blocks, 1), LANE_DTYPE)
-        lanes["first_episode"], lanes["first_step"] = serial, (at[:, :1] - at[0, 0] + step[0])
-        lanes["total"], lanes["recorded"] = episode.total, episode.recorded
+        envs = np.empty((blocks, 1), ENV_DTYPE)
+        envs["first_episode"], envs["first_step"] = serial, (at[:, :1] - at[0, 0] + step[0])
+        envs["total"], envs["recorded"] = episode.total, episode.recorded
         done = 0
         while done < blocks:
             part, plan = self._room(blocks - done, needs, layout)
@@ -158,7 +158,7 @@ class Hdf5Writer(Hdf5FilesWriter):
             done = piece.stop
             columns: dict[str, list[Pieces]] = {
                 "index/step": [[row] for row in at[piece]],
-                "index/lanes": [[row] for row in lanes[piece]],
+                "index/envs": [[row] for row in envs[piece]],
             }
             for spec in plan.layout.specs:
                 values = _padded(episode.arrays[spec.name], blocks, rows, _unused(spec.dtype))
@@ -209,7 +209,7 @@ class Hdf5Writer(Hdf5FilesWriter):
     def _open(self, plan: Plan | None) -> Part:
         """Begin a file; it takes the place of the present one if nothing is in that."""
         fresh = not self._files or bool(self._part.blocks) or not self._files[-1].exists()
-        path = self._claim.next_part() if fresh else self._files[-1]
+        path = self._path_lock.next_part() if fresh else self._files[-1]
         number = len(self._files) - (not fresh)
         content = new_file(self.info, self._run, number, plan)
         part = Part(*self._place(path, content), plan, self._power)
@@ -223,24 +223,24 @@ class Hdf5Writer(Hdf5FilesWriter):
         return file, Disk(file)
 
     def _tiles(self, values: np.ndarray, column: Column) -> Iterator[np.ndarray]:
-        """A channel of a block in the order of the file, (lanes, K, *shape), some lanes at a time.
+        """A block's values of a channel (n, rows, *shape), n environments at a time.
 
         All are in the same piece of memory, which fits into a processor's cache.
         """
         filled, total, *shape = values.shape
         rows, dtype, size = column.shape[0], column.dtype, column.nbytes
-        lanes = column.chunk if column.compression else max(1, _TILE // size)
-        lanes = max(1, lanes // column.unit) * column.unit
-        if self._scratch.nbytes < min(lanes, total) * size:
-            self._scratch = np.empty(min(lanes, total) * size, np.uint8)
+        count = column.chunk if column.compression else max(1, _TILE // size)
+        count = max(1, count // column.unit) * column.unit
+        if self._scratch.nbytes < min(count, total) * size:
+            self._scratch = np.empty(min(count, total) * size, np.uint8)
         source = values.swapaxes(0, 1)
         whole = shape and values.size and values.dtype == dtype and values.flags.c_contiguous
         if whole:
             # Each row of an environment is moved as one item: up to six times as fast.
             item = _one_item(size // rows)
             source = values.reshape(filled, total, -1).view(item)[..., 0].T
-        for lane in range(0, total, lanes):
-            some = source[lane : lane + lanes]
+        for start in range(0, total, count):
+            some = source[start : start + count]
             tile = self._scratch[: len(some) * size].view(dtype).reshape(len(some), rows, *shape)
             tile[:, filled:] = _unused(dtype)
             target = tile.reshape(len(some), rows, -1).view(item)[..., 0] if whole else tile
@@ -286,11 +286,11 @@ def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _changes(
-    fields: Mapping[str, np.ndarray], lane: np.ndarray, episode: np.ndarray
+    fields: Mapping[str, np.ndarray], env_index: np.ndarray, episode: np.ndarray
 ) -> dict[str, list[Pieces]]:
     """What model fields add to their tables."""
-    where = np.zeros(len(lane), MODEL_DTYPE)
-    where["lane"], where["episode"] = lane, episode
+    where = np.zeros(len(env_index), MODEL_DTYPE)
+    where["env_index"], where["episode"] = env_index, episode
     found: dict[str, list[Pieces]] = {}
     for name, values in fields.items():
         found[f"model_fields/{name}/value"] = [[values]]
@@ -309,7 +309,7 @@ def _end_row(episode: Episode, block: int, serial: int, row: int) -> np.ndarray:
     success = -1 if episode.success is None else int(episode.success)
     step = episode.arrays["step"]
     ends = Ends(
-        lane=np.zeros(1, np.int32),
+        env_index=np.zeros(1, np.int32),
         row=np.full(1, row),
         episode=np.full(1, episode.number),
         at=np.full(1, episode.start - int(step[0]) + episode.length),

@@ -233,7 +233,7 @@ class StoredPart:
 
     def _read_index(self, plan: Plan) -> None:
         """Read what is known about blocks without looking at a channel."""
-        names = ["index/step", "index/lanes", *(c.path for c in self._tables if _is_index(c))]
+        names = ["index/step", "index/envs", *(c.path for c in self._tables if _is_index(c))]
         read: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for block in self.blocks:
             try:
@@ -254,7 +254,7 @@ class StoredPart:
         self.blocks = [block for block in range(len(self.index)) if block not in self.holes]
 
     def _refuse(
-        self, layout: Layout, block: int, step: np.ndarray, lanes: np.ndarray, ends: np.ndarray
+        self, layout: Layout, block: int, step: np.ndarray, per_env: np.ndarray, ends: np.ndarray
     ) -> None:
         """Raise if numbers of a block cannot be, whatever their checksums say."""
         rows = int(self.index["rows"][block])
@@ -262,8 +262,8 @@ class StoredPart:
         envs = np.asarray(self.info.envs, np.int64)
         right = (
             (np.diff(step) > 0).all() and ((step >= 0) & (step < _MOST_STEPS)).all(),
-            (lanes["first_episode"] >= 0).all() and (lanes["first_step"] >= 0).all(),
-            ((ends["lane"] >= 0) & (ends["lane"] < layout.lanes)).all(),
+            (per_env["first_episode"] >= 0).all() and (per_env["first_step"] >= 0).all(),
+            ((ends["env_index"] >= 0) & (ends["env_index"] < layout.num_envs)).all(),
             ((ends["row"] >= -1) & (ends["row"] < max(rows, 1))).all(),
             ((ends["key"] >= 0) & (ends["number"] >= 0) & (ends["block"] == block)).all(),
             np.isin(ends["env"], envs).all(),

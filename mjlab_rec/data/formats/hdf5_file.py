@@ -21,7 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mjlab_rec.data.files import Claim
+from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.plain_files import cannot_write, reason, replacing
 from mjlab_rec.data.schema import DataError, RunInfo
@@ -42,7 +42,7 @@ class Hdf5FilesWriter(Writer):
         self._files: list[Path] = []
         self._failed = False
         self._power = options.durability == "power"
-        self._claim = Claim(options.path, options.if_exists)
+        self._path_lock = PathLock(options.path, options.if_exists)
 
     @property
     def files(self) -> list[Path]:
@@ -61,7 +61,7 @@ class Hdf5FilesWriter(Writer):
                 raise self._failure(error) from error
             _LOG.warning("Could not finish '%s': %s.", self._files[-1], reason(error))
         finally:
-            self._claim.release()
+            self._path_lock.release()
 
     @abc.abstractmethod
     def _finish(self) -> None:
@@ -73,7 +73,7 @@ class Hdf5FilesWriter(Writer):
         try:
             yield
         except BaseException as error:
-            self._claim.release()
+            self._path_lock.release()
             if isinstance(error, OSError):
                 path = self.options.path
                 raise DataError(f"Cannot record to '{path}': {reason(error)}.") from error

@@ -13,10 +13,10 @@ from mjlab_rec.data.formats.paths import dataset_paths
 from mjlab_rec.data.formats.segments import END_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
-LANE_DTYPE = np.dtype(
+ENV_DTYPE = np.dtype(
     [("first_episode", "<i4"), ("first_step", "<i4"), ("total", "<f8"), ("recorded", "<f8")]
 )
-MODEL_DTYPE = np.dtype([("lane", "<i4"), ("episode", "<i4")])
+MODEL_DTYPE = np.dtype([("env_index", "<i4"), ("episode", "<i4")])
 # Where a chunk lies in the file. "mask" is not zero if its compression was left out.
 CHUNK_DTYPE = np.dtype([("at", "<u8"), ("size", "<u4"), ("mask", "<u4"), ("check", "<u4")])
 # How a file was left: 0 open, 1 the run goes on in the next part, 2 the recording is finished.
@@ -77,12 +77,14 @@ class Layout:
 
     info: RunInfo
     rows: int  # of a full block
-    packed: bool = False  # whole episodes one after another, in one lane
+    packed: bool = (
+        False  # whole episodes one after another, stored like those of a single environment
+    )
     values: Mapping[str, np.dtype] = field(default_factory=dict)
     model: Mapping[str, tuple[np.dtype, tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.lanes = 1 if self.packed else len(self.info.envs)
+        self.num_envs = 1 if self.packed else len(self.info.envs)
         self.specs: Sequence[ChannelSpec] = self.info.channels if self.packed else self.info.stored
         chained = () if self.packed else self.info.chained
         self.chained = [spec for spec in self.specs if spec.name in chained]
@@ -105,34 +107,34 @@ class Layout:
         """Bytes of a block."""
         row = sum(spec.nbytes for spec in self.specs)
         tail = sum(spec.nbytes for spec in self.chained)
-        return self.lanes * (self.rows * row + tail + LANE_DTYPE.itemsize) + 8 * self.rows
+        return self.num_envs * (self.rows * row + tail + ENV_DTYPE.itemsize) + 8 * self.rows
 
     def columns(self) -> Iterator[Column]:
         """All columns, not yet cut into chunks. Those of which every block has as much come first.
 
         The checksums of a block follow each other in this order, in the last column.
         """
-        lanes, lane = self.lanes, "lane"
+        env = "env_index"
         for spec in self.specs:
             yield Column(
                 path=f"blocks/{self.paths[spec.name]}",
                 dtype=spec.dtype,
                 shape=(self.rows, *spec.shape),
-                items=lanes,
-                axes=("block", lane, "row", *_axes(spec)),
+                items=self.num_envs,
+                axes=("block", env, "row", *_axes(spec)),
                 spec=spec,
             )
         yield Column(
             path="index/step", dtype=np.dtype("<i8"), items=self.rows, axes=("block", "row")
         )
-        yield Column(path="index/lanes", dtype=LANE_DTYPE, items=lanes, axes=("block", lane))
+        yield Column(path="index/envs", dtype=ENV_DTYPE, items=self.num_envs, axes=("block", env))
         for spec in self.chained:
             yield Column(
                 path=f"tail/{self.paths[spec.name]}",
                 dtype=spec.dtype,
                 shape=spec.shape,
-                items=lanes,
-                axes=("block", lane, *_axes(spec)),
+                items=self.num_envs,
+                axes=("block", env, *_axes(spec)),
                 spec=spec,
             )
         ends = {"table": "ends", "axes": ("end",)}
@@ -212,7 +214,7 @@ def make_plan(
             column.chunk = column.unit = -(-items // tiles)
         if column.chunk * column.nbytes > _HDF5_LIMIT:
             raise DataError(
-                f"A block of {layout.rows} rows of {layout.lanes} environments is too large for"
+                f"A block of {layout.rows} rows of {layout.num_envs} environments is too large for"
                 f" HDF5 in '{column.path}'. Record fewer rows per block."
             )
     tiles = max((c.tiles for c in columns if c.compression), default=1)
@@ -231,7 +233,7 @@ def make_plan(
             column.chunk = max(group, 128) * column.items
         if not column.items:
             # It grows by any number of rows, and its chunks are so large that they suffice.
-            rows = max(256, min(layout.lanes, size // (8 * column.nbytes)))
+            rows = max(256, min(layout.num_envs, size // (8 * column.nbytes)))
             if column.table == "checks":
                 rows = max(rows, more["checks"] * group)
             elif column.table != "ends":

@@ -224,12 +224,12 @@ class _Growing:
 
     def _compress(self, values: np.ndarray, start: int) -> None:
         column = self.column
-        block, lane = divmod(start, column.items)
+        block, env_index = divmod(start, column.items)
         shape = (1, *values.shape)
         space = self._id.get_space()
-        space.select_hyperslab((block, lane, *(0,) * len(column.shape)), shape)
+        space.select_hyperslab((block, env_index, *(0,) * len(column.shape)), shape)
         self._id.write(h5py.h5s.create_simple(shape), space, values)
-        self._find(block * column.tiles + lane // column.chunk, (block, lane))
+        self._find(block * column.tiles + env_index // column.chunk, (block, env_index))
 
     def _find(self, slot: int, start: tuple[int, ...]) -> int:
         """Where HDF5 keeps the chunk that begins there; it is noted in the file's own list."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
-from mjlab_rec.data.formats.hdf5_layout import FINISHED, LANE_DTYPE, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
 from mjlab_rec.data.formats.hdf5_stored import Kept
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
@@ -113,12 +113,12 @@ class _Run(BlockRun):
         parts = [part for part in parts if part.blocks]
         layouts = [part.layout for part in parts if part.layout is not None]
         packed = any(layout.packed for layout in layouts)
-        lanes = 1 if packed else len(self.info.envs)
+        num_envs = 1 if packed else len(self.info.envs)
         self._parts = parts
         self._at = [(part, block) for part in parts for block in part.blocks]
         self._paths = layouts[0].paths if layouts else {}
         self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
-        per_lane = np.array(_read(parts, "index/lanes"), LANE_DTYPE).reshape(-1, lanes)
+        per_env = np.array(_read(parts, "index/envs"), ENV_DTYPE).reshape(-1, num_envs)
         step = np.full((len(self._at), max([1, *(each.rows for each in layouts)])), -1, np.int64)
         for into, steps in zip(step, _read(parts, "index/step"), strict=True):
             into[: len(steps)] = steps
@@ -133,10 +133,10 @@ class _Run(BlockRun):
             rows=np.array([part.index["rows"][block] for part, block in self._at], np.int64),
             gap=np.array([part.index["gap"][block] for part, block in self._at], np.int64),
             step=step,
-            first_episode=per_lane["first_episode"],
-            first_step=per_lane["first_step"],
-            total=per_lane["total"],
-            recorded=per_lane["recorded"],
+            first_episode=per_env["first_episode"],
+            first_step=per_env["first_step"],
+            total=per_env["total"],
+            recorded=per_env["recorded"],
             ends=joined,
             values={name: np.concatenate(list(self._values(name))) for name in names},
             packed=packed,
@@ -147,13 +147,13 @@ class _Run(BlockRun):
     def has(self, name: str) -> bool:
         return name in self._stored
 
-    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part, block = self._at[block]
-        return part.columns[f"blocks/{self._paths[name]}"].items(block, lanes)
+        return part.columns[f"blocks/{self._paths[name]}"].items(block, env_indices)
 
-    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
+    def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
         part, block = self._at[block]
-        values, at = part.columns[f"tail/{self._paths[name]}"].items(block, lanes)
+        values, at = part.columns[f"tail/{self._paths[name]}"].items(block, env_indices)
         return values[at]
 
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
@@ -161,14 +161,14 @@ class _Run(BlockRun):
         values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
         return values[at]
 
-    def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
+    def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
         for name, (where, block, at) in self._changes.items():
-            mine = where["lane"] == lane
+            mine = where["env_index"] == env_index
             mine &= where["episode"] == key if self.index.packed else where["episode"] <= key
             rows = np.flatnonzero(mine)
             last = int(rows[-1]) if len(rows) else -1
-            self._refuse_hole(int(block[last]) if last >= 0 else -1, lane, key)
+            self._refuse_hole(int(block[last]) if last >= 0 else -1, env_index, key)
             if last >= 0:
                 part, number = self._at[block[last]]
                 column = part.columns[f"model_fields/{name}/value"]
@@ -176,10 +176,10 @@ class _Run(BlockRun):
                 found[name] = values[place[0]].copy()
         return found
 
-    def _refuse_hole(self, block: int, lane: int, key: int) -> None:
+    def _refuse_hole(self, block: int, env_index: int, key: int) -> None:
         """Raise if a block is lost that may have said more about an episode than that block."""
         for hole, why in self.index.holes.items():
-            known = -1 if hole == 0 else self.index.first_episode[hole - 1, lane]
+            known = -1 if hole == 0 else self.index.first_episode[hole - 1, env_index]
             if block < hole and key > known and not self.index.packed:
                 raise DataError(f"What the model was like in the episode is not known: {why}")
 

@@ -60,7 +60,7 @@ class _MemoryRun(BlockRun):
     def __init__(self, info: RunInfo, blocks: list[Block]) -> None:
         self.info = info
         self._blocks = blocks
-        lanes = len(info.envs)
+        num_envs = len(info.envs)
         rows = np.array([block.rows for block in blocks], np.int64)
         step = np.zeros((len(blocks), max([1, *rows])), np.int64)
         for block, steps in zip(blocks, step, strict=True):
@@ -72,10 +72,10 @@ class _MemoryRun(BlockRun):
             rows=rows,
             gap=np.array([block.gap for block in blocks], np.int64),
             step=step,
-            first_episode=_stack([block.first_episode for block in blocks], lanes),
-            first_step=_stack([block.first_step for block in blocks], lanes),
-            total=_stack([block.total for block in blocks], lanes),
-            recorded=_stack([block.recorded for block in blocks], lanes),
+            first_episode=_stack([block.first_episode for block in blocks], num_envs),
+            first_step=_stack([block.first_step for block in blocks], num_envs),
+            total=_stack([block.total for block in blocks], num_envs),
+            recorded=_stack([block.recorded for block in blocks], num_envs),
             ends=np.concatenate(ends) if ends else np.zeros(0, END_DTYPE),
             values={
                 name: np.concatenate([column(block.ends, name) for block in blocks])
@@ -86,21 +86,21 @@ class _MemoryRun(BlockRun):
     def has(self, name: str) -> bool:
         return any(spec.name == name for spec in self.info.stored)
 
-    def rows(self, name: str, block: int, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._blocks[block].arrays[name].swapaxes(0, 1), lanes
+    def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._blocks[block].arrays[name].swapaxes(0, 1), env_indices
 
-    def tails(self, name: str, block: int, lanes: np.ndarray) -> np.ndarray:
-        return self._blocks[block].tail[name][lanes]
+    def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
+        return self._blocks[block].tail[name][env_indices]
 
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
         block, _ = self._final[ends[0]]
         return block.ends.final[name][[self._final[end][1] for end in ends]]
 
-    def model(self, lane: int, key: int) -> dict[str, np.ndarray]:
+    def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         fields: dict[str, np.ndarray] = {}
         for block in self._blocks:
             if block.model is not None:
-                mine = (block.model.lane == lane) & (block.model.episode <= key)
+                mine = (block.model.env_index == env_index) & (block.model.episode <= key)
                 for at in np.flatnonzero(mine):
                     fields.update({name: v[at] for name, v in block.model.fields.items()})
         return {name: value.copy() for name, value in fields.items()}
@@ -125,5 +125,5 @@ class _EpisodesReader(Reader):
         return {name: value.copy() for name, value in self._episodes[index].model.items()}
 
 
-def _stack(arrays: list[np.ndarray], lanes: int) -> np.ndarray:
-    return np.stack(arrays) if arrays else np.zeros((0, lanes), np.int64)
+def _stack(arrays: list[np.ndarray], num_envs: int) -> np.ndarray:
+    return np.stack(arrays) if arrays else np.zeros((0, num_envs), np.int64)

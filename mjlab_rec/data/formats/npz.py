@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.checksum import array_crc32
-from mjlab_rec.data.files import META, Claim
+from mjlab_rec.data.files import META, PathLock
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.npz_archive import write_archive
@@ -76,8 +76,8 @@ class _Folder:
         self.nbytes = 0
         self._deflate = options.compression == "deflate"
         self._sync = options.durability == "power"
-        self._claim = Claim(options.path, options.if_exists, folder=True)
-        self._path = self._claim.path
+        self._path_lock = PathLock(options.path, options.if_exists, folder=True)
+        self._path = self._path_lock.path
         self._next = self._offset = self._lines = self._gaps = 0
         self._table: GrowingFile | None = None
         try:
@@ -173,7 +173,7 @@ class _Folder:
         if self._table is not None:
             self._table.close()
             self._table = None
-        self._claim.release()
+        self._path_lock.release()
 
 
 class _OneFile:
@@ -193,7 +193,7 @@ class _OneFile:
         self._part: Path | None = None
         self._empty()
         self._members(0, finished=False)  # raises for what could not be read back
-        self._claim = Claim(options.path, options.if_exists, can_append=False)
+        self._path_lock = PathLock(options.path, options.if_exists, can_append=False)
 
     def write(self, episode: Episode) -> None:
         crc = [array_crc32(episode.arrays[name]) for name in self._kinds]
@@ -211,7 +211,7 @@ class _OneFile:
         try:
             self._write_part(gaps, finished=True)
         finally:
-            self._claim.release()
+            self._path_lock.release()
 
     def _empty(self) -> None:
         self._held = 0
@@ -223,7 +223,7 @@ class _OneFile:
 
     def _write_part(self, gaps: int, *, finished: bool) -> None:
         if self._part is None:
-            self._part = self._claim.next_part()
+            self._part = self._path_lock.next_part()
         path = self._part
         try:
             options = self._options

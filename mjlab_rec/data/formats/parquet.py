@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.checksum import array_crc32
-from mjlab_rec.data.files import Claim
+from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.parquet_reader import (
@@ -62,8 +62,8 @@ class ParquetWriter(Writer):
         self._rows = self._bytes = self._text = 0
         self._since = clock()
         self._power = options.durability == "power"
-        self._claim = Claim(options.path, options.if_exists, folder=True, mark=HEAD)
-        self._path = self._claim.path
+        self._path_lock = PathLock(options.path, options.if_exists, folder=True, mark=HEAD)
+        self._path = self._path_lock.path
         try:
             self._remove_leftovers()
             if (self._path / HEAD).exists():
@@ -73,7 +73,7 @@ class ParquetWriter(Writer):
             if self._power:
                 sync_to_disk(self._path.parent)
         except BaseException:
-            self._claim.release()
+            self._path_lock.release()
             raise
 
     @property
@@ -102,7 +102,7 @@ class ParquetWriter(Writer):
                 self._write_part()
             self._write_head(finished=True)
         finally:
-            self._claim.release()
+            self._path_lock.release()
 
     def _write_head(self, finished: bool) -> None:
         text = episode_table.dump_info(

@@ -44,7 +44,7 @@ class Format:
     """Name of the file by which a folder is known to be a recording in this format."""
 
     magic: bytes = b""
-    """How its files begin. Such a file may have any name that no other format claims; without magic
+    """How its files begin. Such a file may have any name that no other format has; without magic
     bytes files are known by their suffix."""
 
     recognises: str | None = None
@@ -75,7 +75,7 @@ class Format:
         assert self.reader is not None
         return self._load(self.reader)(path, check=check)
 
-    def claims(self, path: Path) -> bool:
+    def matches_name(self, path: Path) -> bool:
         """Whether a path is called like a file in this format."""
         name = path.name.lower()
         return any(name.endswith(s.lower()) and len(name) > len(s) for s in self.suffixes)
@@ -86,7 +86,7 @@ class Format:
             return False
         if head is None:
             return bool(self.mark) and (path / self.mark).is_file()
-        return head.startswith(self.magic) if self.magic else self.claims(path)
+        return head.startswith(self.magic) if self.magic else self.matches_name(path)
 
     def asks(self, path: Path) -> bool:
         """What ``recognises`` says to a path."""
@@ -142,7 +142,7 @@ def recognise(files: Iterable[Path]) -> Format | None:
     for file in files:
         head = None if file.is_dir() else _head(file)
         fitting = [format for format in formats() if format.fits(file, head)]
-        fitting.sort(key=lambda format: not format.claims(file))
+        fitting.sort(key=lambda format: not format.matches_name(file))
         sure = True
         for format in fitting:
             if format.recognises is None:
@@ -170,9 +170,9 @@ def known_formats() -> str:
 def check_path(writer: type[Writer], path: str) -> None:
     """Raise if what a writer would write there would not be known as its own afterwards."""
     format = next((f for f in formats() if _class_of(f) is writer), None)
-    if format is None or format.reader is None or not path or format.claims(Path(path)):
+    if format is None or format.reader is None or not path or format.matches_name(Path(path)):
         return
-    others = [other for other in formats() if other.claims(Path(path))]
+    others = [other for other in formats() if other.matches_name(Path(path))]
     nameless = not (format.magic or format.mark)
     if not (others or nameless):
         return

@@ -50,7 +50,7 @@ class RobomimicWriter(Hdf5FilesWriter):
         self._demos = self._rows = self._offset = 0
         self._paths = robomimic_layout.paths(info)
         with self._beginning():
-            if options.if_exists == "append" and files.parts(self._claim.path):
+            if options.if_exists == "append" and files.parts(self._path_lock.path):
                 self._go_on()
             self._open()
 
@@ -67,14 +67,14 @@ class RobomimicWriter(Hdf5FilesWriter):
             self._flush()
 
     def _go_on(self) -> None:
-        there = RobomimicReader(self._claim.path)
+        there = RobomimicReader(self._path_lock.path)
         try:
             if not there.ours:
                 raise DataError(
-                    f"Cannot append to '{self._claim.path}': it was not recorded by mjlab_rec."
+                    f"Cannot append to '{self._path_lock.path}': it was not recorded by mjlab_rec."
                     " Choose another path, or if_exists='number'."
                 )
-            episode_table.check_same_run(there.info, self.info, self._claim.path)
+            episode_table.check_same_run(there.info, self.info, self._path_lock.path)
             self._offset = 1 + max(there.episodes["number"].to_list(), default=-1)
         finally:
             there.close()
@@ -93,7 +93,7 @@ class RobomimicWriter(Hdf5FilesWriter):
 
     def _open(self) -> None:
         if self._part is None:
-            self._part = self._claim.next_part()
+            self._part = self._path_lock.next_part()
         self._demos = self._rows = 0
         self._file = place(self._part, content(0, self._fill))
         self._disk = Disk(self._file)

@@ -10,12 +10,12 @@ import polars as pl
 from mjlab_rec.data.formats.episode_table import SCHEMA
 from mjlab_rec.data.schema import DataError, Ends, RunInfo, is_partial
 
-# An episode that ended. Its key numbers it within its lane; in a packed recording, where episodes
-# of all environments follow each other in one lane, that is not its number in its environment.
+# An episode that ended. Its key is its number in its environment. In a packed recording, where the
+# episodes of all environments are stored like those of a single one, it is the number in the file.
 END_DTYPE = np.dtype(
     [
         ("block", "<i4"),
-        ("lane", "<i4"),
+        ("env_index", "<i4"),
         ("row", "<i4"),
         ("key", "<i4"),
         ("env", "<i4"),
@@ -34,15 +34,15 @@ END_DTYPE = np.dtype(
 
 @dataclass(kw_only=True)
 class Index:
-    """What is known about all blocks of a run without looking at a channel: B blocks, L lanes."""
+    """What is known of the B blocks and N environments of a run without reading a channel."""
 
     rows: np.ndarray  # (B,)
     gap: np.ndarray  # (B,)
     step: np.ndarray  # (B, K), control steps of the environment before each row
-    first_episode: np.ndarray  # (B, L), key of the first row's episode
-    first_step: np.ndarray  # (B, L)
-    total: np.ndarray  # (B, L), return of the running episode after the last row
-    recorded: np.ndarray  # (B, L), the part of it that rows were recorded of
+    first_episode: np.ndarray  # (B, N), key of the first row's episode
+    first_step: np.ndarray  # (B, N)
+    total: np.ndarray  # (B, N), return of the running episode after the last row
+    recorded: np.ndarray  # (B, N), the part of it that rows were recorded of
     ends: np.ndarray  # (n,) of END_DTYPE
     values: dict[str, np.ndarray] = field(default_factory=dict)  # what a recorder added, (n,)
     packed: bool = False  # whole episodes one after another, and nothing but whole episodes
@@ -54,27 +54,31 @@ class Segments:
     """Which rows of which blocks each episode of a run is made of: S segments, E episodes."""
 
     def __init__(self, index: Index, every: int) -> None:
-        block, lane, start, stop, key, began = _segments(index)
+        block, env_index, start, stop, key, began = _segments(index)
         if index.packed:  # an episode without its end was never written to its end
             kept = np.isin(key, index.ends["key"])
-            block, lane, start, stop, key, began = (
-                column[kept] for column in (block, lane, start, stop, key, began)
+            block, env_index, start, stop, key, began = (
+                column[kept] for column in (block, env_index, start, stop, key, began)
             )
         first = np.ones(len(block), bool)
-        first[1:] = (lane[1:] != lane[:-1]) | (key[1:] != key[:-1])
+        first[1:] = (env_index[1:] != env_index[:-1]) | (key[1:] != key[:-1])
         opening = np.flatnonzero(first)
         self.block, self.start, self.stop = block, start, stop
         self.offsets = np.append(opening, len(block))  # (E + 1,)
-        self.lane, self.key, self.began = lane[opening], key[opening], began[opening]  # (E,)
-        self.end = _find(index.ends, self.lane, self.key)  # (E,), -1: it has no end
+        self.env_index, self.key, self.began = (
+            env_index[opening],
+            key[opening],
+            began[opening],
+        )  # (E,)
+        self.end = _find(index.ends, self.env_index, self.key)  # (E,), -1: it has no end
         self.broken: dict[int, str] = {}  # episodes that have rows in lost blocks
         for hole, why in index.holes.items():
-            self._break(index, lane, hole, why, every)
+            self._break(index, env_index, hole, why, every)
 
     def __len__(self) -> int:
-        return len(self.lane)
+        return len(self.env_index)
 
-    def _break(self, index: Index, lane: np.ndarray, hole: int, why: str, every: int) -> None:
+    def _break(self, index: Index, env_index: np.ndarray, hole: int, why: str, every: int) -> None:
         """Note which episodes have rows in the blocks that are lost before a block."""
         of = np.repeat(np.arange(len(self)), np.diff(self.offsets))  # episode of each segment
         if index.packed:
@@ -83,14 +87,14 @@ class Segments:
             self.broken.update((int(episode), why) for episode in found)
             return
         width = len(index.rows) + 1
-        lanes = np.arange(index.first_episode.shape[1])
-        after = np.searchsorted(lane * width + self.block, lanes * width + hole)
-        for lane_number, at in zip(lanes, after, strict=True):
-            if at > 0 and lane[at - 1] == lane_number:
+        env_indices = np.arange(index.first_episode.shape[1])
+        after = np.searchsorted(env_index * width + self.block, env_indices * width + hole)
+        for here, at in zip(env_indices, after, strict=True):
+            if at > 0 and env_index[at - 1] == here:
                 end = self.end[of[at - 1]]
                 if end < 0 or index.ends["block"][end] >= hole:
                     self.broken[int(of[at - 1])] = why
-            if at < len(of) and lane[at] == lane_number:
+            if at < len(of) and env_index[at] == here:
                 step = index.step[self.block[at], self.start[at]]
                 if step - self.began[of[at]] >= every:
                     self.broken[int(of[at])] = why
@@ -102,14 +106,14 @@ class Segments:
         ends = index.ends[self.end] if len(index.ends) else np.zeros(len(self), END_DTYPE)
         last_block, last_row = self.block[closing], self.stop[closing] - 1
         rows = np.add.reduceat(self.stop - self.start, opening) if len(self) else opening
-        total = np.where(ended, ends["total"], index.total[last_block, self.lane])
-        recorded = np.where(ended, ends["recorded"], index.recorded[last_block, self.lane])
+        total = np.where(ended, ends["total"], index.total[last_block, self.env_index])
+        recorded = np.where(ended, ends["recorded"], index.recorded[last_block, self.env_index])
         start = index.step[self.block[opening], self.start[opening]]
         length = np.where(ended, ends["length"], index.step[last_block, last_row] + 1 - self.began)
         terminated, truncated = ended & ends["terminated"], ended & ends["truncated"]
         said = ended & (ends["success"] >= 0)
         columns = {
-            "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.lane]),
+            "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.env_index]),
             "number": np.where(ended, ends["number"], self.key),
             "start": start,
             "length": length,
@@ -137,7 +141,7 @@ def end_rows(ends: Ends, block: int, info: RunInfo) -> np.ndarray:
     rows = np.zeros(len(ends), END_DTYPE)
     rows["block"] = block
     rows["key"] = rows["number"] = ends.episode
-    rows["env"] = np.asarray(info.envs, np.int32)[ends.lane]
+    rows["env"] = np.asarray(info.envs, np.int32)[ends.env_index]
     for name in END_DTYPE.names or ():
         if hasattr(ends, name):
             rows[name] = getattr(ends, name)
@@ -150,14 +154,14 @@ def column(ends: Ends, name: str) -> np.ndarray:
 
 
 def _segments(index: Index) -> tuple[np.ndarray, ...]:
-    """Block, lane, first row, row after the last, key and start of every piece of an episode.
+    """Block, env_index, first row, row after the last, key and start of every piece of an episode.
 
-    They are ordered by lane, then by time.
+    They are ordered by environment, then by time.
     """
-    blocks, lanes = index.first_episode.shape
+    blocks, num_envs = index.first_episode.shape
     most = index.step.shape[1] + 1
-    lane, block = np.divmod(np.arange(blocks * lanes), max(blocks, 1))
-    row = np.zeros(blocks * lanes, np.int64)
+    env_index, block = np.divmod(np.arange(blocks * num_envs), max(blocks, 1))
+    row = np.zeros(blocks * num_envs, np.int64)
     key = index.first_episode.T.ravel()
     began = (index.step[:, :1] - index.first_step).T.ravel()
     # An episode begins on the row after another's last row; one whose end comes before the block's
@@ -165,31 +169,33 @@ def _segments(index: Index) -> tuple[np.ndarray, ...]:
     ends = index.ends[(index.ends["row"] >= 0)]
     ends = ends[ends["row"] + 1 < index.rows[ends["block"]]]
     if not index.packed and len(ends):
-        lane = np.concatenate([lane, ends["lane"]])
+        env_index = np.concatenate([env_index, ends["env_index"]])
         block = np.concatenate([block, ends["block"]])
         row = np.concatenate([row, ends["row"] + 1])
         key = np.concatenate([key, ends["key"] + 1])
         began = np.concatenate([began, ends["at"]])
-        place = (lane * blocks + block) * most + row
+        place = (env_index * blocks + block) * most + row
         order = np.lexsort((key, place))
         # Of several episodes that would begin on a row all but the last had no row at all.
         last = np.ones(len(order), bool)
         last[:-1] = place[order][1:] != place[order][:-1]
         order = order[last]
-        lane, block, row, key, began = (column[order] for column in (lane, block, row, key, began))
+        env_index, block, row, key, began = (
+            column[order] for column in (env_index, block, row, key, began)
+        )
     stop = index.rows[block] if blocks else row
-    within = (lane[1:] == lane[:-1]) & (block[1:] == block[:-1])
+    within = (env_index[1:] == env_index[:-1]) & (block[1:] == block[:-1])
     stop[:-1][within] = row[1:][within]
     some = stop > row
-    return tuple(column[some] for column in (block, lane, row, stop, key, began))
+    return tuple(column[some] for column in (block, env_index, row, stop, key, began))
 
 
-def _find(ends: np.ndarray, lane: np.ndarray, key: np.ndarray) -> np.ndarray:
+def _find(ends: np.ndarray, env_index: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Position of each episode's end, -1 where it has none."""
     if not len(ends):
-        return np.full(len(lane), -1)
-    known = ends["lane"].astype(np.int64) << 32 | ends["key"]
-    wanted = lane.astype(np.int64) << 32 | key
+        return np.full(len(env_index), -1)
+    known = ends["env_index"].astype(np.int64) << 32 | ends["key"]
+    wanted = env_index.astype(np.int64) << 32 | key
     order = np.argsort(known, kind="stable")
     at = np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)
     return np.where(known[order][at] == wanted, order[at], -1)

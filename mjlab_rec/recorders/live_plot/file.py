@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mjlab_rec.data.files import Claim, IfExists
+from mjlab_rec.data.files import IfExists, PathLock
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg, frame_rate
 from mjlab_rec.recorders.live_plot.panels import Frame, Panel
 from mjlab_rec.recorders.live_plot.window import FigureProcess
@@ -32,16 +32,16 @@ class PngBackend:
         if_exists: IfExists,
     ) -> None:
         self.files: list[Path] = []
-        self._claim = Claim(path, if_exists, can_append=False)
+        self._path_lock = PathLock(path, if_exists, can_append=False)
         try:
             self._process = FigureProcess(panels, title, size, window=False)
         except BaseException:
-            self._claim.release()
+            self._path_lock.release()
             raise
 
     def draw(self, frame: Frame, final: bool) -> None:
         """Replace the file."""
-        path = self._claim.path
+        path = self._path_lock.path
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self._process.draw(frame, str(part.absolute()))
@@ -55,7 +55,7 @@ class PngBackend:
         try:
             self._process.close()
         finally:
-            self._claim.release()
+            self._path_lock.release()
 
 
 class Mp4Backend:

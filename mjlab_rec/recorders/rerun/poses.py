@@ -59,11 +59,11 @@ def model_fields(env: Any, contacts: bool) -> list[str]:
 class Poses:
     """Poses of geoms, cameras and contacts; quaternions are xyzw, as in Rerun."""
 
-    geom_pos: np.ndarray  # (rows, lanes, geoms, 3) float32
-    geom_quat: np.ndarray  # (rows, lanes, geoms, 4) float32
-    camera_pos: np.ndarray  # (rows, cameras, 3) float32, of the first lane
+    geom_pos: np.ndarray  # (rows, num_envs, geoms, 3) float32
+    geom_quat: np.ndarray  # (rows, num_envs, geoms, 4) float32
+    camera_pos: np.ndarray  # (rows, cameras, 3) float32, of the first environment
     camera_quat: np.ndarray  # (rows, cameras, 4) float32
-    contacts: list[list[tuple[int, np.ndarray]]]  # per row: lane and its points (n, 3)
+    contacts: list[list[tuple[int, np.ndarray]]]  # per row: env_index and its points (n, 3)
 
 
 class ForwardKinematics:
@@ -81,10 +81,10 @@ class ForwardKinematics:
         self._contacts = contacts
 
     def poses(self, block: Block, wanted: np.ndarray) -> Poses:
-        """Poses of a block's wanted rows and lanes (rows, lanes); the others are zero."""
+        """Poses of a block's wanted rows and environments (rows, num_envs); the others are zero."""
         names = [name for name in block.arrays if name.startswith(PREFIX)]
         arrays = {name.removeprefix(PREFIX): block.arrays[name] for name in names}
-        count = block.rows * block.lanes
+        count = block.rows * block.num_envs
         layout, columns, start = {}, [], 0
         for name, array in arrays.items():
             size = int(np.prod(array.shape[2:], dtype=int))
@@ -98,22 +98,22 @@ class ForwardKinematics:
         return self._poses(rows, wanted, arrays.get("geom_quat"))
 
     def _poses(self, states: Snapshot, wanted: np.ndarray, geom_quat: np.ndarray | None) -> Poses:
-        model, (rows, lanes) = self._posed.model, wanted.shape
-        place = np.zeros((rows, lanes, model.ngeom, 3), np.float32)
-        body_quat = np.zeros((rows, lanes, model.nbody, 4), np.float32)
+        model, (rows, num_envs) = self._posed.model, wanted.shape
+        place = np.zeros((rows, num_envs, model.ngeom, 3), np.float32)
+        body_quat = np.zeros((rows, num_envs, model.nbody, 4), np.float32)
         body_quat[..., 0] = 1.0
         camera = np.zeros((rows, model.ncam, 3), np.float32)
         turn = np.zeros((rows, model.ncam, 9), np.float32)
         contacts: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(rows)]
-        for row, lane in np.argwhere(wanted):
-            data = self._posed.pose(states, int(row * lanes + lane))
-            place[row, lane] = data.geom_xpos
-            body_quat[row, lane] = data.xquat
-            if lane == 0:
+        for row, env_index in np.argwhere(wanted):
+            data = self._posed.pose(states, int(row * num_envs + env_index))
+            place[row, env_index] = data.geom_xpos
+            body_quat[row, env_index] = data.xquat
+            if env_index == 0:
                 camera[row] = data.cam_xpos
                 turn[row] = data.cam_xmat
             if self._contacts:
-                contacts[row].append((int(lane), self._contact_points(data)))
+                contacts[row].append((int(env_index), self._contact_points(data)))
         if geom_quat is None:
             geom_quat = np.asarray(model.geom_quat, np.float32)
         geom_quat = _product(body_quat[:, :, model.geom_bodyid], geom_quat)

@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from mjlab_rec.data.files import Claim
+from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
 from mjlab_rec.recorders.rerun import scene as scene
@@ -40,7 +40,7 @@ class RerunTarget:
     """Model fields that differ between worlds."""
 
     origins: np.ndarray
-    """Offsets that are added to the environments' positions (lanes, 3)."""
+    """Offsets that are added to the environments' positions (num_envs, 3)."""
 
     groups: Sequence[int] = (0, 1, 2)
     contacts: bool = False
@@ -62,11 +62,11 @@ class RerunWriter(Writer):
 
         self._rr = rerun
         self._target = target
-        self._lanes = len(info.envs)
+        self._num_envs = len(info.envs)
         self._stream: Any = None
         self._viewer_is_gone = False
-        self._claim = (
-            Claim(options.path, options.if_exists, can_append=False) if options.path else None
+        self._path_lock = (
+            PathLock(options.path, options.if_exists, can_append=False) if options.path else None
         )
         try:
             model = target.model
@@ -91,20 +91,20 @@ class RerunWriter(Writer):
     @property
     def files(self) -> list[Path]:
         """The file, if there is one."""
-        return [] if self._claim is None else [self._claim.path]
+        return [] if self._path_lock is None else [self._path_lock.path]
 
     @property
     def nbytes(self) -> int:
         """Size of the file; 0 if there is none."""
-        if self._claim is None or not self._claim.path.exists():
+        if self._path_lock is None or not self._path_lock.path.exists():
             return 0
-        return self._claim.path.stat().st_size
+        return self._path_lock.path.stat().st_size
 
     def write(self, block: Block) -> None:
         """Send a block's rows and the episodes that ended in it."""
         wanted = block.active
         if wanted is None:
-            wanted = np.ones((block.rows, block.lanes), bool)
+            wanted = np.ones((block.rows, block.num_envs), bool)
         poses = self._kinematics.poses(block, wanted)
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
@@ -124,15 +124,15 @@ class RerunWriter(Writer):
             if self._target.stream is None and self._stream is not None:
                 self._stream.disconnect()  # This also writes the file's footer.
         finally:
-            if self._claim is not None:
-                self._claim.release()
+            if self._path_lock is not None:
+                self._path_lock.release()
 
     # -- once --------------------------------------------------------------------------------------
 
     def _sinks(self) -> list[Any]:
         sinks: list[Any] = [self._rr.GrpcSink(url) for url in self._target.urls]
-        if self._claim is not None:
-            sinks.append(self._rr.FileSink(str(self._claim.path)))
+        if self._path_lock is not None:
+            sinks.append(self._rr.FileSink(str(self._path_lock.path)))
         return sinks
 
     def _write_scene(self) -> None:
@@ -177,7 +177,7 @@ class RerunWriter(Writer):
             self._log(geom.path, archetype.from_fields(fill_mode=solid))
             return
         # For some shapes Rerun draws an instance per size, so each instance gets its own.
-        count = self._lanes if geom.moves else len(self._copies(geom))
+        count = self._num_envs if geom.moves else len(self._copies(geom))
         matid = model.geom_matid[index : index + 1]
         color = scene.colors_of(
             model.geom_rgba[index][None], matid, model.mat_rgba[None], self._textures
@@ -242,7 +242,7 @@ class RerunWriter(Writer):
             columns = rr.InstancePoses3D.columns(
                 translations=place.reshape(-1, 3), quaternions=turn.reshape(-1, 4), scales=scales
             )
-            self._columns.send(geom.path, frames, columns, self._lanes)
+            self._columns.send(geom.path, frames, columns, self._num_envs)
         for geom in self._geoms:
             if geom.varies:
                 self._write_looks(block, frames, geom)
@@ -256,7 +256,7 @@ class RerunWriter(Writer):
                 self._columns.send(self._camera_path(camera), first, columns, None)
         if target.contacts:
             found = [
-                [points + target.origins[lane] for lane, points in poses.contacts[row]]
+                [points + target.origins[env_index] for env_index, points in poses.contacts[row]]
                 for row in rows
             ]
             points, lengths = joined(found)
@@ -264,17 +264,17 @@ class RerunWriter(Writer):
             self._columns.send(f"{scene.WORLD}/contacts", frames, columns, lengths)
 
     def _sizes(self, block: Block, geom: scene.Geom) -> np.ndarray:
-        """A geom's size per row and lane (rows, lanes, 3)."""
+        """A geom's size per row and environment (rows, num_envs, 3)."""
         recorded = block.arrays.get(PREFIX + "geom_size")
         if recorded is not None:
             return recorded[:, :, geom.index]
         size = self._target.model.geom_size[geom.index].astype(np.float32)
-        return np.broadcast_to(size, (block.rows, block.lanes, 3))
+        return np.broadcast_to(size, (block.rows, block.num_envs, 3))
 
     def _write_looks(self, block: Block, frames: Frames, geom: scene.Geom) -> None:
         """Write a geom's size and colour at the frames where they change."""
         rr, model, index = self._rr, self._target.model, geom.index
-        shape = block.rows, block.lanes
+        shape = block.rows, block.num_envs
 
         def values(name: str) -> np.ndarray:
             recorded = block.arrays.get(PREFIX + name)
@@ -284,13 +284,13 @@ class RerunWriter(Writer):
             return recorded[frames.rows]
 
         size = values("geom_size")[:, :, index].astype(np.float32)
-        count = len(frames.rows) * block.lanes
+        count = len(frames.rows) * block.num_envs
         color = scene.colors_of(
             values("geom_rgba")[:, :, index].reshape(count, 4),
             values("geom_matid")[:, :, index].reshape(count).astype(int),
             values("mat_rgba").reshape(count, model.nmat, 4),
             self._textures,
-        ).reshape(len(frames.rows), block.lanes, 4)
+        ).reshape(len(frames.rows), block.num_envs, 4)
         look = np.concatenate([size, color], axis=2)
         before = self._looks.get(index)
         first = np.full_like(look[:1], np.nan) if before is None else before[None]
@@ -301,31 +301,31 @@ class RerunWriter(Writer):
         geom_type = int(model.geom_type[index])
         parts = scene.sizes_of(geom.kind, geom_type, size[new].reshape(-1, 3))
         columns = getattr(rr, geom.kind).columns(**parts, colors=color[new].reshape(-1, 4))
-        self._columns.send(geom.path, frames.chosen(new), columns, self._lanes)
+        self._columns.send(geom.path, frames.chosen(new), columns, self._num_envs)
 
     def _write_channel(
         self, block: Block, frames: Frames, spec: ChannelSpec, wanted: np.ndarray
     ) -> None:
         """Write a line per environment for each element, at the time of its values."""
         values = block.dense(spec.name)[frames.rows].astype(np.float64)
-        values = values.reshape(len(frames.rows), block.lanes, -1)
+        values = values.reshape(len(frames.rows), block.num_envs, -1)
         values[~wanted[frames.rows]] = np.nan
         early = int(spec.when == "before")  # The policy saw these values a step earlier.
         times = frames.earlier(early)
         for element, (path, _) in enumerate(series(spec)):
             columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
-            self._columns.send(path, times, columns, self._lanes)
+            self._columns.send(path, times, columns, self._num_envs)
 
     def _write_ends(self, block: Block, wanted: np.ndarray) -> None:
         """Write a line of text for each shown episode that ended."""
         ends = block.ends
         here = ends.row >= 0
         is_shown = ~here  # For ends before this block it is not known; show them.
-        is_shown[here] = wanted[ends.row[here], ends.lane[here]]
+        is_shown[here] = wanted[ends.row[here], ends.env_index[here]]
         shown = np.flatnonzero(is_shown)
         if not len(shown):
             return
-        envs = np.asarray(self.info.envs)[ends.lane]
+        envs = np.asarray(self.info.envs)[ends.env_index]
         texts = []
         for i in shown:
             how = "terminated" if ends.terminated[i] else "cut"
