@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -46,10 +48,10 @@ class ViewerConfig:
     origin_type: OriginType = OriginType.AUTO
     """What the camera looks at, and follows if it is a body."""
 
-    height: int = 240
+    height: int = 480
     """Image height in pixels."""
 
-    width: int = 320
+    width: int = 640
     """Image width in pixels."""
 
     enable_reflections: bool = True
@@ -90,6 +92,26 @@ class ViewerConfig:
 
     body_name: str | None = None
     """The body to follow, for ``ASSET_BODY``."""
+
+    def seen_from(
+        self, position: Sequence[float], lookat: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> ViewerConfig:
+        """Return a copy with a fixed camera at a position, which looks at a point in the world."""
+        x, y, z = (float(to) - float(at) for at, to in zip(position, lookat, strict=True))
+        distance = math.hypot(x, y, z)
+        if not 0.0 < distance < math.inf:
+            raise ValueError(
+                f"A camera at {tuple(position)} cannot look at {tuple(lookat)}; give two points."
+            )
+        return dataclasses.replace(
+            self,
+            camera=None,
+            origin_type=ViewerConfig.OriginType.WORLD,
+            lookat=(float(lookat[0]), float(lookat[1]), float(lookat[2])),
+            distance=distance,
+            azimuth=math.degrees(math.atan2(y, x)),
+            elevation=math.degrees(math.asin(z / distance)),
+        )
 
 
 def camera_id(camera: str | int, model: mujoco.MjModel) -> int:
