@@ -8,10 +8,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,11 +19,9 @@ import torch
 from colour_world import (
     HEIGHT,
     WIDTH,
-    Painter,
-    Seen,
-    Video,
     board_cfg,
     decode,
+    episode,
     film,
     recorder_of,
     steps,
@@ -43,61 +40,6 @@ from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def painter(monkeypatch) -> Iterator[type[Painter]]:
-    """Pictures are painted without graphics."""
-    monkeypatch.setattr(video_module, "make_renderer", Painter)
-    Painter.made.clear()
-    yield Painter
-    Painter.made.clear()
-
-
-@pytest.fixture
-def studio(tmp_path, ffmpeg, painter):
-    """Makes environments that are filmed, and reads their videos."""
-    envs = []
-
-    class Helper:
-        folder = tmp_path
-
-        def env(self, num_envs: int = 1, lengths=(1000,), world=None, **fields: Any) -> Any:
-            # From the beginning, unless a test says when.
-            when = {} if {"trigger", "last_clip"} & set(fields) else {"trigger": at_start()}
-            fields = {"path": str(tmp_path), **when, **fields}
-            cfg = board_cfg(
-                num_envs, lengths, recorders={"video": VideoRecorderCfg(**fields)}, **(world or {})
-            )
-            envs.append(ManagerBasedRlEnv(cfg))
-            return envs[-1]
-
-        def film(self, count: int, num_envs: int = 1, lengths=(1000,), **fields: Any) -> None:
-            env = self.env(num_envs, lengths, **fields)
-            env.reset()
-            steps(env, count)
-            env.close()
-
-        def names(self) -> list[str]:
-            return sorted(path.stem for path in tmp_path.glob("*.mp4"))
-
-        def video(self, name: str) -> Video:
-            return decode(tmp_path / f"{name}.mp4", ffmpeg)
-
-        def seen(self, name: str) -> list[Seen]:
-            return self.video(name).seen()
-
-        def all_seen(self) -> dict[str, list[Seen]]:
-            return {name: self.seen(name) for name in self.names()}
-
-    yield Helper()
-    for env in envs:
-        env.close()
-
-
-def episode(number: int, first: int, last: int, env: int = 0) -> list[Seen]:
-    """What pictures of these steps of an episode show, with first and last."""
-    return [(env, number, step) for step in range(first, last + 1)]
 
 
 # -- lengths ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -44,7 +44,7 @@ class Bounds:
 
 Count = Annotated[int, Bounds(1)]
 Positive = Annotated[float, Bounds(above=0)]
-Envs = int | Sequence[int] | None
+Envs = int | tuple[int, ...] | list[int] | None
 
 
 @dataclass(kw_only=True)
@@ -76,8 +76,8 @@ class EnvsCfg(CheckedCfg):
     """The field that selects the environments to record."""
 
     envs: Envs = None
-    """Which environments: 3 means the first three, [3] only environment 3, [0, 3] these two. None
-    means all. On the command line the list [3] is also written 3, with the comma."""
+    """Which environments: 3 means the first three, [3] or on the command line "3," only environment
+    3, [0, 3] these two, None all."""
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """Indices of the environments to record, out of `num_envs`."""

@@ -58,8 +58,8 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     "error", "overwrite" it, or add a "number" to the name."""
 
     envs: Envs = 1
-    """Environments to show: 3 means the first three, [3] only environment 3, [0, 3] these two. None
-    means all. On the command line the list [3] is also written 3, with the comma."""
+    """Environments to show: 3 means the first three, [3] or on the command line "3," only
+    environment 3, [0, 3] these two, None all."""
 
     layout: Literal["separate", "grid"] = "separate"
     """A "separate" file per environment, or one "grid" that shows all of them. A grid's clips begin
