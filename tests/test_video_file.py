@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -12,6 +15,7 @@ import pytest
 import torch
 from colour_world import HEIGHT, WIDTH, Painter, board_cfg, decode, episode, recorder_of, steps
 
+from mjlab_rec import recorders
 from mjlab_rec.data import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import (
@@ -25,6 +29,38 @@ from mjlab_rec.recorders.presets import Preset, load_preset
 from mjlab_rec.recorders.video import VideoRecorderCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.viewer.recording import toggle_recorder
+
+ROOT = Path(__file__).parent.parent
+
+
+# -- the tables for those who come from elsewhere --------------------------------------------------
+
+
+def advice() -> list[str]:
+    """What the page on recorders says to write in place of other projects' arguments."""
+    page = (ROOT / "mjlab_rec" / "recorders" / "README.md").read_text()
+    tables = page.partition("| `RecordVideo` of Gymnasium")[2].partition("| `LogRerun`")[0]
+    cells = [line.rstrip("| ").rpartition(" | ")[2] for line in tables.splitlines()]
+    return [words for cell in cells for words in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_what_the_tables_say_is_possible():
+    fields = {field.name for field in dataclasses.fields(VideoRecorderCfg)}
+    names = {name: getattr(recorders, name) for name in recorders.triggers._KINDS}
+    others = {"VideoRecorderCfg", "start()", "stop()", "capped_cubic_episodes"}
+    tried = 0
+    for words in advice():
+        if words in fields or words in others:
+            continue
+        call = words.replace("(...)", "(0, 7)")
+        given = eval(f"dict({call})" if "=" in call.partition("(")[0] else call, dict(names))
+        given = given if isinstance(given, dict) else {"trigger": given}
+        VideoRecorderCfg(**given).check()
+        if "trigger" in given:
+            recorders.triggers.trigger_from(given["trigger"])
+        tried += 1
+    assert tried >= 14
+
 
 # -- when clips begin ------------------------------------------------------------------------------
 
