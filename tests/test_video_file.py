@@ -24,6 +24,7 @@ from mjlab_rec.recorders import (
     at_start,
     capped_cubic_episodes,
     manual,
+    triggers,
 )
 from mjlab_rec.recorders.presets import Preset, load_preset
 from mjlab_rec.recorders.video import VideoRecorderCfg
@@ -46,7 +47,7 @@ def advice() -> list[str]:
 
 def test_what_the_tables_say_is_possible():
     fields = {field.name for field in dataclasses.fields(VideoRecorderCfg)}
-    names = {name: getattr(recorders, name) for name in recorders.triggers._KINDS}
+    names = {name: getattr(recorders, name) for name in triggers._KINDS}
     others = {"VideoRecorderCfg", "start()", "stop()", "capped_cubic_episodes"}
     tried = 0
     for words in advice():
@@ -57,7 +58,7 @@ def test_what_the_tables_say_is_possible():
         given = given if isinstance(given, dict) else {"trigger": given}
         VideoRecorderCfg(**given).check()
         if "trigger" in given:
-            recorders.triggers.trigger_from(given["trigger"])
+            triggers.trigger_from(given["trigger"])
         tried += 1
     assert tried >= 14
 
@@ -392,7 +393,8 @@ def test_a_camera_is_put_relative_to_the_environments_origin(painter, tmp_path, 
         ({"camera_pos": (1.0, 0.0, 0.0), "camera": 0}, "camera and camera_pos are mutually excl"),
         ({"camera_pos": (1.0, 0.0, 0.0), "follow": "board"}, "follow and camera_pos are mutually"),
         ({"camera_lookat": (1.0, 0.0, 0.0)}, "camera_lookat needs camera_pos"),
-        ({"camera_pos": (0.0, 0.0, 0.0)}, "cannot look at .* give two points"),
+        ({"camera_pos": (0.0, 0.0, 0.0)}, "cannot look at .* give two different points"),
+        ({"camera_pos": (0.0, 1.0)}, "of three numbers each"),
         ({"fovy": 0.0}, "fovy must be a number above 0"),
     ],
 )

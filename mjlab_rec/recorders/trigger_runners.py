@@ -145,6 +145,7 @@ class ConditionRunner(TriggerRunner):
     def __init__(self, trigger: Trigger, env: Any) -> None:
         super().__init__(trigger)
         self._env = env
+        self._by_step = trigger.takes == "step"
         self._before: bool | torch.Tensor = False  # At the previous step.
         self._latest: bool | torch.Tensor = False
         self._asked: int | None = None
@@ -160,7 +161,7 @@ class ConditionRunner(TriggerRunner):
         return torch.logical_not(torch.as_tensor(before, device=self._env.device)) & now
 
     def _now(self, step: int) -> bool | torch.Tensor:
-        if self.trigger.takes == "step":
+        if self._by_step:
             return call(self.trigger, step)
         assert self.trigger.predicate is not None
         now = self.trigger.predicate(self._env)

@@ -97,17 +97,19 @@ class ViewerConfig:
         self, position: Sequence[float], lookat: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> ViewerConfig:
         """Return a copy with a fixed camera at a position, which looks at a point in the world."""
-        x, y, z = (float(to) - float(at) for at, to in zip(position, lookat, strict=True))
-        distance = math.hypot(x, y, z)
+        position, lookat = tuple(map(float, position)), tuple(map(float, lookat))
+        distance = math.dist(position, lookat) if len(position) == len(lookat) == 3 else 0.0
         if not 0.0 < distance < math.inf:
             raise ValueError(
-                f"A camera at {tuple(position)} cannot look at {tuple(lookat)}; give two points."
+                f"A camera at {position} cannot look at {lookat}; give two different points of"
+                " three numbers each."
             )
+        x, y, z = (to - at for at, to in zip(position, lookat, strict=True))
         return dataclasses.replace(
             self,
             camera=None,
             origin_type=ViewerConfig.OriginType.WORLD,
-            lookat=(float(lookat[0]), float(lookat[1]), float(lookat[2])),
+            lookat=lookat,
             distance=distance,
             azimuth=math.degrees(math.atan2(y, x)),
             elevation=math.degrees(math.asin(z / distance)),

@@ -125,7 +125,7 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     camera_lookat: tuple[float, float, float] | None = None
     """The point that a camera at ``camera_pos`` looks at; None means the environment's origin."""
 
-    fovy: Annotated[float, Bounds(above=0)] | None = None
+    fovy: Positive | None = None
     """Vertical field of view of a free camera in degrees. None uses the viewer's."""
 
     viewer: ViewerConfig | None = None
