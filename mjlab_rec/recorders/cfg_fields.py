@@ -95,7 +95,8 @@ class PaceCfg(CheckedCfg):
     """Record one row every this many steps."""
 
     hz: Positive | None = None
-    """Rows per second of simulated time, instead of ``every``; rounded to whole steps."""
+    """Rows per second of simulated time, instead of ``every``; rounded to whole steps, so at most
+    a row per control step."""
 
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""

@@ -25,7 +25,8 @@ class TriggerWindows:
         if trigger is None:
             if length is not None:
                 raise ValueError(
-                    "length sets how long to record after a trigger fires; give a trigger too."
+                    "length sets how long to record after a trigger fires; give a trigger too,"
+                    " such as at_start()."
                 )
             self.per_env = False
             self._runner = None
