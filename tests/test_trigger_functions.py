@@ -209,18 +209,26 @@ def test_rows_from_the_start_without_a_length_go_on_to_the_stop():
     assert whole(recorded(trigger=at_start())) == whole(recorded())
 
 
+class Counters:
+    """Counters that the host may not read, as on a GPU."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, count: torch.Tensor) -> None:
+        self.clamp = count.clamp
+
+
+def test_a_recorder_that_comes_late_knows_the_answers_for_earlier_episodes():
+    env: Any = FakeEnv()
+    env.common_step_counter = 3000
+    runner = trigger_from(every_other).build(env)
+    late: Any = Counters(torch.tensor([2999, 3000, 0, 1]))
+    assert runner.episodes(late).tolist() == [False, True, True, False]
+
+
 def test_without_knowing_the_numbers_a_table_is_long_enough(monkeypatch):
-    """As on a GPU, where the host does not know which numbers the counters hold."""
     seen: list[tuple[int, int]] = []
     episodes = EpisodeFunctionRunner.episodes
-
-    class Counters:
-        """Counters that the host may not read."""
-
-        device = torch.device("cuda")
-
-        def __init__(self, count: torch.Tensor) -> None:
-            self.clamp = count.clamp
 
     def blind(self: Any, count: Any) -> Any:
         answer = episodes(self, Counters(count))  # type: ignore[arg-type]

@@ -70,13 +70,13 @@ class EpisodeFunctionRunner(TriggerRunner):
     after each step, and its answers are kept in a table on the device.
     """
 
-    def __init__(self, trigger: Trigger, device: Any) -> None:
+    def __init__(self, trigger: Trigger, env: Any) -> None:
         super().__init__(trigger)
-        self._answers = torch.zeros(_FIRST_ROOM, dtype=torch.bool, device=device)
+        self._answers = torch.zeros(_FIRST_ROOM, dtype=torch.bool, device=env.device)
         self._asked = 0  # Numbers for which there is an answer.
         self._latest_step: int | None = None
         # No episode has a greater number. One may be running when the recorder is created.
-        self._most = 1
+        self._most = getattr(env, "common_step_counter", 0) + 1
 
     def step(self, step: int) -> bool:
         """Count the step; episodes are chosen as they begin."""

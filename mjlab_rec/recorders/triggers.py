@@ -126,7 +126,7 @@ class Trigger:
             return StepRunner(self, frozenset(self.numbers or ()).__contains__)
         if self.kind == "when":
             if self.takes == "episode":
-                return EpisodeFunctionRunner(self, env.device)
+                return EpisodeFunctionRunner(self, env)
             return ConditionRunner(self, env)
         return StartRunner(self) if self.kind == "at_start" else ManualRunner(self)
 
