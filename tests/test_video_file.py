@@ -27,7 +27,7 @@ from mjlab_rec.recorders import (
     triggers,
 )
 from mjlab_rec.recorders.presets import Preset, load_preset
-from mjlab_rec.recorders.video import VideoRecorderCfg
+from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.viewer.recording import toggle_recorder
 
@@ -115,6 +115,16 @@ def test_the_schedule_gives_way_to_what_is_started_by_hand(studio):
     assert studio.names() == [
         *("board-episode-0-env-0", "board-episode-1-env-0", "board-step-10"),
     ]
+
+
+def test_a_recorder_that_is_created_while_the_environment_runs_films_at_once(studio):
+    env = studio.env(trigger=None)
+    early = recorder_of(env)
+    env.reset()
+    late = VideoRecorder(VideoRecorderCfg(path=str(studio.folder)), env)
+    for recorder, trigger in ((early, capped_cubic_episodes()), (late, at_start())):
+        assert recorder._runner is not None and recorder._runner.trigger == trigger
+    late.close()
 
 
 def test_a_bare_trigger_need_not_be_called(studio):

@@ -69,12 +69,13 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Number of columns in a grid. None makes it about as high as wide."""
 
     trigger: TriggerLike | None = None
-    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), ``lambda step: step % 1000
-    == 0``, ``lambda episode: episode % 10 == 0``, at_start() or others. Episodes are those of each
-    environment, or of a grid's first one; steps are those of ``env.common_step_counter``. None
-    means capped_cubic_episodes(), that is episodes 0, 1, 8, 27, ..., 1000, 2000, ...; but
-    at_start() if the path is a file or you begin the recording with ``start()``, and no trigger if
-    there is a ``last_clip``. A trigger that fires during a clip begins another, overlapping one."""
+    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), at_start() or others, or a
+    function such as ``lambda episode: episode % 10 == 0``, whose parameter is step, episode or env.
+    Episodes are those of each environment, or of a grid's first one; steps are those of
+    ``env.common_step_counter``. None means capped_cubic_episodes(), that is episodes 0, 1, 8, 27,
+    ..., 1000, 2000, ...; but at_start() if the path is a file or you begin the recording by hand,
+    such as with ``start()``, and no trigger if there is a ``last_clip``. A trigger that fires
+    during a clip begins another, overlapping one."""
 
     length: Count | None = None
     """Steps per clip. The clip continues across episode ends."""
@@ -178,7 +179,7 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
         """The trigger of a recording; None if there are only last clips.
 
         Args:
-            by_hand: Whether the recording begins with ``start()``, and not by itself.
+            by_hand: Whether the user begins the recording, and not the first reset.
         """
         if self.trigger is not None:
             return trigger_from(self.trigger)

@@ -56,7 +56,8 @@ class VideoRecorder(RowClock):
         self._length = cfg.steps(env.step_dt)
         self._frame_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
-        self._runner = _runner(cfg, env, by_hand=not cfg.autostart)
+        is_late = bool(getattr(env, "obs_buf", None))  # The environment is already in use.
+        self._runner = _runner(cfg, env, by_hand=is_late or not cfg.autostart)
         self.draws_random_numbers = (
             self._runner is not None and self._runner.trigger.predicate is not None
         )
