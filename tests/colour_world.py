@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,9 @@ from mjlab_rec.managers import (
     RewardTermCfg,
     TerminationTermCfg,
 )
+from mjlab_rec.recorders import at_start
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
+from mjlab_rec.recorders.video import recorder as video_module
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
@@ -258,3 +261,58 @@ def _rate(path: Path) -> Fraction:
     kinds = int.from_bytes(data[table + 8 : table + 12], "big")
     assert kinds == 1, "the pictures are not evenly spaced"
     return Fraction(scale, int.from_bytes(data[table + 16 : table + 20], "big"))
+
+
+@pytest.fixture
+def painter(monkeypatch) -> Iterator[type[Painter]]:
+    """Pictures are painted without graphics."""
+    monkeypatch.setattr(video_module, "make_renderer", Painter)
+    Painter.made.clear()
+    yield Painter
+    Painter.made.clear()
+
+
+@pytest.fixture
+def studio(tmp_path, ffmpeg, painter):
+    """Makes environments that are filmed, and reads their videos."""
+    envs = []
+
+    class Helper:
+        folder = tmp_path
+
+        def env(self, num_envs: int = 1, lengths=(1000,), world=None, **fields: Any) -> Any:
+            # From the beginning, unless a test says when.
+            when = {} if {"trigger", "last_clip"} & set(fields) else {"trigger": at_start()}
+            fields = {"path": str(tmp_path), **when, **fields}
+            cfg = board_cfg(
+                num_envs, lengths, recorders={"video": VideoRecorderCfg(**fields)}, **(world or {})
+            )
+            envs.append(ManagerBasedRlEnv(cfg))
+            return envs[-1]
+
+        def film(self, count: int, num_envs: int = 1, lengths=(1000,), **fields: Any) -> None:
+            env = self.env(num_envs, lengths, **fields)
+            env.reset()
+            steps(env, count)
+            env.close()
+
+        def names(self) -> list[str]:
+            return sorted(path.stem for path in tmp_path.glob("*.mp4"))
+
+        def video(self, name: str) -> Video:
+            return decode(tmp_path / f"{name}.mp4", ffmpeg)
+
+        def seen(self, name: str) -> list[Seen]:
+            return self.video(name).seen()
+
+        def all_seen(self) -> dict[str, list[Seen]]:
+            return {name: self.seen(name) for name in self.names()}
+
+    yield Helper()
+    for env in envs:
+        env.close()
+
+
+def episode(number: int, first: int, last: int, env: int = 0) -> list[Seen]:
+    """What pictures of these steps of an episode show, with first and last."""
+    return [(env, number, step) for step in range(first, last + 1)]

@@ -9,6 +9,8 @@ from browser import keep_screenshot as keep_screenshot
 from browser import screenshot as screenshot
 from browser import visit as visit
 from colour_world import ffmpeg as ffmpeg
+from colour_world import painter as painter
+from colour_world import studio as studio
 from damaged_files import watch as watch
 
 # Ops on small tensors get slower, not faster, with more threads.

@@ -146,7 +146,7 @@ def test_words_of_a_command_line_set_fields(words, value):
         ("func x", "has no field 'func'"),
         ("path.x y", "has no field 'path.x'"),
         ("envs", "a value is missing"),
-        ("envs two", r"'two' is not of type int \| tuple\[int, ...\] \| None"),
+        ("envs two", r"'two' is not of type int \| tuple\[int, ...\] \| list\[int\] \| None"),
         ("every 1.5", "'1.5' is not of type int"),
         ("if-exists ignore", "'ignore' is not of type Literal"),
         ("trigger every_n_episode(1)", "Unknown trigger 'every_n_episode'. Did you mean"),

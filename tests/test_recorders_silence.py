@@ -61,7 +61,8 @@ def every_recorder(tmp_path):
         "episodes": EpisodeLogRecorderCfg(path=str(tmp_path / "e.jsonl")),
         "flight": FlightRecorderCfg(path=str(tmp_path / "f"), channels=EVERYTHING, steps=5),
         "video": VideoRecorderCfg(
-            path=str(tmp_path / "g"), envs=3, layout="grid", overlay=True, width=64, height=48
+            **{"path": str(tmp_path / "g"), "envs": 3, "layout": "grid", "overlay": True},
+            **{"width": 64, "height": 48, "trigger": "at_start"},
         ),
         "rerun": RerunRecorderCfg(path=str(tmp_path / "h.rrd"), channels=EVERYTHING, contacts=True),
         "plot": LivePlotRecorderCfg(path=str(tmp_path / "i.png"), max_hz=1000.0),

@@ -11,6 +11,7 @@ from fakes import FakeEnv
 from mjlab_rec.recorders.triggers import (
     Trigger,
     at_episodes,
+    at_start,
     at_steps,
     capped_cubic_episodes,
     every_n_episodes,
@@ -49,6 +50,7 @@ def even_value(env: Any) -> bool:
         (at_episodes(7, 2), [2, 7]),
         (at_episodes(0), [0]),
         (capped_cubic_episodes(), [0, 1, 8]),
+        (when(lambda episode: episode in (3, 4)), [3, 4]),
     ],
 )
 def test_episode_triggers_choose_by_each_environments_counter(env, trigger, expected):
@@ -69,7 +71,12 @@ def test_environments_are_decided_apart(env):
 
 
 @pytest.mark.parametrize(
-    ("trigger", "expected"), [(every_n_steps(4), [0, 4, 8]), (at_steps(5, 1), [1, 5])]
+    ("trigger", "expected"),
+    [
+        (every_n_steps(4), [0, 4, 8]),
+        (at_steps(5, 1), [1, 5]),
+        (when(lambda step: step % 4 == 1), [1, 5, 9]),
+    ],
 )
 def test_step_triggers_choose_by_the_global_counter(env, trigger, expected):
     assert trigger.scope == "step"
@@ -181,7 +188,7 @@ def test_bad_triggers_are_refused(make, message):
 
 
 def test_a_condition_must_be_a_function():
-    with pytest.raises(TypeError, match="when needs a function of the environment, got 3"):
+    with pytest.raises(TypeError, match="when needs a function of .* or the episode, got 3"):
         when(3)  # type: ignore[arg-type]
 
 
@@ -191,6 +198,7 @@ def test_a_condition_must_be_a_function():
         ({"kind": "every_n_episodes", "n": 10}, every_n_episodes(10)),
         ({"kind": "at_steps", "numbers": [0, 5]}, at_steps(0, 5)),
         ({"kind": "manual"}, manual()),
+        ("at_start", at_start()),
         ({"kind": "when", "predicate": "test_triggers:even_value"}, when(even_value)),
         ("capped_cubic_episodes", capped_cubic_episodes()),
         ("manual()", manual()),
@@ -237,7 +245,7 @@ def test_bad_data_is_refused_with_what_is_possible(spec, message):
 
 
 def test_data_of_the_wrong_type_is_refused():
-    with pytest.raises(TypeError, match="a table or a string, got 3"):
+    with pytest.raises(TypeError, match="a function, a table or a string, got 3"):
         trigger_from(3)  # type: ignore[arg-type]
 
 
@@ -248,6 +256,7 @@ def test_deciding_never_waits_for_the_gpu():
     env.device, env.value = "cuda", env.value.cuda()
     count = torch.arange(3, device="cuda")
     triggers = [capped_cubic_episodes(), at_episodes(1, 2), every_n_episodes(2)]
+    triggers.append(when(lambda episode: episode % 2 == 0))
     runners = [trigger.build(env) for trigger in (*triggers, when(lambda env: env.value > 1))]
 
     def ask(runner: Any, step: int) -> None:

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,11 +19,9 @@ import torch
 from colour_world import (
     HEIGHT,
     WIDTH,
-    Painter,
-    Seen,
-    Video,
     board_cfg,
     decode,
+    episode,
     film,
     recorder_of,
     steps,
@@ -32,7 +29,7 @@ from colour_world import (
 
 from mjlab_rec.data import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
-from mjlab_rec.recorders import every_n_steps, manual, when
+from mjlab_rec.recorders import at_start, every_n_steps, manual, when
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
 from mjlab_rec.recorders.video import clip_writer as writer_module
 from mjlab_rec.recorders.video import recorder as video_module
@@ -45,59 +42,6 @@ from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def painter(monkeypatch) -> Iterator[type[Painter]]:
-    """Pictures are painted without graphics."""
-    monkeypatch.setattr(video_module, "make_renderer", Painter)
-    Painter.made.clear()
-    yield Painter
-    Painter.made.clear()
-
-
-@pytest.fixture
-def studio(tmp_path, ffmpeg, painter):
-    """Makes environments that are filmed, and reads their videos."""
-    envs = []
-
-    class Helper:
-        folder = tmp_path
-
-        def env(self, num_envs: int = 1, lengths=(1000,), world=None, **fields: Any) -> Any:
-            fields = {"path": str(tmp_path), **fields}
-            cfg = board_cfg(
-                num_envs, lengths, recorders={"video": VideoRecorderCfg(**fields)}, **(world or {})
-            )
-            envs.append(ManagerBasedRlEnv(cfg))
-            return envs[-1]
-
-        def film(self, count: int, num_envs: int = 1, lengths=(1000,), **fields: Any) -> None:
-            env = self.env(num_envs, lengths, **fields)
-            env.reset()
-            steps(env, count)
-            env.close()
-
-        def names(self) -> list[str]:
-            return sorted(path.stem for path in tmp_path.glob("*.mp4"))
-
-        def video(self, name: str) -> Video:
-            return decode(tmp_path / f"{name}.mp4", ffmpeg)
-
-        def seen(self, name: str) -> list[Seen]:
-            return self.video(name).seen()
-
-        def all_seen(self) -> dict[str, list[Seen]]:
-            return {name: self.seen(name) for name in self.names()}
-
-    yield Helper()
-    for env in envs:
-        env.close()
-
-
-def episode(number: int, first: int, last: int, env: int = 0) -> list[Seen]:
-    """What pictures of these steps of an episode show, with first and last."""
-    return [(env, number, step) for step in range(first, last + 1)]
-
-
 # -- lengths ---------------------------------------------------------------------------------------
 
 
@@ -108,7 +52,8 @@ def test_clip_has_as_many_pictures_as_steps_at_every_length(
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     lengths = range(1, 41)
     recorders = {
-        f"n{n}": VideoRecorderCfg(path=str(tmp_path), name=f"n{n}", length=n) for n in lengths
+        f"n{n}": VideoRecorderCfg(path=str(tmp_path), name=f"n{n}", length=n, trigger=at_start())
+        for n in lengths
     }
     with ManagerBasedRlEnv(board_cfg(step_dt=step_dt, recorders=recorders)) as env:
         env.reset()
@@ -140,7 +85,7 @@ def test_length_can_be_in_seconds(studio):
     assert studio.seen("board-step-0") == episode(0, 1, 12)  # 12.5 steps.
 
 
-def test_without_length_and_trigger_everything_is_filmed(studio):
+def test_from_the_start_without_a_length_everything_is_filmed(studio):
     studio.film(12, lengths=(5,))
     shown = episode(0, 1, 5) + episode(1, 1, 5) + episode(2, 1, 2)
     assert studio.all_seen() == {"board-step-0": shown}
@@ -234,8 +179,10 @@ def test_fire_begins_with_the_next_step(studio):
 
 
 def test_fire_needs_the_manual_trigger(studio):
-    with pytest.raises(RuntimeError, match="no trigger to fire"):
+    with pytest.raises(RuntimeError, match=r"at_start\(\) cannot be fired by hand. Use manual"):
         recorder_of(studio.env()).fire()
+    with pytest.raises(RuntimeError, match="no trigger to fire"):
+        recorder_of(studio.env(last_clip=("end",))).fire()
 
 
 def test_max_clips(studio):
@@ -314,7 +261,9 @@ def test_pictures_per_second_keep_the_right_speed(studio, fields, shown, rate, c
     video = studio.video("board-step-0")
     assert [step for _, _, step in video.seen()] == shown
     assert video.rate == rate
-    assert ("not a whole number" in caplog.text) == (fields.get("fps", rate) != rate)
+    fps = fields.get("fps", rate)
+    assert ("not a whole number" in caplog.text) == (fps == 20)
+    assert ("there are 50 control steps a second" in caplog.text) == (fps == 1000)
 
 
 def test_last_state_of_every_episode_is_shown_when_steps_are_left_out(studio):
@@ -329,18 +278,18 @@ def test_last_state_of_every_episode_is_shown_when_steps_are_left_out(studio):
 def test_last_clip_before_a_termination(studio, painter):
     studio.film(20, 3, (9, 6, 1000), envs=3, last_clip=("end",), length=4, max_pending=1)
     assert studio.all_seen() == {
-        "board-episode-0-env-0": episode(0, 6, 9),
-        "board-episode-1-env-0": episode(1, 6, 9),
-        "board-episode-0-env-1": episode(0, 3, 6, 1),
-        "board-episode-1-env-1": episode(1, 3, 6, 1),
-        "board-episode-2-env-1": episode(2, 3, 6, 1),
+        "board-episode-0-last-env-0": episode(0, 6, 9),
+        "board-episode-1-last-env-0": episode(1, 6, 9),
+        "board-episode-0-last-env-1": episode(0, 3, 6, 1),
+        "board-episode-1-last-env-1": episode(1, 3, 6, 1),
+        "board-episode-2-last-env-1": episode(2, 3, 6, 1),
     }
     assert painter.made[0].drawn == 5 * 4 + 3  # Nothing else was drawn but at the first reset.
 
 
 def test_last_clip_of_an_episode_shorter_than_the_clip(studio):
     studio.film(7, lengths=(3,), last_clip=("end",), length=5)
-    assert studio.all_seen() == {f"board-episode-{n}-env-0": episode(n, 1, 3) for n in (0, 1)}
+    assert studio.all_seen() == {f"board-episode-{n}-last-env-0": episode(n, 1, 3) for n in (0, 1)}
 
 
 def test_last_clip_of_named_terminations_only(studio):
@@ -355,22 +304,22 @@ def test_last_clip_of_named_terminations_only(studio):
 @pytest.mark.parametrize(("count", "shown"), [(13, episode(2, 1, 3)), (10, episode(1, 1, 5))])
 def test_final_episode_is_saved_at_close(studio, count, shown):
     studio.film(count, lengths=(5,), last_clip=("close",))
-    assert studio.all_seen() == {f"board-episode-{shown[0][1]}-env-0": shown}
+    assert studio.all_seen() == {f"board-episode-{shown[0][1]}-last-env-0": shown}
 
 
 def test_last_clip_at_close_is_not_saved_twice(studio):
     studio.film(10, lengths=(5,), last_clip=("end", "close"))
-    assert studio.names() == ["board-episode-0-env-0", "board-episode-1-env-0"]
+    assert studio.names() == ["board-episode-0-last-env-0", "board-episode-1-last-env-0"]
 
 
 def test_last_clip_with_steps_left_out_ends_with_the_last(studio):
     studio.film(6, lengths=(6,), last_clip=("end",), length=4, fps=25.0)
-    assert [step for _, _, step in studio.seen("board-episode-0-env-0")] == [4, 6]
+    assert [step for _, _, step in studio.seen("board-episode-0-last-env-0")] == [4, 6]
 
 
 def test_last_clip_in_a_grid(studio):
     studio.film(8, 2, (7, 4), envs=2, layout="grid", last_clip=("end",), length=4)
-    video = studio.video("board-episode-0")
+    video = studio.video("board-episode-0-last")
     assert video.seen(0, 2) == episode(0, 4, 7)
     assert video.seen(1, 2) == episode(0, 4, 4, 1) + episode(1, 1, 3, 1)
 
@@ -487,9 +436,10 @@ def test_without_auto_reset_the_last_state_is_there_too(studio, fields):
             env.reset(env_ids=done)
     env.close()
     seen = studio.all_seen()
-    assert seen["board-episode-0-env-0"] == episode(0, 1, 3)
-    assert seen["board-episode-1-env-0"] == episode(1, 1, 3)
-    assert seen["board-episode-0-env-1"] == episode(0, 1, 5, 1)
+    last = "-last" if "last_clip" in fields else ""
+    assert seen[f"board-episode-0{last}-env-0"] == episode(0, 1, 3)
+    assert seen[f"board-episode-1{last}-env-0"] == episode(1, 1, 3)
+    assert seen[f"board-episode-0{last}-env-1"] == episode(0, 1, 5, 1)
 
 
 def test_without_auto_reset_an_episode_ends_once(studio):
@@ -608,7 +558,7 @@ def test_a_reset_by_hand_is_an_end_for_last_clip(studio):
     env.reset()
     steps(env, 5)
     env.close()
-    assert studio.all_seen() == {"board-episode-1-env-0": episode(1, 2, 4)}
+    assert studio.all_seen() == {"board-episode-1-last-env-0": episode(1, 2, 4)}
 
 
 def test_last_clip_after_a_stop_begins_anew(studio):
@@ -620,7 +570,7 @@ def test_last_clip_after_a_stop_begins_anew(studio):
     recorder_of(env).start()
     steps(env, 5)
     env.close()
-    assert studio.all_seen() == {"board-episode-0-env-0": episode(0, 16, 20)}
+    assert studio.all_seen() == {"board-episode-0-last-env-0": episode(0, 16, 20)}
 
 
 def test_last_clips_are_kept_only_as_long_as_some_may_come(studio, painter):
@@ -632,7 +582,7 @@ def test_last_clips_are_kept_only_as_long_as_some_may_come(studio, painter):
     steps(env, 20)
     env.close()
     assert len(renderer.captured) == captured
-    assert studio.names() == ["board-episode-0-env-0"]
+    assert studio.names() == ["board-episode-0-last-env-0"]
 
 
 # -- the overlay -----------------------------------------------------------------------------------
@@ -787,10 +737,7 @@ def test_an_error_leaves_what_was_filmed(studio, painter, monkeypatch):
         ({"if_exists": "append"}, "if_exists is 'append'"),
         ({"columns": 2}, 'columns needs layout="grid"'),
         ({"camera": 0, "follow": "board"}, "camera and follow are mutually exclusive"),
-        (
-            {"last_clip": ("end",), "trigger": "at_steps(1)"},
-            "last_clip cannot be combined with a trigger",
-        ),
+        ({"last_clip": ("end",), "episodes": 2}, "episodes is 2, but a last clip is of one"),
         ({"last_clip": "end"}, r"write \('end',\)"),
         ({"crf": 52}, "crf must be a whole number from 0 to 51"),
         ({"length": 2.5}, "length must be a whole number of at least 1, got 2.5"),
@@ -883,7 +830,7 @@ def run(code: str, graphics: str | None = None) -> subprocess.CompletedProcess:
 
 def test_a_kill_leaves_nearly_all_pictures(tmp_path, ffmpeg):
     ran = run(f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, max_pending=4)
+        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, max_pending=4, trigger="at_start")
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 200)
@@ -917,7 +864,7 @@ def test_every_other_end_of_the_process_loses_nothing(
             pytest.skip(str(error))
     ran = run(
         f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r})
+        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, trigger="at_start")
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 50)
@@ -932,7 +879,7 @@ def test_every_other_end_of_the_process_loses_nothing(
 
 def test_a_forked_child_neither_hangs_nor_writes(tmp_path, ffmpeg):
     ran = run(f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r})
+        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, trigger="at_start")
         env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
         env.reset()
         steps(env, 10)

@@ -31,6 +31,7 @@ from mjlab_rec.recorders.transitions import Rows as Rows
 from mjlab_rec.recorders.transitions import TransitionRecorder as TransitionRecorder
 from mjlab_rec.recorders.triggers import Trigger as Trigger
 from mjlab_rec.recorders.triggers import at_episodes as at_episodes
+from mjlab_rec.recorders.triggers import at_start as at_start
 from mjlab_rec.recorders.triggers import at_steps as at_steps
 from mjlab_rec.recorders.triggers import capped_cubic_episodes as capped_cubic_episodes
 from mjlab_rec.recorders.triggers import every_n_episodes as every_n_episodes

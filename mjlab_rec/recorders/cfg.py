@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from mjlab_rec.recorders.cfg_fields import (
 from mjlab_rec.recorders.channels import DEFAULT_CHANNELS, Channel
 from mjlab_rec.recorders.rollout import RolloutRecorder
 from mjlab_rec.recorders.transitions import TransitionRecorder
-from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.recorders.triggers import TriggerLike
 
 
 @dataclass(kw_only=True)
@@ -33,12 +33,15 @@ class TransitionRecorderCfg(StartCfg, PaceCfg, EnvsCfg):
     channels: tuple[str | Channel, ...] = DEFAULT_CHANNELS
     """What to record. A name such as "obs" includes everything below it."""
 
-    trigger: Trigger | Mapping[str, Any] | str | None = None
-    """When to record; None means always. An episode trigger selects whole episodes; a step trigger
-    starts a window of ``length`` steps."""
+    trigger: TriggerLike | None = None
+    """When to record; None means always. An episode trigger selects whole episodes of each
+    environment, counted from 0; a step trigger starts a window of ``length`` steps. Such as
+    every_n_episodes(10), or a function: ``lambda episode: episode % 10 == 0``. The name of its
+    parameter says what it gets: step, episode or env."""
 
     length: Count | None = None
-    """Steps to record each time the trigger fires. None records until the episode ends."""
+    """Steps to record each time the trigger fires. None records until the episode ends, or with
+    at_start() until the recording is stopped."""
 
     max_steps: Count | None = None
     """Stop after recording this many steps. A step of all environments counts once."""

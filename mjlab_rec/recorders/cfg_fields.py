@@ -44,6 +44,7 @@ class Bounds:
 
 Count = Annotated[int, Bounds(1)]
 Positive = Annotated[float, Bounds(above=0)]
+Envs = int | tuple[int, ...] | list[int] | None
 
 
 @dataclass(kw_only=True)
@@ -74,8 +75,9 @@ class CheckedCfg(RecorderTermCfg):
 class EnvsCfg(CheckedCfg):
     """The field that selects the environments to record."""
 
-    envs: int | tuple[int, ...] | None = None
-    """Which environments: a number for the first N, or a tuple of indices. None means all."""
+    envs: Envs = None
+    """Which environments: 3 means the first three, [3] or on the command line "3," only environment
+    3, [0, 3] these two, None all."""
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """Indices of the environments to record, out of `num_envs`."""
@@ -93,7 +95,8 @@ class PaceCfg(CheckedCfg):
     """Record one row every this many steps."""
 
     hz: Positive | None = None
-    """Rows per second of simulated time, instead of ``every``; rounded to whole steps."""
+    """Rows per second of simulated time, instead of ``every``; rounded to whole steps, so at most
+    a row per control step."""
 
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""
@@ -109,7 +112,13 @@ class PaceCfg(CheckedCfg):
         if self.hz is None:
             return self.every
         every = max(1, round(1.0 / (self.hz * step_dt)))
-        if abs(every * self.hz * step_dt - 1.0) > 1e-6:
+        if self.hz * step_dt > 1.0 + 1e-6:
+            logger.warning(
+                "%s: hz is %g, but there are %g control steps a second; each of them is recorded."
+                " For more, lower the environment's decimation.",
+                *(type(self).__name__, self.hz, 1.0 / step_dt),
+            )
+        elif abs(every * self.hz * step_dt - 1.0) > 1e-6:
             logger.warning(
                 "%s: %g Hz is not a whole number of steps of %g s; recording every %d steps, at"
                 " %g Hz.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.trigger_windows import TriggerWindows
-from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.recorders.triggers import TriggerLike
 from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RowClock(RecorderTerm):
         env: ManagerBasedRlEnv,
         *,
         every: int = 1,
-        trigger: Trigger | Mapping[str, Any] | str | None = None,
+        trigger: TriggerLike | None = None,
         length: int | None = None,
         success: Callable[[], torch.Tensor] | None = None,
         sums: bool = False,
@@ -268,8 +268,10 @@ class RowClock(RecorderTerm):
         """Between steps: decide whether the next has a row, and read the values at its start."""
         self._due = False
         step = self._env.common_step_counter
-        wanted = self._windows.want(step)  # Also while nothing is recorded, to keep its state.
-        if self.state == "recording" and not self._open:
+        starts = self.state == "recording" and not self._open
+        # Also while nothing is recorded, to keep its state.
+        wanted = self._windows.want(step, starts)
+        if starts:
             self.counters.begin_recording()
             self.on_open()
             self._open = True

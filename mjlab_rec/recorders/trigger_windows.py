@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from mjlab_rec.recorders.triggers import Trigger, trigger_from
+from mjlab_rec.recorders.triggers import TriggerLike, trigger_from
 
 _FOREVER = 1 << 62
 
@@ -17,17 +16,17 @@ class TriggerWindows:
 
     Args:
         trigger: The trigger; None records always.
-        length: Steps per window; None means until the episode ends.
+        length: Steps per window; None means until the episode ends, or with ``at_start()`` until
+            the recording is stopped.
         env: The environment.
     """
 
-    def __init__(
-        self, trigger: Trigger | Mapping[str, Any] | str | None, length: int | None, env: Any
-    ) -> None:
+    def __init__(self, trigger: TriggerLike | None, length: int | None, env: Any) -> None:
         if trigger is None:
             if length is not None:
                 raise ValueError(
-                    "length sets how long to record after a trigger fires; give a trigger too."
+                    "length sets how long to record after a trigger fires; give a trigger too,"
+                    " such as at_start()."
                 )
             self.per_env = False
             self._runner = None
@@ -36,7 +35,9 @@ class TriggerWindows:
         self._runner = trigger.build(env)
         self._length = length
         self._by_episode = trigger.scope == "episode"
-        self.per_env = self._by_episode or trigger.kind == "when" or length is None
+        endless = length is None and trigger.kind == "at_start"
+        self._to_episode_end = length is None and not endless
+        self.per_env = self._by_episode or trigger.takes == "env" or self._to_episode_end
         """Whether environments are recorded at different times."""
         self._asked = -1  # The step that was checked last.
         # Step at which each window ends, and the same without what fired at this step.
@@ -45,13 +46,22 @@ class TriggerWindows:
         self._until_of_before = self._until_of.clone()
         self._chosen = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
 
-    def want(self, step: int) -> bool:
+    def want(self, step: int, starts: bool = False) -> bool:
         """Whether the next step is recorded, in at least some environments.
 
         May be called again for the same step if something changes before it is taken; then the
         last answer counts.
+
+        Args:
+            step: The number of earlier steps.
+            starts: Whether a recording begins with this step.
         """
-        if self._runner is None or self._by_episode:
+        if self._runner is None:
+            return True
+        if starts:
+            self._runner.start()
+        if self._by_episode:
+            self._runner.step(step)
             return True
         if step != self._asked:
             self._asked, self._until_before = step, self._until
@@ -80,7 +90,7 @@ class TriggerWindows:
             return
         if self._by_episode:
             self._chosen.index_copy_(0, env_ids, self._runner.episodes(episode[env_ids]))
-        elif self._length is None:
+        elif self._to_episode_end:
             self._until_of.index_fill_(0, env_ids, 0)
             self._until_of_before.index_fill_(0, env_ids, 0)
 

@@ -1,28 +1,39 @@
 """When to record: at which episodes of each environment, at which steps, or on a condition.
 
 A ``Trigger`` is plain data, so that cfgs and presets can hold it: ``every_n_episodes(10)`` in
-Python, ``"every_n_episodes(10)"`` or ``{kind = "every_n_episodes", n = 10}`` in TOML. ``build``
-makes the runner, which a recorder calls and which keeps the state.
+Python, ``"every_n_episodes(10)"`` or ``{kind = "every_n_episodes", n = 10}`` in TOML. A function
+of the step, the episode or the environment is a trigger too. ``build`` makes the runner, which a
+recorder calls and which keeps the state.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
+from mjlab_rec.recorders.trigger_runners import (
+    ConditionRunner,
+    EpisodeFunctionRunner,
+    EpisodeRunner,
+    ManualRunner,
+    StartRunner,
+    StepRunner,
+    TriggerRunner,
+    one_of,
+)
 from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
-Predicate = Callable[[Any], "bool | torch.Tensor"]
-"""A condition: a function of the environment that returns a bool, or a bool per environment."""
+Predicate = Callable[[Any], Any]
+"""A condition: a function of the step or the episode that returns a bool, or of the environment,
+which may also return a bool per environment."""
 
 # The arguments that each kind takes.
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -32,7 +43,15 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "every_n_steps": ("n",),
     "at_steps": ("numbers",),
     "when": ("predicate",),
+    "at_start": (),
     "manual": (),
+}
+
+# What a condition gets, by the name of its parameter.
+_PARAMETERS: dict[str, Literal["step", "episode", "env"]] = {
+    **dict.fromkeys(("step", "step_id", "steps"), "step"),
+    **dict.fromkeys(("episode", "episode_id", "episodes"), "episode"),
+    "env": "env",
 }
 
 
@@ -68,68 +87,52 @@ class Trigger:
             object.__setattr__(self, "numbers", _checked_numbers(self.kind, self.numbers))
         if self.predicate is not None and not callable(self.predicate):
             raise TypeError(
-                f"The trigger when needs a function of the environment, got {self.predicate!r}."
+                "The trigger when needs a function of the environment, the step or the episode,"
+                f" got {self.predicate!r}."
             )
 
     def __str__(self) -> str:
         if self.kind == "when":
-            return f"when({getattr(self.predicate, '__qualname__', self.predicate)})"
+            return f"when({_name(self.predicate)})"
         given = self.numbers or ([self.n] if self.n is not None else [])
         return f"{self.kind}({', '.join(map(str, given))})"
 
     @property
     def scope(self) -> Literal["episode", "step"]:
         """Whether it selects whole episodes as they begin, or steps."""
-        return "episode" if self.kind.endswith("episodes") else "step"
+        is_episode = self.kind.endswith("episodes") or self.takes == "episode"
+        return "episode" if is_episode else "step"
+
+    @property
+    def takes(self) -> Literal["step", "episode", "env"] | None:
+        """What the condition gets, which the name of its parameter says; None without one."""
+        if self.predicate is None:
+            return None
+        return _PARAMETERS.get(_parameter(self.predicate) or "", "env")
 
     def build(self, env: ManagerBasedRlEnv) -> TriggerRunner:
         """Create a runner for one recorder of this environment."""
         n = self.n or 1
         if self.kind == "every_n_episodes":
-            return _EpisodeRunner(self, lambda count: count % n == 0)
+            return EpisodeRunner(self, lambda count: count % n == 0)
         if self.kind == "at_episodes":
-            return _EpisodeRunner(self, _one_of(self.numbers or (), env.device))
+            return EpisodeRunner(self, one_of(self.numbers or (), env.device))
         if self.kind == "capped_cubic_episodes":
-            cube = _one_of([k**3 for k in range(10)], env.device)
-            return _EpisodeRunner(self, lambda count: cube(count) | (count % 1000 == 0))
+            cube = one_of([k**3 for k in range(10)], env.device)
+            return EpisodeRunner(self, lambda count: cube(count) | (count % 1000 == 0))
         if self.kind == "every_n_steps":
-            return _StepRunner(self, lambda step: step % n == 0)
+            return StepRunner(self, lambda step: step % n == 0)
         if self.kind == "at_steps":
-            return _StepRunner(self, frozenset(self.numbers or ()).__contains__)
-        return _WhenRunner(self, env) if self.kind == "when" else _ManualRunner(self)
+            return StepRunner(self, frozenset(self.numbers or ()).__contains__)
+        if self.kind == "when":
+            if self.takes == "episode":
+                return EpisodeFunctionRunner(self, env)
+            return ConditionRunner(self, env)
+        return StartRunner(self) if self.kind == "at_start" else ManualRunner(self)
 
 
-class TriggerRunner:
-    """Evaluates a trigger for one recorder, and keeps the state for it.
-
-    A recorder calls ``episodes`` as episodes begin if ``scope`` is "episode", else ``step`` before
-    each control step. A condition that stays true fires only once.
-    """
-
-    def __init__(self, trigger: Trigger) -> None:
-        self.trigger = trigger
-        self.scope = trigger.scope
-
-    def episodes(self, count: torch.Tensor) -> torch.Tensor:
-        """Which episodes to record, given the count of earlier ones per environment: (k,) bool.
-
-        Runs on the counters' device, without waiting for it.
-        """
-        return torch.zeros_like(count, dtype=torch.bool)
-
-    def step(self, step: int) -> bool | torch.Tensor:
-        """Whether to start at this step, given the number of earlier ones.
-
-        A bool applies to all environments; a tensor (num_envs,) on their device decides for each.
-        May be called again for the same step; then the last answer counts.
-        """
-        return False
-
-    def fire(self) -> None:
-        """Make the next ``step`` fire. Only ``manual()`` supports this."""
-        raise RuntimeError(
-            f"The trigger {self.trigger} cannot be fired by hand. Use manual() for that."
-        )
+TriggerLike = Trigger | Mapping[str, Any] | str | Callable[..., Any]
+"""What ``trigger_from`` reads."""
 
 
 def every_n_episodes(n: int) -> Trigger:
@@ -161,9 +164,17 @@ def when(predicate: Predicate) -> Trigger:
     """Start recording when a condition becomes true.
 
     The function gets the environment and returns a bool, or a bool tensor (num_envs,) to decide for
-    each environment. It is called before every step; the end of an episode changes nothing.
+    each environment. It is called before every step; the end of an episode changes nothing. If its
+    parameter is called ``step``, it gets the environment's step counter instead. If it is called
+    ``episode``, it chooses whole episodes of each environment by their number, and is called once
+    for each number.
     """
     return Trigger(kind="when", predicate=predicate)
+
+
+def at_start() -> Trigger:
+    """Record from the beginning of each recording, which ``start()`` after a stop begins too."""
+    return Trigger(kind="at_start")
 
 
 def manual() -> Trigger:
@@ -171,19 +182,27 @@ def manual() -> Trigger:
     return Trigger(kind="manual")
 
 
-def trigger_from(spec: Trigger | Mapping[str, Any] | str) -> Trigger:
+def trigger_from(spec: TriggerLike) -> Trigger:
     """Read a trigger from data: ``{kind = "at_steps", numbers = [0, 5]}`` or ``"at_steps(0, 5)"``.
 
-    The function of ``when`` is given as ``"package.module:function"``.
+    A function, or "package.module:function", is one too: the name of its parameter says whether it
+    gets the step, the episode or env. A function of this module without arguments, such as
+    ``manual``, need not be called.
     """
     if isinstance(spec, Trigger):
         return spec
+    if isinstance(spec, str) and re.fullmatch(r"\s*[\w.]+:\w+\s*", spec):
+        spec = look_up(spec.strip())
     if isinstance(spec, str):
         data = _from_call(spec)
     elif isinstance(spec, Mapping):
         data = dict(spec)
+    elif callable(spec):
+        return _from_function(spec)
     else:
-        raise TypeError(f"A trigger must be a Trigger, a table or a string, got {spec!r}.")
+        raise TypeError(
+            f"A trigger must be a Trigger, a function, a table or a string, got {spec!r}."
+        )
     known = ["kind", "n", "numbers", "predicate"]
     for key in data:
         if key not in known:
@@ -195,82 +214,39 @@ def trigger_from(spec: Trigger | Mapping[str, Any] | str) -> Trigger:
     return Trigger(**data)
 
 
-class _EpisodeRunner(TriggerRunner):
-    def __init__(self, trigger: Trigger, chosen: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__(trigger)
-        self._chosen = chosen
-
-    def episodes(self, count: torch.Tensor) -> torch.Tensor:
-        return self._chosen(count)
-
-
-class _StepRunner(TriggerRunner):
-    def __init__(self, trigger: Trigger, chosen: Callable[[int], bool]) -> None:
-        super().__init__(trigger)
-        self._chosen = chosen
-
-    def step(self, step: int) -> bool:
-        return self._chosen(step)
-
-
-class _ManualRunner(TriggerRunner):
-    _told = False
-    _fired_at: int | None = None
-
-    def step(self, step: int) -> bool:
-        if self._told:
-            self._told, self._fired_at = False, step
-        return step == self._fired_at
-
-    def fire(self) -> None:
-        self._told = True
-
-
-class _WhenRunner(TriggerRunner):
-    def __init__(self, trigger: Trigger, env: ManagerBasedRlEnv) -> None:
-        super().__init__(trigger)
-        assert trigger.predicate is not None
-        self._predicate, self._env = trigger.predicate, env
-        self._before: bool | torch.Tensor = False  # at the previous step
-        self._latest: bool | torch.Tensor = False
-        self._asked: int | None = None
-
-    def step(self, step: int) -> bool | torch.Tensor:
-        now = self._predicate(self._env)
-        if isinstance(now, torch.Tensor):
-            # A copy, because the function may reuse the buffer that it returns.
-            now = self._checked(now).expand(self._env.num_envs).clone()
-        elif not isinstance(now, bool):
-            raise TypeError(self._complaint(f"a {type(now).__name__}"))
-        if step != self._asked:
-            self._asked, self._before = step, self._latest
-        before, self._latest = self._before, now
-        if isinstance(now, bool) and isinstance(before, bool):
-            return now and not before
-        return torch.logical_not(torch.as_tensor(before, device=self._env.device)) & now
-
-    def _checked(self, now: torch.Tensor) -> torch.Tensor:
-        if now.dtype != torch.bool or now.shape not in ((), (self._env.num_envs,)):
-            raise TypeError(self._complaint(f"a {now.dtype} tensor of shape {tuple(now.shape)}"))
-        return now
-
-    def _complaint(self, got: str) -> str:
-        return (
-            f"The condition of {self.trigger} returned {got}, expected a bool or a torch.bool"
-            f" tensor of shape ({self._env.num_envs},)."
+def _from_function(function: Callable[..., Any]) -> Trigger:
+    """Make a trigger of a function that was given without calling it."""
+    name = getattr(function, "__name__", "")
+    if name in _KINDS and function is globals()[name]:
+        if _KINDS[name]:
+            raise ValueError(f"The trigger {name} needs {_KINDS[name][0]}: write {name}(...).")
+        return function()
+    parameter = _parameter(function)
+    if parameter not in _PARAMETERS:
+        got = "not a single one" if parameter is None else repr(parameter)
+        raise ValueError(
+            f"The trigger {_name(function)} is a function, so the name of its only parameter must"
+            f" say what it gets: step, episode or env; it is {got}. Rename it, or use"
+            " every_n_steps(n), at_steps(...), every_n_episodes(n), at_episodes(...) or"
+            " capped_cubic_episodes()."
         )
+    return when(function)
 
 
-def _one_of(numbers: Any, device: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Create a test of whether counters are among some numbers."""
-    # Copied to the device once: a copy in each call would wait for the device.
-    known = torch.tensor(sorted(numbers), dtype=torch.long, device=device)
+def _parameter(function: Callable[..., Any]) -> str | None:
+    """Name of a function's only parameter without a default; None if that cannot be said."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    all_of_them = [p for p in parameters if p.kind in by_place]
+    needed = [p for p in all_of_them if p.default is inspect.Parameter.empty] or all_of_them
+    return needed[0].name if len(needed) == 1 else None
 
-    def test(count: torch.Tensor) -> torch.Tensor:
-        place = torch.searchsorted(known, count.long()).clamp_(max=len(known) - 1)
-        return known[place] == count
 
-    return test
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def _checked_numbers(kind: str, numbers: Any) -> tuple[int, ...]:

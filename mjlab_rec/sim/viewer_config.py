@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -46,10 +48,10 @@ class ViewerConfig:
     origin_type: OriginType = OriginType.AUTO
     """What the camera looks at, and follows if it is a body."""
 
-    height: int = 240
+    height: int = 480
     """Image height in pixels."""
 
-    width: int = 320
+    width: int = 640
     """Image width in pixels."""
 
     enable_reflections: bool = True
@@ -90,6 +92,28 @@ class ViewerConfig:
 
     body_name: str | None = None
     """The body to follow, for ``ASSET_BODY``."""
+
+    def seen_from(
+        self, position: Sequence[float], lookat: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> ViewerConfig:
+        """Return a copy with a fixed camera at a position, which looks at a point in the world."""
+        position, lookat = tuple(map(float, position)), tuple(map(float, lookat))
+        distance = math.dist(position, lookat) if len(position) == len(lookat) == 3 else 0.0
+        if not 0.0 < distance < math.inf:
+            raise ValueError(
+                f"A camera at {position} cannot look at {lookat}; give two different points of"
+                " three numbers each."
+            )
+        x, y, z = (to - at for at, to in zip(position, lookat, strict=True))
+        return dataclasses.replace(
+            self,
+            camera=None,
+            origin_type=ViewerConfig.OriginType.WORLD,
+            lookat=lookat,
+            distance=distance,
+            azimuth=math.degrees(math.atan2(y, x)),
+            elevation=math.degrees(math.asin(z / distance)),
+        )
 
 
 def camera_id(camera: str | int, model: mujoco.MjModel) -> int:

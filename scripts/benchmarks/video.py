@@ -208,7 +208,7 @@ def _make(
     cfg.viewer.enable_shadows = cfg.viewer.enable_reflections = args.shadows
     if folder is not None:
         options: dict[str, Any] = dict(
-            envs=args.films, width=args.width, height=args.height, path=folder
+            envs=args.films, width=args.width, height=args.height, path=folder, trigger="at_start"
         )
         options |= dict(renderer=args.renderer, max_pending=args.max_pending) | fields
         cfg.recorders = {"video": VideoRecorderCfg(func=Timed, **options)}

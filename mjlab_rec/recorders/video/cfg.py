@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from mjlab_rec.data.files import IfExists
 from mjlab_rec.data.mp4 import frame_rate
-from mjlab_rec.recorders.cfg_fields import Bounds, Count, EnvsCfg, FileCfg, Positive, StartCfg
-from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.recorders.cfg_fields import (
+    Bounds,
+    Count,
+    Envs,
+    EnvsCfg,
+    FileCfg,
+    Positive,
+    StartCfg,
+)
+from mjlab_rec.recorders.triggers import (
+    Trigger,
+    TriggerLike,
+    at_start,
+    capped_cubic_episodes,
+    trigger_from,
+)
+from mjlab_rec.recorders.video.clips import grid_shape
 from mjlab_rec.recorders.video.recorder import VideoRecorder
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
 
 logger = logging.getLogger(__name__)
+
+_MAX_GRID_SIDE = 1920  # Pixels; players and hardware decoders show such a grid.
 
 
 @dataclass(kw_only=True)
@@ -28,17 +46,20 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     can_append = False
 
     path: str = "videos"
-    """Folder for the clips."""
+    """Folder for the clips; or the file, if it ends in .mp4. A file shows everything from start to
+    ``stop()``. With a trigger or ``last_clip`` it holds the latest clip: each one replaces the one
+    before it, and none begins while another is being recorded."""
 
     name: str = ""
-    """Prefix of the clips' names. Empty uses the task's id."""
+    """Prefix of the clips' names in the folder. Empty uses the task's id."""
 
     if_exists: IfExists = "number"
-    """What to do if a clip with that name exists: raise an "error", "overwrite" it, or add a
-    "number" to the name."""
+    """What to do if there is a file of that name from an earlier run or recording: raise an
+    "error", "overwrite" it, or add a "number" to the name."""
 
-    envs: int | tuple[int, ...] | None = 1
-    """Environments to show: a number for the first N, or a tuple of indices. None means all."""
+    envs: Envs = 1
+    """Environments to show: 3 means the first three, [3] or on the command line "3," only
+    environment 3, [0, 3] these two, None all."""
 
     layout: Literal["separate", "grid"] = "separate"
     """A "separate" file per environment, or one "grid" that shows all of them. A grid's clips begin
@@ -47,9 +68,14 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     columns: Count | None = None
     """Number of columns in a grid. None makes it about as high as wide."""
 
-    trigger: Trigger | Mapping[str, Any] | str | None = None
-    """When to begin a clip, such as every_n_steps(1000) or every_n_episodes(10). None begins one
-    when recording starts. A trigger that fires during a clip begins another, overlapping one."""
+    trigger: TriggerLike | None = None
+    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), at_start() or others, or a
+    function such as ``lambda episode: episode % 10 == 0``, whose parameter is step, episode or env.
+    Episodes are those of each environment, or of a grid's first one; steps are those of
+    ``env.common_step_counter``. None means capped_cubic_episodes(), that is episodes 0, 1, 8, 27,
+    ..., 1000, 2000, ...; but at_start() if the path is a file or you begin the recording by hand,
+    such as with ``start()``, and no trigger if there is a ``last_clip``. A trigger that fires
+    during a clip begins another, overlapping one."""
 
     length: Count | None = None
     """Steps per clip. The clip continues across episode ends."""
@@ -59,35 +85,49 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
 
     episodes: Count | None = None
     """Whole episodes per clip; the clip begins with the next episode. Without this and a length, a
-    clip ends with the episode, or, if there is no trigger either, at ``stop()``."""
+    clip ends with the episode, or with at_start() at ``stop()``."""
 
     last_clip: tuple[str, ...] = ()
-    """Termination terms whose episodes get a clip of their last steps, instead of a trigger. "end"
-    means every episode end, "close" the last episode before recording stops. The last ``length``
-    steps of each episode, or all of them, are kept in memory: a few numbers per step, or whole
-    frames if both the engine and the renderer are "warp"."""
+    """Termination terms whose episodes get a clip of their last steps, with or without a trigger.
+    "end" means every episode end, "close" the last episode before recording stops. The last
+    ``length`` steps of each episode, or all of them, are kept in memory: a few numbers per step, or
+    whole frames if both the engine and the renderer are "warp". If a clip of the trigger shows just
+    these steps, there is no other one."""
 
     max_clips: Count | None = None
     """Maximum number of clips."""
 
     fps: Positive | None = None
     """Frames per second of the video. None shows every step, which is 1 / step_dt if ``speed`` is
-    1. Otherwise every n-th step is shown; the playback speed stays correct."""
+    1. Otherwise every n-th step is shown; the playback speed stays correct. There is at most a
+    frame per step: for more, lower the environment's ``decimation``, or ``speed``."""
 
     speed: Positive = 1.0
     """Playback speed relative to simulated time: 0.5 is slow motion."""
 
     width: Count | None = None
-    """Width of an environment's image in pixels. None uses the viewer's."""
+    """Width of an environment's image in pixels. None uses the viewer's, which is 640 by default;
+    without width and height, a grid's images shrink until it is at most 1920 wide and high."""
 
     height: Count | None = None
-    """Height of an environment's image in pixels. None uses the viewer's."""
+    """Height of an environment's image in pixels. None uses the viewer's, which is 480 by
+    default."""
 
     camera: str | int | None = None
     """Name or index of a camera in the model. None uses the viewer's."""
 
     follow: str | None = None
     """Let a free camera follow an entity, such as "robot", or one of its bodies: "robot/torso"."""
+
+    camera_pos: tuple[float, float, float] | None = None
+    """Put the camera here, in metres from the environment's origin, to look at ``camera_lookat``.
+    """
+
+    camera_lookat: tuple[float, float, float] | None = None
+    """The point that a camera at ``camera_pos`` looks at; None means the environment's origin."""
+
+    fovy: Positive | None = None
+    """Vertical field of view of a free camera in degrees. None uses the viewer's."""
 
     viewer: ViewerConfig | None = None
     """The camera and what is shown. None uses the environment's ``cfg.viewer``. Its ``env_idx`` is
@@ -112,17 +152,40 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
         """Raise ValueError for the first invalid value."""
         super().check()
         if not self.path:
-            raise self.error("path", "is empty; set it to the folder for the clips.")
+            raise self.error("path", "is empty; set it to the folder for the clips, or to a file.")
+        if self.is_file and self.name:
+            raise self.error("name", f"is for clips in a folder, but the path is {self.path!r}.")
         self.at_most_one("length", "length_s", "episodes")
-        self.at_most_one("camera", "follow")
+        self.at_most_one("camera", "follow", "camera_pos")
+        if self.camera_lookat is not None and self.camera_pos is None:
+            raise self.error("camera_lookat", "needs camera_pos, the place of the camera.")
+        if self.camera_pos is not None:
+            ViewerConfig().seen_from(self.camera_pos, self.camera_lookat or (0.0, 0.0, 0.0))
         if self.columns is not None and self.layout != "grid":
             raise self.error("columns", 'needs layout="grid".')
-        if self.last_clip and (self.trigger is not None or self.episodes not in (None, 1)):
+        if self.last_clip and self.trigger is None and self.episodes not in (None, 1):
             raise self.error(
-                "last_clip",
-                "cannot be combined with a trigger (leave it out, or set it to None) or with more"
-                " than one episode; a length is possible.",
+                "episodes",
+                f"is {self.episodes}, but a last clip is of one episode. Set a length or nothing,"
+                " or give a trigger for clips of several episodes.",
             )
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the path is a file and not a folder."""
+        return Path(self.path).suffix.lower() == ".mp4"
+
+    def chosen_trigger(self, by_hand: bool) -> Trigger | None:
+        """The trigger of a recording; None if there are only last clips.
+
+        Args:
+            by_hand: Whether the user begins the recording, and not the first reset.
+        """
+        if self.trigger is not None:
+            return trigger_from(self.trigger)
+        if self.last_clip:
+            return None
+        return at_start() if by_hand or self.is_file else capped_cubic_episodes()
 
     def steps(self, step_dt: float) -> int | None:
         """Steps per clip; None if its length is not set in steps or seconds."""
@@ -136,7 +199,14 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
         if self.fps is not None:
             every = max(1, round(self.speed / (self.fps * step_dt)))
         rate = frame_rate(every * step_dt, self.speed)
-        if self.fps is not None and abs(float(rate) / self.fps - 1.0) > 1e-4:
+        if self.fps is not None and self.fps > float(rate) * 1.0001 and every == 1:
+            logger.warning(
+                "%s: fps is %g, but at speed %g there are %g control steps a second; the video has"
+                " a frame for each, and %g frames per second. For more, lower the environment's"
+                " decimation, or the speed.",
+                *(type(self).__name__, self.fps, self.speed, self.speed / step_dt, float(rate)),
+            )
+        elif self.fps is not None and abs(float(rate) / self.fps - 1.0) > 1e-4:
             logger.warning(
                 "%s: %g frames per second at speed %g are not a whole number of steps of %g s per"
                 " frame; there is one frame every %d steps, and the video has %g per second.",
@@ -144,12 +214,17 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
             )
         return every, rate
 
-    def view(self, viewer: ViewerConfig) -> ViewerConfig:
-        """The camera and what is shown, given the environment's viewer cfg."""
+    def view(self, viewer: ViewerConfig, num_shown: int = 1) -> ViewerConfig:
+        """The camera and what is shown.
+
+        Args:
+            viewer: The environment's viewer cfg.
+            num_shown: Number of environments that are shown.
+        """
         view = copy.copy(viewer if self.viewer is None else self.viewer)
         if self.layout == "grid" and self.viewer is None:
             view.max_extra_envs = 0  # The neighbours have their own cells.
-        for name in ("width", "height", "camera"):
+        for name in ("width", "height", "camera", "fovy"):
             if getattr(self, name) is not None:
                 setattr(view, name, getattr(self, name))
         if self.follow is not None:
@@ -158,6 +233,15 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
             view.camera = None
             view.entity_name, view.body_name = entity, body or None
             view.origin_type = kinds.ASSET_BODY if body else kinds.ASSET_ROOT
+        if self.camera_pos is not None:
+            view = view.seen_from(self.camera_pos, self.camera_lookat or (0.0, 0.0, 0.0))
+        if self.layout == "grid" and self.width is None and self.height is None:
+            columns, rows = grid_shape(num_shown, self.columns)
+            most = max(columns * view.width, rows * view.height)
+            if num_shown > 1 and most > _MAX_GRID_SIDE:
+                shrink = _MAX_GRID_SIDE / most
+                view.width = max(2, math.floor(view.width * shrink))
+                view.height = max(2, math.floor(view.height * shrink))
         return view
 
 

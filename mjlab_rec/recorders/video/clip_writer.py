@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from mjlab_rec.data.mp4 import Mp4Writer
 from mjlab_rec.data.worker import STEP_BACK, Worker
-from mjlab_rec.recorders.video.clips import Clip
+from mjlab_rec.recorders.video.clips import Clip, grid_shape
 from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
 from mjlab_rec.utils.bitmap_text import draw_text
@@ -157,7 +156,8 @@ class ClipWriter:
             if clip not in self._writers:
                 height, width = image.shape[:2]
                 self._writers[clip] = writer = self._open_file(clip, width, height)
-                self.files.append(writer.path)
+                if writer.path not in self.files:
+                    self.files.append(writer.path)
             self._writers[clip].write(image)
 
     def _finish(self, clip: Clip) -> None:
@@ -182,9 +182,9 @@ def arrange(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndar
     """Arrange images of equal size in a grid, row by row; free cells are black."""
     if len(images) == 1:
         return images[0]
-    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    columns, rows = grid_shape(len(images), columns)
     height, width = images[0].shape[:2]
-    whole = np.zeros((-(-len(images) // columns) * height, columns * width, 3), dtype=np.uint8)
+    whole = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = i // columns * height, i % columns * width
         whole[top : top + height, left : left + width] = image

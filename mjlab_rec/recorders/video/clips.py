@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,9 @@ class Clip:
     done: bool = False
     """Whether it is complete."""
 
-    _steps: int = field(default=0, init=False)
+    steps: int = field(default=0, init=False)
+    """Steps recorded so far."""
+
     _since: int = field(default=0, init=False)
 
     def step(self, ended: bool) -> bool:
@@ -49,14 +52,14 @@ class Clip:
         Args:
             ended: Whether an episode ended with the step.
         """
-        self._steps += 1
+        self.steps += 1
         self._since += 1
         if self.length is None:
             last = ended
             if ended:
                 self.end_episode()
         else:
-            last = self.done = self._steps == self.length
+            last = self.done = self.steps == self.length
         due = last or self._since == self.every
         if due:
             self._since = 0
@@ -136,6 +139,9 @@ class View:
     def take_done(self, everything: bool = False) -> list[Clip]:
         """Remove the finished clips from the view, and return them."""
         done = [clip for clip in self.clips if clip.done or everything]
+        last = self.last_steps
+        if last is not None and any(clip.steps == len(last) for clip in done):
+            last.shown = True  # Both end with the latest step, and are as long.
         if done:
             self.clips = [clip for clip in self.clips if clip not in done]
         return done
@@ -155,16 +161,31 @@ class LastSteps(Generic[Shown]):
         self._ended = False
         self.episode = 0
         """The episode that the steps belong to."""
+        self.shown = False
+        """Whether another clip shows just these steps."""
+
+    def __len__(self) -> int:
+        """How many steps are kept."""
+        return len(self._kept)
 
     def append(self, shown: Shown, episode: int, ended: bool) -> None:
         """Keep a step. The first step of an episode discards the previous episode."""
         if self._ended or episode != self.episode:
             self._kept.clear()
         self._kept.append(shown)
-        self.episode, self._ended = episode, ended
+        self.episode, self._ended, self.shown = episode, ended, False
 
     def take(self) -> list[Shown]:
-        """Return the last step and every n-th before it, and clear the memory."""
-        shown = list(self._kept)[:: -self._every][::-1]
+        """Return the last step and every n-th before it, and clear the memory.
+
+        Nothing is returned if another clip shows them already.
+        """
+        kept = [] if self.shown else list(self._kept)[:: -self._every][::-1]
         self._kept.clear()
-        return shown
+        return kept
+
+
+def grid_shape(count: int, columns: int | None) -> tuple[int, int]:
+    """Columns and rows of a grid of images; about as high as wide if columns is None."""
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    return columns, -(-count // columns)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from mjlab_rec.data.files import PathExistsError, make_folder
+from mjlab_rec.data.files import PathExistsError, local_path, make_folder
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.shutdown import close_at_exit
-from mjlab_rec.recorders.triggers import TriggerRunner, trigger_from
+from mjlab_rec.recorders.trigger_runners import TriggerRunner
 from mjlab_rec.recorders.video.clip_writer import Capture, ClipWriter, DrawRequest
 from mjlab_rec.recorders.video.clips import Clip, Episodes, LastSteps, View
 from mjlab_rec.recorders.video.overlay import Overlay
@@ -34,6 +34,10 @@ class VideoRecorder(RowClock):
     A clip of N steps has exactly N frames, and the last frame of an episode shows its true last
     state, from before the reset. A step only copies the few numbers that a frame is drawn from,
     and nothing at all while no clip is being recorded.
+
+    Each environment counts its own episodes, from 0, and a clip of its own follows them; a grid's
+    clips follow those of its first environment. Steps are counted by the environment's
+    ``common_step_counter``.
     """
 
     cfg: VideoRecorderCfg
@@ -52,10 +56,17 @@ class VideoRecorder(RowClock):
         self._length = cfg.steps(env.step_dt)
         self._frame_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
-        self._runner = _runner(cfg, env)
+        is_late = bool(getattr(env, "obs_buf", None))  # The environment is already in use.
+        self._runner = _runner(cfg, env, by_hand=is_late or not cfg.autostart)
         self.draws_random_numbers = (
             self._runner is not None and self._runner.trigger.predicate is not None
         )
+        if cfg.is_file and cfg.layout == "separate" and len(self._env_ids) > 1:
+            raise cfg.error(
+                "path",
+                f"is the file {cfg.path!r}, but {len(self._env_ids)} environments are to be shown."
+                ' Use layout="grid" to show them in one picture, or give a folder.',
+            )
         groups = [self._env_ids] if cfg.layout == "grid" else [(i,) for i in self._env_ids]
         self._views = [
             View(
@@ -72,7 +83,7 @@ class VideoRecorder(RowClock):
         self._asked_step = -1  # The step for which the trigger was checked last,
         self._begun: list[View] = []  # and the views whose clips begin with it.
         self._names: set[str] = set()  # Names of the clips.
-        self._fresh = True  # Whether the clip of a recorder without a trigger has yet to begin.
+        self._file: Path | None = None  # If the path is a file: the one of this recording.
         self._writer: ClipWriter | None = None
         self._past: tuple[list[Path], int, float] = [], 0, 0.0  # From closed writers.
         # Created now, so that missing requirements are reported before anything else.
@@ -114,6 +125,8 @@ class VideoRecorder(RowClock):
     def on_open(self) -> None:
         """Prepare the drawing."""
         self._warm_up()
+        if self._runner is not None:
+            self._runner.start()
 
     def on_rows_start(self) -> None:
         """Check the trigger for episodes that begin with the first recorded step."""
@@ -123,8 +136,8 @@ class VideoRecorder(RowClock):
 
     def on_row_begins(self, has_row: bool) -> None:
         """Begin clips with the next step if triggered."""
-        if has_row and not self.cfg.last_clip:
-            self._ask_step()
+        if has_row and self._runner is not None:
+            self._ask_step(self._runner)
 
     def on_fire(self) -> None:
         """Begin a clip with the next step."""
@@ -138,7 +151,6 @@ class VideoRecorder(RowClock):
 
     def on_finish(self) -> None:
         """Finish all clips, cut short if necessary, and wait for them."""
-        self._fresh = True
         self._asked_step = -1
         writer = self._writer
         if writer is not None and not writer.forked:
@@ -146,6 +158,11 @@ class VideoRecorder(RowClock):
             writer.wait()
         for view in self._views:
             view.asked, view.clip_episode, view.waiting = -1, -1, False
+        if self.cfg.is_file:
+            self._file = None
+            self._names.clear()
+        if self.cfg.trigger is None:
+            self._runner = _runner(self.cfg, self._env, by_hand=True)
 
     def close(self) -> None:
         """Finish all clips and free the graphics."""
@@ -167,7 +184,8 @@ class VideoRecorder(RowClock):
     @property
     def files(self) -> list[Path]:
         """The clips so far, those being written included."""
-        return self._past[0] + ([] if self._writer is None else self._writer.files)
+        files = self._past[0] + ([] if self._writer is None else self._writer.files)
+        return list(dict.fromkeys(files))
 
     @property
     def nbytes(self) -> int:
@@ -196,7 +214,19 @@ class VideoRecorder(RowClock):
                     view.end_episode(self._env.common_step_counter)
                 request.done += view.take_done()
         elif self.cfg.last_clip:
-            self._extend_last_steps(ended)
+            for view in self._views:
+                clips = view.step(view.leader in ended)
+                if not clips and self._full:
+                    continue
+                capture = self._capture(view.env_ids)
+                if clips:
+                    request.frames.append((capture, clips))
+                    self.rows += len(clips)
+                assert view.last_steps is not None
+                view.last_steps.append(
+                    capture, self._episodes.number[view.leader], view.leader in ended
+                )
+            request.done += [clip for view in self._views for clip in view.take_done()]
         else:
             due = [(view, view.step(view.leader in ended)) for view in self._views]
             due = [(view, clips) for view, clips in due if clips]
@@ -210,6 +240,10 @@ class VideoRecorder(RowClock):
             request.done += [clip for view in self._views for clip in view.take_done()]
         if request.frames or request.done:
             self._open_writer().submit(request)
+        if self._due:
+            for view in self._views:
+                if view.leader in ended and any(reason(view.leader) for reason in self._reasons):
+                    self._write_last_steps(view)
 
     def _capture(self, env_ids: tuple[int, ...]) -> Capture:
         """Capture the current state of some environments."""
@@ -240,23 +274,13 @@ class VideoRecorder(RowClock):
             for view in cut:
                 self._write_last_steps(view)
 
-    def _extend_last_steps(self, ended: Collection[int]) -> None:
-        for view in self._views:
-            assert view.last_steps is not None
-            over = view.leader in ended
-            view.last_steps.append(
-                self._capture(view.env_ids), self._episodes.number[view.leader], over
-            )
-            if over and any(reason(view.leader) for reason in self._reasons):
-                self._write_last_steps(view)
-
     def _write_last_steps(self, view: View) -> None:
-        """Write a clip of the last steps."""
+        """Write a clip of the last steps, unless another clip shows them or occupies the file."""
         last_steps = view.last_steps
         assert last_steps is not None
         captures = last_steps.take()
-        if captures and not self._full:
-            clip = self._new_clip(view, f"episode-{last_steps.episode}", by_episode=True)
+        if captures and not self._full and not (self.cfg.is_file and view.clips):
+            clip = self._new_clip(view, f"episode-{last_steps.episode}-last", by_episode=True)
             self.rows += len(captures)
             self._open_writer().submit(
                 DrawRequest([(capture, [clip]) for capture in captures], [clip])
@@ -264,13 +288,13 @@ class VideoRecorder(RowClock):
 
     def _wrap_up(self, writer: ClipWriter) -> None:
         """Finish all clips."""
+        done = [clip for view in self._views for clip in view.take_done(everything=True)]
+        writer.submit(DrawRequest(done=done))
         for view in self._views:
             if "close" in self.cfg.last_clip:
                 self._write_last_steps(view)
             elif view.last_steps is not None:
                 view.last_steps.take()
-        done = [clip for view in self._views for clip in view.take_done(everything=True)]
-        writer.submit(DrawRequest(done=done))
 
     # -- clips -------------------------------------------------------------------------------------
 
@@ -286,17 +310,13 @@ class VideoRecorder(RowClock):
         if fired:
             self._begin_clip(view)
 
-    def _ask_step(self) -> None:
+    def _ask_step(self, runner: TriggerRunner) -> None:
         """Begin clips with the next step if triggered."""
         step = self._env.common_step_counter
         if step != self._asked_step:  # Otherwise it was checked already, before a reset.
             self._asked_step = step
             self._begun.clear()
-        fired: Any = False
-        if self._runner is None:
-            fired, self._fresh = self._fresh, False
-        elif self._runner.scope == "step":
-            fired = self._runner.step(step)
+        fired = runner.step(step) if runner.scope == "step" else False
         if isinstance(fired, torch.Tensor):
             which = fired.tolist()
             views = [v for v in self._views if any(which[i] for i in v.env_ids)]
@@ -312,7 +332,7 @@ class VideoRecorder(RowClock):
                 view.waiting = True
 
     def _begin_clip(self, view: View) -> None:
-        if self._full:
+        if self._full or (self.cfg.is_file and view.clips):
             return
         by_episode = self.cfg.episodes is not None or (
             self._runner is not None and self._runner.scope == "episode"
@@ -330,13 +350,15 @@ class VideoRecorder(RowClock):
     def _new_clip(self, view: View, name: str, by_episode: bool) -> Clip:
         if self.cfg.layout == "separate" and (by_episode or len(self._views) > 1):
             name += f"-env-{view.leader}"
-        name = f"{self._name}-{name}"
-        again, path = name in self._names, self._path(name)
+        path = self._path(f"{self._name}-{name}")
+        name = path.stem
+        again = name in self._names
         if self.cfg.if_exists == "error" and path.exists() and not again:
-            raise PathExistsError(path, f"{name}_1.mp4", can_append=False)
+            raise PathExistsError(path, f"{path.stem}_1.mp4", can_append=False)
         self._clips += 1
         self._names.add(name)
-        to_the_end = 1 if self._runner is not None else None
+        at_start = self._runner is not None and self._runner.trigger.kind == "at_start"
+        to_the_end = None if at_start else 1
         return Clip(
             name=name,
             begun=self._env.common_step_counter,
@@ -354,7 +376,17 @@ class VideoRecorder(RowClock):
     # -- clip writer -------------------------------------------------------------------------------
 
     def _make_renderer(self) -> Renderer:
-        view = self.cfg.view(self._env.cfg.viewer)
+        view = self.cfg.view(self._env.cfg.viewer, len(self._env_ids))
+        if self.cfg.camera_pos is not None:
+            origins = self._env.scene.env_origins[list(self._env_ids)].tolist()
+            if origins != origins[:1] * len(origins):
+                raise self.cfg.error(
+                    "camera_pos",
+                    f"is one place, but environments {self._env_ids} have different origins. Use"
+                    " follow, or show a single environment.",
+                )
+            x, y, z = (a + b for a, b in zip(view.lookat, origins[0], strict=True))
+            view.lookat = x, y, z
         return make_renderer(self._env.sim, view, self._env.scene, self.cfg.renderer)
 
     def _open_writer(self) -> ClipWriter:
@@ -375,7 +407,7 @@ class VideoRecorder(RowClock):
         """Draw a frame for no clip, so that the first one delays no step and errors show early."""
         if self._writer is not None:
             return
-        make_folder(self.cfg.path)
+        make_folder(self._path("").parent)
         writer = self._open_writer()
         assert self._renderer is not None
         capture = Capture(self._env_ids, self._renderer.capture(self._env_ids), note=None)
@@ -402,18 +434,26 @@ class VideoRecorder(RowClock):
             self._writer = self._renderer = None  # The writer has closed the renderer.
 
     def _open_file(self, clip: Clip, width: int, height: int) -> Mp4Writer:
-        if_exists = "number" if clip.again else self.cfg.if_exists
-        path, crf = self._path(clip.name), self.cfg.crf
-        return Mp4Writer(path, width, height, self._rate, self._ffmpeg, crf, if_exists)
+        path, if_exists = self._path(clip.name), self.cfg.if_exists
+        if self._file is not None:  # Each clip of a recording replaces the one before it.
+            path, if_exists = self._file, "overwrite"
+        elif clip.again and not self.cfg.is_file:
+            if_exists = "number"
+        args = path, width, height, self._rate, self._ffmpeg, self.cfg.crf, if_exists
+        writer = Mp4Writer(*args)
+        if self.cfg.is_file:
+            self._file = writer.path
+        return writer
 
     def _path(self, name: str) -> Path:
-        return Path(self.cfg.path) / f"{name}.mp4"
+        path = local_path(self.cfg.path)
+        return path if self.cfg.is_file else path / f"{name}.mp4"
 
 
-def _runner(cfg: VideoRecorderCfg, env: ManagerBasedRlEnv) -> TriggerRunner | None:
-    if cfg.trigger is None:
+def _runner(cfg: VideoRecorderCfg, env: ManagerBasedRlEnv, by_hand: bool) -> TriggerRunner | None:
+    trigger = cfg.chosen_trigger(by_hand)
+    if trigger is None:
         return None
-    trigger = trigger_from(cfg.trigger)
     # Episodes are counted on the host, where clips are started.
     host: Any = SimpleNamespace(device="cpu")
     return trigger.build(host if trigger.scope == "episode" else env)
