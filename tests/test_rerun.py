@@ -116,6 +116,7 @@ class TruePoses(RecorderTerm):
 def strict():
     rerun = pytest.importorskip("rerun", reason="rerun-sdk is not installed")
     rerun.set_strict_mode(True)
+    rerun.set_global_data_recording(None)  # A test elsewhere may have left one.
     yield
     rerun.set_strict_mode(False)
 
@@ -686,7 +687,7 @@ def test_a_timeline_of_its_own_shows_everything_from_its_start(tmp_path):
     assert count > 100
 
 
-def test_windows_of_steps_have_timelines_that_are_named_after_their_start(tmp_path):
+def test_clips_of_steps_have_timelines_that_are_named_after_their_start(tmp_path):
     file, *_ = recorded(tmp_path, trigger="at_steps(3, 6, 20)", length=5)
     assert own_times(file[geom_path("ball")]) == {
         "step_3_step": [(3 + k, k) for k in range(1, 4)],  # Another one begins after three steps.
@@ -695,7 +696,7 @@ def test_windows_of_steps_have_timelines_that_are_named_after_their_start(tmp_pa
     }
 
 
-def test_without_a_trigger_recordings_of_a_length_follow_each_other(tmp_path):
+def test_without_a_trigger_clips_of_a_length_follow_each_other(tmp_path):
     def again(k, env, term):
         if k == 25:
             term.stop()
@@ -725,7 +726,7 @@ def test_without_a_trigger_recordings_of_a_length_follow_each_other(tmp_path):
         (None, None),
     ],
 )
-def test_a_recording_by_hand_has_a_timeline_of_its_own(tmp_path, trigger, rest):
+def test_a_clip_by_hand_has_a_timeline_of_its_own(tmp_path, trigger, rest):
     names = []
 
     def by_hand(k, env, term):
@@ -772,7 +773,7 @@ def test_the_current_timeline_is_the_running_episodes(tmp_path):
     assert steps["env_1_episode_2_step"] == [9, 10]
 
 
-def test_a_recording_by_hand_starts_a_recorder_and_ends_with_its_file(tmp_path):
+def test_a_clip_by_hand_starts_a_recorder_and_ends_with_its_file(tmp_path):
     def by_hand(k, env, term):
         if k == 3:
             term.start_recording("mine")
@@ -789,7 +790,7 @@ def test_a_recording_by_hand_starts_a_recorder_and_ends_with_its_file(tmp_path):
     assert not own_times(second[geom_path("ball")])
 
 
-def test_a_trigger_does_not_end_a_recording_by_hand(tmp_path):
+def test_a_trigger_does_not_end_a_clip_by_hand(tmp_path):
     def by_hand(k, env, term):
         if k == 1:
             term.start_recording("mine")
@@ -803,7 +804,7 @@ def test_a_trigger_does_not_end_a_recording_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", None, "mine"])
-def test_a_recording_by_hand_needs_a_name_that_is_new(tmp_path, name):
+def test_a_clip_by_hand_needs_a_name_that_is_new(tmp_path, name):
     def by_hand(k, env, term):
         term.start_recording("mine")
         with pytest.raises(ValueError, match="name that was not used before"):
@@ -812,7 +813,7 @@ def test_a_recording_by_hand_needs_a_name_that_is_new(tmp_path, name):
     recorded(tmp_path, trigger="manual", then=by_hand, steps=1)
 
 
-def test_recordings_may_be_started_from_a_hook_and_from_another_thread(tmp_path):
+def test_clips_may_be_started_from_a_hook_and_from_another_thread(tmp_path):
     def by_hand(k, env, term):
         truth = env.recorder_manager.get_term("truth")
         if k == 0:

@@ -38,7 +38,7 @@ def default_blueprint(
         lines = [f"/{top}" for top in tops if top in rest]
         if lines:
             shown = [f"{SUMMARY}{path}" for path in lines] if many else []
-            hidden = {path: rrb.EntityBehavior(visible=False) for path in lines if many}
+            hidden: Any = {path: rrb.EntityBehavior(visible=False) for path in lines if many}
             contents = [f"{path}/**" for path in [*shown, *lines]]
             plots.append(
                 rrb.TimeSeriesView(name=title, origin="/", contents=contents, overrides=hidden)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import mujoco
 
@@ -46,14 +46,14 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     """Your own ``rerun.RecordingStream`` to log to. It is flushed at the end and stays open. If
     there is a path, the recording goes there instead, and the stream gets nothing."""
 
-    trigger: Trigger | Mapping[str, Any] | str | None = "auto"
+    trigger: Literal["auto"] | Trigger | Mapping[str, Any] | str | None = "auto"
     """When to record. "auto" means capped_cubic_episodes(), which are the episodes 0, 1, 8, 27, ...
     of each environment; but everything if a viewer shows it live (``connect``, ``serve`` or
     ``spawn``), or if ``length`` is set. None records everything."""
 
     length: Count | None = None
-    """Steps per recording, from when the trigger fires. None records until the episode ends.
-    Without a trigger, recordings of this length follow each other without a gap."""
+    """Steps per clip, from when the trigger fires. None records until the episode ends. Without a
+    trigger, clips of this length follow each other without a gap."""
 
     channels: tuple[str | Channel, ...] = ("reward", "reward_terms", "action")
     """What to plot, by the channel names of the other recorders; one line per environment."""

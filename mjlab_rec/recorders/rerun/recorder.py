@@ -16,8 +16,8 @@ from mjlab_rec.data.schema import Block, DataError, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.channels import Source
+from mjlab_rec.recorders.rerun.clips import FEW, Clips, episode_name
 from mjlab_rec.recorders.rerun.poses import model_fields, pose_sources
-from mjlab_rec.recorders.rerun.recordings import FEW, Recordings, episode_name
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
 from mjlab_rec.recorders.rerun.writer import RerunTarget, RerunWriter
 from mjlab_rec.recorders.transitions import TransitionRecorder
@@ -46,25 +46,26 @@ class RerunRecorder(TransitionRecorder):
     Each geom is an entity with an instance per environment; each number is a line per environment.
     Episode ends are lines of text in "/episodes".
 
-    A recording also has its own timelines, which count from its start: "NAME_step" and
-    "NAME_timestamp". NAME is "episode_N" for an episode that the trigger picks, "env_I_episode_N"
-    if there are several environments (of which the first eight have them), "step_N" for what
-    begins at step N, and the given name for ``start_recording()``.
+    A clip also has its own timelines, which count from its start: "NAME_step" and "NAME_timestamp".
+    NAME is "episode_N" for an episode that the trigger picks, "env_I_episode_N" if there are
+    several environments (the first eight have them), "step_N" for a clip that begins at step N,
+    and the name given to ``start_recording()``. The clips of a condition that differs between
+    environments have none.
 
     A file is complete once it is closed. A kill loses only what follows the last chunk.
     """
 
     cfg: RerunRecorderCfg
-    windows_type = Recordings
-    _windows: Recordings
+    windows_type = Clips
+    _windows: Clips
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         require("rerun", "rerun", "RerunRecorder")
         self.page = ""
         """Address of the web page, if one is served; it closes with the environment."""
         self._viewers: list[RerunViewer] = []
-        cfg = typed(cfg, self.cfg_type)
-        super().__init__(replace(cfg, trigger=cfg.chosen_trigger), env)
+        given: RerunRecorderCfg = typed(cfg, self.cfg_type)
+        super().__init__(replace(given, trigger=given.chosen_trigger), env)
         cfg = self.cfg
         self._stream = self._given_stream()
         is_file_only = self._stream is None and not cfg.live
@@ -104,22 +105,25 @@ class RerunRecorder(TransitionRecorder):
 
     @property
     def sequence_timeline_name(self) -> str | None:
-        """The running recording's own timeline of steps; None if there is none."""
+        """The running clip's own timeline of steps; None if there is none."""
         name = self._running()
         return None if name is None else f"{name}_step"
 
     @property
     def timestamp_timeline_name(self) -> str | None:
-        """The running recording's own timeline of time; None if there is none."""
+        """The running clip's own timeline of time; None if there is none."""
         name = self._running()
         return None if name is None else f"{name}_timestamp"
 
     def start_recording(self, timeline_name: str) -> None:
-        """Record all chosen environments from the next step on, with timelines of this name.
+        """Start a clip: from the next step on all chosen environments are recorded.
 
-        It ends after ``length`` steps if that is set, with ``stop_recording()``, with ``stop()``,
-        or when another one is started. Until then what the trigger picks gets no own timelines.
-        A paused or stopped recorder starts.
+        It ends after ``length`` steps if that is set, with ``stop_recording()`` or ``stop()``, or
+        when another one is started. Until then, what the trigger picks has no own timelines. A
+        recorder that is paused or stopped starts.
+
+        Args:
+            timeline_name: The clip's timelines are "NAME_step" and "NAME_timestamp".
         """
         self._windows.take_name(timeline_name)
         if self.state != "recording":
@@ -127,9 +131,9 @@ class RerunRecorder(TransitionRecorder):
         self._request(lambda: self._windows.start(timeline_name, self._env.common_step_counter))
 
     def stop_recording(self) -> None:
-        """End what is being recorded, until the trigger fires again, and wait until it is written.
+        """End the running clip, also one that the trigger began, and wait until it is written.
 
-        Without a trigger everything is still recorded; only the own timelines end.
+        Without a trigger, everything is still recorded, but no longer on the clip's timelines.
         """
         self._request(lambda: self._windows.stop(self._env.common_step_counter))
         self.flush()
@@ -155,7 +159,7 @@ class RerunRecorder(TransitionRecorder):
             contacts=cfg.contacts,
             cameras=cfg.cameras,
             blueprint=cfg.blueprint,
-            recordings=self._windows,
+            clips=self._windows,
             viewers_may_end=bool(cfg.path) or cfg.connect is None,
         )
         if_exists = "number" if self._written else cfg.if_exists
@@ -168,9 +172,11 @@ class RerunRecorder(TransitionRecorder):
         super().on_rows_start()
 
     def on_finish(self) -> None:
-        """Write the rest, and end a recording by hand."""
-        super().on_finish()
-        self._windows.end_rows(self._env.common_step_counter)
+        """Write the rest, and end a clip that was started by hand."""
+        try:
+            super().on_finish()
+        finally:
+            self._windows.end_rows(self._env.common_step_counter)
 
     def process(self, batch: Block) -> None:
         """Send a block to Rerun, in a separate thread."""
@@ -210,7 +216,7 @@ class RerunRecorder(TransitionRecorder):
         return stream
 
     def _running(self) -> str | None:
-        """Name of the recording that the next step belongs to; with several, the first one's."""
+        """Name of the clip that the next step belongs to; of several, the first environment's."""
         if not self._on:
             return None
         step, counters, envs = self._env.common_step_counter, self.counters, self._selection.env_ids

@@ -16,9 +16,9 @@ from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
 from mjlab_rec.recorders.rerun import scene as scene
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
+from mjlab_rec.recorders.rerun.clips import FEW, Clips, own_timelines
 from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin
 from mjlab_rec.recorders.rerun.poses import PREFIX, ForwardKinematics, Poses, joined, unmoved
-from mjlab_rec.recorders.rerun.recordings import FEW, Recordings, own_timelines
 from mjlab_rec.recorders.rerun.series import (
     STATISTICS,
     SUMMARY,
@@ -55,8 +55,8 @@ class RerunTarget:
     contacts: bool = False
     cameras: bool = True
     blueprint: Any = None
-    recordings: Recordings
-    """The recordings with timelines of their own."""
+    clips: Clips
+    """The clips, which have timelines of their own."""
 
     viewers_may_end: bool = True
     """Whether recording goes on if a viewer ends, for example because the user closed it."""
@@ -239,7 +239,7 @@ class RerunWriter(Writer):
         if not len(rows):
             return
         steps = block.step[rows]
-        names, numbers = own_timelines(self._target.recordings, block, rows, wanted[rows])
+        names, numbers = own_timelines(self._target.clips, block, rows, wanted[rows])
         has = numbers > 0
         changes = np.flatnonzero((has[1:] != has[:-1]).any(axis=1)) + 1
         for part in np.split(np.arange(len(rows)), changes):

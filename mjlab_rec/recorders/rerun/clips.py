@@ -1,4 +1,4 @@
-"""Recordings with timelines of their own: those of a trigger, by hand, or back to back."""
+"""Clips, which have timelines of their own: begun by a trigger, by hand, or back to back."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def episode_name(envs: Sequence[int], env: int, episode: int) -> str:
 
 
 @dataclass
-class Span:
-    """A recording of all environments: its steps, and the name of its timelines."""
+class Clip:
+    """A clip of all environments: its steps, and the name of its timelines."""
 
     name: str
     start: int
@@ -38,17 +38,16 @@ class Span:
         return self.start <= step < self.until
 
 
-class Recordings(TriggerWindows):
-    """The windows of a trigger, and recordings that are started by hand.
+class Clips(TriggerWindows):
+    """The windows of a trigger, and clips that are started by hand.
 
-    A window that a trigger opens for all environments at step N is named "step_N". Without a
-    trigger, recordings of ``length`` steps follow each other, and are named in the same way. At
-    each step the recording that was started last counts, but one by hand comes first.
+    A window that a trigger opens for all environments at step N is the clip "step_N". Without a
+    trigger, clips of ``length`` steps follow each other, and are named in the same way. A step
+    belongs to the clip that began last, but one by hand comes first.
 
     Args:
         trigger: The trigger; None records always.
-        length: Steps per recording; None means until the episode ends, or until a recording by hand
-            is stopped.
+        length: Steps per clip; None means until the episode ends, or by hand until ``stop``.
         env: The environment.
     """
 
@@ -57,10 +56,10 @@ class Recordings(TriggerWindows):
     ) -> None:
         super().__init__(trigger, None if trigger is None else length, env)
         self._steps = length
-        self._first: int | None = None  # first step of recordings that follow each other
-        self._lock = threading.Lock()  # Another thread reads the spans.
-        self._by_hand: list[Span] = []
-        self._by_trigger: list[Span] = []
+        self._first: int | None = None  # first step of clips that follow each other
+        self._lock = threading.Lock()  # Another thread reads the clips.
+        self._by_hand: list[Clip] = []
+        self._by_trigger: list[Clip] = []
         self._every_env = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         self._names: set[str] = set()
         self.by_episode = self._runner is not None and self._by_episode
@@ -76,21 +75,19 @@ class Recordings(TriggerWindows):
             self._first = step
 
     def end_rows(self, step: int) -> None:
-        """The file or stream ends before this step; so does a recording by hand."""
+        """The file or stream ends before this step; so does a clip by hand."""
         self._first = None
         self._cut(self._by_hand, step)
 
     def take_name(self, name: str) -> None:
-        """Reserve the name of a recording by hand; ValueError if it cannot have that."""
+        """Reserve the name of a clip by hand; ValueError if it cannot have that."""
         if not isinstance(name, str) or not name or name in self._names:
             used = f" Used: {', '.join(sorted(self._names))}." if self._names else ""
-            raise ValueError(
-                f"A recording needs a name that was not used before, got {name!r}.{used}"
-            )
+            raise ValueError(f"A clip needs a name that was not used before, got {name!r}.{used}")
         self._names.add(name)
 
     def start(self, name: str, step: int) -> None:
-        """Start a recording by hand at this step; it ends one that is running."""
+        """Start a clip by hand at this step; it ends one that is running."""
         self._cut(self._by_hand, step)
         self._add(self._by_hand, name, step)
 
@@ -104,8 +101,8 @@ class Recordings(TriggerWindows):
                 mask.zero_()
 
     def running(self, step: int) -> str | None:
-        """Name of the recording of all environments to which a step belongs, if there is one."""
-        names = [span.name for span in self.spans(step, step)]
+        """Name of the clip of all environments to which a step belongs, if there is one."""
+        names = [clip.name for clip in self.within(step, step)]
         return names[-1] if names else None
 
     def want(self, step: int) -> bool:
@@ -121,24 +118,24 @@ class Recordings(TriggerWindows):
 
     # -- for the writer's thread -------------------------------------------------------------------
 
-    def spans(self, first: int, last: int) -> list[Span]:
-        """The recordings that have some of these steps; of several the last one has a step."""
+    def within(self, first: int, last: int) -> list[Clip]:
+        """The clips that have some of these steps; a step in several belongs to the last."""
         begin, length = self._first, self._steps
         with self._lock:
-            spans = [*self._by_trigger, *self._by_hand]
+            clips = [*self._by_trigger, *self._by_hand]
         if begin is not None and length is not None:
             starts = range(begin + max(0, first - begin) // length * length, last + 1, length)
-            spans = [*(Span(f"step_{at}", at, at + length) for at in starts), *spans]
-        return [span for span in spans if span.start <= last and span.until > first]
+            clips = [*(Clip(f"step_{at}", at, at + length) for at in starts), *clips]
+        return [clip for clip in clips if clip.start <= last and clip.until > first]
 
     def forget(self, step: int) -> None:
-        """Forget the recordings that ended before this step."""
+        """Forget the clips that ended before this step."""
         with self._lock:
-            for spans in (self._by_hand, self._by_trigger):
-                while len(spans) > 1 and spans[1].start <= step:
-                    del spans[0]
+            for clips in (self._by_hand, self._by_trigger):
+                while len(clips) > 1 and clips[1].start <= step:
+                    del clips[0]
 
-    # -- spans -------------------------------------------------------------------------------------
+    # -- clips -------------------------------------------------------------------------------------
 
     def _is_by_hand(self, step: int) -> bool:
         return bool(self._by_hand) and self._by_hand[-1].has(step)
@@ -152,15 +149,15 @@ class Recordings(TriggerWindows):
             with self._lock:
                 self._by_trigger.pop()
 
-    def _add(self, spans: list[Span], name: str, step: int) -> None:
+    def _add(self, clips: list[Clip], name: str, step: int) -> None:
         until = _FOREVER if self._steps is None else step + self._steps
         with self._lock:
-            spans.append(Span(name, step, until))
+            clips.append(Clip(name, step, until))
 
-    def _cut(self, spans: list[Span], step: int) -> None:
+    def _cut(self, clips: list[Clip], step: int) -> None:
         with self._lock:
-            for span in spans:
-                span.until = min(span.until, step)
+            for clip in clips:
+                clip.until = min(clip.until, step)
 
 
 class _Noting(TriggerRunner):
@@ -180,12 +177,12 @@ class _Noting(TriggerRunner):
 
 
 def own_timelines(
-    recordings: Recordings, block: Block, rows: np.ndarray, wanted: np.ndarray
+    clips: Clips, block: Block, rows: np.ndarray, wanted: np.ndarray
 ) -> tuple[list[str], np.ndarray]:
     """Names of the own timelines of some rows, and each row's number on them.
 
     Args:
-        recordings: The recordings.
+        clips: The clips.
         block: The block that has the rows.
         rows: Indices of the rows, at least one.
         wanted: Which environments are recorded in them (rows, lanes).
@@ -197,13 +194,13 @@ def own_timelines(
     names: list[str] = []
     numbers: list[np.ndarray] = []
     free = np.ones(len(rows), bool)
-    recordings.forget(int(steps[0]))
-    for span in reversed(recordings.spans(int(steps[0]), int(steps[-1]))):
-        has = free & (steps >= span.start) & (steps < span.until)
+    clips.forget(int(steps[0]))
+    for clip in reversed(clips.within(int(steps[0]), int(steps[-1]))):
+        has = free & (steps >= clip.start) & (steps < clip.until)
         free &= ~has
-        names.append(span.name)
-        numbers.append(np.where(has, steps - span.start + 1, 0))
-    if recordings.by_episode:
+        names.append(clip.name)
+        numbers.append(np.where(has, steps - clip.start + 1, 0))
+    if clips.by_episode:
         episode, taken = (values[rows] for values in block.numbering())
         for lane in range(min(FEW, block.lanes)):
             own = wanted[:, lane] & free
