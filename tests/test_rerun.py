@@ -32,7 +32,7 @@ from mjlab_rec.recorders.rerun import RerunRecorder, RerunRecorderCfg, scene
 from mjlab_rec.recorders.rerun import viewer as viewer_module
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
-from mjlab_rec.recorders.triggers import trigger_from
+from mjlab_rec.recorders.triggers import trigger_from, when
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
@@ -672,7 +672,7 @@ def test_a_timeline_of_its_own_shows_everything_from_its_start(tmp_path):
     }
     events = {"size": EventTermCfg(func=mdp.dr.geom_size, mode="startup", params=size)}
     file, *_ = recorded(
-        tmp_path, cfg=zoo_cfg(2, events=events), num_envs=2, trigger="every_n_episodes(2)", steps=40
+        tmp_path, cfg=zoo_cfg(2, events=events), num_envs=2, trigger="at_episodes(0, 1, 2)"
     )
     ball = file[geom_path("ball")]
     count = 0
@@ -685,6 +685,21 @@ def test_a_timeline_of_its_own_shows_everything_from_its_start(tmp_path):
             assert shown(ball, "Ellipsoids3D:half_sizes", at, timeline), (timeline, at)
             count += 1
     assert count > 100
+
+
+def test_a_hidden_environment_is_shown_again(tmp_path):
+    def odd_steps(env):
+        step = env.common_step_counter
+        return torch.tensor([step % 2 == 1, step == 3])
+
+    fields = {"num_envs": 2, "trigger": when(odd_steps), "length": 2, "block_steps": 1}
+    file, *_ = recorded(tmp_path, steps=7, **fields)
+    ball = file[geom_path("ball")]
+    drawn = [shown(ball, "InstancePoses3D:scales", step) for step in range(2, 8)]
+    assert [[side[0] for side in scale] for scale in drawn] == [
+        *([1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0])
+    ]
+    assert not own_times(ball)
 
 
 def test_clips_of_steps_have_timelines_that_are_named_after_their_start(tmp_path):
@@ -800,6 +815,37 @@ def test_a_trigger_does_not_end_a_clip_by_hand(tmp_path):
         "mine_step": [(1 + k, k) for k in range(1, 6)],
         "step_3_step": [(3 + k, k) for k in range(4, 6)],
         "step_9_step": [(9 + k, k) for k in range(1, 6)],
+    }
+
+
+def test_an_episode_goes_on_after_a_clip_by_hand(tmp_path):
+    def by_hand(k, env, term):
+        if k == 4:
+            term.start_recording("mine")
+
+    fields = {"trigger": "at_episodes(0)", "envs": (2,), "length": 7, "then": by_hand}
+    file, *_ = recorded(tmp_path, steps=14, **fields)
+    assert own_times(file[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(1, 5)],
+        "mine_step": [(4 + k, k) for k in range(1, 8)],
+    }
+    shorter, *_ = recorded(tmp_path / "b", steps=14, **{**fields, "length": 3})
+    assert own_times(shorter[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(1, 4)],
+        "mine_step": [(4 + k, k) for k in range(1, 4)],
+    }
+
+    def stop(k, env, term):
+        if k == 2:
+            term.start_recording("mine")
+        if k == 5:
+            term.stop()
+            term.start()
+
+    recorded(tmp_path / "c", steps=9, **{**fields, "length": None, "then": stop})
+    second = read(tmp_path / "c" / "run_1.rrd")
+    assert own_times(second[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(6, 10)]
     }
 
 

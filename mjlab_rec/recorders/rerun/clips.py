@@ -88,7 +88,6 @@ class Clips(TriggerWindows):
 
     def start(self, name: str, step: int) -> None:
         """Start a clip by hand at this step; it ends one that is running."""
-        self._cut(self._by_hand, step)
         self._add(self._by_hand, name, step)
 
     def stop(self, step: int) -> None:
