@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Clips(TriggerWindows):
         self.by_episode = self._runner is not None and self._by_episode
         """Whether the trigger picks episodes."""
         if self._runner is not None and not self._by_episode:
-            self._runner = _Noting(self._runner, self._note)
+            self._runner: Any = _Noting(self._runner, self._note)
 
     # -- for the recorder, between steps -----------------------------------------------------------
 
@@ -104,9 +104,9 @@ class Clips(TriggerWindows):
         names = [clip.name for clip in self.within(step, step)]
         return names[-1] if names else None
 
-    def want(self, step: int) -> bool:
+    def want(self, step: int, *more: Any) -> bool:
         """Whether the next step is recorded, in at least some environments."""
-        wanted = super().want(step)  # Always asked, because it keeps the trigger's state.
+        wanted = super().want(step, *more)  # Always asked, because it keeps the trigger's state.
         return wanted or self._is_by_hand(step)
 
     def active(self, step: int, taken: torch.Tensor) -> torch.Tensor | None:
@@ -159,20 +159,19 @@ class Clips(TriggerWindows):
                 clip.until = min(clip.until, step)
 
 
-class _Noting(TriggerRunner):
+class _Noting:
     """A trigger's runner that tells when it fires for all environments."""
 
-    def __init__(self, runner: TriggerRunner, note: Any) -> None:
-        super().__init__(runner.trigger)
+    def __init__(self, runner: TriggerRunner, note: Callable[[int, bool], None]) -> None:
         self._runner, self._note = runner, note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
 
     def step(self, step: int) -> bool | torch.Tensor:
         fired = self._runner.step(step)
         self._note(step, not isinstance(fired, torch.Tensor) and bool(fired))
         return fired
-
-    def fire(self) -> None:
-        self._runner.fire()
 
 
 def own_timelines(
