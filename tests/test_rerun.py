@@ -892,6 +892,7 @@ def test_clips_may_be_started_from_a_hook_and_from_another_thread(tmp_path):
         ({"serve": True}, None),
         ({"spawn": True, "path": "a.rrd"}, None),
         ({"path": "a.rrd", "length": 1000}, None),
+        ({"path": "a.rrd", "autostart": False}, None),
         ({"path": "a.rrd", "trigger": None}, None),
         ({"serve": True, "trigger": "every_n_steps(5)"}, "every_n_steps"),
         ({"path": "a.rrd", "length": 5, "trigger": "every_n_steps(5)"}, "every_n_steps"),

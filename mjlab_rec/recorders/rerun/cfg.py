@@ -47,9 +47,10 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     there is a path, the recording goes there instead, and the stream gets nothing."""
 
     trigger: Literal["auto"] | Trigger | Mapping[str, Any] | str | None = "auto"
-    """When to record. "auto" means capped_cubic_episodes(), which are the episodes 0, 1, 8, 27, ...
-    of each environment; but everything if a viewer shows it live (``connect``, ``serve`` or
-    ``spawn``), or if ``length`` is set. None records everything."""
+    """When to record. "auto" means capped_cubic_episodes(), that is episodes 0, 1, 8, 27, ..., 1000,
+    2000, ... of each environment; but everything if a viewer shows it live (``connect``, ``serve``
+    or ``spawn``), if ``length`` is set, or if you begin the recording with ``start()``
+    (``autostart=False``). None records everything."""
 
     length: Count | None = None
     """Steps per clip, from when the trigger fires. None records until the episode ends. Without a
@@ -131,7 +132,8 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
         """When to record, with "auto" replaced by what it means."""
         if self.trigger != "auto":
             return self.trigger
-        return None if self.live or self.length is not None else capped_cubic_episodes()
+        wants_all = self.live or self.length is not None or not self.autostart
+        return None if wants_all else capped_cubic_episodes()
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """Indices of the environments to show, out of `num_envs`."""
