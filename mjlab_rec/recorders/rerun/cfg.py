@@ -47,9 +47,9 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     there is a path, the recording goes there instead, and the stream gets nothing."""
 
     trigger: Literal["auto"] | Trigger | Mapping[str, Any] | str | None = "auto"
-    """When to record. "auto" means capped_cubic_episodes(), that is episodes 0, 1, 8, 27, ..., 1000,
-    2000, ... of each environment; but everything if a viewer shows it live (``connect``, ``serve``
-    or ``spawn``), if ``length`` is set, or if you begin the recording with ``start()``
+    """When to record. "auto" means capped_cubic_episodes(): episodes 0, 1, 8, 27, ..., 1000, 2000,
+    ... of each environment. But it means everything if a viewer shows it live (``connect``,
+    ``serve`` or ``spawn``), if ``length`` is set, or if you begin the recording with ``start()``
     (``autostart=False``). None records everything."""
 
     length: Count | None = None
@@ -57,7 +57,8 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     trigger, clips of this length follow each other without a gap."""
 
     channels: tuple[str | Channel, ...] = ("reward", "reward_terms", "action")
-    """What to plot, by the channel names of the other recorders; one line per environment."""
+    """What to plot, by the channel names of the other recorders: a line per environment, and of
+    more than eight environments also their mean, minimum and maximum."""
 
     envs: int | tuple[int, ...] | None = None
     """Which environments: at most the first N, or a tuple of indices. None means all."""
@@ -77,7 +78,7 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
 
     blueprint: Any = None
     """A ``rerun.blueprint.Blueprint`` for the viewer's layout. None shows the scene, with plots of
-    the channels next to it."""
+    the channels next to it; of more than eight environments the lines are hidden at first."""
 
     max_bytes: Count | None = None
     """Stop once the file has this size in bytes."""
