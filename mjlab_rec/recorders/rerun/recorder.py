@@ -50,7 +50,8 @@ class RerunRecorder(TransitionRecorder):
     NAME is "episode_N" for an episode that the trigger picks, "env_I_episode_N" if there are
     several environments (the first eight have them), "step_N" for a clip that begins at step N,
     and the name given to ``start_recording()``. The clips of a condition that differs between
-    environments have none.
+    environments have none. The data are split where an episode of the eight begins or ends, so
+    with many short episodes the file is larger.
 
     A file is complete once it is closed. A kill loses only what follows the last chunk.
     """

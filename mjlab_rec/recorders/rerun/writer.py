@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from mjlab_rec.data.files import Claim
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.recorders.rerun import scene as scene
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.clips import FEW, Clips, own_timelines
@@ -90,6 +91,9 @@ class RerunWriter(Writer):
                 self._stream = self._rr.RecordingStream(info.about.get("task", "mjlab_rec"))
                 self._stream.set_sinks(*self._sinks())
             self._columns = Columns(self._stream, info.step_dt)
+            plotted = [spec for spec in info.channels if not spec.name.startswith(PREFIX)]
+            self._lines = {spec.name: series(spec) for spec in plotted}
+            self._is_early = {spec.name: spec.when == "before" for spec in plotted}
             self._write_scene()
             self._flush()
         except RuntimeError as error:
@@ -117,11 +121,11 @@ class RerunWriter(Writer):
         if wanted is None:
             wanted = np.ones((block.rows, block.lanes), bool)
         poses = self._kinematics.poses(block, wanted)
+        values = {name: block.dense(name) for name in self._lines}
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
-            for spec in self.info.channels:
-                if not spec.name.startswith(PREFIX):
-                    self._write_channel(block, frames, spec, wanted)
+            for name in self._lines:
+                self._write_channel(name, values[name], frames, wanted)
         self._write_ends(block, wanted)
         self._flush(self._target.viewers_may_end)
 
@@ -165,17 +169,17 @@ class RerunWriter(Writer):
                     image_plane_distance=0.05 * float(model.stat.extent),
                 )
                 self._log(self._camera_path(camera), lens)
-        plotted = [spec for spec in self.info.channels if not spec.name.startswith(PREFIX)]
-        lines = [line for spec in plotted for line in series(spec)]
+        lines = chain.from_iterable(self._lines.values())
         for index, (path, label) in enumerate(lines):
             self._write_legend(index, path, label)
         if target.contacts:
             radius = 0.01 * float(model.stat.extent)
             dots = rr.Points3D.from_fields(radii=[radius], colors=[(255, 120, 0)])
             self._log(f"{scene.WORLD}/contacts", dots)
-        names = [spec.name for spec in plotted]
         apart = float(np.ptp(target.origins, axis=0).max())
-        blueprint = target.blueprint or default_blueprint(model, names, apart, self._lanes > FEW)
+        blueprint = target.blueprint or default_blueprint(
+            model, list(self._lines), apart, self._lanes > FEW
+        )
         self._stream.send_blueprint(blueprint, make_active=target.stream is None)
 
     def _write_legend(self, index: int, path: str, label: str) -> None:
@@ -342,20 +346,19 @@ class RerunWriter(Writer):
         self._columns.send(geom.path, frames.chosen(new), columns, self._lanes)
 
     def _write_channel(
-        self, block: Block, frames: Frames, spec: ChannelSpec, wanted: np.ndarray
+        self, name: str, values: np.ndarray, frames: Frames, wanted: np.ndarray
     ) -> None:
         """Write a line per environment for each element, at the time of its values.
 
         With many environments, their mean, minimum and maximum as well.
         """
-        values = block.dense(spec.name)[frames.rows].astype(np.float64)
-        values = values.reshape(len(frames.rows), block.lanes, -1)
         wanted = wanted[frames.rows]
+        values = values[frames.rows].astype(np.float64).reshape(*wanted.shape, -1)
         values[~wanted] = np.nan
-        summary = statistics(values, wanted) if block.lanes > FEW else None
-        early = int(spec.when == "before")  # The policy saw these values a step earlier.
-        times = frames.earlier(early)
-        for element, (path, _) in enumerate(series(spec)):
+        summary = statistics(values, wanted) if self._lanes > FEW else None
+        # The policy saw the early values a step before.
+        times = frames.earlier(1) if self._is_early[name] else frames
+        for element, (path, _) in enumerate(self._lines[name]):
             columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
             self._columns.send(path, times, columns, self._lanes)
             if summary is not None:
