@@ -68,7 +68,7 @@ def record(path: Path, task: str, num_envs: int, steps: int) -> None:
     cfg = load_env_cfg(task)
     cfg.scene.num_envs = num_envs
     cfg.seed = 0
-    cfg.recorders = {"rerun": RerunRecorderCfg(path=str(path), spacing_m=3.0)}
+    cfg.recorders = {"rerun": RerunRecorderCfg(path=str(path), spacing_m=3.0, trigger=None)}
     with ManagerBasedRlEnv(cfg) as env:
         policy, obs = random_policy(env), env.reset()[0]
         for _ in range(steps):

@@ -15,7 +15,7 @@ from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders import Channel, CsvRecorderCfg, Hdf5RecorderCfg
 from mjlab_rec.recorders.presets import KINDS, PRESETS, Preset, load_preset, preset_names
-from mjlab_rec.recorders.triggers import every_n_episodes, every_n_steps
+from mjlab_rec.recorders.triggers import at_steps, every_n_episodes, every_n_steps
 
 PROJECT_PRESETS = sorted(path.stem for path in PRESETS.glob("*.toml"))
 
@@ -137,6 +137,16 @@ def test_words_of_a_command_line_set_fields(words, value):
     field, *rest = words.split()
     preset.set(field, rest)
     assert getattr(preset.build(), field.replace("-", "_")) == value
+
+
+def test_a_word_of_a_field_comes_before_what_else_a_text_can_mean():
+    """Otherwise "auto" would be read as a trigger's name."""
+    preset = Preset("rerun")
+    preset.set("trigger", ["every_n_episodes(2)"])
+    preset.set("trigger", ["auto"])
+    cfg: Any = preset.build()
+    assert cfg.trigger == "auto"
+    assert load_preset("rerun", trigger="at_steps(3)").trigger == at_steps(3)  # type: ignore
 
 
 @pytest.mark.parametrize(

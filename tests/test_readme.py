@@ -34,6 +34,7 @@ EXTRAS = {
     "video": "imageio_ffmpeg",
     "rerun": "rerun",
     "import pandas": "pandas",
+    "import rerun": "rerun",
     "import duckdb": "duckdb",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.

@@ -64,7 +64,9 @@ def every_recorder(tmp_path):
             **{"path": str(tmp_path / "g"), "envs": 3, "layout": "grid", "overlay": True},
             **{"width": 64, "height": 48, "trigger": "at_start"},
         ),
-        "rerun": RerunRecorderCfg(path=str(tmp_path / "h.rrd"), channels=EVERYTHING, contacts=True),
+        "rerun": RerunRecorderCfg(
+            path=str(tmp_path / "h.rrd"), channels=EVERYTHING, contacts=True, trigger=None
+        ),
         "plot": LivePlotRecorderCfg(path=str(tmp_path / "i.png"), max_hz=1000.0),
     }
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.request
 from collections import defaultdict
@@ -29,7 +30,9 @@ from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.progress import progress
 from mjlab_rec.recorders.rerun import RerunRecorder, RerunRecorderCfg, scene
 from mjlab_rec.recorders.rerun import viewer as viewer_module
+from mjlab_rec.recorders.rerun.blueprint import default_blueprint
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
+from mjlab_rec.recorders.triggers import trigger_from, when
 from mjlab_rec.scene import SceneCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
@@ -113,6 +116,7 @@ class TruePoses(RecorderTerm):
 def strict():
     rerun = pytest.importorskip("rerun", reason="rerun-sdk is not installed")
     rerun.set_strict_mode(True)
+    rerun.set_global_data_recording(None)  # A test elsewhere may have left one.
     yield
     rerun.set_strict_mode(False)
 
@@ -120,7 +124,7 @@ def strict():
 def recorded(tmp_path, steps=30, num_envs=4, cfg=None, then=None, **fields):
     """Run with a recorder and a log of the truth; returns the file read, the log and the model."""
     path = tmp_path / "run.rrd"
-    rec = RerunRecorderCfg(**{"path": str(path), "block_steps": 8, **fields})
+    rec = RerunRecorderCfg(**{"path": str(path), "block_steps": 8, "trigger": None, **fields})
     cfg = cfg or zoo_cfg(num_envs)
     cfg.recorders = {"truth": RecorderTermCfg(func=TruePoses), "rerun": rec}
     with ManagerBasedRlEnv(cfg) as env:
@@ -177,6 +181,25 @@ def read(path):
             for row, value in enumerate(values):
                 entity.rows[name].append(({t: times[t][row] for t in timelines}, value))
     return entities
+
+
+def shown(entity, component, at, timeline="step"):
+    """What a viewer shows at a time of a timeline: the latest value on it."""
+    rows = [(t[timeline], value) for t, value in entity.rows[component] if timeline in t]
+    known = [row for row in rows if row[0] <= at]
+    return max(known, key=lambda row: row[0])[1] if known else entity.static.get(component)
+
+
+def own_times(entity, component="InstancePoses3D:translations"):
+    """Numbers on each timeline of steps, in the order of time."""
+    found = defaultdict(list)
+    for times, _ in sorted(entity.rows[component], key=lambda row: row[0]["step"]):
+        for name, at in times.items():
+            if name.endswith("_timestamp"):
+                assert at == times[name.replace("_timestamp", "_step")] * 40_000_000
+            elif name.endswith("_step"):
+                found[name].append((times["step"], at))
+    return dict(found)
 
 
 def geom_path(name):
@@ -422,7 +445,54 @@ def test_numbers_are_lines_per_environment_at_their_own_times(tmp_path):
     parts = [file[f"/reward_terms/{n}"].column("Scalars:scalars")[0] for n in ("height", "effort")]
     np.testing.assert_allclose(np.add(*parts), values, rtol=1e-5)
     assert len(file["/next_obs/actor/joints.0"].column("Scalars:scalars")[0]) == 30
-    assert file["/reward"].static["SeriesLines:names"] == [f"reward {i}" for i in range(4)]
+    assert file["/reward"].static["SeriesLines:names"] == [f"reward, env {i}" for i in range(4)]
+    assert not [path for path in file if path.startswith("/summary")]
+
+
+def test_an_environment_has_the_same_colour_in_all_plots(tmp_path):
+    file, *_ = recorded(tmp_path, num_envs=8, steps=2)
+    lines = ("/reward", "/reward_terms/height", "/action/push.slider")
+    colors = [file[path].static["SeriesLines:colors"] for path in lines]
+    assert colors[0] == colors[1] == colors[2]
+    assert len(set(colors[0])) == 8
+    alone, *_ = recorded(tmp_path / "alone", envs=(2,), steps=2)
+    assert len({tuple(alone[path].static["SeriesLines:colors"]) for path in lines}) == 3
+    assert alone["/reward"].static["SeriesLines:names"] == ["reward, env 2"]
+
+
+def test_many_environments_are_summed_up_by_mean_least_and_most(tmp_path):
+    trigger = "at_episodes(0, 2)"
+    file, *_ = recorded(
+        tmp_path, num_envs=12, steps=20, trigger=trigger, channels=("obs", "reward")
+    )
+    for path in ("/obs/actor/joints.0", "/reward"):
+        lines, steps, _ = file[path].column("Scalars:scalars")
+        found, at, _ = file[f"/summary{path}"].column("Scalars:scalars")
+        assert at == steps
+        assert np.isnan(lines).any()  # There are environments that the trigger does not pick.
+        expected = [(np.nanmean(row), np.nanmin(row), np.nanmax(row)) for row in lines]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    names = file["/summary/reward"].static["SeriesLines:names"]
+    assert names == ["reward, mean", "reward, min", "reward, max"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_plots_show_lines_or_statistics(many):
+    model = mujoco.MjModel.from_xml_string(CART)
+    names = ("reward", "reward_terms/height", "action", "terminated", "obs/actor")
+    blueprint = default_blueprint(model, names, 0.0, many)
+    scene_view, plots = blueprint.root_container.contents
+    shown = {view.name: view.contents for view in plots.contents}
+    lines = {
+        "Rewards": ["/reward/**", "/reward_terms/**"],
+        "Actions": ["/action/**"],
+        "obs": ["/obs/**"],
+    }
+    summary = {name: [f"/summary{path}" for path in own] for name, own in lines.items()}
+    assert shown == ({name: summary[name] + lines[name] for name in lines} if many else lines)
+    for view in plots.contents:
+        hidden = [path.removesuffix("/**") for path in lines[view.name]] if many else []
+        assert list(view.visualizer_overrides) == hidden
 
 
 def test_ends_of_episodes_are_text(tmp_path):
@@ -542,12 +612,12 @@ def test_a_trigger_of_episodes_shows_only_the_environments_that_it_picks(tmp_pat
     entity = file[geom_path("ball")]
     _, _, steps, _ = poses_of(entity)
     assert steps == sorted({s for own in wanted.values() for s in own})
-    scales, *_ = entity.column("InstancePoses3D:scales")
     index = model.geom("robot/ball").id
-    for step, scale, places in zip(steps, scales, poses_of(entity)[0], strict=True):
-        shown = [int(scale[i][0]) if scale else 1 for i in range(4)]
-        assert shown == [int(step in wanted[i]) for i in range(4)]
-        for i in np.flatnonzero(shown):
+    for step, places in zip(steps, poses_of(entity)[0], strict=True):
+        scale = shown(entity, "InstancePoses3D:scales", step)
+        drawn = [int(scale[i][0]) for i in range(4)]
+        assert drawn == [int(step in wanted[i]) for i in range(4)]
+        for i in np.flatnonzero(drawn):
             true = truth.frames[step - 1][0][i, index]
             np.testing.assert_allclose(places[i], true, atol=2e-6)
     values, steps, _ = file["/reward"].column("Scalars:scalars")
@@ -557,8 +627,8 @@ def test_a_trigger_of_episodes_shows_only_the_environments_that_it_picks(tmp_pat
     assert steps == list(wanted[0])
     np.testing.assert_allclose(np.array(places)[:, 0, 1:], [[-2.0, 1.5]] * len(steps), atol=1e-5)
     texts, steps, _ = file["/episodes"].column("TextLog:text")
-    shown = [(s, text[0][:16]) for s, text in zip(steps, texts, strict=True)]
-    assert sorted(shown) == sorted((own[-1], f"env {i}: episode 1") for i, own in wanted.items())
+    ends = [(s, text[0][:16]) for s, text in zip(steps, texts, strict=True)]
+    assert sorted(ends) == sorted((own[-1], f"env {i}: episode 1") for i, own in wanted.items())
 
 
 def test_episodes_of_a_single_environment_have_timelines_of_their_own(tmp_path):
@@ -566,12 +636,282 @@ def test_episodes_of_a_single_environment_have_timelines_of_their_own(tmp_path):
     rows = file[geom_path("ball")].rows["InstancePoses3D:translations"]
     own = [{k: v for k, v in times.items() if k not in ("step", "time")} for times, _ in rows]
     assert own == [
-        {f"episode_{n}_step": k, f"episode_{n}_time": k * 40_000_000}
+        {f"episode_{n}_step": k, f"episode_{n}_timestamp": k * 40_000_000}
         for n, last in ((0, 4), (2, 4))
         for k in range(1, last + 1)
     ]
     assert [times["step"] for times, _ in rows] == [1, 2, 3, 4, 9, 10, 11, 12]
     check_poses(file, truth, model, [1, 2, 3, 4, 9, 10, 11, 12], env_indices=[1])
+
+
+def test_episodes_of_each_environment_have_timelines_of_their_own(tmp_path):
+    file, *_ = recorded(tmp_path, envs=(3, 1), trigger="at_episodes(1, 2)", steps=14)
+    # Episodes take 5 and 4 steps.
+    assert own_times(file[geom_path("ball")]) == {
+        "env_3_episode_1_step": [(5 + k, k) for k in range(1, 6)],
+        "env_3_episode_2_step": [(10 + k, k) for k in range(1, 5)],
+        "env_1_episode_1_step": [(4 + k, k) for k in range(1, 5)],
+        "env_1_episode_2_step": [(8 + k, k) for k in range(1, 5)],
+    }
+    values = own_times(file["/reward"], "Scalars:scalars")
+    assert values == own_times(file[geom_path("ball")])
+
+
+def test_many_environments_do_not_flood_the_list_of_timelines(tmp_path):
+    file, *_ = recorded(tmp_path, num_envs=10, trigger="at_episodes(0)", steps=5)
+    names = set(own_times(file[geom_path("ball")]))
+    assert names == {f"env_{i}_episode_0_step" for i in range(8)}
+
+
+def test_a_timeline_of_its_own_shows_everything_from_its_start(tmp_path):
+    """Sizes that do not change, and environments that are hidden on another timeline."""
+    size = {
+        "ranges": {0: (0.1, 0.3)},
+        "operation": "abs",
+        "asset_cfg": SceneEntityCfg("robot", geom_names=("ball",)),
+    }
+    events = {"size": EventTermCfg(func=mdp.dr.geom_size, mode="startup", params=size)}
+    file, *_ = recorded(
+        tmp_path, cfg=zoo_cfg(2, events=events), num_envs=2, trigger="at_episodes(0, 1, 2)"
+    )
+    ball = file[geom_path("ball")]
+    count = 0
+    for times, _ in ball.rows["InstancePoses3D:translations"]:
+        values = file["/reward"].rows["Scalars:scalars"]
+        line = next(value for t, value in values if t["step"] == times["step"])
+        for timeline, at in times.items():
+            scale = shown(ball, "InstancePoses3D:scales", at, timeline) or [[1.0]] * 2
+            assert [side[0] for side in scale] == [float(v == v) for v in line], (timeline, at)
+            assert shown(ball, "Ellipsoids3D:half_sizes", at, timeline), (timeline, at)
+            count += 1
+    assert count > 100
+
+
+def test_a_hidden_environment_is_shown_again(tmp_path):
+    def odd_steps(env):
+        step = env.common_step_counter
+        return torch.tensor([step % 2 == 1, step == 3])
+
+    fields = {"num_envs": 2, "trigger": when(odd_steps), "length": 2, "block_steps": 1}
+    file, *_ = recorded(tmp_path, steps=7, **fields)
+    ball = file[geom_path("ball")]
+    drawn = [shown(ball, "InstancePoses3D:scales", step) for step in range(2, 8)]
+    assert [[side[0] for side in scale] for scale in drawn] == [
+        *([1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0])
+    ]
+    assert not own_times(ball)
+
+
+def test_clips_of_steps_have_timelines_that_are_named_after_their_start(tmp_path):
+    file, *_ = recorded(tmp_path, trigger="at_steps(3, 6, 20)", length=5)
+    assert own_times(file[geom_path("ball")]) == {
+        "step_3_step": [(3 + k, k) for k in range(1, 4)],  # Another one begins after three steps.
+        "step_6_step": [(6 + k, k) for k in range(1, 6)],
+        "step_20_step": [(20 + k, k) for k in range(1, 6)],
+    }
+
+
+def test_without_a_trigger_clips_of_a_length_follow_each_other(tmp_path):
+    def again(k, env, term):
+        if k == 25:
+            term.stop()
+        if k == 27:
+            term.start()
+
+    file, truth, model = recorded(tmp_path, trigger="auto", length=10, then=again, steps=32)
+    check_poses(file, truth, model, range(1, 26))
+    assert own_times(file[geom_path("ball")]) == {
+        "step_0_step": [(k, k) for k in range(1, 11)],
+        "step_10_step": [(10 + k, k) for k in range(1, 11)],
+        "step_20_step": [(20 + k, k) for k in range(1, 6)],
+    }
+    second = read(tmp_path / "run_1.rrd")
+    check_poses(second, truth, model, range(28, 33))
+    assert own_times(second[geom_path("ball")]) == {
+        "step_27_step": [(27 + k, k) for k in range(1, 6)]
+    }
+
+
+@pytest.mark.parametrize(
+    ("trigger", "rest"),
+    [
+        ("manual", []),
+        ("at_episodes(9)", []),
+        ("at_steps(1)", [2, 3, 4]),
+        (None, None),
+    ],
+)
+def test_a_clip_by_hand_has_a_timeline_of_its_own(tmp_path, trigger, rest):
+    names = []
+
+    def by_hand(k, env, term):
+        if k == 5:
+            term.start_recording("first")
+        if k == 9:
+            term.start_recording("second")  # ends the first
+        if k == 12:
+            term.stop_recording()
+        names.append((term.sequence_timeline_name, term.timestamp_timeline_name))
+
+    length = 3 if rest else None
+    file, truth, model = recorded(tmp_path, trigger=trigger, length=length, then=by_hand, steps=20)
+    first = range(6, 9 if length else 10)
+    steps = range(1, 21) if rest is None else [*rest, *first, 10, 11, 12]
+    check_poses(file, truth, model, steps)
+    own = own_times(file[geom_path("ball")])
+    assert own.pop("first_step") == [(s, s - 5) for s in first]
+    assert own.pop("second_step") == [(s, s - 9) for s in (10, 11, 12)]
+    assert list(own) == (["step_1_step"] if rest else [])
+    named = [k for k, name in enumerate(names) if name == ("first_step", "first_timestamp")]
+    assert named == [s - 1 for s in first]
+    assert names[9:12] == [("second_step", "second_timestamp")] * 3
+    assert names[4] == names[12] == names[19] == (None, None)
+    if rest:
+        assert names[1:4] == [("step_1_step", "step_1_timestamp")] * 3
+
+
+def test_the_current_timeline_is_the_running_episodes(tmp_path):
+    names = []
+
+    def note(k, env, term):
+        if k == 10:
+            term.stop_recording()
+        names.append(term.sequence_timeline_name)
+
+    fields = {"trigger": "every_n_episodes(2)", "envs": (1, 3), "then": note, "steps": 18}
+    file, *_ = recorded(tmp_path, **fields)
+    # Episodes take 4 and 5 steps; what runs before step 10 is ended by hand.
+    expected = ["env_1_episode_0_step"] * 4 + ["env_3_episode_0_step"] + [None] * 3
+    expected += ["env_1_episode_2_step"] * 2 + [None] * 6 + ["env_1_episode_4_step"] * 2
+    assert names == expected
+    steps = {name: [s for s, _ in at] for name, at in own_times(file[geom_path("ball")]).items()}
+    assert steps["env_1_episode_2_step"] == [9, 10]
+
+
+def test_a_clip_by_hand_starts_a_recorder_and_ends_with_its_file(tmp_path):
+    def by_hand(k, env, term):
+        if k == 3:
+            term.start_recording("mine")
+        if k == 6:
+            term.stop()
+        if k == 8:
+            term.start()
+
+    file, truth, model = recorded(tmp_path, autostart=False, then=by_hand, steps=12)
+    check_poses(file, truth, model, [4, 5, 6])
+    assert list(own_times(file[geom_path("ball")])) == ["mine_step"]
+    second = read(tmp_path / "run_1.rrd")
+    check_poses(second, truth, model, range(9, 13))
+    assert not own_times(second[geom_path("ball")])
+
+
+def test_a_trigger_does_not_end_a_clip_by_hand(tmp_path):
+    def by_hand(k, env, term):
+        if k == 1:
+            term.start_recording("mine")
+
+    file, *_ = recorded(tmp_path, trigger="at_steps(3, 9)", length=5, then=by_hand, steps=16)
+    assert own_times(file[geom_path("ball")]) == {
+        "mine_step": [(1 + k, k) for k in range(1, 6)],
+        "step_3_step": [(3 + k, k) for k in range(4, 6)],
+        "step_9_step": [(9 + k, k) for k in range(1, 6)],
+    }
+
+
+def test_an_episode_goes_on_after_a_clip_by_hand(tmp_path):
+    def by_hand(k, env, term):
+        if k == 4:
+            term.start_recording("mine")
+
+    fields = {"trigger": "at_episodes(0)", "envs": (2,), "length": 7, "then": by_hand}
+    file, *_ = recorded(tmp_path, steps=14, **fields)
+    assert own_times(file[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(1, 5)],
+        "mine_step": [(4 + k, k) for k in range(1, 8)],
+    }
+    shorter, *_ = recorded(tmp_path / "b", steps=14, **{**fields, "length": 3})
+    assert own_times(shorter[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(1, 4)],
+        "mine_step": [(4 + k, k) for k in range(1, 4)],
+    }
+
+    def stop(k, env, term):
+        if k == 2:
+            term.start_recording("mine")
+        if k == 5:
+            term.stop()
+            term.start()
+
+    recorded(tmp_path / "c", steps=9, **{**fields, "length": None, "then": stop})
+    second = read(tmp_path / "c" / "run_1.rrd")
+    assert own_times(second[geom_path("ball")]) == {
+        "episode_0_step": [(k, k) for k in range(6, 10)]
+    }
+
+
+@pytest.mark.parametrize("name", ["", None, "mine"])
+def test_a_clip_by_hand_needs_a_name_that_is_new(tmp_path, name):
+    def by_hand(k, env, term):
+        term.start_recording("mine")
+        with pytest.raises(ValueError, match="name that was not used before"):
+            term.start_recording(name)
+
+    recorded(tmp_path, trigger="manual", then=by_hand, steps=1)
+
+
+def test_clips_may_be_started_from_a_hook_and_from_another_thread(tmp_path):
+    def by_hand(k, env, term):
+        truth = env.recorder_manager.get_term("truth")
+        if k == 0:
+            now = truth.now
+
+            def in_hook():
+                if len(truth.frames) == 2:  # in the third step
+                    term.start_recording("hook")
+                return now()
+
+            truth.now = in_hook
+        if k == 6:
+            other = threading.Thread(target=term.start_recording, args=("thread",))
+            other.start()
+            other.join()
+
+    file, *_ = recorded(tmp_path, trigger="manual", length=2, then=by_hand, steps=10)
+    assert own_times(file[geom_path("ball")]) == {
+        "hook_step": [(4, 1), (5, 2)],
+        "thread_step": [(7, 1), (8, 2)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"path": "a.rrd"}, "capped_cubic_episodes"),
+        ({"recording_stream": "a stream"}, "capped_cubic_episodes"),
+        ({"connect": "rerun+http://127.0.0.1:9876/proxy"}, None),
+        ({"serve": True}, None),
+        ({"spawn": True, "path": "a.rrd"}, None),
+        ({"path": "a.rrd", "length": 1000}, None),
+        ({"path": "a.rrd", "autostart": False}, None),
+        ({"path": "a.rrd", "trigger": None}, None),
+        ({"serve": True, "trigger": "every_n_steps(5)"}, "every_n_steps"),
+        ({"path": "a.rrd", "length": 5, "trigger": "every_n_steps(5)"}, "every_n_steps"),
+    ],
+)
+def test_what_is_recorded_by_default(fields, kind):
+    trigger = RerunRecorderCfg(**fields).chosen_trigger
+    assert (None if trigger is None else trigger_from(trigger).kind) == kind
+
+
+def test_by_default_a_file_has_the_episodes_of_the_cubic_schedule(tmp_path):
+    path = tmp_path / "run.rrd"
+    cfg = zoo_cfg(recorders={"r": RerunRecorderCfg(path=str(path), envs=(1,))})
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        for action in actions(40):
+            env.step(action)
+    names = list(own_times(read(path)[geom_path("ball")]))
+    assert names == ["episode_0_step", "episode_1_step", "episode_8_step"]
 
 
 def test_fire_begins_a_stretch(tmp_path):
@@ -603,6 +943,37 @@ def test_a_given_stream_is_used_and_stays_open(tmp_path):
     assert not (tmp_path / "run.rrd").exists()
 
 
+@pytest.mark.parametrize("scope", ["global", "thread_local"])
+def test_reruns_own_recording_is_used_if_nothing_else_is_given(tmp_path, scope):
+    import rerun
+
+    path = tmp_path / "own.rrd"
+    stream = rerun.RecordingStream("mine")
+    stream.save(path)
+    before = getattr(rerun, f"set_{scope}_data_recording")(stream)
+    assert before is None
+    try:
+        _, truth, model = recorded(tmp_path, path="")
+        rerun.log("/mine", rerun.TextLog("afterwards"), static=True)
+    finally:
+        getattr(rerun, f"set_{scope}_data_recording")(None)
+    stream.disconnect()
+    file = read(path)
+    check_poses(file, truth, model, range(1, 31))
+    assert "/mine" in file
+
+
+def test_a_path_comes_before_a_stream(tmp_path):
+    import rerun
+
+    stream = rerun.RecordingStream("mine")
+    stream.save(tmp_path / "own.rrd")
+    file, truth, model = recorded(tmp_path, recording_stream=stream)
+    check_poses(file, truth, model, range(1, 31))
+    stream.disconnect()
+    assert not [path for path in read(tmp_path / "own.rrd") if path.startswith("/world")]
+
+
 def test_a_closed_file_has_its_footer_and_is_not_written_any_more(tmp_path):
     from rerun.chunk import RrdReader
 
@@ -626,7 +997,7 @@ def test_the_file_can_be_read_after_a_kill(tmp_path):
         sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from test_rerun import actions, zoo_cfg, ManagerBasedRlEnv, RerunRecorderCfg
         path = {str(tmp_path / "run.rrd")!r}
-        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, block_steps=8)}})
+        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, block_steps=8, trigger=None)}})
         env = ManagerBasedRlEnv(cfg)
         env.reset()
         for k, action in enumerate(actions(27)):
@@ -651,14 +1022,19 @@ def test_recording_changes_no_bit_of_the_rollout(tmp_path, contacts):
         trace = []
         with ManagerBasedRlEnv(zoo_cfg(recorders=recorders)) as env:
             env.reset()
-            for action in actions(20):
+            for k, action in enumerate(actions(20)):
+                if recorders and k in (3, 12):
+                    env.recorder_manager.get_term("c").start_recording(f"from_{k}")
                 obs, *rest = env.step(action)
                 trace += [obs["actor"], *rest[:3], env.sim.get_state().clone()]
         return [value.clone() for value in trace]
 
-    rec = RerunRecorderCfg(path=str(tmp_path / "a.rrd"), contacts=contacts, block_steps=4)
+    rec = RerunRecorderCfg(
+        path=str(tmp_path / "a.rrd"), contacts=contacts, block_steps=4, trigger=None
+    )
     triggered = RerunRecorderCfg(path=str(tmp_path / "b.rrd"), trigger="every_n_episodes(2)")
-    with_it, without = run({"a": rec, "b": triggered}), run({})
+    by_hand = RerunRecorderCfg(path=str(tmp_path / "c.rrd"), trigger="manual", length=4)
+    with_it, without = run({"a": rec, "b": triggered, "c": by_hand}), run({})
     assert all(torch.equal(a, b) for a, b in zip(with_it, without, strict=True))
 
 
@@ -803,7 +1179,7 @@ def test_a_viewer_that_is_not_there_is_said_before_the_run():
     ("fields", "message"),
     [
         ({"path": ""}, "nowhere to write to"),
-        ({"recording_stream": object()}, "must not be set"),
+        ({"recording_stream": object(), "path": "", "serve": True}, "must not be set"),
         ({"if_exists": "append"}, "if_exists is 'append'"),
         ({"block_steps": 0}, "block_steps must be a whole number of at least 1"),
         ({"spacing_m": -1.0}, "spacing_m must be a number of at least 0"),
@@ -815,7 +1191,8 @@ def test_a_viewer_that_is_not_there_is_said_before_the_run():
         ({"web_port": -1}, "web_port must be a whole number from 1 to 65535"),
         ({"geom_groups": (9,)}, "groups are numbered from 0 to 5"),
         ({"connect": "rerun+http://127.0.0.1:abc/proxy"}, "is not a viewer's URL"),
-        ({"length": 3}, "give a trigger too"),
+        ({"length": 0}, "length must be a whole number of at least 1"),
+        ({"trigger": "every_n_episode(2)"}, "Did you mean 'every_n_episodes'"),
         ({"channels": ("rewrd",)}, "Did you mean 'reward'"),
     ],
 )

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -21,7 +21,7 @@ from mjlab_rec.utils.interrupts import finishing
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
-Request = Literal["start", "pause", "stop", "fire", "flush"]
+Request = Literal["start", "pause", "stop", "fire", "flush"] | Callable[[], None]
 
 
 class RowClock(RecorderTerm):
@@ -47,6 +47,8 @@ class RowClock(RecorderTerm):
         autostart: Whether to start recording at the first reset.
     """
 
+    windows_type: ClassVar[type[TriggerWindows]] = TriggerWindows
+
     # Episodes are counted even while no rows are recorded.
     hooks_when_idle = (
         *("record_pre_step", "record_pre_reset", "record_post_reset", "record_post_step"),
@@ -71,7 +73,7 @@ class RowClock(RecorderTerm):
         self.counters = EpisodeCounters(env, success, sums)
         """Counters of the running episodes."""
         self._every = every
-        self._windows = TriggerWindows(trigger, length, env)
+        self._windows = self.windows_type(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
@@ -322,7 +324,7 @@ class RowClock(RecorderTerm):
 
     @finishing
     def _request(self, what: Request, timeout: float | None = None) -> None:
-        """Handle a request now, or at the end of the current step."""
+        """Handle a request now, or at the end of the current step; it may be a function."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
             with self._recorder_lock, torch.no_grad(), self._preserving_rng():
@@ -358,6 +360,8 @@ class RowClock(RecorderTerm):
             self._finish()
         elif what == "fire":
             self.on_fire()
+        elif callable(what):
+            what()
         elif self._open:
             self.on_flush()
         if what != "flush" and self._env.obs_buf:  # Otherwise the first reset does this.

@@ -37,6 +37,8 @@ def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> A
     """
     options = union_members(hint)
     for option in options:
+        if typing.get_origin(option) is typing.Literal and _try(value, option, makers)[0]:
+            return value
         if option in makers and isinstance(value, (str, Mapping)):
             return makers[option](value)
         if is_dataclass(option) and isinstance(value, Mapping):

@@ -83,7 +83,10 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             cfg = RerunRecorderCfg(
-                func=_Timed, path=str(Path(folder) / f"{number}.rrd"), contacts=contacts
+                func=_Timed,
+                path=str(Path(folder) / f"{number}.rrd"),
+                contacts=contacts,
+                trigger=None,
             )
             plain = _run(num_envs, bodies, frames, engine, None)
             found.append(_run(num_envs, bodies, frames, engine, cfg) | {"plain": plain["step"]})

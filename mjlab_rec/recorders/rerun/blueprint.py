@@ -9,19 +9,23 @@ import mujoco
 import numpy as np
 
 from mjlab_rec.recorders.rerun.scene import WORLD
+from mjlab_rec.recorders.rerun.series import SUMMARY
 
 _REWARDS = ("reward", "reward_terms")
 _ACTIONS = ("action", "processed_action")
 _NO_PLOT = ("terminated", "truncated")
 
 
-def default_blueprint(model: mujoco.MjModel, channels: Sequence[str], width_m: float) -> Any:
+def default_blueprint(
+    model: mujoco.MjModel, channels: Sequence[str], width_m: float, many: bool
+) -> Any:
     """A view of the scene with plots of the recorded channels next to it.
 
     Args:
         model: The compiled model, for the size of the scene.
         channels: Names of the recorded channels.
         width_m: Distance from the first environment to the last.
+        many: Whether to show statistics of the environments; their own lines can be switched on.
     """
     import rerun.blueprint as rrb
 
@@ -31,9 +35,14 @@ def default_blueprint(model: mujoco.MjModel, channels: Sequence[str], width_m: f
     known = {*_REWARDS, *_ACTIONS, *_NO_PLOT}
     groups |= {top: (top,) for top in dict.fromkeys(rest) if top not in known}
     for title, tops in groups.items():
-        shown = [f"/{top}/**" for top in tops if top in rest]
-        if shown:
-            plots.append(rrb.TimeSeriesView(name=title, origin="/", contents=shown))
+        lines = [f"/{top}" for top in tops if top in rest]
+        if lines:
+            shown = [f"{SUMMARY}{path}" for path in lines] if many else []
+            hidden: Any = {path: rrb.EntityBehavior(visible=False) for path in lines if many}
+            contents = [f"{path}/**" for path in [*shown, *lines]]
+            plots.append(
+                rrb.TimeSeriesView(name=title, origin="/", contents=contents, overrides=hidden)
+            )
     scene = rrb.Spatial3DView(
         name="Scene", origin=WORLD, eye_controls=_eye(model, width_m), contents=[f"{WORLD}/**"]
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import mujoco
 
@@ -12,13 +13,15 @@ from mjlab_rec.recorders.cfg import TransitionRecorderCfg
 from mjlab_rec.recorders.cfg_fields import Bounds, Count, FileCfg
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.recorders.rerun.recorder import RerunRecorder
+from mjlab_rec.recorders.triggers import Trigger, capped_cubic_episodes
 
 
 @dataclass(kw_only=True)
 class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     """Configuration of ``RerunRecorder``.
 
-    The path of the file ends in .rrd. It may be empty if the recording is sent elsewhere.
+    The path of the file ends in .rrd. Without a path, a viewer or a stream, the recording goes to
+    Rerun's own current recording, the one of ``rerun.init()``.
     """
 
     func: type = RerunRecorder
@@ -40,11 +43,22 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     closed, or the page's server ends, recording goes on."""
 
     recording_stream: Any = None
-    """Your own ``rerun.RecordingStream`` to log to, instead of the options above. It is flushed at
-    the end and stays open."""
+    """Your own ``rerun.RecordingStream`` to log to. It is flushed at the end and stays open. If
+    there is a path, the recording goes there instead, and the stream gets nothing."""
+
+    trigger: Literal["auto"] | Trigger | Mapping[str, Any] | str | None = "auto"
+    """When to record. "auto" means capped_cubic_episodes(): episodes 0, 1, 8, 27, ..., 1000, 2000,
+    ... of each environment. But it means everything if a viewer shows it live (``connect``,
+    ``serve`` or ``spawn``), if ``length`` is set, or if you begin the recording with ``start()``
+    (``autostart=False``). None records everything."""
+
+    length: Count | None = None
+    """Steps per clip, from when the trigger fires. None records until the episode ends. Without a
+    trigger, clips of this length follow each other without a gap."""
 
     channels: tuple[str | Channel, ...] = ("reward", "reward_terms", "action")
-    """What to plot, by the channel names of the other recorders; one line per environment."""
+    """What to plot, by the channel names of the other recorders: a line per environment, and of
+    more than eight environments also their mean, minimum and maximum."""
 
     envs: int | tuple[int, ...] | None = None
     """Which environments: at most the first N, or a tuple of indices. None means all."""
@@ -64,14 +78,14 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
 
     blueprint: Any = None
     """A ``rerun.blueprint.Blueprint`` for the viewer's layout. None shows the scene, with plots of
-    the channels next to it."""
+    the channels next to it; of more than eight environments the lines are hidden at first."""
 
     max_bytes: Count | None = None
     """Stop once the file has this size in bytes."""
 
     block_steps: Count | None = None
     """Steps to write at once: the most that a kill can lose and that a viewer can lag behind. None
-    means 128, or 16 if there is a viewer."""
+    means 128 if there is only a file, else 16."""
 
     block_seconds: Annotated[float, Bounds(0)] = 10.0
     """Write after this many seconds even if there are fewer steps."""
@@ -87,16 +101,10 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
         """Raise ValueError for the first invalid value."""
         super().check()
         name = type(self).__name__
-        elsewhere = self.live or self.recording_stream is not None
-        if not self.path and not elsewhere:
+        if self.recording_stream is not None and self.live:
             raise ValueError(
-                f"{name} sets nowhere to write to. Set path, connect, serve, spawn or"
-                " recording_stream."
-            )
-        if self.recording_stream is not None and (self.path or self.live):
-            raise ValueError(
-                f"{name}: a recording_stream has its own destination, so path, connect, serve and"
-                " spawn must not be set."
+                f"{name}: a recording_stream has its own destination, so connect, serve and spawn"
+                " must not be set."
             )
         streams = self.recording_stream is None or hasattr(self.recording_stream, "send_columns")
         if not streams:
@@ -119,6 +127,14 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     def live(self) -> bool:
         """Whether a viewer shows the recording live."""
         return self.connect is not None or self.serve or self.spawn
+
+    @property
+    def chosen_trigger(self) -> Trigger | Mapping[str, Any] | str | None:
+        """When to record, with "auto" replaced by what it means."""
+        if self.trigger != "auto":
+            return self.trigger
+        wants_all = self.live or self.length is not None or not self.autostart
+        return None if wants_all else capped_cubic_episodes()
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """Indices of the environments to show, out of `num_envs`."""

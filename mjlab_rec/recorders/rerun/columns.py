@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.schema import ChannelSpec
 from mjlab_rec.recorders.rerun import scene as scene
 
 
@@ -53,7 +52,7 @@ class Columns:
         """Send a column; `lengths` is the number of values per frame, None for a single one."""
         times = self._times("step", "time", frames.steps)
         for name, steps in frames.timelines:
-            times += self._times(f"{name}_step", f"{name}_time", steps)
+            times += self._times(f"{name}_step", f"{name}_timestamp", steps)
         if isinstance(lengths, int):
             lengths = np.full(len(frames.steps), lengths)
         if lengths is not None:
@@ -67,14 +66,6 @@ class Columns:
             self._rr.TimeColumn(step_name, sequence=steps),
             self._rr.TimeColumn(time_name, duration=nanoseconds),
         ]
-
-
-def series(spec: ChannelSpec) -> list[tuple[str, str]]:
-    """Entity and label of each element of a channel."""
-    names = spec.elements or [",".join(map(str, index)) for index in np.ndindex(*spec.shape)]
-    if not spec.shape:
-        return [(scene.entity_path(spec.name), spec.name.rpartition("/")[2])]
-    return [(scene.entity_path(spec.name, name), name) for name in names]
 
 
 def origin(geom: scene.Geom, place: np.ndarray, turn: np.ndarray, size: np.ndarray) -> np.ndarray:

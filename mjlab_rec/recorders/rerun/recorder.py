@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,12 +14,13 @@ import numpy as np
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Block, DataError, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.channels import Source
+from mjlab_rec.recorders.rerun.clips import FEW, Clips, episode_name
 from mjlab_rec.recorders.rerun.poses import model_fields, pose_sources
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
 from mjlab_rec.recorders.rerun.writer import RerunTarget, RerunWriter
 from mjlab_rec.recorders.transitions import TransitionRecorder
-from mjlab_rec.recorders.triggers import trigger_from
 from mjlab_rec.terrains.terrain_entity import grid_origins
 from mjlab_rec.utils.extras import require
 
@@ -42,27 +44,33 @@ class RerunRecorder(TransitionRecorder):
     other values from before the action are at the previous step.
 
     Each geom is an entity with an instance per environment; each number is a line per environment.
-    Episode ends are lines of text in "/episodes". With an episode trigger and a single environment,
-    each episode N also has its own timelines "episode_N_step" and "episode_N_time".
+    Episode ends are lines of text in "/episodes".
+
+    A clip also has its own timelines, which count from its start: "NAME_step" and "NAME_timestamp".
+    NAME is "episode_N" for an episode that the trigger picks, "env_I_episode_N" if there are
+    several environments (the first eight have them), "step_N" for a clip that begins at step N,
+    and the name given to ``start_recording()``. The clips of a condition that differs between
+    environments have none. The data are split where an episode of the eight begins or ends, so
+    with many short episodes the file is larger.
 
     A file is complete once it is closed. A kill loses only what follows the last chunk.
     """
 
     cfg: RerunRecorderCfg
+    windows_type = Clips
+    _windows: Clips
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
         require("rerun", "rerun", "RerunRecorder")
         self.page = ""
         """Address of the web page, if one is served; it closes with the environment."""
         self._viewers: list[RerunViewer] = []
-        super().__init__(cfg, env)
+        given: RerunRecorderCfg = typed(cfg, self.cfg_type)
+        super().__init__(replace(given, trigger=given.chosen_trigger), env)
         cfg = self.cfg
-        self.most_block_rows = _LIVE_ROWS if cfg.live else _FILE_ROWS
-        self._by_episode = (
-            cfg.trigger is not None
-            and trigger_from(cfg.trigger).scope == "episode"
-            and self._selection.count == 1
-        )
+        self._stream = self._given_stream()
+        is_file_only = self._stream is None and not cfg.live
+        self.most_block_rows = _FILE_ROWS if is_file_only else _LIVE_ROWS
         self._writer: RerunWriter | None = None
         self._written: list[Path] = []  # files of finished recordings
         self._written_bytes = 0
@@ -96,6 +104,41 @@ class RerunRecorder(TransitionRecorder):
         is_large = most is not None and writer is not None and writer.nbytes >= most
         return super().full or is_large
 
+    @property
+    def sequence_timeline_name(self) -> str | None:
+        """The running clip's own timeline of steps; None if there is none."""
+        name = self._running()
+        return None if name is None else f"{name}_step"
+
+    @property
+    def timestamp_timeline_name(self) -> str | None:
+        """The running clip's own timeline of time; None if there is none."""
+        name = self._running()
+        return None if name is None else f"{name}_timestamp"
+
+    def start_recording(self, timeline_name: str) -> None:
+        """Start a clip: from the next step on all chosen environments are recorded.
+
+        It ends after ``length`` steps if that is set, with ``stop_recording()`` or ``stop()``, or
+        when another one is started. Until then, what the trigger picks has no own timelines. A
+        recorder that is paused or stopped starts.
+
+        Args:
+            timeline_name: The clip's timelines are "NAME_step" and "NAME_timestamp".
+        """
+        self._windows.take_name(timeline_name)
+        if self.state != "recording":
+            self.start()
+        self._request(lambda: self._windows.start(timeline_name, self._env.common_step_counter))
+
+    def stop_recording(self) -> None:
+        """End the running clip, also one that the trigger began, and wait until it is written.
+
+        Without a trigger, everything is still recorded, but no longer on the clip's timelines.
+        """
+        self._request(lambda: self._windows.stop(self._env.common_step_counter))
+        self.flush()
+
     def more_sources(self) -> Sequence[Source]:
         """The sources from which poses are computed."""
         return pose_sources(self._env, self.cfg.contacts)
@@ -108,7 +151,7 @@ class RerunRecorder(TransitionRecorder):
         if cfg.spacing_m:
             origins = grid_origins(self._selection.count, cfg.spacing_m, "cpu").numpy()
         target = RerunTarget(
-            stream=cfg.recording_stream,
+            stream=self._stream,
             urls=urls if cfg.connect is None else [*urls, cfg.connect],
             model=sim.mj_model,
             per_world=model_fields(self._env, cfg.contacts),
@@ -117,12 +160,24 @@ class RerunRecorder(TransitionRecorder):
             contacts=cfg.contacts,
             cameras=cfg.cameras,
             blueprint=cfg.blueprint,
-            by_episode=self._by_episode,
+            clips=self._windows,
             viewers_may_end=bool(cfg.path) or cfg.connect is None,
         )
         if_exists = "number" if self._written else cfg.if_exists
         options = WriterOptions(path=cfg.path, if_exists=if_exists, block_rows=block_rows)
         self._writer = RerunWriter(info, options, target=target)
+
+    def on_rows_start(self) -> None:
+        """Rows are recorded from the next step on."""
+        self._windows.begin_rows(self._env.common_step_counter)
+        super().on_rows_start()
+
+    def on_finish(self) -> None:
+        """Write the rest, and end a clip that was started by hand."""
+        try:
+            super().on_finish()
+        finally:
+            self._windows.end_rows(self._env.common_step_counter)
 
     def process(self, batch: Block) -> None:
         """Send a block to Rerun, in a separate thread."""
@@ -145,6 +200,34 @@ class RerunRecorder(TransitionRecorder):
             super().close()
         finally:
             self._close_viewers()
+
+    def _given_stream(self) -> Any:
+        """The user's stream, or Rerun's current one; None if the recording goes elsewhere."""
+        import rerun
+
+        cfg = self.cfg
+        if cfg.path or cfg.live:
+            return None
+        stream = rerun.get_data_recording(cfg.recording_stream)
+        if stream is None:
+            raise ValueError(
+                f"{type(cfg).__name__} sets nowhere to write to. Set path, connect, serve, spawn or"
+                " recording_stream, or call rerun.init() first."
+            )
+        return stream
+
+    def _running(self) -> str | None:
+        """Name of the clip that the next step belongs to; of several, the first environment's."""
+        if not self._on:
+            return None
+        step, counters, envs = self._env.common_step_counter, self.counters, self._selection.env_ids
+        active = self._windows.active(step, counters.length)
+        shown = envs if active is None else [env for env in envs if active[env]]
+        name = self._windows.running(step) if shown else None
+        if name is None and self._windows.by_episode:
+            env = next((env for env in envs[:FEW] if env in shown), None)
+            name = None if env is None else episode_name(envs, env, int(counters.episode[env]))
+        return name
 
     def _close_viewers(self) -> None:
         viewers, self._viewers = self._viewers, []

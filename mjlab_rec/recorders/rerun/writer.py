@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ import numpy as np
 
 from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats.base import Writer, WriterOptions
-from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 from mjlab_rec.recorders.rerun import scene as scene
 from mjlab_rec.recorders.rerun.blueprint import default_blueprint
-from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin, series
+from mjlab_rec.recorders.rerun.clips import FEW, Clips, own_timelines
+from mjlab_rec.recorders.rerun.columns import Columns, Frames, origin
 from mjlab_rec.recorders.rerun.poses import PREFIX, ForwardKinematics, Poses, joined, unmoved
+from mjlab_rec.recorders.rerun.series import (
+    STATISTICS,
+    SUMMARY,
+    line_colors,
+    series,
+    statistics,
+    summary_colors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +56,8 @@ class RerunTarget:
     contacts: bool = False
     cameras: bool = True
     blueprint: Any = None
-    by_episode: bool = False
-    """Whether each episode has its own timelines."""
+    clips: Clips
+    """The clips, which have timelines of their own."""
 
     viewers_may_end: bool = True
     """Whether recording goes on if a viewer ends, for example because the user closed it."""
@@ -74,11 +84,16 @@ class RerunWriter(Writer):
             self._kinematics = ForwardKinematics(model, target.contacts)
             self._textures = scene.texture_means(model)
             self._looks: dict[int, np.ndarray] = {}  # size and colour last written for each geom
+            self._shown = np.ones(self._num_envs, bool)  # those last written as shown
+            self._names: list[str] = []  # own timelines of the last frame
             self._stream = target.stream
             if target.stream is None:
                 self._stream = self._rr.RecordingStream(info.about.get("task", "mjlab_rec"))
                 self._stream.set_sinks(*self._sinks())
             self._columns = Columns(self._stream, info.step_dt)
+            plotted = [spec for spec in info.channels if not spec.name.startswith(PREFIX)]
+            self._lines = {spec.name: series(spec) for spec in plotted}
+            self._is_early = {spec.name: spec.when == "before" for spec in plotted}
             self._write_scene()
             self._flush()
         except RuntimeError as error:
@@ -106,11 +121,11 @@ class RerunWriter(Writer):
         if wanted is None:
             wanted = np.ones((block.rows, block.num_envs), bool)
         poses = self._kinematics.poses(block, wanted)
+        values = {name: block.dense(name) for name in self._lines}
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
-            for spec in self.info.channels:
-                if not spec.name.startswith(PREFIX):
-                    self._write_channel(block, frames, spec, wanted)
+            for name in self._lines:
+                self._write_channel(name, values[name], frames, wanted)
         self._write_ends(block, wanted)
         self._flush(self._target.viewers_may_end)
 
@@ -154,19 +169,29 @@ class RerunWriter(Writer):
                     image_plane_distance=0.05 * float(model.stat.extent),
                 )
                 self._log(self._camera_path(camera), lens)
-        for spec in self.info.channels:
-            if not spec.name.startswith(PREFIX):
-                for path, label in series(spec):
-                    names = [f"{label} {env}" for env in self.info.envs]
-                    self._log(path, rr.SeriesLines(names=names))
+        lines = chain.from_iterable(self._lines.values())
+        for index, (path, label) in enumerate(lines):
+            self._write_legend(index, path, label)
         if target.contacts:
             radius = 0.01 * float(model.stat.extent)
             dots = rr.Points3D.from_fields(radii=[radius], colors=[(255, 120, 0)])
             self._log(f"{scene.WORLD}/contacts", dots)
-        names = [spec.name for spec in self.info.channels if not spec.name.startswith(PREFIX)]
         apart = float(np.ptp(target.origins, axis=0).max())
-        blueprint = target.blueprint or default_blueprint(model, names, apart)
+        blueprint = target.blueprint or default_blueprint(
+            model, list(self._lines), apart, self._num_envs > FEW
+        )
         self._stream.send_blueprint(blueprint, make_active=target.stream is None)
+
+    def _write_legend(self, index: int, path: str, label: str) -> None:
+        """Write the names and colours of a series' lines."""
+        names = [f"{label}, env {env}" for env in self.info.envs]
+        colors = line_colors(self._num_envs, index)
+        self._log(path, self._rr.SeriesLines(names=names, colors=colors))
+        if self._num_envs > FEW:
+            names = [f"{label}, {which}" for which in STATISTICS]
+            colors = summary_colors(index)
+            lines = self._rr.SeriesLines(names=names, colors=colors, widths=[2, 1, 1])
+            self._log(f"{SUMMARY}{path}", lines)
 
     def _write_shape(self, geom: scene.Geom) -> None:
         """Write a geom's appearance; if it varies, only the constant part."""
@@ -213,36 +238,37 @@ class RerunWriter(Writer):
     # -- block by block ----------------------------------------------------------------------------
 
     def _frames(self, block: Block, wanted: np.ndarray) -> Iterator[Frames]:
-        """The wanted rows; with timelines per episode, one episode after another."""
+        """The wanted rows, split where the timelines change."""
         rows = np.flatnonzero(wanted.any(axis=1))
         if not len(rows):
             return
-        if not self._target.by_episode:
-            yield Frames(rows, block.step[rows] + 1)
-            return
-        episode, taken = (values[rows, 0] for values in block.numbering())
-        for number in np.unique(episode).tolist():
-            here = episode == number
+        steps = block.step[rows]
+        names, numbers = own_timelines(self._target.clips, block, rows, wanted[rows])
+        has = numbers > 0
+        changes = np.flatnonzero((has[1:] != has[:-1]).any(axis=1)) + 1
+        for part in np.split(np.arange(len(rows)), changes):
+            own = np.flatnonzero(has[part[0]])
             yield Frames(
-                rows[here],
-                block.step[rows[here]] + 1,
-                [(f"episode_{number}", taken[here].astype(np.int64) + 1)],
+                rows[part], steps[part] + 1, [(names[i], numbers[part, i]) for i in own.tolist()]
             )
 
     def _write_poses(self, block: Block, frames: Frames, poses: Poses, wanted: np.ndarray) -> None:
         rr, target, rows = self._rr, self._target, frames.rows
         wanted = wanted[rows]
-        # An unwanted environment gets scale 0, so that every instance keeps its index.
-        scales = None if wanted.all() else np.repeat(wanted.reshape(-1, 1), 3, 1).astype(np.float32)
+        names = [name for name, _ in frames.timelines]
+        fresh, self._names = names != self._names, names
+        if fresh:  # A viewer knows only what is on the same timeline.
+            self._looks.clear()
         moving = [geom for geom in self._geoms if geom.moves]
         for geom in moving:
             place = poses.geom_pos[rows, :, geom.index] + target.origins
             turn = poses.geom_quat[rows, :, geom.index]
             place = origin(geom, place, turn, self._sizes(block, geom)[rows])
             columns = rr.InstancePoses3D.columns(
-                translations=place.reshape(-1, 3), quaternions=turn.reshape(-1, 4), scales=scales
+                translations=place.reshape(-1, 3), quaternions=turn.reshape(-1, 4)
             )
             self._columns.send(geom.path, frames, columns, self._num_envs)
+        self._write_shown(frames, moving, wanted, fresh and block.active is not None)
         for geom in self._geoms:
             if geom.varies:
                 self._write_looks(block, frames, geom)
@@ -262,6 +288,22 @@ class RerunWriter(Writer):
             points, lengths = joined(found)
             columns = rr.Points3D.columns(positions=points)
             self._columns.send(f"{scene.WORLD}/contacts", frames, columns, lengths)
+
+    def _write_shown(
+        self, frames: Frames, geoms: list[scene.Geom], wanted: np.ndarray, fresh: bool
+    ) -> None:
+        """Write which environments are shown, at the frames where that changes, or at the first.
+
+        An unwanted one gets scale 0, so that every instance keeps its index.
+        """
+        new = (wanted != np.concatenate([self._shown[None], wanted[:-1]])).any(axis=1)
+        new[0] |= fresh
+        self._shown = wanted[-1].copy()
+        if new.any():
+            scales = np.repeat(wanted[new].reshape(-1, 1), 3, axis=1).astype(np.float32)
+            for geom in geoms:
+                columns = self._rr.InstancePoses3D.columns(scales=scales)
+                self._columns.send(geom.path, frames.chosen(new), columns, self._num_envs)
 
     def _sizes(self, block: Block, geom: scene.Geom) -> np.ndarray:
         """A geom's size per row and environment (rows, num_envs, 3)."""
@@ -304,17 +346,24 @@ class RerunWriter(Writer):
         self._columns.send(geom.path, frames.chosen(new), columns, self._num_envs)
 
     def _write_channel(
-        self, block: Block, frames: Frames, spec: ChannelSpec, wanted: np.ndarray
+        self, name: str, values: np.ndarray, frames: Frames, wanted: np.ndarray
     ) -> None:
-        """Write a line per environment for each element, at the time of its values."""
-        values = block.dense(spec.name)[frames.rows].astype(np.float64)
-        values = values.reshape(len(frames.rows), block.num_envs, -1)
-        values[~wanted[frames.rows]] = np.nan
-        early = int(spec.when == "before")  # The policy saw these values a step earlier.
-        times = frames.earlier(early)
-        for element, (path, _) in enumerate(series(spec)):
+        """Write a line per environment for each element, at the time of its values.
+
+        With many environments, their mean, minimum and maximum as well.
+        """
+        wanted = wanted[frames.rows]
+        values = values[frames.rows].astype(np.float64).reshape(*wanted.shape, -1)
+        values[~wanted] = np.nan
+        summary = statistics(values, wanted) if self._num_envs > FEW else None
+        # The policy saw the early values a step before.
+        times = frames.earlier(1) if self._is_early[name] else frames
+        for element, (path, _) in enumerate(self._lines[name]):
             columns = self._rr.Scalars.columns(scalars=values[:, :, element].reshape(-1))
             self._columns.send(path, times, columns, self._num_envs)
+            if summary is not None:
+                columns = self._rr.Scalars.columns(scalars=summary[:, :, element].reshape(-1))
+                self._columns.send(f"{SUMMARY}{path}", times, columns, len(STATISTICS))
 
     def _write_ends(self, block: Block, wanted: np.ndarray) -> None:
         """Write a line of text for each shown episode that ended."""
