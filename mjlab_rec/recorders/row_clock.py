@@ -16,12 +16,13 @@ from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.trigger_windows import TriggerWindows
 from mjlab_rec.recorders.triggers import Trigger
+from mjlab_rec.utils.indexing import checked_ids
 from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
 
-Request = Literal["start", "pause", "stop", "fire", "flush"]
+Request = Literal["start", "pause", "stop", "fire", "flush", "reset"]
 
 
 class RowClock(RecorderTerm):
@@ -33,8 +34,8 @@ class RowClock(RecorderTerm):
     ``on_episodes_end``, ``on_episodes_begin``, ``on_row_complete``, ``on_row_begins``. A step that
     fails ends with ``on_step_failed``.
 
-    Calls to ``start``, ``pause``, ``stop``, ``fire`` and ``flush`` from another thread, or during
-    a step, take effect at the end of that step.
+    Calls to ``start``, ``pause``, ``stop``, ``fire``, ``reset`` and ``flush`` from another thread,
+    or during a step, take effect at the end of that step.
 
     Args:
         cfg: The recorder's cfg.
@@ -75,14 +76,15 @@ class RowClock(RecorderTerm):
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
-        self._requests: deque[tuple[Request, threading.Event]] = deque()
+        self._requests: deque[tuple[Request, torch.Tensor | None, threading.Event]] = deque()
         # The only record of where in a step the environment is.
         self._phase: Literal["between steps", "in a step", "after its resets"] = "between steps"
         self._step_counted = False  # whether the counters include the current step
         self._open = False  # whether there is a recording, paused or not
         self._on = False  # whether steps are being recorded
         self._due = False  # whether the next or current step has a row
-        self._stale = False  # whether the values at the next step's start are unknown
+        # Whether the values at the next step's start are unknown.
+        self._stale = getattr(getattr(env, "running_episodes", None), "step_failed", False)
         self._active: torch.Tensor | None = None  # the environments with a row; None: all
         if not autostart:
             super().stop()
@@ -229,6 +231,16 @@ class RowClock(RecorderTerm):
         self._windows.check_manual()
         self._request("fire")
 
+    def reset(self, env_ids: Any = None) -> None:
+        """End the running episodes of these environments here, as cut, and begin new ones.
+
+        The recorder does what it does when the environment resets them, which is left alone.
+
+        Args:
+            env_ids: Indices or a mask (num_envs,); None means all.
+        """
+        self._request("reset", env_ids=checked_ids(env_ids, self.num_envs, self.device))
+
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything recorded so far is written.
 
@@ -236,6 +248,11 @@ class RowClock(RecorderTerm):
             timeout: Seconds until a ``DataError`` is raised; None waits forever.
         """
         self._request("flush", timeout)
+
+    def _recorder_join(self) -> None:
+        self._windows.begin(self._all_envs, self.counters.episode)
+        if self.state == "recording":
+            self._request("start")
 
     # -- steps and episodes ------------------------------------------------------------------------
 
@@ -319,15 +336,17 @@ class RowClock(RecorderTerm):
     # -- requests ----------------------------------------------------------------------------------
 
     @finishing
-    def _request(self, what: Request, timeout: float | None = None) -> None:
+    def _request(
+        self, what: Request, timeout: float | None = None, env_ids: torch.Tensor | None = None
+    ) -> None:
         """Handle a request now, or at the end of the current step."""
         mine = threading.get_ident() == self._thread
         if mine and self._phase == "between steps":
             with self._recorder_lock, torch.no_grad(), self._preserving_rng():
-                self._answer(what)
+                self._answer(what, env_ids)
         else:
             done = threading.Event()
-            self._requests.append((what, done))
+            self._requests.append((what, env_ids, done))
             if what == "flush" and not mine and not done.wait(timeout):
                 raise DataError(
                     f"{self.name}: no step ended within {timeout} s, so nothing was flushed."
@@ -340,13 +359,13 @@ class RowClock(RecorderTerm):
 
     def _answer_requests(self) -> None:
         for _ in range(len(self._requests)):  # Later requests wait for the next time.
-            what, done = self._requests.popleft()
+            what, env_ids, done = self._requests.popleft()
             try:
-                self._answer(what)
+                self._answer(what, env_ids)
             finally:
                 done.set()
 
-    def _answer(self, what: Request) -> None:
+    def _answer(self, what: Request, env_ids: torch.Tensor | None) -> None:
         if what == "start":
             super().start()
         elif what == "pause":
@@ -356,6 +375,10 @@ class RowClock(RecorderTerm):
             self._finish()
         elif what == "fire":
             self.on_fire()
+        elif what == "reset":
+            assert env_ids is not None
+            self.on_episodes_end(env_ids, cut=True, in_row=False)
+            self._begin(env_ids)
         elif self._open:
             self.on_flush()
         if what != "flush" and self._env.obs_buf:  # Otherwise the first reset does this.
