@@ -50,7 +50,8 @@ def walk(env: ManagerBasedRlEnv, count: int, seed: int = 0) -> list[torch.Tensor
     seen = []
     for action in actions(count, env.num_envs, seed):
         obs, reward, terminated, truncated, _ = env.step(action)
-        seen += [obs["actor"].clone(), reward.clone(), terminated.clone(), truncated.clone()]
+        policy: Any = obs["actor"]
+        seen += [policy.clone(), reward.clone(), terminated.clone(), truncated.clone()]
     return seen
 
 

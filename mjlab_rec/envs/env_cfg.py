@@ -98,7 +98,8 @@ class ManagerBasedRlEnvCfg:
     """Numbers to log per episode, along with the reward."""
 
     recorders: dict[str, RecorderTermCfg] = field(default_factory=dict)
-    """What to record of the rollouts. Without any, recording costs nothing."""
+    """What to record of the rollouts. Without any, recording costs nothing. Once the environment is
+    built, ``start_recording`` adds others."""
 
     is_finite_horizon: bool = False
     """Whether the time limit is part of the task, so that no reward follows it. A learner reads

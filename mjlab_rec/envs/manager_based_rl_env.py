@@ -396,8 +396,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             return
         with self._between_steps():
             manager = self.recorder_manager
-            if recording in self._recordings and recording not in manager:
-                return
+            if isinstance(recording, str):
+                if recording in self._recordings and recording not in manager:
+                    return  # It was removed before.
             try:
                 manager.remove(recording)
             finally:

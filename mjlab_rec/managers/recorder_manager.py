@@ -176,7 +176,10 @@ class RecorderTerm(ManagerTermBase):
         """
 
     def close(self) -> None:
-        """Called once, when the environment closes: write what is left and release files."""
+        """Called once, when the environment closes or ``stop_recording`` removes the recorder.
+
+        Write what is left and release files.
+        """
 
 
 _HOOKS = (
