@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -587,6 +588,20 @@ def test_nothing_is_started_or_closed_in_the_middle_of_a_step(env):
         env.step(torch.zeros(4, 1))
     env.stop_recording()
     env.step(torch.zeros(4, 1))
+
+
+def test_ctrl_c_does_not_part_a_recording_from_its_environment(env):
+    class Interrupted(RecorderTerm):
+        def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
+            super().__init__(cfg, env)
+            signal.raise_signal(signal.SIGINT)
+
+    env.reset()
+    with ManagerBasedRlEnv(cart_cfg(recorders={"open": MemoryRecorderCfg()})) as other:
+        other.reset()  # Signals are postponed while a recorder has something open.
+        with pytest.raises(KeyboardInterrupt):
+            env.start_recording(RecorderTermCfg(func=Interrupted))
+    assert env.recorder_manager.active_terms == ["recording"]
 
 
 def test_another_thread_waits_for_the_end_of_the_step(env):

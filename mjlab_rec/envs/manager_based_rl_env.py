@@ -47,6 +47,7 @@ from mjlab_rec.scene import Scene
 from mjlab_rec.sim import Simulation, resolve_device
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.indexing import checked_ids
+from mjlab_rec.utils.interrupts import uninterrupted
 from mjlab_rec.utils.random import RandomStreams
 from mjlab_rec.utils.tables import format_table
 from mjlab_rec.utils.threads import single_torch_thread
@@ -376,14 +377,17 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """
         self._check_open()
         with self._between_steps():
-            cfg = recording_cfg(data, cfg, self)
-            manager = self.recorder_manager
-            if isinstance(manager, NullRecorderManager):
-                manager = RecorderManager({}, self)
-            name, handle = manager.add(cfg, name)
-            self._recordings.add(name)
-            self._use_recorders(manager)
-            return handle
+            return self._add_recorder(recording_cfg(data, cfg, self), name)
+
+    @uninterrupted
+    def _add_recorder(self, cfg: RecorderTermCfg, name: str | None) -> RecorderTerm:
+        manager = self.recorder_manager
+        if isinstance(manager, NullRecorderManager):
+            manager = RecorderManager({}, self)
+        name, handle = manager.add(cfg, name)
+        self._recordings.add(name)
+        self._use_recorders(manager)
+        return handle
 
     def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
         """Finish what ``start_recording`` began, close its files and remove it.

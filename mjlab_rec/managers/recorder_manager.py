@@ -290,7 +290,6 @@ class RecorderManager(ManagerBase):
         """Stop a recorder; if started again, it begins a new recording."""
         self.get_term(name).stop()
 
-    @uninterrupted
     def add(self, cfg: RecorderTermCfg, name: str | None = None) -> tuple[str, RecorderTerm]:
         """Add a recorder between two steps, or raise and leave everything as it was.
 
