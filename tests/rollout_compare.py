@@ -352,6 +352,8 @@ def _check_hdf5(
 
 
 def _close(value: Any, truth: Any) -> bool:
+    if truth is None and isinstance(value, float):
+        return bool(np.isnan(value))
     if isinstance(truth, float):
         return bool(np.isclose(value, truth, rtol=1e-9, atol=1e-12))
     return value == truth

@@ -28,6 +28,8 @@ class Rec(Short):
     trigger: tuple[Any, ...] | None = None
     length: int | None = None
     autostart: bool = True
+    added: bool = False
+    """Whether start_recording() adds it to the running environment, when it is told "add"."""
     keep: str = "all"
     success: str | None = None
     max_steps: int | None = None
@@ -70,6 +72,8 @@ class Tell(Short):
 
     recorder: int = 0
     what: str = "flush"
+    envs: tuple[int, ...] | None = None
+    """Which environments to reset, if that is what it is told; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,8 @@ class Dims:
     pauses: bool = True
     stops: bool = True
     flushes: bool = True
+    adds: bool = True  # start_recording() and stop_recording()
+    told_resets: bool = True  # a recorder's reset()
     late: bool = True
     inside: bool = True
     errors: bool = True
@@ -220,6 +226,7 @@ def recorders(draw: Any, dims: Dims, world: World) -> Rec:
         trigger=trigger,
         length=length,
         autostart=not (dims.late and draw(rarely)),
+        added=dims.adds and draw(rarely),
         keep=keep,
         success=success,
         max_steps=maybe(dims.max_steps, st.integers(1, 12)),
@@ -267,6 +274,10 @@ def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
     fail = ""
     if dims.errors and draw(st.integers(0, 19)) == 19:
         traps = TRAPS[not dims.early_traps : None if dims.late_traps else -1]
+        if any(rec.added for rec in recs):  # The "last" recorder comes before them.
+            traps = [
+                trap for trap in traps if dims.early_traps or trap != "last recorder, pre step"
+            ]
         places = ("action", *PLACES, *(traps if dims.traps else ()))
         fail = draw(st.sampled_from(places))
     inside: tuple[Any, ...] = ()
@@ -288,6 +299,8 @@ def _told(dims: Dims, recs: Sequence[Rec]) -> tuple[Any, ...]:
         known += ["pause", "start"]
     if dims.stops:
         known += ["stop", "start"]
+    if dims.told_resets:
+        known.append("reset")
     if dims.late and "start" not in known:
         known.append("start")
     if any(rec.trigger == ("manual",) for rec in recs):
@@ -305,6 +318,16 @@ def examples(draw: Any, dims: Dims) -> Example:
     told = st.builds(lambda r, w: Tell(recorder=r, what=w), *_told(dims, recs))
     some_take = takes(dims, world, recs)
     kinds: list[Any] = [some_take, some_take, some_take, some_take, told]
+    added = [r for r, rec in enumerate(recs) if rec.added]
+    if added:
+        kinds.append(st.sampled_from([Tell(recorder=r, what="remove") for r in added]))
+    if dims.told_resets:
+        kinds.append(
+            st.builds(
+                lambda r, envs: Tell(recorder=r, what="reset", envs=envs),
+                *(st.integers(0, len(recs) - 1), st.one_of(st.none(), subset)),
+            )
+        )
     if any(rec.trigger == ("manual",) for rec in recs):
         kinds.append(st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="fire")))
     if dims.resets:
@@ -318,6 +341,10 @@ def examples(draw: Any, dims: Dims) -> Example:
         look = st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="read"))
         kinds.append(look)
     happens = draw(st.lists(st.one_of(kinds), min_size=1, max_size=25))
+    for r in added:
+        at = draw(st.integers(0, len(happens)))
+        before = [draw(some_take)] if draw(st.integers(0, 3)) else []
+        happens[at:at] = [*before, Tell(recorder=r, what="add"), draw(some_take)]
     return Example(
         world=world,
         recorders=tuple(recs),
@@ -339,9 +366,15 @@ def moments(rec: Rec) -> bool:
 def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[Any]:
     """Leave out what makes no sense: firing other triggers, and what dims rule out."""
     by_moment = any(map(moments, recs))
+    there = {r for r, rec in enumerate(recs) if not rec.added}
+    removed: set[int] = set()
 
     def fine(recorder: int, what: str) -> bool:
         rec, what = recs[recorder], what.partition(" ")[0]
+        if what == "add":
+            return recorder not in there | removed
+        if recorder not in there:
+            return False
         if what == "fire":
             return rec.trigger == ("manual",)
         idle = what in ("pause", "stop") or (what == "start" and not rec.autostart)
@@ -355,6 +388,11 @@ def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[A
             continue
         if isinstance(thing, Tell) and not fine(thing.recorder, thing.what):
             continue
+        if isinstance(thing, Tell) and thing.what == "add":
+            there.add(thing.recorder)
+        if isinstance(thing, Tell) and thing.what == "remove":
+            there.remove(thing.recorder)
+            removed.add(thing.recorder)
         if isinstance(thing, Take):
             if steps >= 50:
                 continue

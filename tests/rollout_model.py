@@ -23,6 +23,8 @@ class Plan:
     """Kind and argument, such as ("at_steps", (3, 7)) or ("when", name of a condition)."""
     length: int | None = None
     autostart: bool = True
+    added: bool = False
+    """Whether it is not there until it is added."""
     keep: str = "all"
     success: str | None = None
     """Name of what tells successes in ``Step.success``."""
@@ -58,10 +60,15 @@ class Reset:
 
 @dataclass(kw_only=True)
 class Call:
-    """A recorder was told to start, pause, stop or fire; when the step before was over."""
+    """A recorder was told to start, pause, stop, fire or reset, or was added or removed.
+
+    When the step before was over.
+    """
 
     recorder: str
     name: str
+    envs: tuple[int, ...] | None = None
+    """Which environments to reset; None: all."""
 
 
 Happening = Step | FailedStep | Reset | Call
@@ -78,6 +85,7 @@ class ExpectedEpisode:
     terminated: bool
     truncated: bool
     success: bool | None
+    known: bool
     every: int
     ended: tuple[float, int]  # moment, environment: the order in which episodes end
 
@@ -96,7 +104,7 @@ class ExpectedEpisode:
             "start": self.recorded[0].t,
             "length": len(self.steps),
             "rows": len(self.rows),
-            "return": self._sum(self.steps),
+            "return": self._sum(self.steps) if self.known else None,
             "recorded_return": self._sum(self.recorded),
             "terminated": self.terminated,
             "truncated": self.truncated,
@@ -138,7 +146,7 @@ def expected(
         elif isinstance(happening, FailedStep):
             follower.fail(happening)
         elif happening.recorder == name:
-            follower.call(happening.name)
+            follower.call(happening.name, happening.envs)
     follower.call("stop")
     return follower.recordings
 
@@ -151,6 +159,7 @@ class _Running:
     steps: list[Step] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)  # in the present recording
     over: bool = False
+    known: bool = True  # whether the recorder was there from its start
 
 
 class _Follower:
@@ -160,21 +169,33 @@ class _Follower:
         self.plan = plan
         self.moment = 0
         self.recordings: list[Recording] = []
-        self._state = "recording" if plan.autostart else "stopped"
+        self._state = "recording" if plan.autostart and not plan.added else "stopped"
         self._running: list[_Running | None] = [None] * num_envs
         self._ended: list[ExpectedEpisode] = []  # in the present recording
         self._steps = 0  # that have rows, in the present recording
         self._blind = False  # whether nobody read what the step to come starts from
         self._trigger = _Trigger(plan, num_envs)
 
-    def call(self, name: str) -> None:
-        if name == "fire":
+    def call(self, name: str, envs: tuple[int, ...] | None = None) -> None:
+        if name == "add":
+            self._state = "recording" if self.plan.autostart else "stopped"
+            self._trigger = _Trigger(self.plan, len(self._running))
+            for episode in self._running:
+                if episode is not None:
+                    episode.known = not episode.steps
+        elif name == "reset":
+            for env in range(len(self._running)) if envs is None else envs:
+                episode = self._running[env]
+                if episode is not None and not episode.over:
+                    self._end(env)
+                    self._begin(env)
+        elif name == "fire":
             self._trigger.fire()
         elif name == "start":
             self._state = "recording"
         elif name == "pause" and self._state == "recording":
             self._state = "paused"
-        elif name == "stop" and self._state != "stopped":
+        elif name in ("stop", "remove") and self._state != "stopped":
             self._state = "stopped"
             self._finish()
 
@@ -244,6 +265,7 @@ class _Follower:
             terminated=by_step and bool(last.values["terminated"][env]),
             truncated=by_step and bool(last.values["truncated"][env]),
             success=success,
+            known=episode.known,
             every=self.plan.every,
             ended=(moment, env),
         )

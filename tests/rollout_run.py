@@ -54,16 +54,20 @@ def run(example: Example, log: list[Happening] | None = None) -> list[Deviation]
 def _run(example: Example, folder: Path, log: list[Happening]) -> list[Deviation]:
     world = example.world
     memory: dict[str, list[MemoryWriter]] = {}
-    cfgs = {}
+    cfgs, later = {}, {}
     for i, rec in enumerate(example.recorders):
-        cfgs[f"r{i}"] = _cfg(rec, folder / f"r{i}", memory.setdefault(f"r{i}", []))
+        cfg = _cfg(rec, folder / f"r{i}", memory.setdefault(f"r{i}", []))
+        (later if rec.added else cfgs)[f"r{i}"] = cfg
     used = example.used or world.engine == "warp"
     env = (used_env if used else new_env)(world, cfgs)
     # What a step led to is read before a reset only where there are final observations.
-    env.cfg.final_obs = any("own/tip" in rec.channels for rec in example.recorders)
+    env.cfg.final_obs = any(
+        "own/tip" in rec.channels and not rec.added for rec in example.recorders
+    )
     driver = Driver(env, world)
-    driver.log = log
-    terms = {name: env.recorder_manager.get_term(name) for name in cfgs}
+    driver.log, driver.later = log, later
+    driver.later = later
+    driver.terms = terms = {name: env.recorder_manager.get_term(name) for name in cfgs}
     found: list[Deviation] = []
 
     def look(i: int) -> None:
@@ -94,6 +98,8 @@ def _run(example: Example, folder: Path, log: list[Happening]) -> list[Deviation
         return [Deviation(what="crash", where="rollout", text=text)]
     for i, rec in enumerate(example.recorders):
         name = f"r{i}"
+        if name not in terms:
+            continue  # It was never added.
         wanted = expected(plan(rec, world), name, driver.log, world.num_envs)
         files = [] if rec.format == "memory" else list(dict.fromkeys(terms[name].files))
         rows, due = terms[name].rows, sum(recording.steps for recording in wanted)
@@ -150,7 +156,7 @@ def _happen(driver: Driver, example: Example, look: Callable[[int], None]) -> No
             look(thing.recorder)
             continue
         if isinstance(thing, Tell):
-            driver.call(f"r{thing.recorder}", thing.what)
+            driver.call(f"r{thing.recorder}", thing.what, thing.envs)
             continue
         if isinstance(thing, ResetBy):
             started = started or thing.envs is None
@@ -182,6 +188,7 @@ def plan(rec: Rec, world: World) -> Plan:
         trigger=rec.trigger,
         length=rec.length,
         autostart=rec.autostart,
+        added=rec.added,
         keep=rec.keep,
         success=rec.success or ("wins" if world.success_term else None),
         max_steps=rec.max_steps,

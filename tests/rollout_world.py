@@ -15,6 +15,7 @@ from worlds import Goal as _Goal
 from worlds import GoalCfg, cart_cfg, tip
 
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg, mdp
+from mjlab_rec.envs.running_episodes import RunningEpisodes
 from mjlab_rec.managers import (
     EventTermCfg,
     ObservationGroupCfg,
@@ -143,6 +144,19 @@ OWN = {
     "own/after": Channel(name="own/after", func=age, when="after"),
     "own/tip": Channel(name="own/tip", func=tip, when="after"),
 }
+
+
+def given(channels: tuple[Any, ...]) -> list[Any]:
+    """The same channels for start_recording(): those of OWN as a function."""
+    own = [c.name.removeprefix("own/") for c in channels if c in (OWN["own/after"], OWN["own/tip"])]
+    rest = [c for c in channels if c not in (OWN["own/after"], OWN["own/tip"])]
+
+    def data(env: Any) -> dict[str, Any]:
+        values = {"after": age(env).numpy(force=True), "tip": tip(env)}
+        return {"own": {name: values[name] for name in own}}
+
+    return [*rest, data] if own else rest
+
 
 _TERMS = ("joints", "late", "past", "goal", "action")
 _PLAIN = ("joints", "tip", "goal")
@@ -286,9 +300,10 @@ def used_env(world: World, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
     for buffer in ("reward_buf", "reset_buf", "reset_terminated", "reset_time_outs"):
         setattr(env, buffer, torch.zeros_like(getattr(env, buffer)))
     env.script = Script()
+    env.running_episodes = RunningEpisodes(env.num_envs, env.device)
     env.termination_manager.compute()
     env.seed(env.cfg.seed)
-    env.recorder_manager = RecorderManager(world.cfg(recorders).recorders, env)
+    env._use_recorders(RecorderManager(world.cfg(recorders).recorders, env))
     return env
 
 
@@ -300,14 +315,25 @@ class Driver:
         self.world = world
         self.log: list[Happening] = []
         self.awaits_reset: set[int] = set()
+        self.later: dict[str, Any] = {}  # cfgs of the recorders that are added
+        self.terms: dict[str, RecorderTerm] = {}
         self._actions = torch.Generator().manual_seed(5)
         script(env)
 
-    def call(self, recorder: str, name: str) -> None:
-        """Tell a recorder something."""
-        getattr(self.env.recorder_manager.get_term(recorder), name)()
+    def call(self, recorder: str, name: str, envs: tuple[int, ...] | None = None) -> None:
+        """Tell a recorder something, or add or remove it."""
+        if name == "add":
+            cfg = self.later[recorder]
+            data = given(cfg.channels)
+            self.terms[recorder] = self.env.start_recording(data, cfg, name=recorder)
+        elif name == "remove":
+            self.env.stop_recording(recorder)
+        elif name == "reset":
+            self.terms[recorder].reset(envs)
+        else:
+            getattr(self.terms[recorder], name)()
         if name != "flush":
-            self.log.append(Call(recorder=recorder, name=name))
+            self.log.append(Call(recorder=recorder, name=name, envs=envs))
 
     def reset(self, envs: list[int] | None = None, fail: bool = False) -> None:
         """Reset some environments by hand; None: all. If it is to fail, all are reset after it."""
@@ -339,7 +365,7 @@ class Driver:
             name, _, where = name.partition(" ")
 
             def call() -> None:
-                told = getattr(env.recorder_manager.get_term(recorder), name)
+                told = getattr(self.terms[recorder], name)
                 if where:  # by another thread
                     threads.append(threading.Thread(target=told, daemon=True))
                     threads[-1].start()

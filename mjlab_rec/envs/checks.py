@@ -1,10 +1,16 @@
-"""Checks of what callers pass to an environment: actions and environment ids."""
+"""Checks of what callers pass to an environment: actions, and what to record."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+
+if TYPE_CHECKING:
+    from mjlab_rec.envs import ManagerBasedRlEnv
 
 _FINE = torch.zeros(1, dtype=torch.bool)
 
@@ -44,20 +50,19 @@ def check_finite(action: torch.Tensor) -> None:
         )
 
 
-def checked_ids(env_ids: torch.Tensor | None, num_envs: int, device: str) -> torch.Tensor:
-    """Return environment ids, given ids, a mask, or None for all."""
-    if env_ids is None:
-        return torch.arange(num_envs, device=device)
-    ids = torch.as_tensor(env_ids, device=device)
-    if ids.dtype == torch.bool:
-        if ids.shape != (num_envs,):
-            raise ValueError(
-                f"env_ids is a mask of shape {tuple(ids.shape)}, expected ({num_envs},)."
-            )
-        ids = ids.nonzero().flatten()
-    ids = ids.long().flatten()
-    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < num_envs:
-        raise IndexError(
-            f"env_ids {ids.tolist()[:10]} are out of range: there are {num_envs} environments."
+def recording_cfg(
+    data: Any, cfg: RecorderTermCfg | None, env: ManagerBasedRlEnv
+) -> RecorderTermCfg:
+    """Return the recorder's cfg that the arguments of ``start_recording`` describe."""
+    given = data if cfg is None else cfg
+    if isinstance(given, type) and issubclass(given, RecorderTermCfg):
+        raise TypeError(
+            f"start_recording() takes a recorder's cfg, got the class {given.__name__}. Did you"
+            f" mean {given.__name__}(...)?"
         )
-    return ids
+    if not isinstance(given, RecorderTermCfg):
+        raise TypeError(
+            f"start_recording() got no recorder's cfg but {type(given).__name__}. It comes second,"
+            " after what to record: start_recording(data, NpzRecorderCfg(path='run'))."
+        )
+    return given if cfg is None else cfg.with_data(data, env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from mjlab_rec.envs.mdp.events import reset_scene_to_default
 from mjlab_rec.managers.action_manager import ActionTermCfg
@@ -23,6 +24,23 @@ def _default_events() -> dict[str, EventTermCfg]:
     return {
         "reset_scene_to_default": EventTermCfg(func=reset_scene_to_default, mode="reset"),
     }
+
+
+class FixedRecorders(dict[str, RecorderTermCfg]):
+    """The recorders that an environment was built with; copies are plain dicts."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            "The environment has been built with its recorders, so a change of its cfg.recorders"
+            " would have no effect. Call env.start_recording(...) to record from now on, and"
+            " env.stop_recording(...) to end that."
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse  # pyright: ignore
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
 
 
 @dataclass(kw_only=True)
@@ -80,7 +98,8 @@ class ManagerBasedRlEnvCfg:
     """Numbers to log per episode, along with the reward."""
 
     recorders: dict[str, RecorderTermCfg] = field(default_factory=dict)
-    """What to record of the rollouts. Without any, recording costs nothing."""
+    """What to record of the rollouts. Without any, recording costs nothing. Once the environment is
+    built, ``start_recording`` adds others."""
 
     is_finite_horizon: bool = False
     """Whether the time limit is part of the task, so that no reward follows it. A learner reads
@@ -96,3 +115,23 @@ class ManagerBasedRlEnvCfg:
     final_obs: bool = False
     """Provide ``extras["final_obs"]``: what each environment's action led to, even where an
     auto-reset replaced the observation. Costs a second observation in steps that end episodes."""
+
+    def fix_recorders(self) -> None:
+        """Refuse changes of ``recorders`` from now on, in this object but not in copies of it."""
+        self.__dict__["recorders"] = FixedRecorders(self.recorders)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "recorders":
+            fixed = self.__dict__.get(name)
+            if isinstance(fixed, FixedRecorders):
+                fixed._refuse()
+            value = _free(value)
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _free(value) for name, value in self.__dict__.items()}
+
+
+def _free(value: Any) -> Any:
+    """Return a plain dict in place of an environment's fixed recorders."""
+    return dict(value) if isinstance(value, FixedRecorders) else value

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,8 +20,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
-from mjlab_rec.envs.checks import check_finite, checked_action, checked_ids
+from mjlab_rec.envs.checks import check_finite, checked_action, recording_cfg
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.envs.running_episodes import RunningEpisodes
 from mjlab_rec.envs.spaces import action_space, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
 from mjlab_rec.managers.command_manager import CommandManager, NullCommandManager
@@ -33,12 +35,19 @@ from mjlab_rec.managers.observation_manager import (
     Observations,
     map_observations,
 )
-from mjlab_rec.managers.recorder_manager import NullRecorderManager, RecorderManager
+from mjlab_rec.managers.recorder_manager import (
+    NullRecorderManager,
+    RecorderManager,
+    RecorderTerm,
+    RecorderTermCfg,
+)
 from mjlab_rec.managers.reward_manager import RewardManager
 from mjlab_rec.managers.termination_manager import TerminationManager
 from mjlab_rec.scene import Scene
 from mjlab_rec.sim import Simulation, resolve_device
 from mjlab_rec.utils.host import read_masks
+from mjlab_rec.utils.indexing import checked_ids
+from mjlab_rec.utils.interrupts import uninterrupted
 from mjlab_rec.utils.random import RandomStreams
 from mjlab_rec.utils.tables import format_table
 from mjlab_rec.utils.threads import single_torch_thread
@@ -99,6 +108,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.reset_time_outs = torch.zeros_like(self.reset_buf)
         self.extras: dict[str, Any] = {"log": {}}
         self._awaits_reset: set[int] = set()
+        self.running_episodes = RunningEpisodes(self.num_envs, self.device)
+        """For recorders that are added while episodes are running."""
+        self._step_lock = threading.RLock()
+        self._is_running = False  # Whether a step or reset is being taken.
+        self._recordings: set[str] = set()  # Names that start_recording() has given.
 
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -115,6 +129,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         except BaseException:
             self.recorder_manager.close()
             raise
+        self.cfg.fix_recorders()
         self.closed = False
         logger.info("%s", self.summary())
 
@@ -180,7 +195,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.recorder_manager = self._optional(RecorderManager, NullRecorderManager, cfg.recorders)
+        self._use_recorders(self._optional(RecorderManager, NullRecorderManager, cfg.recorders))
+
+    def _use_recorders(self, manager: RecorderManager) -> None:
+        self.recorder_manager = manager
         # Substeps can run in one call unless something acts or reads in between.
         self._substeps_matter = (
             not self.action_manager.constant_between_substeps
@@ -223,6 +241,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.command_manager.begin(ids)
             self.sim.sense()
             self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
+            self.running_episodes.reset(ids)
             self.recorder_manager.record_post_reset(ids)
         return self.obs_buf, self.extras
 
@@ -249,6 +268,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             try:
                 return self._step(action)
             except BaseException as error:
+                self.running_episodes.cut()
                 self.recorder_manager.record_exception(error)
                 raise
 
@@ -257,6 +277,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self._check_nothing_awaits_reset()
         self.extras = {"log": {}}
         self.rng.begin_step()
+        self.running_episodes.begin_step()
         self.recorder_manager.record_pre_step()
         self.action_manager.process_action(action)
         self._simulate()
@@ -314,6 +335,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if resets:
             self.recorder_manager.record_post_reset(done_ids)
         self.recorder_manager.record_post_step()
+        self.running_episodes.end_step(done_ids if resets else None)
         return (
             self.obs_buf,
             self.reward_buf,
@@ -335,6 +357,56 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         with torch.no_grad():
             self._start_up(seed)
         return seed
+
+    def start_recording(
+        self, data: Any, cfg: RecorderTermCfg | None = None, *, name: str | None = None
+    ) -> RecorderTerm:
+        """Record from the next step on, until ``stop_recording`` or ``close``.
+
+        Call it between two steps, at any time. An episode that is running is recorded from here.
+
+        Args:
+            data: What to record: names of channels, ``Channel``s, or a function that returns a
+                tensor or array (num_envs, ...), or a dict of them. It may take the environment,
+                and is called after each recorded step. Without ``cfg``, a recorder's cfg.
+            cfg: The recorder's cfg, such as ``NpzRecorderCfg(path="run")``.
+            name: Name in ``recorder_manager``; by default "recording", "recording_2", ...
+
+        Returns:
+            The recorder, with ``flush``, ``pause``, ``start``, ``reset`` and ``stop``.
+        """
+        self._check_open()
+        with self._between_steps():
+            return self._add_recorder(recording_cfg(data, cfg, self), name)
+
+    @uninterrupted
+    def _add_recorder(self, cfg: RecorderTermCfg, name: str | None) -> RecorderTerm:
+        manager = self.recorder_manager
+        if isinstance(manager, NullRecorderManager):
+            manager = RecorderManager({}, self)
+        name, handle = manager.add(cfg, name)
+        self._recordings.add(name)
+        self._use_recorders(manager)
+        return handle
+
+    def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
+        """Finish what ``start_recording`` began, close its files and remove it.
+
+        Args:
+            recording: What ``start_recording`` returned, or its name; None means all of them.
+                Again for the same one does nothing.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._between_steps():
+            manager = self.recorder_manager
+            if isinstance(recording, str):
+                if recording in self._recordings and recording not in manager:
+                    return  # It was removed before.
+            try:
+                manager.remove(recording)
+            finally:
+                self._use_recorders(manager if manager.active_terms else NullRecorderManager())
 
     def render(self) -> np.ndarray | None:
         """Return an image (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.
@@ -364,8 +436,25 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Run manager code with the environment's own random numbers and torch on one thread."""
-        with single_torch_thread(self.device), self.rng.isolated():
-            yield
+        with self._step_lock, single_torch_thread(self.device), self.rng.isolated():
+            before, self._is_running = self._is_running, True
+            try:
+                yield
+            finally:
+                self._is_running = before
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Wait until no other thread takes a step, and keep what is done from affecting any."""
+        with self._step_lock:
+            if self._is_running:
+                raise RuntimeError(
+                    "Recordings cannot be started or closed inside step() or reset(). Call"
+                    " start_recording() and stop_recording() between two steps; a recorder's own"
+                    " pause(), start() and stop() may be called in a step."
+                )
+            with torch.no_grad(), self.rng.rewound():
+                yield
 
     def _start_up(self, seed: int) -> None:
         """Start all random streams from a seed, and apply the start-up events."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -37,6 +39,13 @@ class RecorderTermCfg(ManagerTermBaseCfg):
     """What an error in a hook does: end the ``step()`` or ``reset()`` that called it, or log the
     error, close this recorder for good and let the rollout continue. This includes ``close()``."""
 
+    def with_data(self, data: Any, env: ManagerBasedRlEnv) -> RecorderTermCfg:
+        """Return a copy that records this, as given to ``start_recording``."""
+        name = type(self).__name__
+        raise TypeError(
+            f"{name} cannot be told what to record. Call start_recording({name}(...)) without data."
+        )
+
 
 class RecorderTerm(ManagerTermBase):
     """Base class of recorders: override the hooks you need, the others cost nothing.
@@ -63,6 +72,7 @@ class RecorderTerm(ManagerTermBase):
     _recorder_state: RecorderState = "recording"
     _recorder_closed = False
     _recorder_changed: Callable[[], None] | None = None
+    _recorder_was_added = False  # By start_recording(), not by the environment's cfg.
     _recorder_lock = threading.RLock()  # The manager sets one for all its recorders.
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
@@ -79,7 +89,8 @@ class RecorderTerm(ManagerTermBase):
         if self._recorder_closed:
             raise RuntimeError(
                 f"The recorder {self.name} is closed and cannot start again. It closes with the"
-                ' environment, or after an error if its cfg says on_error="disable".'
+                " environment, by stop_recording(), or after an error if its cfg says"
+                ' on_error="disable".'
             )
         self._set_state("recording")
 
@@ -95,6 +106,15 @@ class RecorderTerm(ManagerTermBase):
         finish its file before ``close()`` overrides this method and calls it too.
         """
         self._set_state("stopped")
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything recorded so far is written; this base class writes nothing."""
+
+    def reset(self, env_ids: Any = None) -> None:
+        """Treat these environments (None: all) as if they had been reset; here, do nothing."""
+
+    def _recorder_join(self) -> None:
+        """Called when it is added to a running environment, between two steps."""
 
     def _set_state(self, state: RecorderState) -> None:
         if state != self._recorder_state:
@@ -156,7 +176,10 @@ class RecorderTerm(ManagerTermBase):
         """
 
     def close(self) -> None:
-        """Called once, when the environment closes: write what is left and release files."""
+        """Called once, when the environment closes or ``stop_recording`` removes the recorder.
+
+        Write what is left and release files.
+        """
 
 
 _HOOKS = (
@@ -182,11 +205,7 @@ class RecorderManager(ManagerBase):
         self._selecting = threading.Lock()
         self._stepping = False  # Whether a step has begun and is not complete.
         super().__init__(env)
-        self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
-        """Whether the environment must provide final observations."""
-        for term in self._terms.values():
-            term._recorder_changed = self._select_hooks
-        self._select_hooks()
+        self._terms_changed()
 
     def __str__(self) -> str:
         rows = [
@@ -271,18 +290,86 @@ class RecorderManager(ManagerBase):
         """Stop a recorder; if started again, it begins a new recording."""
         self.get_term(name).stop()
 
+    def add(self, cfg: RecorderTermCfg, name: str | None = None) -> tuple[str, RecorderTerm]:
+        """Add a recorder between two steps, or raise and leave everything as it was.
+
+        Returns:
+            Its name and the recorder.
+        """
+        if name is None:
+            numbers = itertools.count(2)
+            name = "recording"
+            while name in self._terms:
+                name = f"recording_{next(numbers)}"
+        elif not isinstance(name, str) or name in self._terms:
+            raise ValueError(
+                f"name is {name!r}: it must be a string that no recorder has yet. There are"
+                f" recorders named: {', '.join(self._terms) or '(none)'}."
+            )
+        _check_cfg(name, cfg)
+        self._on_error[name] = cfg.on_error
+        try:
+            self._resolve({name: cfg})
+            term = self._terms[name]
+            term._recorder_was_added = True
+            self._terms_changed()
+            term._recorder_join()
+        except BaseException:
+            if name in self._terms:
+                with contextlib.suppress(Exception):  # The error that is being raised says more.
+                    self._terms[name].close_for_good()
+            self._drop([name])
+            raise
+        return name, term
+
+    @finishing
+    def remove(self, which: RecorderTerm | str | None = None) -> None:
+        """Close a recorder that was added, or all of them, and remove it; errors as in `close`."""
+        added = [name for name, term in self._terms.items() if term._recorder_was_added]
+        names = [name for name in added if which in (None, name) or self._terms[name] is which]
+        was_removed = (
+            isinstance(which, RecorderTerm) and which._recorder_was_added and which._recorder_closed
+        )
+        if which is not None and not names and not was_removed:
+            name, shown = (
+                (which, repr(which)) if isinstance(which, str) else ("", repr(type(which)))
+            )
+            raise ValueError(
+                "stop_recording() takes what start_recording() of this environment returned, or"
+                f" its name, got {shown}. {nearest(name, added)} To finish a recorder of the"
+                " environment's cfg, call its stop()."
+            )
+        if names:
+            try:
+                self._close(names)
+            finally:
+                self._drop(names)
+
+    def _drop(self, names: Sequence[str]) -> None:
+        self._terms = {name: term for name, term in self._terms.items() if name not in names}
+        self._terms_changed()
+
+    def _terms_changed(self) -> None:
+        self.needs_final_obs = any(term.needs_final_obs for term in self._terms.values())
+        """Whether the environment must provide final observations."""
+        for term in self._terms.values():
+            term._recorder_changed = self._select_hooks
+        self._select_hooks()
+
     @finishing
     def close(self) -> None:
         """Close every recorder, even if one fails; then raise all errors together.
 
         A process forked from the one that made them leaves them alone.
         """
-        if os.getpid() != self._pid:
-            return
+        if os.getpid() == self._pid:
+            self._close(self._terms)
+
+    def _close(self, names: Iterable[str]) -> None:
         errors = []
-        for name, term in self._terms.items():
+        for name in names:
             try:
-                term.close_for_good()
+                self._terms[name].close_for_good()
             except Exception as error:
                 if self._on_error[name] == "disable":
                     logger.exception("Recorder '%s' failed to close.", name)
@@ -358,16 +445,7 @@ class RecorderManager(ManagerBase):
         given = {name: cfg for name, cfg in self.cfg.items() if cfg is not None}
         self._on_error = {name: cfg.on_error for name, cfg in given.items()}
         for name, cfg in given.items():
-            if not (isinstance(cfg.func, type) and issubclass(cfg.func, RecorderTerm)):
-                raise TypeError(
-                    f"Recorder term '{name}': func must be a subclass of RecorderTerm, got"
-                    f" {cfg.func!r}. Recorders keep files and buffers, so a function will not do."
-                )
-            if cfg.on_error not in ("raise", "disable"):
-                raise ValueError(
-                    f"Recorder term '{name}': unknown on_error {cfg.on_error!r}."
-                    f" {nearest(str(cfg.on_error), ['raise', 'disable'])}"
-                )
+            _check_cfg(name, cfg)
         try:
             self._resolve(self.cfg)
         except BaseException:
@@ -380,7 +458,22 @@ class RecorderManager(ManagerBase):
         self._resolve_entities(f"Recorder term '{term_name}'", term_cfg.params)
         term = term_cfg.func(cfg=term_cfg, env=self._env)
         term._recorder_lock = self._lock
-        self._terms[term_name] = term
+        # A new dict, because another thread may be going through the old one.
+        self._terms = {**self._terms, term_name: term}
+
+
+def _check_cfg(name: str, cfg: RecorderTermCfg) -> None:
+    """Raise if no recorder can be built from this cfg."""
+    if not (isinstance(cfg.func, type) and issubclass(cfg.func, RecorderTerm)):
+        raise TypeError(
+            f"Recorder term '{name}': func must be a subclass of RecorderTerm, got"
+            f" {cfg.func!r}. Recorders keep files and buffers, so a function will not do."
+        )
+    if cfg.on_error not in ("raise", "disable"):
+        raise ValueError(
+            f"Recorder term '{name}': unknown on_error {cfg.on_error!r}."
+            f" {nearest(str(cfg.on_error), ['raise', 'disable'])}"
+        )
 
 
 def _overrides(term: RecorderTerm, hook: str) -> bool:

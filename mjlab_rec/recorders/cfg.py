@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from mjlab_rec.data.formats import format_named
@@ -19,6 +19,7 @@ from mjlab_rec.recorders.cfg_fields import (
     StartCfg,
 )
 from mjlab_rec.recorders.channels import DEFAULT_CHANNELS, Channel
+from mjlab_rec.recorders.data_functions import data_channels
 from mjlab_rec.recorders.rollout import RolloutRecorder
 from mjlab_rec.recorders.transitions import TransitionRecorder
 from mjlab_rec.recorders.triggers import TriggerLike
@@ -73,6 +74,10 @@ class TransitionRecorderCfg(StartCfg, PaceCfg, EnvsCfg):
 
     memory_bytes: Count = 256 << 20
     """Total memory for all blocks."""
+
+    def with_data(self, data: Any, env: Any) -> TransitionRecorderCfg:
+        """Return a copy that records this, as given to ``start_recording``."""
+        return replace(self, channels=data_channels(data, env))
 
 
 TransitionRecorder.cfg_type = TransitionRecorderCfg

@@ -40,6 +40,11 @@ class Channel:
     units: str = ""
     """Unit of measurement."""
 
+    current: bool = False
+    """Whether an "after" value must also be current in an episode's last row, which costs a forward
+    pass in steps that end episodes. Otherwise what the physics derives from the state, such as body
+    poses and sensors, is one physics step behind there."""
+
 
 @dataclass(kw_only=True)
 class Source:
@@ -56,6 +61,8 @@ class Source:
     """Whether to keep its precision whatever the recorder's dtype."""
     derived: bool = False
     """Whether an "after" value is only correct after the step's forward pass."""
+    current: bool = False
+    """Whether it needs that pass before a reset, too."""
     of_obs: Callable[[Observations], torch.Tensor] | None = None
     """Returns the value from a dict of observations, if it is an observation."""
     next_of: str = ""
@@ -118,6 +125,7 @@ def _custom(env: Any, channel: Channel) -> Source:
         elements=tuple(channel.element_names),
         units=channel.units,
         derived=channel.when == "after",
+        current=channel.current,
     )
 
 
@@ -361,11 +369,12 @@ def _names(manager: Any) -> list[str]:
 
 def needs_final_obs(env: Any, sources: Sequence[Source]) -> bool:
     """Whether the environment must provide final observations; raise if it cannot."""
-    if not any(source.when == "next" for source in sources):
+    needing = [source.name for source in sources if source.when == "next" or source.current]
+    if not needing:
         return False
     if not hasattr(env.cfg, "final_obs"):
         raise ValueError(
-            f"{type(env).__name__} provides no final observations, so 'next_obs' would be wrong"
+            f"{type(env).__name__} provides no final observations, so '{needing[0]}' would be wrong"
             " where episodes end. Remove it from the recorder's channels."
         )
     return True

@@ -15,8 +15,8 @@ from mjlab_rec.recorders.channels import step_reward
 class EpisodeCounters:
     """Number, length, return and success of the running episodes, and the part that is recorded.
 
-    They count from the creation of the environment, whatever is recorded. The last step can be
-    undone.
+    They count from the creation of the environment, whatever is recorded. The sums of an episode
+    that was running before are unknown: NaN. The last step can be undone.
 
     Args:
         env: The environment.
@@ -38,9 +38,13 @@ class EpisodeCounters:
         # The values before the last step.
         self._before = _Sums.zeros(count, len(self.sum_names), device)
         self._restarted = False
-        # The return of an episode that is already running stays unknown.
-        self._now.steps[0].copy_(env.episode_length_buf)
-        self._now.totals[0].masked_fill_(env.episode_length_buf > 0, torch.nan)
+        running, length = getattr(env, "running_episodes", None), env.episode_length_buf
+        if running is not None:  # mjlab's environment has none.
+            self.episode.copy_(running.number)
+            length = running.length
+        self._now.steps[0].copy_(length)
+        self._now.totals[0].masked_fill_(length > 0, torch.nan)
+        self._now.terms.masked_fill_((length > 0)[:, None], torch.nan)
 
     @property
     def knows_success(self) -> bool:

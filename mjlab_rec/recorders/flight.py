@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,7 @@ from mjlab_rec.managers.recorder_manager import RecorderTermCfg
 from mjlab_rec.recorders.about import about
 from mjlab_rec.recorders.cfg_fields import CheckedCfg, Count, typed
 from mjlab_rec.recorders.channels import Channel, needs_final_obs, resolve_channels
+from mjlab_rec.recorders.data_functions import data_channels
 from mjlab_rec.recorders.failures import NAN, FailureDetector
 from mjlab_rec.recorders.row_clock import RowClock
 from mjlab_rec.recorders.rows import EnvSelection, RowReader
@@ -317,6 +318,10 @@ class FlightRecorderCfg(CheckedCfg):
 
     max_dumps: Count = 5
     """Maximum number of dumps."""
+
+    def with_data(self, data: Any, env: Any) -> FlightRecorderCfg:
+        """Return a copy that keeps this, as given to ``start_recording``."""
+        return replace(self, channels=data_channels(data, env))
 
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""

@@ -16,6 +16,7 @@ from mjlab_rec.recorders.counters import EpisodeCounters
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.trigger_windows import TriggerWindows
 from mjlab_rec.recorders.triggers import TriggerLike
+from mjlab_rec.utils.indexing import checked_ids
 from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class RowClock(RecorderTerm):
     ``on_episodes_end``, ``on_episodes_begin``, ``on_row_complete``, ``on_row_begins``. A step that
     fails ends with ``on_step_failed``.
 
-    Calls to ``start``, ``pause``, ``stop``, ``fire`` and ``flush`` from another thread, or during
-    a step, take effect at the end of that step.
+    Calls to ``start``, ``pause``, ``stop``, ``fire``, ``reset`` and ``flush`` from another thread,
+    or during a step, take effect at the end of that step.
 
     Args:
         cfg: The recorder's cfg.
@@ -84,7 +85,8 @@ class RowClock(RecorderTerm):
         self._open = False  # whether there is a recording, paused or not
         self._on = False  # whether steps are being recorded
         self._due = False  # whether the next or current step has a row
-        self._stale = False  # whether the values at the next step's start are unknown
+        # Whether the values at the next step's start are unknown.
+        self._stale = getattr(getattr(env, "running_episodes", None), "step_failed", False)
         self._active: torch.Tensor | None = None  # the environments with a row; None: all
         if not autostart:
             super().stop()
@@ -175,8 +177,7 @@ class RowClock(RecorderTerm):
             self._begin(env_ids)
             return
         self._thread = threading.get_ident()
-        self.on_episodes_end(env_ids, cut=True, in_row=False)
-        self._begin(env_ids)
+        self._end_here(env_ids)
         self._stale = False
         self._look_ahead()
         self._answer_requests()
@@ -231,6 +232,17 @@ class RowClock(RecorderTerm):
         self._windows.check_manual()
         self._request("fire")
 
+    def reset(self, env_ids: Any = None) -> None:
+        """End the running episodes of these environments here, as cut, and begin new ones.
+
+        The recorder does what it does when the environment resets them, which is left alone.
+
+        Args:
+            env_ids: Indices or a mask (num_envs,); None means all.
+        """
+        ids = checked_ids(env_ids, self.num_envs, self.device)
+        self._request(lambda: self._end_here(ids))
+
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything recorded so far is written.
 
@@ -238,6 +250,11 @@ class RowClock(RecorderTerm):
             timeout: Seconds until a ``DataError`` is raised; None waits forever.
         """
         self._request("flush", timeout)
+
+    def _recorder_join(self) -> None:
+        self._windows.begin(self._all_envs, self.counters.episode)
+        if self.state == "recording":
+            self._request("start")
 
     # -- steps and episodes ------------------------------------------------------------------------
 
@@ -260,6 +277,11 @@ class RowClock(RecorderTerm):
         if len(ended):
             # The reset that follows ends an episode without a step, which is not counted.
             self.counters.restart(ended)
+
+    def _end_here(self, env_ids: torch.Tensor) -> None:
+        """Between steps: end these episodes, as cut, and begin new ones."""
+        self.on_episodes_end(env_ids, cut=True, in_row=False)
+        self._begin(env_ids)
 
     def _begin(self, env_ids: torch.Tensor) -> None:
         self.counters.restart(env_ids)
@@ -305,8 +327,7 @@ class RowClock(RecorderTerm):
             self.counters.undo_step()
             if self._open:
                 self.on_step_failed()
-        self.on_episodes_end(self._all_envs, cut=True, in_row=False)
-        self._begin(self._all_envs)
+        self._end_here(self._all_envs)
         if self._open and was_on:
             self.on_rows_stop()
 

@@ -90,6 +90,25 @@ def rows_for(source: Tensor, values: Tensor, env_ids: EnvIds) -> Tensor:
     return source[env_ids]
 
 
+def checked_ids(env_ids: Tensor | None, num_envs: int, device: str) -> Tensor:
+    """Return environment ids (n,), given ids, a mask, or None for all."""
+    if env_ids is None:
+        return torch.arange(num_envs, device=device)
+    ids = torch.as_tensor(env_ids, device=device)
+    if ids.dtype == torch.bool:
+        if ids.shape != (num_envs,):
+            raise ValueError(
+                f"env_ids is a mask of shape {tuple(ids.shape)}, expected ({num_envs},)."
+            )
+        ids = ids.nonzero().flatten()
+    ids = ids.long().flatten()
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < num_envs:
+        raise IndexError(
+            f"env_ids {ids.tolist()[:10]} are out of range: there are {num_envs} environments."
+        )
+    return ids
+
+
 def _is_mask(env_ids: EnvIds) -> TypeGuard[Tensor]:
     return isinstance(env_ids, Tensor) and env_ids.dtype == torch.bool
 

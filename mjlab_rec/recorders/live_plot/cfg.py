@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mjlab_rec.recorders.cfg_fields import FileCfg, PaceCfg, Positive, StartCfg
-from mjlab_rec.recorders.live_plot.plots import DEFAULT_PLOTS, Plot, flat_plots
+from mjlab_rec.recorders.data_functions import data_channels
+from mjlab_rec.recorders.live_plot.plots import DEFAULT_PLOTS, LinesCfg, Plot, flat_plots
 from mjlab_rec.recorders.live_plot.recorder import LivePlotRecorder
 
 
@@ -53,6 +54,12 @@ class LivePlotRecorderCfg(StartCfg, PaceCfg, FileCfg):
 
     host: str = "127.0.0.1"
     """Address to serve the page at. The default accepts only connections from this machine."""
+
+    def with_data(self, data: Any, env: Any) -> LivePlotRecorderCfg:
+        """Return a copy that draws lines of this, as given to ``start_recording``."""
+        channels = data_channels(data, env)
+        plots = {c if isinstance(c, str) else c.name: LinesCfg(channels=(c,)) for c in channels}
+        return replace(self, plots=plots)
 
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""

@@ -52,7 +52,8 @@ class LivePlotRecorder(RowClock):
         super().__init__(cfg, env, every=every, autostart=cfg.autostart)
         self.dropped_rows = 0
         """Video frames that were not drawn in time and show the previous frame instead."""
-        self._sampler = Sampler(env, plots, cfg.env, self._every, cfg.x)
+        taken = lambda: self.counters.length  # noqa: E731
+        self._sampler = Sampler(env, plots, cfg.env, self._every, cfg.x, taken)
         self.draws_random_numbers = self._sampler.has_functions
         self.needs_final_obs = self._sampler.needs_final_obs
         self.where = _where(cfg)

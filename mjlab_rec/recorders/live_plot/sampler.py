@@ -28,13 +28,12 @@ _REDUCE: dict[str, Callable[..., Any]] = {"mean": torch.mean, "min": torch.amin,
 class _RingBuffers:
     """A ring buffer for each channel of the same environments."""
 
-    def __init__(self, env: Any, channels: EnvChannels) -> None:
+    def __init__(self, env: Any, channels: EnvChannels, taken: Callable[[], torch.Tensor]) -> None:
         self._reduce = channels.reduce
         selection = EnvSelection(channels.env_ids, env.num_envs, str(env.device))
         sources = list(channels.sources.values())
         if channels.reduce is None and not channels.latest:
-            read = lambda: env.episode_length_buf  # noqa: E731
-            sources.append(Source(name=_TAKEN, read=read, when="before"))
+            sources.append(Source(name=_TAKEN, read=taken, when="before"))
         self._reader = RowReader(env, sources, selection, chain=False, dtype=None)
         device = env.device
         # One more than are kept: the values at the next step's start are read in advance.
@@ -108,6 +107,7 @@ class Sampler:
         default_env: The environment to draw, unless a plot sets its own.
         every: Steps from one sample to the next.
         x: Whether lines are drawn over "seconds" or "steps".
+        taken: Returns the steps since each environment's episode began (num_envs,).
     """
 
     def __init__(
@@ -117,8 +117,9 @@ class Sampler:
         default_env: int,
         every: int,
         x: str,
+        taken: Callable[[], torch.Tensor],
     ) -> None:
-        self._env, self._every, self._x = env, every, x
+        self._env, self._every, self._x, self._taken = env, every, x, taken
         self._bind: Callable[[bool], PlotBindings] = partial(
             PlotBindings, env, plots, default_env, every, x
         )
@@ -137,7 +138,8 @@ class Sampler:
         bindings = self._bind(False)
         self._panels = bindings.panels
         self._buffers = {
-            id(channels): _RingBuffers(self._env, channels) for channels in bindings.env_channels
+            id(channels): _RingBuffers(self._env, channels, self._taken)
+            for channels in bindings.env_channels
         }
         self._rings = {key: buffers.rings for key, buffers in self._buffers.items()}
         self._steps = np.zeros(max(channels.rows for channels in bindings.env_channels), np.int64)

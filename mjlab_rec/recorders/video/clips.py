@@ -77,12 +77,16 @@ class Episodes:
 
     Args:
         env_ids: The environments.
+        numbers: Number of the running episode of every environment, recorded or not.
+        begun: The environment's step counter when each of them began.
     """
 
-    def __init__(self, env_ids: Sequence[int]) -> None:
-        self.number = dict.fromkeys(env_ids, 0)
+    def __init__(
+        self, env_ids: Sequence[int], numbers: Sequence[int], begun: Sequence[int]
+    ) -> None:
+        self.number = {i: numbers[i] for i in env_ids}
         """Episode number of each environment, from 0."""
-        self._begun = dict.fromkeys(env_ids, 0)
+        self._begun = {i: begun[i] for i in env_ids}
 
     def length(self, env_id: int, step: int) -> int:
         """Steps taken in the running episode, given the environment's step counter."""

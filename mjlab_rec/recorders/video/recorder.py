@@ -76,7 +76,8 @@ class VideoRecorder(RowClock):
             for group in groups
         ]
         self._reasons = _reasons(cfg, env)
-        self._episodes = Episodes(self._env_ids)
+        begun = env.common_step_counter - self.counters.length
+        self._episodes = Episodes(self._env_ids, self.counters.episode.tolist(), begun.tolist())
         task = cfg.name or getattr(env.cfg, "task", None) or "video"
         self._name = re.sub(r"[^\w.-]+", "-", task)
         self._clips = 0  # Clips begun so far.

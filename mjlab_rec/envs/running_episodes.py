@@ -1,0 +1,51 @@
+"""Number and length of the running episodes, for recorders that are added later."""
+
+from __future__ import annotations
+
+import torch
+
+
+class RunningEpisodes:
+    """Counts each environment's episodes as recorders do, at next to no cost per step.
+
+    ``episode_length_buf`` does not serve: learners write to it.
+    """
+
+    def __init__(self, num_envs: int, device: str) -> None:
+        self.number = torch.zeros(num_envs, dtype=torch.int32, device=device)
+        """Number of the running episode (num_envs,), from 0; those without a step do not count."""
+        self.step_failed = False
+        """Whether the last step failed and no reset has come since."""
+        self._steps = 0  # That did not fail.
+        self._first = torch.zeros(num_envs, dtype=torch.int32, device=device)
+
+    @property
+    def length(self) -> torch.Tensor:
+        """Steps of the running episode (num_envs,) int32."""
+        return self._steps - self._first
+
+    def begin_step(self) -> None:
+        """A step begins; it has failed unless ``end_step`` follows."""
+        self.step_failed = True
+
+    def end_step(self, reset_ids: torch.Tensor | None) -> None:
+        """The step is complete; these environments were reset in it."""
+        self._steps += 1
+        if reset_ids is None:
+            self.step_failed = False
+        else:
+            self.reset(reset_ids)
+
+    def reset(self, env_ids: torch.Tensor) -> None:
+        """These environments were reset."""
+        self.step_failed = False
+        self._begin(env_ids)
+
+    def cut(self) -> None:
+        """An error ended ``step()``: if the step had begun, all episodes end before it."""
+        if self.step_failed:
+            self._begin(slice(None))
+
+    def _begin(self, env_ids: torch.Tensor | slice) -> None:
+        self.number[env_ids] += self._first[env_ids] < self._steps
+        self._first[env_ids] = self._steps
