@@ -27,7 +27,6 @@ from mjlab_rec.managers import (
     RewardTermCfg,
     TerminationTermCfg,
 )
-from mjlab_rec.recorders import at_start
 from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
 from mjlab_rec.recorders.video import recorder as video_module
 from mjlab_rec.scene import SceneCfg
@@ -282,7 +281,7 @@ def studio(tmp_path, ffmpeg, painter):
 
         def env(self, num_envs: int = 1, lengths=(1000,), world=None, **fields: Any) -> Any:
             # From the beginning, unless a test says when.
-            when = {} if {"trigger", "last_clip"} & set(fields) else {"trigger": at_start()}
+            when = {} if {"trigger", "last_clip"} & set(fields) else {"trigger": None}
             fields = {"path": str(tmp_path), **when, **fields}
             cfg = board_cfg(
                 num_envs, lengths, recorders={"video": VideoRecorderCfg(**fields)}, **(world or {})

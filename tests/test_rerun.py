@@ -903,6 +903,11 @@ def test_what_is_recorded_by_default(fields, kind):
     assert (None if trigger is None else trigger_from(trigger).kind) == kind
 
 
+def test_start_recording_records_everything_unless_told_when():
+    assert RerunRecorderCfg(path="a.rrd").started_by_hand().trigger is None
+    assert RerunRecorderCfg(path="a.rrd", trigger="manual").started_by_hand().trigger == "manual"
+
+
 def test_by_default_a_file_has_the_episodes_of_the_cubic_schedule(tmp_path):
     path = tmp_path / "run.rrd"
     cfg = zoo_cfg(recorders={"r": RerunRecorderCfg(path=str(path), envs=(1,))})

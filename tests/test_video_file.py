@@ -27,7 +27,7 @@ from mjlab_rec.recorders import (
     triggers,
 )
 from mjlab_rec.recorders.presets import Preset, load_preset
-from mjlab_rec.recorders.video import VideoRecorder, VideoRecorderCfg
+from mjlab_rec.recorders.video import VideoRecorderCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.viewer.recording import toggle_recorder
 
@@ -76,7 +76,7 @@ def clips_of(studio: Any, env: Any, count: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fields", [{}, {"trigger": capped_cubic_episodes}])
 def test_by_default_episodes_0_1_8_27_are_filmed(studio, fields):
-    seen = clips_of(studio, studio.env(lengths=(2,), **{"trigger": None, **fields}), 58)
+    seen = clips_of(studio, studio.env(lengths=(2,), **{"trigger": "auto", **fields}), 58)
     # The board has four bits for the episode, and the next one is the environment's.
     assert seen == {
         f"board-episode-{n}-env-0": episode(n % 16, 1, 2, n // 16) for n in (0, 1, 8, 27)
@@ -84,12 +84,12 @@ def test_by_default_episodes_0_1_8_27_are_filmed(studio, fields):
 
 
 def test_the_default_schedule_may_have_shorter_clips(studio):
-    seen = clips_of(studio, studio.env(trigger=None, length=3, lengths=(5,)), 12)
+    seen = clips_of(studio, studio.env(trigger="auto", length=3, lengths=(5,)), 12)
     assert seen == {f"board-episode-{n}-env-0": episode(n, 1, 3) for n in (0, 1)}
 
 
 def test_a_recording_that_begins_by_hand_is_filmed_at_once_and_to_its_stop(studio):
-    env = studio.env(trigger=None, autostart=False, lengths=(4,))
+    env = studio.env(trigger="auto", autostart=False, lengths=(4,))
     env.reset()
     steps(env, 6)
     for _ in range(2):
@@ -105,7 +105,7 @@ def test_a_recording_that_begins_by_hand_is_filmed_at_once_and_to_its_stop(studi
 
 
 def test_the_schedule_gives_way_to_what_is_started_by_hand(studio):
-    env = studio.env(trigger=None, lengths=(4,))
+    env = studio.env(trigger="auto", lengths=(4,))
     env.reset()
     steps(env, 10)
     toggle_recorder(env, "video")
@@ -117,14 +117,12 @@ def test_the_schedule_gives_way_to_what_is_started_by_hand(studio):
     ]
 
 
-def test_a_recorder_that_is_created_while_the_environment_runs_films_at_once(studio):
-    env = studio.env(trigger=None)
+def test_start_recording_films_at_once(studio):
+    env = studio.env(trigger="auto")
     early = recorder_of(env)
-    env.reset()
-    late = VideoRecorder(VideoRecorderCfg(path=str(studio.folder)), env)
+    late = env.start_recording(VideoRecorderCfg(path=str(studio.folder)))
     for recorder, trigger in ((early, capped_cubic_episodes()), (late, at_start())):
         assert recorder._runner is not None and recorder._runner.trigger == trigger
-    late.close()
 
 
 def test_a_bare_trigger_need_not_be_called(studio):
@@ -174,7 +172,7 @@ def test_each_environment_counts_its_own_episodes_and_a_grid_those_of_its_first(
 
 
 def test_a_path_that_is_a_file_shows_everything_from_start_to_stop(studio):
-    env = studio.env(trigger=None, path=str(studio.folder / "a" / "simulation.mp4"), lengths=(5,))
+    env = studio.env(trigger="auto", path=str(studio.folder / "a" / "simulation.mp4"), lengths=(5,))
     env.reset()
     steps(env, 8)
     recorder_of(env).stop()

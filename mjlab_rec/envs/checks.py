@@ -65,4 +65,4 @@ def recording_cfg(
             f"start_recording() got no recorder's cfg but {type(given).__name__}. It comes second,"
             " after what to record: start_recording(data, NpzRecorderCfg(path='run'))."
         )
-    return given if cfg is None else cfg.with_data(data, env)
+    return (given if cfg is None else cfg.with_data(data, env)).started_by_hand()

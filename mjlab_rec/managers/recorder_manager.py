@@ -46,6 +46,10 @@ class RecorderTermCfg(ManagerTermBaseCfg):
             f"{name} cannot be told what to record. Call start_recording({name}(...)) without data."
         )
 
+    def started_by_hand(self) -> RecorderTermCfg:
+        """Return the cfg that ``start_recording`` uses instead: one that records at once."""
+        return self
+
 
 class RecorderTerm(ManagerTermBase):
     """Base class of recorders: override the hooks you need, the others cost nothing.

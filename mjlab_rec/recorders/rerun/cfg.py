@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import mujoco
@@ -13,7 +12,7 @@ from mjlab_rec.recorders.cfg import TransitionRecorderCfg
 from mjlab_rec.recorders.cfg_fields import Bounds, Count, FileCfg
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.recorders.rerun.recorder import RerunRecorder
-from mjlab_rec.recorders.triggers import Trigger, capped_cubic_episodes
+from mjlab_rec.recorders.triggers import TriggerLike, capped_cubic_episodes
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,7 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     """Your own ``rerun.RecordingStream`` to log to. It is flushed at the end and stays open. If
     there is a path, the recording goes there instead, and the stream gets nothing."""
 
-    trigger: Literal["auto"] | Trigger | Mapping[str, Any] | str | None = "auto"
+    trigger: TriggerLike | Literal["auto"] | None = "auto"
     """When to record. "auto" means capped_cubic_episodes(): episodes 0, 1, 8, 27, ..., 1000, 2000,
     ... of each environment. But it means everything if a viewer shows it live (``connect``,
     ``serve`` or ``spawn``), if ``length`` is set, or if you begin the recording with ``start()``
@@ -129,12 +128,16 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
         return self.connect is not None or self.serve or self.spawn
 
     @property
-    def chosen_trigger(self) -> Trigger | Mapping[str, Any] | str | None:
+    def chosen_trigger(self) -> TriggerLike | None:
         """When to record, with "auto" replaced by what it means."""
         if self.trigger != "auto":
             return self.trigger
         wants_all = self.live or self.length is not None or not self.autostart
         return None if wants_all else capped_cubic_episodes()
+
+    def started_by_hand(self) -> RerunRecorderCfg:
+        """Return the cfg that ``start_recording`` uses: "auto" becomes everything."""
+        return replace(self, trigger=None) if self.trigger == "auto" else self
 
     def env_ids(self, num_envs: int) -> tuple[int, ...]:
         """Indices of the environments to show, out of `num_envs`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,13 +68,13 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     columns: Count | None = None
     """Number of columns in a grid. None makes it about as high as wide."""
 
-    trigger: TriggerLike | None = None
-    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), at_start() or others, or a
-    function such as ``lambda episode: episode % 10 == 0``, whose parameter is step, episode or env.
-    Episodes are those of each environment, or of a grid's first one; steps are those of
-    ``env.common_step_counter``. None means capped_cubic_episodes(), that is episodes 0, 1, 8, 27,
-    ..., 1000, 2000, ...; but at_start() if the path is a file or you begin the recording by hand,
-    such as with ``start()``, and no trigger if there is a ``last_clip``. A trigger that fires
+    trigger: TriggerLike | Literal["auto"] | None = "auto"
+    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), ``lambda step: step % 1000
+    == 0``, ``lambda episode: episode % 10 == 0`` or others. Episodes are those of each environment,
+    or of a grid's first one; steps are those of ``env.common_step_counter``. None means a single
+    clip, from when recording starts. "auto" means capped_cubic_episodes(): episodes 0, 1, 8, 27,
+    ..., 1000, 2000, ... But it means None if the path is a file or you begin the recording with
+    ``start()``, and no clips but the last ones if there is a ``last_clip``. A trigger that fires
     during a clip begins another, overlapping one."""
 
     length: Count | None = None
@@ -85,7 +85,7 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
 
     episodes: Count | None = None
     """Whole episodes per clip; the clip begins with the next episode. Without this and a length, a
-    clip ends with the episode, or with at_start() at ``stop()``."""
+    clip ends with the episode, or with trigger=None at ``stop()``."""
 
     last_clip: tuple[str, ...] = ()
     """Termination terms whose episodes get a clip of their last steps, with or without a trigger.
@@ -163,7 +163,7 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
             ViewerConfig().seen_from(self.camera_pos, self.camera_lookat or (0.0, 0.0, 0.0))
         if self.columns is not None and self.layout != "grid":
             raise self.error("columns", 'needs layout="grid".')
-        if self.last_clip and self.trigger is None and self.episodes not in (None, 1):
+        if self.last_clip and self.trigger == "auto" and self.episodes not in (None, 1):
             raise self.error(
                 "episodes",
                 f"is {self.episodes}, but a last clip is of one episode. Set a length or nothing,"
@@ -181,11 +181,17 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
         Args:
             by_hand: Whether the user begins the recording, and not the first reset.
         """
-        if self.trigger is not None:
-            return trigger_from(self.trigger)
-        if self.last_clip:
+        if self.trigger == "auto" and self.last_clip:
             return None
-        return at_start() if by_hand or self.is_file else capped_cubic_episodes()
+        by_hand = by_hand or self.is_file
+        if self.trigger is None or (self.trigger == "auto" and by_hand):
+            return at_start()
+        return capped_cubic_episodes() if self.trigger == "auto" else trigger_from(self.trigger)
+
+    def started_by_hand(self) -> VideoRecorderCfg:
+        """Return the cfg that ``start_recording`` uses: "auto" becomes everything."""
+        everything = self.trigger == "auto" and not self.last_clip
+        return replace(self, trigger=None) if everything else self
 
     def steps(self, step_dt: float) -> int | None:
         """Steps per clip; None if its length is not set in steps or seconds."""

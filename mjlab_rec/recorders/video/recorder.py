@@ -56,8 +56,7 @@ class VideoRecorder(RowClock):
         self._length = cfg.steps(env.step_dt)
         self._frame_every, self._rate = cfg.stride(env.step_dt)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
-        is_late = bool(getattr(env, "obs_buf", None))  # The environment is already in use.
-        self._runner = _runner(cfg, env, by_hand=is_late or not cfg.autostart)
+        self._runner = _runner(cfg, env, by_hand=not cfg.autostart)
         self.draws_random_numbers = (
             self._runner is not None and self._runner.trigger.predicate is not None
         )
@@ -162,7 +161,7 @@ class VideoRecorder(RowClock):
         if self.cfg.is_file:
             self._file = None
             self._names.clear()
-        if self.cfg.trigger is None:
+        if self.cfg.trigger == "auto":
             self._runner = _runner(self.cfg, self._env, by_hand=True)
 
     def close(self) -> None:
