@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from PIL import Image
 
 from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.recorders.video.clip_writer import arrange
 from mjlab_rec.registry import load_env_cfg
 from mjlab_rec.sim.renderer import make_renderer
 
@@ -44,8 +44,7 @@ def main(
         renderer = make_renderer(env.sim, cfg.viewer, env.scene)
         pictures = renderer.draw(renderer.capture(range(count)))
         renderer.close()
-    grid = pictures.reshape(rows, columns, *pictures.shape[1:])
-    picture = np.concatenate(np.concatenate(grid, axis=1), axis=1)
+    picture = arrange(pictures, columns, range(count))
     Image.fromarray(picture).quantize(256).save(path, optimize=True)
 
 
