@@ -44,7 +44,7 @@ def main(
         renderer = make_renderer(env.sim, cfg.viewer, env.scene)
         pictures = renderer.draw(renderer.capture(range(count)))
         renderer.close()
-    picture = arrange(pictures, columns, range(count))
+    picture = arrange(list(pictures), columns, range(count))
     Image.fromarray(picture).quantize(256).save(path, optimize=True)
 
 

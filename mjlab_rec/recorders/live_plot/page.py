@@ -1,4 +1,4 @@
-"""Live plots on this process's web page: charts, images and drawings in its side panel."""
+"""Live plots on this process's web page: charts, images and drawings in a panel of their own."""
 
 from __future__ import annotations
 
