@@ -35,7 +35,7 @@ def main(
     cfg.scene.num_envs = count
     cfg.events["reset_pole"].params["position_range"] = (-0.7, 0.7)
     cfg.viewer.width, cfg.viewer.height = 240, 160
-    cfg.viewer.distance, cfg.viewer.elevation = 3.2, -26.0
+    cfg.viewer.distance, cfg.viewer.elevation = 3.4, -12.0
     pushes = torch.rand(steps, count, 1, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     with ManagerBasedRlEnv(cfg) as env:
         env.reset(seed=seed)

@@ -265,8 +265,8 @@ def _set_looks(spec: mujoco.MjSpec) -> None:
     spec.stat.meansize = 0.03
     visual = spec.visual
     # With the sun at most 1; see the terrain.
-    visual.headlight.ambient = (0.35, 0.35, 0.35)
-    visual.headlight.diffuse = (0.2, 0.2, 0.2)
+    visual.headlight.ambient = (0.4, 0.4, 0.4)
+    visual.headlight.diffuse = (0.25, 0.25, 0.25)
     visual.headlight.specular = (0.0, 0.0, 0.0)
     visual.rgba.haze = (*(_ZENITH + _NADIR) / 2, 1.0)  # The sky's colour at the horizon.
     visual.global_.azimuth = 135

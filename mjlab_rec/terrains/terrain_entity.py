@@ -20,9 +20,9 @@ def _checker() -> TextureCfg:
         type="2d",
         builtin="checker",
         mark="edge",
-        rgb1=(0.62, 0.63, 0.64),
-        rgb2=(0.56, 0.57, 0.58),
-        markrgb=(0.7, 0.71, 0.72),
+        rgb1=(0.74, 0.75, 0.76),
+        rgb2=(0.67, 0.68, 0.69),
+        markrgb=(0.84, 0.85, 0.86),
         width=300,
         height=300,
     )
@@ -45,8 +45,8 @@ def _sun() -> LightCfg:
         type="directional",
         pos=(-1.2, -0.9, 3.0),
         dir=(0.4, 0.3, -1.0),
-        diffuse=(0.4, 0.4, 0.4),
-        specular=(0.2, 0.2, 0.2),
+        diffuse=(0.35, 0.35, 0.35),
+        specular=(0.1, 0.1, 0.1),
     )
 
 
