@@ -104,6 +104,9 @@ def test_long_lines_are_cut_between_values_and_the_last_lines_left_out():
     whole = draw_text(picture(240, 320), "twist -0.25 1.75 12.345 -0.55 0.15 9.99 9.99 9.99...")
     assert covered(whole) < 0.2
     np.testing.assert_array_equal(image, whole)
+    many = [f"a longer line {n}" for n in range(20)]
+    smaller = draw_text(picture(480, 640), many)
+    np.testing.assert_array_equal(smaller, draw_text(picture(480, 640), many, scale=1))
     many = [f"line {n}" for n in range(40)]
     image = draw_text(picture(120, 160), many)
     fitting = [

@@ -116,6 +116,16 @@ def test_floor_is_as_bright_with_shadows_as_without(name, elevation):
     assert 0.003 < dark < 0.1, "the ball's shadow, and no other"
 
 
+def test_the_floor_casts_no_specks_on_itself(name):
+    world = scene()
+    view: dict[str, Any] = dict(width=320, height=240, lookat=(20.0, 0.0, 0.0), fovy=80.0)
+    on, off = (
+        picture(world, name, elevation=-40.0, enable_shadows=shadows, **view)
+        for shadows in (True, False)
+    )
+    assert ((off - on).max(axis=-1) > 15).sum() == 0
+
+
 def test_both_renderers_light_the_scene_alike():
     need_gl()
     world = scene()
