@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from PIL import Image
 
 from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.recorders.video.clip_writer import arrange
 from mjlab_rec.registry import load_env_cfg
 from mjlab_rec.sim.renderer import make_renderer
 
@@ -35,7 +35,7 @@ def main(
     cfg.scene.num_envs = count
     cfg.events["reset_pole"].params["position_range"] = (-0.7, 0.7)
     cfg.viewer.width, cfg.viewer.height = 240, 160
-    cfg.viewer.distance, cfg.viewer.elevation = 3.2, -26.0
+    cfg.viewer.distance, cfg.viewer.elevation = 3.4, -12.0
     pushes = torch.rand(steps, count, 1, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     with ManagerBasedRlEnv(cfg) as env:
         env.reset(seed=seed)
@@ -44,8 +44,7 @@ def main(
         renderer = make_renderer(env.sim, cfg.viewer, env.scene)
         pictures = renderer.draw(renderer.capture(range(count)))
         renderer.close()
-    grid = pictures.reshape(rows, columns, *pictures.shape[1:])
-    picture = np.concatenate(np.concatenate(grid, axis=1), axis=1)
+    picture = arrange(list(pictures), columns, range(count))
     Image.fromarray(picture).quantize(256).save(path, optimize=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mjlab_rec.utils import bitmap_text
-from mjlab_rec.utils.bitmap_text import draw_text
+from mjlab_rec.utils.bitmap_text import draw_label, draw_text
 
 PRINTABLE = "".join(map(chr, range(32, 127)))
 
@@ -73,6 +73,64 @@ def test_letters_are_as_many_pixels_larger_as_the_scale_says():
 def test_scale_fits_the_height_of_the_picture(height, scale):
     fitted = draw_text(picture(height, 300), ["step 12"])
     np.testing.assert_array_equal(fitted, draw_text(picture(height, 300), ["step 12"], scale=scale))
+
+
+LONG = ["step 1234", "time 24.68 s", "return -1.235e+04", "twist " + "-0.25 " * 12, "a" * 90]
+
+
+def covered(image: np.ndarray) -> float:
+    """Share of a picture of 128 that text and its box cover."""
+    return (image != 128).any(axis=-1).mean()
+
+
+@pytest.mark.parametrize("height", [120, 240, 360, 480, 720, 1080, 2160])
+@pytest.mark.parametrize("shape", [4 / 3, 16 / 9, 1 / 2])
+def test_text_is_as_large_as_it_should_be_and_covers_a_fifth_at_most(height, shape):
+    width = round(height * shape)
+    rows = lit(draw_text(picture(height, width), ["W"])).any(axis=1).sum()  # 7 cells high
+    assert rows >= 7 and 1 / 45 < rows / height < 1 / 16
+    for lines in (["W"], LONG[:3], LONG, LONG * 4):
+        assert covered(draw_text(picture(height, width), lines)) <= 0.2
+    if shape > 1:
+        few = draw_text(picture(height, width), LONG[:2])
+        scale = rows // 7
+        np.testing.assert_array_equal(
+            few, draw_text(picture(height, width), LONG[:2], scale=scale), "nothing is cut"
+        )
+
+
+def test_long_lines_are_cut_between_values_and_the_last_lines_left_out():
+    image = draw_text(picture(240, 320), ["twist -0.25 1.75 12.345 -0.55 0.15 " + "9.99 " * 30])
+    whole = draw_text(picture(240, 320), "twist -0.25 1.75 12.345 -0.55 0.15 9.99 9.99 9.99...")
+    assert covered(whole) < 0.2
+    np.testing.assert_array_equal(image, whole)
+    many = [f"a longer line {n}" for n in range(20)]
+    smaller = draw_text(picture(480, 640), many)
+    np.testing.assert_array_equal(smaller, draw_text(picture(480, 640), many, scale=1))
+    many = [f"line {n}" for n in range(40)]
+    image = draw_text(picture(120, 160), many)
+    fitting = [
+        n for n in range(1, 40) if (image == draw_text(picture(120, 160), many[:n], scale=1)).all()
+    ]
+    assert len(fitting) == 1 and 5 <= fitting[0] <= 12
+
+
+@pytest.mark.parametrize(("height", "scale"), [(60, 1), (240, 1), (480, 2), (1080, 4)])
+def test_label_is_in_the_lower_right_corner(height, scale):
+    image = picture(height, 200)
+    draw_label(image, "42")
+    high, wide = 12 * scale, 15 * scale
+    corner = image[-high:, -wide:]
+    np.testing.assert_array_equal(corner, draw_text(picture(high, wide), "42", scale=scale))
+    corner[:] = 128
+    assert (image == 128).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (100, 12)])
+def test_label_that_would_cover_too_much_is_left_out(height, width):
+    image = picture(height, width)
+    draw_label(image, "12")
+    assert (image == 128).all()
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

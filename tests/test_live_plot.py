@@ -950,6 +950,10 @@ def test_the_page_is_seen_in_a_browser(visit, screenshot):
         picture = screenshot(page, "live_plot_page")
         assert has(picture, BLUE) > 30 and has(picture, ORANGE) > 5
         assert has(picture, (102, 102, 102)) > 5_000  # the image
+        for width, columns in ((1280, 3), (1920, 4), (390, 1)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(_FILLS_PAGE, arg=columns)
+            screenshot(page, f"live_plot_page_{width}")
         env.step(actions(1)[0])
         recorder(env).flush()
         page.get_by_text("step 60, 2.40 s").wait_for()
@@ -959,6 +963,16 @@ def test_the_page_is_seen_in_a_browser(visit, screenshot):
         recorder(env).stop()
         page.get_by_text("Live plot").wait_for(state="detached")
         other.close()
+
+
+# Whether the charts stand in so many columns, and these are as wide as the page, but for a margin.
+_FILLS_PAGE = """columns => {
+    const charts = [...document.querySelectorAll('.uplot')].map(u => u.getBoundingClientRect());
+    const lefts = new Set(charts.map(box => Math.round(box.left)));
+    const end = Math.max(...charts.map(box => box.right));
+    const width = columns * charts[0].width;
+    return lefts.size === columns && end <= innerWidth && width > 0.8 * innerWidth;
+}"""
 
 
 def _grid(env):

@@ -37,6 +37,7 @@ from mjlab_rec.recorders.video.clip_writer import arrange
 from mjlab_rec.recorders.video.clips import Clip
 from mjlab_rec.sim import gl
 from mjlab_rec.sim.viewer_config import ViewerConfig
+from mjlab_rec.utils.bitmap_text import draw_label
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
 ROOT = Path(__file__).parent.parent
@@ -238,9 +239,42 @@ def test_pictures_in_a_grid(count, columns, shape):
     images = [np.full((3, 5, 3), i + 1, np.uint8) for i in range(count)]
     whole = arrange(images, columns)
     assert whole.shape == (shape[0] * 3, shape[1] * 5, 3)
-    assert [int(whole[i // shape[1] * 3, i % shape[1] * 5, 0]) for i in range(count)] == [
+    assert [int(whole[i // shape[1] * 3 + 1, i % shape[1] * 5 + 1, 0]) for i in range(count)] == [
         *range(1, count + 1)
     ]
+
+
+def test_lines_and_numbers_tell_the_pictures_of_a_grid_apart():
+    high, wide = 480, 320
+    images = [np.full((high, wide, 3), 100, np.uint8) for _ in range(5)]
+    whole = arrange(images, 3, [7, 12, 0, 3, 999])
+    assert whole.shape == (2 * high, 3 * wide, 3)
+    line = np.zeros(whole.shape[:2], bool)
+    line[high : high + 2, : 2 * wide] = line[:, wide : wide + 2] = True
+    line[:high, 2 * wide : 2 * wide + 2] = True
+    assert (whole[line] == 255).all(), "lines are as wide as the letters' strokes"
+    for i, number in enumerate(["7", "12", "0", "3", "999"]):
+        alone = images[0].copy()
+        draw_label(alone, number)
+        assert (alone != 100).any()
+        top, left = i // 3 * high, i % 3 * wide
+        cell = whole[top : top + high, left : left + wide]
+        outside = ~line[top : top + high, left : left + wide]
+        np.testing.assert_array_equal(cell[outside], alone[outside])
+    assert (arrange(images[:1], None, [7]) == 100).all()
+    assert all((image == 100).all() for image in images)
+
+
+def test_cells_of_a_recorded_grid_carry_their_environments_numbers(studio, painter):
+    view = ViewerConfig(width=160, height=120)
+    studio.film(2, 5, (9,), envs=(4, 2), layout="grid", length=1, viewer=view)
+    image = studio.video("board-step-0").images[0]
+    for i, env_id in enumerate((4, 2)):
+        corner = image[-12:, 160 * i + 160 - 9 : 160 * i + 160].astype(int)
+        expected = np.zeros((120, 160, 3), np.uint8)
+        draw_label(expected, str(env_id))
+        assert np.abs(corner - expected[-12:, -9:]).mean() < 60
+        assert (corner > 150).any() and image[:, 160].min() > 150
 
 
 # -- speed -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from worlds import cart_cfg
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
-from mjlab_rec.recorders import CsvRecorderCfg
+from mjlab_rec.recorders import CsvRecorderCfg, LivePlotRecorderCfg
 from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer import make_viewer
 from mjlab_rec.viewer.frame import FrameReader, spread
@@ -116,8 +116,9 @@ def changed(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def drawn(image: np.ndarray) -> np.ndarray:
-    """Which pixels are not background."""
-    return image.min(axis=2) < 235
+    """Which pixels are not background, which is a blue sky."""
+    red, _, blue = np.moveaxis(image.astype(int), 2, 0)
+    return blue - red < 20
 
 
 def button(page: Any, name: str) -> Any:
@@ -406,6 +407,7 @@ def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, kee
     show.start()
     page = visit(show.viewer.url)
     until(lambda: show.playback.steps > 40)
+    page.get_by_text("Plots", exact=True).click()
     page.get_by_text("Reward terms").wait_for()
     for name in ("total", "height", "effort"):
         page.get_by_text(name, exact=True).first.wait_for()
@@ -417,6 +419,36 @@ def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, kee
     page.mouse.move(1100, 700)
     page.mouse.wheel(0, 3000)
     keep_screenshot(page, "web_plots")
+
+
+# Whether buttons are inside the window, on the right of all charts.
+_IN_SIGHT = """names => {
+    const box = element => element.getBoundingClientRect();
+    const charts = [...document.querySelectorAll('.uplot')].map(box);
+    const right = Math.max(...charts.map(chart => chart.right));
+    const all = [...document.querySelectorAll('button')];
+    return names.every(name => {
+        const found = box(all.find(button => button.innerText === name));
+        return found.left > right && found.right < innerWidth && found.bottom < innerHeight;
+    });
+}"""
+
+
+def test_the_controls_are_in_sight_whatever_is_plotted(stage, visit, keep_screenshot):
+    pytest.importorskip("viser", reason="needs viser")
+    show = stage(recorders={"plot": LivePlotRecorderCfg(backend="page", port=18080)})
+    show.start()
+    page = visit(show.viewer.url)
+    buttons = ["Single step", "Reset", "End the run", "Stop plot"]
+    for width, height in ((1280, 800), (1920, 1080)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_selector(".uplot canvas >> nth=2")
+        page.wait_for_function(_IN_SIGHT, arg=buttons)
+        keep_screenshot(page, f"web_with_plots_{width}")
+    own = page.get_by_text("Reward terms (value")
+    assert not any(plot.is_visible() for plot in own.all())
+    page.get_by_text("Plots", exact=True).click()
+    own.wait_for()
 
 
 def test_watching_changes_no_bit_of_the_rollout(visit):

@@ -75,7 +75,7 @@ class EntityCfg:
     config. Actuators of the XML keep their position."""
 
     lights: tuple[LightCfg, ...] = ()
-    """Lights to add."""
+    """Lights to add. Those of the model are off where the scene already has some, such as a sun."""
 
     cameras: tuple[CameraCfg, ...] = ()
     """Cameras to add."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
+import numpy as np
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
@@ -18,6 +19,9 @@ from mjlab_rec.utils.spec import non_default_option_fields
 from mjlab_rec.utils.string import nearest
 
 logger = logging.getLogger(__name__)
+
+_ZENITH, _NADIR = np.array([0.38, 0.56, 0.8]), np.array([0.92, 0.92, 0.9])  # Colours of the sky.
+_SKY_PIXELS = 64  # Side of a face of the sky: enough for a gradient, and quick to load.
 
 
 @dataclass(kw_only=True)
@@ -70,6 +74,7 @@ class Scene:
         self._add_sensors()
         if cfg.spec_fn is not None:
             cfg.spec_fn(self._spec)
+        _add_sky(self._spec)
         if self._terrain is not None:
             self._env_origins = self._terrain.env_origins
         else:
@@ -229,6 +234,11 @@ class Scene:
             )
             # MuJoCo would give the same warning when it compiles.
             entity.spec.option = mujoco.MjSpec().option
+        if self._spec.lights:
+            # One sun is enough. Lights that were asked for stay.
+            wanted = {light.name or "" for light in entity.cfg.lights}
+            for light in entity.spec.lights:
+                light.active = light.active and light.name in wanted
         entity.name = name
         frame = self._spec.worldbody.add_frame()
         self._spec.attach(entity.spec, prefix=f"{name}/", frame=frame)
@@ -254,11 +264,27 @@ def _set_looks(spec: mujoco.MjSpec) -> None:
     spec.modelname = "scene"
     spec.stat.meansize = 0.03
     visual = spec.visual
-    visual.headlight.ambient = (0.3, 0.3, 0.3)
-    visual.headlight.diffuse = (0.6, 0.6, 0.6)
+    # With the sun at most 1; see the terrain.
+    visual.headlight.ambient = (0.4, 0.4, 0.4)
+    visual.headlight.diffuse = (0.25, 0.25, 0.25)
     visual.headlight.specular = (0.0, 0.0, 0.0)
-    visual.rgba.haze = (0.15, 0.25, 0.35, 1.0)
+    visual.rgba.haze = (*(_ZENITH + _NADIR) / 2, 1.0)  # The sky's colour at the horizon.
     visual.global_.azimuth = 135
     visual.global_.elevation = -25
     visual.global_.offwidth = 1920
     visual.global_.offheight = 1080
+
+
+def _add_sky(spec: mujoco.MjSpec) -> None:
+    """Add a sky, unless the scene has one."""
+    sky = mujoco.mjtTexture.mjTEXTURE_SKYBOX
+    if any(texture.type == sky for texture in spec.textures):
+        return
+    spec.add_texture(
+        type=sky,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=_ZENITH,
+        rgb2=_NADIR,
+        width=_SKY_PIXELS,
+        height=_SKY_PIXELS * 6,
+    )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MAX_GEOMS = 10_000
 _MAX_READERS = 4096  # for different sets of captured environments
 _SHADOW_PIXELS = 3  # per pixel of the image
+_SHADOW_REACH = 1.5  # How far from the point looked at there are shadows, in camera distances.
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class GlRenderer:
         # Software rendering draws shadow maps quickly only if they are small.
         quality = model.vis.quality
         quality.shadowsize = min(quality.shadowsize, _shadow_size(cfg))
+        self._shadow_reach = _SHADOW_REACH * cfg.distance
+        model.vis.map.shadowclip = self._shadow_reach / model.stat.extent
         if cfg.fovy is not None:
             model.vis.global_.fovy = cfg.fovy
         self._camera = mujoco.MjvCamera()
@@ -127,6 +130,8 @@ class GlRenderer:
         data = self._posed.pose(snapshot, rows[0])
         if self._followed is not None:
             self._camera.lookat[:] = data.xpos[self._followed]
+        # An infinite plane is laid out around where the scene's camera was before.
+        mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
         mujoco.mjv_updateScene(
             model,
             data,
@@ -141,8 +146,26 @@ class GlRenderer:
             mujoco.mjv_addGeoms(
                 model, data, self._options, self._perturbation, int(dynamic), self._scene
             )
+        if self._cfg.enable_shadows:
+            self._aim_shadows()
         mujoco.mjr_render(self._frame, self._scene, gl.mjr)
         mujoco.mjr_readPixels(image, None, self._frame, gl.mjr)
+
+    def _aim_shadows(self) -> None:
+        """Make parallel light cast its shadows where the camera looks, wherever that is.
+
+        The map of shadows is a square around the light.
+        """
+        scene, reach = self._scene, self._shadow_reach
+        camera = scene.camera[0]
+        middle = camera.pos + self._cfg.distance * camera.forward
+        for light in scene.lights[: scene.nlight]:
+            if light.type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL and not light.headlight:
+                light.pos = middle - reach * light.dir
+        # The ground casts no shadow, but its inexact depth would speckle it.
+        for geom in scene.geoms[: scene.ngeom]:
+            if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+                geom.category = mujoco.mjtCatBit.mjCAT_DECOR
 
     def _neighbours(self, env_idx: int) -> list[int]:
         distance = np.linalg.norm(self._origins - self._origins[env_idx], axis=1)

@@ -20,9 +20,9 @@ def _checker() -> TextureCfg:
         type="2d",
         builtin="checker",
         mark="edge",
-        rgb1=(0.2, 0.3, 0.4),
-        rgb2=(0.1, 0.2, 0.3),
-        markrgb=(0.8, 0.8, 0.8),
+        rgb1=(0.74, 0.75, 0.76),
+        rgb2=(0.67, 0.68, 0.69),
+        markrgb=(0.84, 0.85, 0.86),
         width=300,
         height=300,
     )
@@ -32,15 +32,22 @@ def _ground() -> MaterialCfg:
     return MaterialCfg(
         name="groundplane",
         texuniform=True,
-        texrepeat=(4.0, 4.0),
-        reflectance=0.2,
+        texrepeat=(2.0, 2.0),  # A texture, of two by two squares, fills a square metre.
         texture="groundplane",
         geom_names_expr=("terrain$",),
     )
 
 
 def _sun() -> LightCfg:
-    return LightCfg(name="sun", type="directional", pos=(0.0, 0.0, 1.5))
+    # Together with the headlight at most 1: OpenGL cuts brighter light off, but not with shadows.
+    return LightCfg(
+        name="sun",
+        type="directional",
+        pos=(-1.2, -0.9, 3.0),
+        dir=(0.4, 0.3, -1.0),
+        diffuse=(0.35, 0.35, 0.35),
+        specular=(0.1, 0.1, 0.1),
+    )
 
 
 @dataclass
@@ -70,7 +77,8 @@ class TerrainEntityCfg(EntityCfg):
     """Materials to add, by default one that covers the ground with the checkerboard."""
 
     lights: tuple[LightCfg, ...] = field(default_factory=lambda: (_sun(),))
-    """Lights to add, by default one from above."""
+    """Lights to add, by default one sun, the only light with shadows: where the terrain has lights,
+    those in the XML files of the entities are switched off."""
 
     def __post_init__(self) -> None:
         if self.terrain_type != "plane":

@@ -13,7 +13,7 @@ _HEIGHT = 220
 
 
 class WebPlots:
-    """Two plots in one folder."""
+    """Two plots in a folder that the user opens."""
 
     def __init__(self, gui: Any) -> None:
         self._gui = gui
@@ -21,7 +21,8 @@ class WebPlots:
         self._observations = _Plot(gui, "")
         self._shown: int | None = None
         self._restart = False
-        self._folder = gui.add_folder("Plots")
+        # Closed, or on small screens the controls would be out of sight.
+        self._folder = gui.add_folder("Plots", expand_by_default=False)
         self._chooser: Any = None
 
     def restart(self) -> None:

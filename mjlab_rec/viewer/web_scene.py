@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+import mujoco
 import numpy as np
 
 from mjlab_rec.sim.snapshot import PosedModel
@@ -46,6 +47,7 @@ class WebScene:
         self._scene.geom_groups_visible = [bool(on) for on in cfg.geom_group]
         self._scene.site_groups_visible = [bool(on) for on in cfg.site_group]
         self._scene.rebuild_visual_handles()
+        server.scene.set_background_image(_sky(model), format="png")
         self._followed = followed_body(cfg, model, env.scene)
         self._scene._tracked_body_id = self._followed
         self._scene.camera_tracking_enabled = self.can_follow and cfg.camera is None
@@ -121,6 +123,7 @@ class WebScene:
         """Remove everything from the page."""
         for name in ("/bodies", "/fixed_bodies", "/hull", "/decor"):
             self._server.scene.remove_by_name(name)
+        self._server.scene.set_background_image(None)
 
     def _take_in(self, places: np.ndarray, middle: int) -> None:
         """Move the cameras back until they see all positions; undo that if only one is left."""
@@ -148,6 +151,17 @@ class WebScene:
             env_ids = frame.snapshot.env_ids
             self._spread = env_ids, spread(self._playback.env, env_ids, places)
         return (self._spread[1] - self._spread[1][frame.row])[:, None]
+
+
+def _sky(model: mujoco.MjModel) -> np.ndarray | None:
+    """Return a column of the sky's colours from above to the horizon; None if there is no sky."""
+    skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+    if not len(skies):
+        return None
+    sky = skies[0]
+    side, channels, start = model.tex_width[sky], model.tex_nchannel[sky], model.tex_adr[sky]
+    face = model.tex_data[start : start + side * side * channels].reshape(side, side, channels)
+    return face[: side // 2 + 1, :, :3].mean(axis=1, keepdims=True).astype(np.uint8)
 
 
 def _backward(azimuth: float, elevation: float) -> np.ndarray:

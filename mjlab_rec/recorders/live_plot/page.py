@@ -1,4 +1,4 @@
-"""Live plots on this process's web page: charts, images and drawings in its side panel."""
+"""Live plots on this process's web page: charts, images and drawings in a panel of their own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,29 @@ from mjlab_rec.recorders.live_plot.panels import Contents, Frame, Panel, arrow_s
 from mjlab_rec.utils.page import COLOURS, open_page
 
 _ASPECT = 1.6
+_WHOLE_PAGE = 100_000  # pixels, of which the page takes as many as it has.
+_PART_OF_PAGE = 440
+# The panel's own layout has one column, and on phones leaves a third of the width free.
+_GRID = """<div class="plot-grid"></div><style>
+div:has(> div > .plot-grid) {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(25rem, 100%), 1fr)); gap: 8px;
+}
+div:has(> div > .plot-grid) > * { min-width: 0; }
+div:has(> div > .plot-grid) > :nth-child(-n + 2) { grid-column: 1 / -1; }
+@media (max-width: 40em) {
+  .mantine-Paper-root:has(.plot-grid),
+  .mantine-Paper-root:has(.plot-grid) .mantine-ScrollArea-content > div { width: 100vw !important; }
+}
+</style>"""
 _IMAGE_SIDE = 480  # Smaller images are enlarged, or the browser would blur their pixels.
 _SVG = 400, 300  # units of the drawing, which is as wide as the panel
 
 
 class PageBackend:
-    """Draws in a folder of the page's side panel, which is removed at the end.
+    """Draws in a panel of the page, which is removed at the end.
+
+    The panel is as wide as the page, or narrow if a viewer or other plots are on it too. The plots
+    stand in as many columns as have room.
 
     Args:
         panels: The panels of each frame.
@@ -33,8 +50,10 @@ class PageBackend:
         self._panels, self._title = panels, title
         self.page = open_page("LivePlotRecorder", port, host)
         gui = self.page.server.gui
-        self._folder = gui.add_folder("Live plot")
-        with self._folder:
+        self._panel = gui.add_panel()
+        self._shared: bool | None = None
+        with self._panel.add_tab("Live plot"):
+            gui.add_html(_GRID)
             self._caption = gui.add_markdown("")
             self.handles: list[Any] = [None] * len(panels)
             for i, panel in enumerate(panels):
@@ -47,8 +66,13 @@ class PageBackend:
                 else:
                     self.handles[i] = gui.add_html("")
 
+        self._panel.dock_left()
+        self._panel.expand()  # Phones begin with all panels closed.
+        self._place()
+
     def draw(self, frame: Frame, final: bool) -> None:
         """Send a frame to all open browsers."""
+        self._place()
         # All in one message, so that the panels show the same moment.
         with self.page.server.atomic():
             self._caption.content = ", ".join(filter(None, (self._title, frame.caption)))
@@ -68,9 +92,22 @@ class PageBackend:
     def close(self) -> None:
         """Remove the plots; the page closes with its last user."""
         try:
-            self._folder.remove()
+            self._panel.remove()
+            self.page.server.gui.main_panel.expand()
         finally:
             self.page.close()
+
+    def _place(self) -> None:
+        """Take the whole page, or leave room for others; what users change in between stays."""
+        if self.page.shared == self._shared:
+            return
+        self._shared = self.page.shared
+        self._panel.set_width(_PART_OF_PAGE if self._shared else _WHOLE_PAGE)
+        controls = self.page.server.gui.main_panel
+        if self._shared:
+            controls.expand()
+        else:
+            controls.minimize()  # It is empty.
 
 
 def _add_chart(gui: Any, panel: Panel) -> Any:

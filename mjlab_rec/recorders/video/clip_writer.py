@@ -16,7 +16,9 @@ from mjlab_rec.data.worker import STEP_BACK, Worker
 from mjlab_rec.recorders.video.clips import Clip, grid_shape
 from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
-from mjlab_rec.utils.bitmap_text import draw_text
+from mjlab_rec.utils.bitmap_text import draw_label, draw_text, letter_scale
+
+_LINE = 255  # White, between the images of a grid.
 
 OpenFile = Callable[[Clip, int, int], Mp4Writer]
 """Opens the file of a clip, given the width and height of its frames."""
@@ -152,7 +154,7 @@ class ClipWriter:
                 draw_text(image, lines)
         for clip in clips:
             rows = [capture.env_ids.index(env_id) for env_id in clip.env_ids]
-            image = arrange([images[row] for row in rows], self._columns)
+            image = arrange([images[row] for row in rows], self._columns, clip.env_ids)
             if clip not in self._writers:
                 height, width = image.shape[:2]
                 self._writers[clip] = writer = self._open_file(clip, width, height)
@@ -178,14 +180,32 @@ class ClipWriter:
             raise errors[0]
 
 
-def arrange(images: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Arrange images of equal size in a grid, row by row; free cells are black."""
+def arrange(
+    images: Sequence[np.ndarray], columns: int | None = None, env_ids: Sequence[int] = ()
+) -> np.ndarray:
+    """Arrange images of equal size in a grid, row by row; free cells are black.
+
+    Lines over the edges separate them, and a number in the lower right corner says which
+    environment it is. A single image stays as it is.
+
+    Args:
+        images: The images, (height, width, 3).
+        columns: Images in a row. None makes the grid about as high as wide.
+        env_ids: The environments' numbers; without them none are drawn.
+    """
     if len(images) == 1:
         return images[0]
     columns, rows = grid_shape(len(images), columns)
     height, width = images[0].shape[:2]
     whole = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    line = letter_scale(height)
     for i, image in enumerate(images):
         top, left = i // columns * height, i % columns * width
-        whole[top : top + height, left : left + width] = image
+        cell = whole[top : top + height, left : left + width]
+        cell[:] = image
+        if env_ids:
+            draw_label(cell, str(env_ids[i]))
+        # Only between images: the first row and the first column have none.
+        cell[: line * (top > 0)] = _LINE
+        cell[:, : line * (left > 0)] = _LINE
     return whole
