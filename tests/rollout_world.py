@@ -303,7 +303,7 @@ def used_env(world: World, recorders: dict[str, Any]) -> ManagerBasedRlEnv:
     env.running_episodes = RunningEpisodes(env.num_envs, env.device)
     env.termination_manager.compute()
     env.seed(env.cfg.seed)
-    env._use_recorders(RecorderManager(world.cfg(recorders).recorders, env))
+    env.use_recorders(RecorderManager(world.cfg(recorders).recorders, env))
     return env
 
 

@@ -1,16 +1,10 @@
-"""Checks of what callers pass to an environment: actions, and what to record."""
+"""Checks of the actions that callers pass to an environment."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import torch
-
-from mjlab_rec.managers.recorder_manager import RecorderTermCfg
-
-if TYPE_CHECKING:
-    from mjlab_rec.envs import ManagerBasedRlEnv
 
 _FINE = torch.zeros(1, dtype=torch.bool)
 
@@ -48,21 +42,3 @@ def check_finite(action: torch.Tensor) -> None:
             f"The action has NaN or infinite values for environments {rows[:10]}. Look for a"
             " diverging policy, or clean it with torch.nan_to_num before step()."
         )
-
-
-def recording_cfg(
-    data: Any, cfg: RecorderTermCfg | None, env: ManagerBasedRlEnv
-) -> RecorderTermCfg:
-    """Return the recorder's cfg that the arguments of ``start_recording`` describe."""
-    given = data if cfg is None else cfg
-    if isinstance(given, type) and issubclass(given, RecorderTermCfg):
-        raise TypeError(
-            f"start_recording() takes a recorder's cfg, got the class {given.__name__}. Did you"
-            f" mean {given.__name__}(...)?"
-        )
-    if not isinstance(given, RecorderTermCfg):
-        raise TypeError(
-            f"start_recording() got no recorder's cfg but {type(given).__name__}. It comes second,"
-            " after what to record: start_recording(data, NpzRecorderCfg(path='run'))."
-        )
-    return (given if cfg is None else cfg.with_data(data, env)).started_by_hand()

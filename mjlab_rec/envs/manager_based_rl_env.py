@@ -20,8 +20,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
-from mjlab_rec.envs.checks import check_finite, checked_action, recording_cfg
+from mjlab_rec.envs.checks import check_finite, checked_action
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.envs.recordings import Recordings
 from mjlab_rec.envs.running_episodes import RunningEpisodes
 from mjlab_rec.envs.spaces import action_space, observation_space
 from mjlab_rec.managers.action_manager import ActionManager
@@ -47,7 +48,6 @@ from mjlab_rec.scene import Scene
 from mjlab_rec.sim import Simulation, resolve_device
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.indexing import checked_ids
-from mjlab_rec.utils.interrupts import uninterrupted
 from mjlab_rec.utils.random import RandomStreams
 from mjlab_rec.utils.tables import format_table
 from mjlab_rec.utils.threads import single_torch_thread
@@ -112,7 +112,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """For recorders that are added while episodes are running."""
         self._step_lock = threading.RLock()
         self._is_running = False  # Whether a step or reset is being taken.
-        self._recordings: set[str] = set()  # Names that start_recording() has given.
+        self._recordings = Recordings(self)
 
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -195,9 +195,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._use_recorders(self._optional(RecorderManager, NullRecorderManager, cfg.recorders))
+        self.use_recorders(self._optional(RecorderManager, NullRecorderManager, cfg.recorders))
 
-    def _use_recorders(self, manager: RecorderManager) -> None:
+    def use_recorders(self, manager: RecorderManager) -> None:
+        """Call this manager's recorders from the next step on."""
         self.recorder_manager = manager
         # Substeps can run in one call unless something acts or reads in between.
         self._substeps_matter = (
@@ -377,17 +378,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """
         self._check_open()
         with self._between_steps():
-            return self._add_recorder(recording_cfg(data, cfg, self), name)
-
-    @uninterrupted
-    def _add_recorder(self, cfg: RecorderTermCfg, name: str | None) -> RecorderTerm:
-        manager = self.recorder_manager
-        if isinstance(manager, NullRecorderManager):
-            manager = RecorderManager({}, self)
-        name, handle = manager.add(cfg, name)
-        self._recordings.add(name)
-        self._use_recorders(manager)
-        return handle
+            return self._recordings.start(data, cfg, name)
 
     def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
         """Finish what ``start_recording`` began, close its files and remove it.
@@ -399,14 +390,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if os.getpid() != self._pid:
             return
         with self._between_steps():
-            manager = self.recorder_manager
-            if isinstance(recording, str):
-                if recording in self._recordings and recording not in manager:
-                    return  # It was removed before.
-            try:
-                manager.remove(recording)
-            finally:
-                self._use_recorders(manager if manager.active_terms else NullRecorderManager())
+            self._recordings.stop(recording)
 
     def render(self) -> np.ndarray | None:
         """Return an image (height, width, 3) of the environment ``cfg.viewer.env_idx``, or None.

@@ -76,7 +76,6 @@ class RecorderTerm(ManagerTermBase):
     _recorder_state: RecorderState = "recording"
     _recorder_closed = False
     _recorder_changed: Callable[[], None] | None = None
-    _recorder_was_added = False  # By start_recording(), not by the environment's cfg.
     _recorder_lock = threading.RLock()  # The manager sets one for all its recorders.
 
     def __init__(self, cfg: RecorderTermCfg, env: ManagerBasedRlEnv) -> None:
@@ -315,7 +314,6 @@ class RecorderManager(ManagerBase):
         try:
             self._resolve({name: cfg})
             term = self._terms[name]
-            term._recorder_was_added = True
             self._terms_changed()
             term._recorder_join()
         except BaseException:
@@ -327,27 +325,12 @@ class RecorderManager(ManagerBase):
         return name, term
 
     @finishing
-    def remove(self, which: RecorderTerm | str | None = None) -> None:
-        """Close a recorder that was added, or all of them, and remove it; errors as in `close`."""
-        added = [name for name, term in self._terms.items() if term._recorder_was_added]
-        names = [name for name in added if which in (None, name) or self._terms[name] is which]
-        was_removed = (
-            isinstance(which, RecorderTerm) and which._recorder_was_added and which._recorder_closed
-        )
-        if which is not None and not names and not was_removed:
-            name, shown = (
-                (which, repr(which)) if isinstance(which, str) else ("", repr(type(which)))
-            )
-            raise ValueError(
-                "stop_recording() takes what start_recording() of this environment returned, or"
-                f" its name, got {shown}. {nearest(name, added)} To finish a recorder of the"
-                " environment's cfg, call its stop()."
-            )
-        if names:
-            try:
-                self._close(names)
-            finally:
-                self._drop(names)
+    def remove(self, names: Sequence[str]) -> None:
+        """Close these recorders between two steps and remove them; errors as in ``close``."""
+        try:
+            self._close(names)
+        finally:
+            self._drop(names)
 
     def _drop(self, names: Sequence[str]) -> None:
         self._terms = {name: term for name, term in self._terms.items() if name not in names}
