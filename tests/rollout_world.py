@@ -304,7 +304,7 @@ class Driver:
         script(env)
 
     def call(self, recorder: str, name: str) -> None:
-        """Tell a recorder something."""
+        """Request a recorder something."""
         getattr(self.env.recorder_manager.get_term(recorder), name)()
         if name != "flush":
             self.log.append(Call(recorder=recorder, name=name))
@@ -328,7 +328,7 @@ class Driver:
         fail: str = "",
         inside: tuple[tuple[str, str, str], ...] = (),
     ) -> bool:
-        """Take a step; returns whether it went well."""
+        """Steps a step; returns whether it went well."""
         env, n = self.env, self.env.num_envs
         t = env.common_step_counter
         called: list[Call] = []

@@ -354,7 +354,7 @@ def test_delay_is_what_lists_would_give(cfg):
 def run(cfg, resets: dict[int, list[int]], explicit: bool = False) -> torch.Tensor:
     """Outputs (steps, rows, 1) with the given rows reset before the given steps.
 
-    As in an environment, the generator starts each step anew. `explicit` gives the reset rows
+    As in an environment, the generator starts again in each step. `explicit` gives the reset rows
     their first frame apart from the others, which see that step only afterwards.
     """
     generator = torch.Generator()

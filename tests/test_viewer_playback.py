@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 
 
 class Time:
-    """A clock that goes on only when somebody waits or a test says so."""
+    """A clock that advances only when a caller waits or a test advances it."""
 
     def __init__(self) -> None:
         self.now = 100.0
