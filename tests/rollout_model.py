@@ -164,7 +164,7 @@ class _Follower:
         self._running: list[_Running | None] = [None] * num_envs
         self._ended: list[ExpectedEpisode] = []  # in the present recording
         self._steps = 0  # that have rows, in the present recording
-        self._blind = False  # whether nobody read what the step to come starts from
+        self._blind = False  # whether the observation before the next step was not read
         self._trigger = _Trigger(plan, num_envs)
 
     def call(self, name: str) -> None:

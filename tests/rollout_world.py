@@ -383,7 +383,7 @@ class Driver:
             for thread in threads:
                 thread.join(10.0)
                 assert not thread.is_alive(), "a call from another thread does not come back"
-        if "final_obs" in extras:  # If nobody needs it, nobody compares it.
+        if "final_obs" in extras:  # Otherwise it is not compared.
             values |= {f"next_obs/{name}": _copy(v) for name, v in _flat(extras["final_obs"])}
             values["own/tip"] = values["next_obs/plain/tip"]
         values["action"] = values["processed_action"] = values["ctrl"] = _copy(action)

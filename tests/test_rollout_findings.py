@@ -30,10 +30,10 @@ FINDINGS = {
         *(World(auto_reset=False), Rec()),
         *(STEP, END),
     ),
-    "an episode goes on after max_steps": (ONE, Rec(max_steps=1), STEP, STEP),
+    "an episode continues after max_steps": (ONE, Rec(max_steps=1), STEP, STEP),
     "an episode ends after max_steps": (ONE, Rec(max_steps=1), STEP, END),
     "an episode is reset after max_steps": (ONE, Rec(max_steps=1), STEP, STEP, RESET, STEP),
-    "an episode goes on in a pause": (ONE, Rec(), STEP, PAUSE, STEP),
+    "an episode continues in a pause": (ONE, Rec(), STEP, PAUSE, STEP),
     "an episode ends in a pause after a flush": (ONE, Rec(), STEP, PAUSE, FLUSH, END),
     "an episode ends in a pause after another pause": (
         *(ONE, Rec()),
@@ -124,7 +124,7 @@ FINDINGS = {
         *(ONE, Rec(trigger=("when", "old"), length=2)),
         *(Steps(count=2), RESET, STEP),
     ),
-    "a stretch that begins in a pause goes on after it": (
+    "a stretch that begins in a pause continues after it": (
         *(ONE, Rec(trigger=("at_steps", (0,)), length=3)),
         *(PAUSE, STEP, START, STEP),
     ),
