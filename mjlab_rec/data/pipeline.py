@@ -119,8 +119,7 @@ class Pipeline:
 def _paths(path: str, keep: Keep) -> list[str]:
     if keep != "separate" or not path:
         return [path] * (1 + (keep == "separate"))
-    whole = Path(path)
+    base = Path(path)
     return [
-        str(whole.with_name(f"{whole.stem}_{kind}{whole.suffix}"))
-        for kind in ("successful", "failed")
+        str(base.with_name(f"{base.stem}_{kind}{base.suffix}")) for kind in ("successful", "failed")
     ]

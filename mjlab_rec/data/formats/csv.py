@@ -46,7 +46,7 @@ class CsvWriter(Writer):
             csv_files.check_ours(Path(options.path))
         self._power = options.durability == "power"
         self._offset = self._nbytes = self._old_gaps = self._new_gaps = self._spans = 0
-        self._holes = self._failed = False
+        self._rows_missing = self._failed = False
         self._tracker = EpisodeTracker(info)
         self._part = 0
         self._rows: GrowingFile | None = None
@@ -74,7 +74,7 @@ class CsvWriter(Writer):
 
     def write(self, block: Block) -> None:
         if block.gap or block.active is not None:
-            self._note_holes()
+            self._note_missing_rows()
         number, step = block.numbering()
         ended, tracker = self._tracker.after(block, number, step)
         kept = None if block.active is None else np.flatnonzero(block.active)
@@ -97,7 +97,7 @@ class CsvWriter(Writer):
 
     def write_episode(self, episode: Episode) -> None:
         if episode.rows < episode.length:
-            self._note_holes()
+            self._note_missing_rows()
         same = np.ones(episode.rows, np.int32)
         text = self._text(
             episode.env * same,
@@ -212,17 +212,17 @@ class CsvWriter(Writer):
         self._rows, self._part = rows, number
         self._files.append(path)
 
-    def _note_holes(self) -> None:
-        if not self._holes:
-            self._describe(finished=False, holes=True)
-            self._holes = True
+    def _note_missing_rows(self) -> None:
+        if not self._rows_missing:
+            self._describe(finished=False, rows_missing=True)
+            self._rows_missing = True
 
-    def _describe(self, finished: bool, holes: bool = False) -> None:
+    def _describe(self, finished: bool, rows_missing: bool = False) -> None:
         text = episode_table.dump_info(
             self.info,
             attachments=True,
             gaps=self._old_gaps + self._new_gaps,
-            holes=holes or self._holes,
+            rows_missing=rows_missing or self._rows_missing,
             finished=finished,
             spans=self._spans,
         )
@@ -247,7 +247,7 @@ class CsvWriter(Writer):
                 f"Cannot append to '{path}': it is damaged, so the number of the next episode is"
                 f" unknown. {reader.damage[0]} Choose another path, or if_exists='number'."
             )
-        self._old_gaps, self._holes = reader.gaps, reader.holes
+        self._old_gaps, self._rows_missing = reader.gaps, reader.rows_missing
         self._offset = reader.next_number
         self._describe(finished=False)
         self._repair(reader)

@@ -111,7 +111,7 @@ class Episodes:
         values: The channels "reward", "terminated" and "truncated" of the rows, those that exist.
         lines: The file with the table of episodes.
         damaged: Blocks that cannot be read, each with a sentence about it.
-        holes: Whether steps have no row.
+        rows_missing: Whether steps have no row.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Episodes:
         values: Mapping[str, np.ndarray],
         lines: EpisodeLines,
         damaged: Mapping[int, str],
-        holes: bool,
+        rows_missing: bool,
     ) -> None:
         new = np.append(True, (env[1:] != env[:-1]) | (number[1:] != number[:-1]))[: len(env)]
         first = np.flatnonzero(new)
@@ -173,12 +173,12 @@ class Episodes:
         """The first row of each episode."""
         self.after = self.first + joined["found"].to_numpy()
         """The row after its last one."""
-        derived = _derived(lines.complete, info.every, holes)
+        derived = _derived(lines.complete, info.every, rows_missing)
         self.table = _merged(joined.with_columns(**derived), set(self.unreadable))
         """The table of episodes."""
 
 
-def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
+def _derived(complete: bool, every: int, rows_missing: bool) -> dict[str, pl.Expr]:
     """The columns of an episode without a line, computed from its rows."""
     terminated, truncated = pl.col("ended"), pl.col("timed_out")
     length, rows, total = pl.col("last_step") + 1, pl.col("found"), pl.col("sum")
@@ -187,7 +187,7 @@ def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
     if complete:  # it was still running
         terminated, truncated = terminated.fill_null(False), truncated.fill_null(False)
         partial = is_partial(pl.col("first_step"), length, rows, every)
-    elif every > 1 or holes:  # it may have continued after its last row
+    elif every > 1 or rows_missing:  # it may have continued after its last row
         terminated = pl.when(terminated).then(pl.lit(True))
         truncated = pl.when(truncated).then(pl.lit(True))
         length = pl.when(terminated | truncated).then(length)

@@ -36,7 +36,7 @@ class CsvReader(Reader):
         self._damage = Damage()
         known = self._load_description()
         self.finished = self._about.get("finished") is True
-        self.holes = self._about.get("holes") is True
+        self.rows_missing = self._about.get("rows_missing") is True
         """Whether some steps have no row."""
         # Each file describes data in files that are read after it, so that all may grow meanwhile.
         self.spans = self._load_spans()
@@ -186,6 +186,6 @@ class CsvReader(Reader):
         }
         self._episodes = Episodes(
             self.info, env, number, step, block[order], values,
-            self.lines, self._damage.blocks, self.holes,
+            self.lines, self._damage.blocks, self.rows_missing,
         )  # fmt: skip
         self.episodes: pl.DataFrame = self._episodes.table

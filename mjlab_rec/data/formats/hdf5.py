@@ -8,7 +8,7 @@ of everything. The attribute ``how_to_read`` explains it to readers who have onl
 of a block are NaN, or 0 where the type has no NaN.
 
 Everything has checksums, and our reader does not use the HDF5 library, so that damage to a file
-costs only the damaged data. A copy that another program wrote, such as h5repack, can be read with
+affects only the damaged data. A copy that another program wrote, such as h5repack, can be read with
 h5py only.
 """
 

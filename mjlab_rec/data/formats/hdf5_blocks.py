@@ -150,8 +150,8 @@ class StoredPart:
         rows = [content[at : at + size] for at in range(0, len(content.rstrip(b"\0")), size)]
         self.index: Any = np.frombuffer(content, dtype)
         own, self.steps = self.index["own"].tolist(), {}
-        whole = [own_check(row, dtype, n) == own[n] for n, row in enumerate(rows)]
-        count = max((n + 1 for n, right in enumerate(whole) if right), default=0)
+        valid = [own_check(row, dtype, n) == own[n] for n, row in enumerate(rows)]
+        count = max((n + 1 for n, right in enumerate(valid) if right), default=0)
         if self.state != OPEN:
             count = min(self._written, plan.capacity)
         elif count < len(rows) and any(rows[count]):
@@ -161,8 +161,8 @@ class StoredPart:
                 " written, or it is damaged."
             )
         self.index = self.index[:count]
-        whole += [False] * (count - len(whole))
-        wrong = [block for block in range(count) if not whole[block]]
+        valid += [False] * (count - len(valid))
+        wrong = [block for block in range(count) if not valid[block]]
         if wrong:
             which = f"{wrong[0]} to {wrong[-1]}" if len(wrong) > 1 else str(wrong[0])
             why = (
@@ -208,25 +208,25 @@ class StoredPart:
             np.frombuffer(self.file.read(self._header.chunks + copy * size, size), CHUNK_DTYPE)
             for copy in range(2)
         ]
-        whole = np.array([block not in self.lost for block in range(len(index))], bool)
+        valid = np.array([block not in self.lost for block in range(len(index))], bool)
         end = np.zeros(len(index), np.int64)
         first, ahead = 0, 0
         for column in plan.columns:
             items = (np.arange(len(index)) * column.items, np.full(len(index), column.items))
             start, count = items if column.items else self._spans[column.table]
-            last = int((start + count)[whole].max(initial=0))
+            last = int((start + count)[valid].max(initial=0))
             used = -(-last // column.chunk) if not column.compression else len(index) * column.tiles
             mine = [copy[first : first + min(used, column.slots)] for copy in copies]
             first += column.slots
             self._ahead[column.path] = ahead
             ahead += column.checks(column.items)
             stored = self.columns[column.path] = StoredColumn(self, column, mine, self._cache)
-            end[whole] = np.maximum(end[whole], stored.ends(start[whole], count[whole]))
+            end[valid] = np.maximum(end[valid], stored.ends(start[valid], count[valid]))
         self._all_checks = self.columns.pop("index/checks")
         lost = np.flatnonzero(end > self.file.size).tolist()
         if not lost:
             return
-        kept = 1 + max((b for b in range(len(index)) if whole[b] and b not in lost), default=-1)
+        kept = 1 + max((b for b in range(len(index)) if valid[b] and b not in lost), default=-1)
         self.missing = (
             f"'{self.path}' was cut off at byte {self.file.size}: {len(lost)} of {len(index)}"
             f" blocks are missing, from block {lost[0]} on."
