@@ -181,7 +181,7 @@ def test_a_missing_recording_suggests_what_there_is(tmp_path):
 @pytest.mark.parametrize("name", ["x.h5", "x.npz"])
 def test_a_file_with_a_wrong_suffix_is_refused(name, tmp_path):
     (tmp_path / name).write_text("hello")
-    with pytest.raises(DataError, match="has the name of a (hdf5 or robomimic|npz) file, but"):
+    with pytest.raises(DataError, match="has the suffix of (hdf5 or robomimic|npz) files, but"):
         open_rollouts(tmp_path / name)
 
 

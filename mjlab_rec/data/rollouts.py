@@ -324,8 +324,8 @@ def _format(path: Path) -> Format:
     called = [format.name for format in formats() if format.matches_name(path)]
     if called:
         raise DataError(
-            f"'{path}' has the name of a {' or '.join(called)} file, but its content is something"
-            f" else, or nothing was written to it. {known_formats()}"
+            f"'{path}' has the suffix of {' or '.join(called)} files, but its content is"
+            f" something else, or nothing was written to it. {known_formats()}"
         )
     raise DataError(f"'{path}' is not a recording. {known_formats()}")
 

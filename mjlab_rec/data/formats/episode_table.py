@@ -81,7 +81,7 @@ def _known(total: Any) -> float | None:
 
 
 def set_first_rows(rows: Iterable[dict[str, Any]]) -> int:
-    """Set the first row of each episode, if they follow each other; returns the sum of rows."""
+    """Set the first row of each episode in consecutive rows; returns the number of rows."""
     count = 0
     for row in rows:
         row["first"] = count
