@@ -1,15 +1,15 @@
-# One command sets everything up: the first target that you make creates .venv and installs into it,
-# `make play` only what running a task takes, the others the tools for development too.
+# The first target that you make creates .venv and installs mjlab_rec into it: `make play` only what a
+# task needs, the other targets also the tools for development.
 #
 #   make play       run a task, record it to HDF5, and read the file back
 #   make test       run the tests
-#   make test-newest  run what depends on MuJoCo with its newest release, in .venv-newest
-#   make test-model record thousands of random rollouts and compare every file with the rules
+#   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
+#   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
 #   make bench      time the environment step
 #   make docs       build the API reference in build/docs
-#   make map        bring the map in mjlab_rec/README.md up to date
-#   make clean      remove .venv, .venv-newest and what the tools left behind
+#   make map        update the module list in mjlab_rec/README.md
+#   make clean      remove .venv, .venv-newest and temporary files
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
@@ -20,12 +20,12 @@ READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
 NEWEST := .venv-newest
 
-# The first of these that is new enough and can make a virtual environment.
+# The first of these that is new enough and can create a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/dev/null 2>&1 && echo $(p))))
 
-# On Linux pip's default torch brings gigabytes of CUDA along. PyTorch's own indexes have lighter builds.
+# On Linux pip's default torch includes gigabytes of CUDA. PyTorch's own indexes have smaller builds.
 TORCH_ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -40,7 +40,7 @@ play: $(READY_PLAY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# What depends on MuJoCo, on its newest release: the engine, an environment, recorders.
+# Tests that depend on MuJoCo, with its newest release: the engine, an environment, recorders.
 NEWEST_TESTS := $(addprefix tests/test_,newest.py sim_contract.py env.py recorders_truth.py)
 test-newest: $(NEWEST)/.ready
 	@$(NEWEST_PIP) freeze | grep -i '^mujoco\|^warp'
@@ -63,19 +63,19 @@ docs: $(READY)
 	$(BIN)/python scripts/docs.py
 
 map: $(READY)
-	$(BIN)/python tests/test_house.py
+	$(BIN)/python tests/test_map.py
 
 clean:
 	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
-  "(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python"; exit 1; }
+  "(Debian and Ubuntu: apt install python3-venv). Or set one: make PYTHON=/path/to/python"; exit 1; }
 
-# torch comes first and alone, so that the second command finds it there and keeps that build.
+# torch is installed first, so that the second command keeps this build.
 $(READY_PLAY): pyproject.toml constraints.txt
 	$(NEED_PYTHON)
-	@echo "Installing into $(VENV) with $(PYTHON): once, a few minutes."
+	@echo "Installing into $(VENV) with $(PYTHON). This takes a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps --constraint constraints.txt $(TORCH_ARGS) torch
 	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
@@ -85,7 +85,7 @@ $(READY): $(READY_PLAY)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# Without mjbatch, which is built for the MuJoCo of constraints.txt.
+# Without mjbatch, which needs the MuJoCo version of constraints.txt.
 $(NEWEST)/.ready: pyproject.toml constraints.txt
 	$(NEED_PYTHON)
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)

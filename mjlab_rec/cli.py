@@ -1,4 +1,4 @@
-"""The command line that all scripts share: which task, how many envs, and any cfg field by path."""
+"""Command-line options of all scripts: the task, its environments, and any cfg field by path."""
 
 from __future__ import annotations
 
@@ -27,53 +27,53 @@ if TYPE_CHECKING:
 
 _ENV_PREFIX = "--env."
 _RECORD_PREFIX = "--record."
-# Options that are short for a recorder.
+# Short options for recorders.
 _SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
-# What people change first, and parts of a path that only concern how things look.
+# Fields that users change most often, and parts of paths that only affect the looks.
 _FIRST = ("scene.num_envs", "episode_length_s", "rewards", "events", "terminations", "commands")
 _LOOKS = {"lights", "cameras", "textures", "materials"}
-# What is looked at with other programs.
+# Files that are opened with other programs.
 _PLAIN_FILES = {".jsonl", ".mp4", ".rrd", ".png"}
-# Flags have no --no-... twins.
+# Do not add --no-... for flags.
 _FLAGS = (tyro.conf.FlagCreatePairsOff,)
 
 
 @dataclass(kw_only=True)
 class TaskArgs:
-    """Options of every script that runs a task."""
+    """Options of scripts that run a task."""
 
     task: str
-    """Id of the task: mjlab-rec list shows them."""
+    """Id of the task. mjlab-rec list shows all ids."""
     task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Module to import first, because it registers tasks of your own. May be repeated."""
+    """Module to import first, which registers your own tasks. May be repeated."""
     num_envs: int | None = None
-    """Number of parallel environments. None leaves it to the task."""
+    """Number of parallel environments. None: as the task defines it."""
     device: str = "auto"
-    """Where to simulate: cpu, cuda or cuda:1. auto takes a GPU if there is one. On a CPU,
-    --env.sim.engine chooses between mjbatch and warp."""
+    """Device: cpu, cuda or cuda:1. auto uses a GPU if there is one. On a CPU, --env.sim.engine
+    selects mjbatch or warp."""
     seed: int | None = None
-    """Seed of everything random: the same seed gives the same rollout. None leaves it to the
-    task."""
+    """Seed of all random numbers: the same seed gives the same rollout. None: as the task defines
+    it."""
     verbose: bool = False
-    """Show the tables of the environment's managers, and tracebacks of errors."""
+    """Show the tables of the managers, and tracebacks of errors."""
 
 
 @dataclass(kw_only=True)
 class RecordArgs(TaskArgs):
-    """Options of every script that can record a rollout."""
+    """Options of scripts that can record a rollout."""
 
     record: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Record the rollout: name of a preset (csv, hdf5, ...), a TOML file, or package.module:Class.
-    May be repeated. --record.FIELD VALUE sets a field of the one before it. Without --record.path
-    the file is rollouts/TASK/PRESET, with a number if that exists."""
+    """Record the rollout with a preset (csv, hdf5, ...), a TOML file or package.module:Class. May
+    be repeated. --record.FIELD VALUE sets a field of the recorder before it. The default path is
+    rollouts/TASK/PRESET, with a number if that exists."""
     video: bool = False
-    """The same as --record video: record mp4 clips."""
+    """Record mp4 clips. Short for --record video."""
     rerun: bool = False
-    """The same as --record rerun: record poses, rewards and actions for the Rerun viewer."""
+    """Record poses, rewards and actions for the Rerun viewer. Short for --record rerun."""
     plot: bool = False
-    """The same as --record live_plot: plot rewards and actions while they come."""
+    """Plot rewards and actions live. Short for --record live_plot."""
     recorders: dict[str, Any] = field(default_factory=dict, init=False)
-    """Cfgs of the recorders asked for, by name."""
+    """Cfgs of the requested recorders, by name."""
 
 
 Args = TypeVar("Args", bound=TaskArgs)
@@ -86,18 +86,17 @@ def parse(
     play: bool = False,
     prog: str | None = None,
 ) -> tuple[Args, ManagerBasedRlEnvCfg]:
-    """Read a command line into a script's options and the cfg of the task they name.
+    """Parse a command line into a script's options and the cfg of the task.
 
-    `--env.PATH VALUE` sets any field of that cfg. The recorders asked for are added to it if the
-    script's options are RecordArgs. What is wrong is said on stderr, and the script ends with exit
-    code 2.
+    `--env.PATH VALUE` sets any field of that cfg. If the options are RecordArgs, the requested
+    recorders are added to it. Errors are printed to stderr, and the script ends with exit code 2.
 
     Args:
         args_type: The script's options.
-        description: What the script does, for its help.
-        argv: The words of the command line. None takes those of the process.
-        play: Whether to load the cfg that is meant for watching the task.
-        prog: The command's name in its help. None takes that of the process.
+        description: Description of the script, for its help.
+        argv: The arguments. None: those of the process.
+        play: Whether to load the task's cfg for watching.
+        prog: Name of the command in its help. None: that of the process.
     """
     options, overrides = _split(list(sys.argv[1:] if argv is None else argv), _ENV_PREFIX)
     settings: list[Setting] = []
@@ -141,19 +140,19 @@ def parse(
 
 
 def import_task_modules(modules: Sequence[str]) -> None:
-    """Import the modules given by --task-module; end the script if one does not exist."""
+    """Import the modules of --task-module; end the script if one does not exist."""
     for module in modules:
         try:
             registry.import_task_module(module)
         except ModuleNotFoundError as error:
-            # A module that exists but imports one that doesn't is the user's to debug.
+            # If the module exists but an import in it fails, the user needs the traceback.
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise
-            fail(f"--task-module: {error}. It is looked for in the current folder too.")
+            fail(f"--task-module: {error}. The current folder is searched, too.")
 
 
 def override(cfg: Any, path: str, values: Sequence[str]) -> None:
-    """Set one field of a cfg from the words given for it; end the script if they do not fit."""
+    """Set one field of a cfg from command-line words; end the script if they are invalid."""
     try:
         cfg_paths.update(cfg, path, lambda leaf: _read(leaf, values))
     except ValueError as error:
@@ -162,9 +161,9 @@ def override(cfg: Any, path: str, values: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def explained(args: TaskArgs) -> Iterator[None]:
-    """End the script with the message of an error that says what to change in the cfg.
+    """Print the message of an expected error, without its traceback, and end the script.
 
-    With `--verbose` the error passes on as it is, with its traceback.
+    With `--verbose` the error is raised.
     """
     try:
         yield
@@ -173,12 +172,12 @@ def explained(args: TaskArgs) -> Iterator[None]:
         from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
         explained = ValueError, DataError, MissingExtraError, UnavailableError
-        # Recorders that failed to close come together.
+        # Several recorders may fail to close.
         errors = list(_leaves(error))
         if args.verbose or not all(isinstance(e, explained) for e in errors):
             raise
-        said = " ".join(_message(e, args) for e in errors)
-        fail(f"{said} (--verbose shows where this comes from.)")
+        messages = " ".join(_message(e, args) for e in errors)
+        fail(f"{messages} (--verbose shows the traceback.)")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -191,18 +190,18 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _message(error: BaseException, args: TaskArgs) -> str:
-    """What an error says; of a recorder of the command line, with that recorder's options."""
+    """The message of an error; for a recorder of the command line, with its options."""
     from mjlab_rec.data.files import PathExistsError, local_path
 
     if isinstance(error, PathExistsError) and isinstance(args, RecordArgs):
         paths = [getattr(cfg, "path", "") for cfg in args.recorders.values()]
         if any(path and error.path.is_relative_to(local_path(path)) for path in paths):
-            return error.said(f"give {_RECORD_PREFIX}if-exists")
+            return error.described(f"give {_RECORD_PREFIX}if-exists")
     return str(error)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; Ctrl-C ends it with exit code 130, not with a traceback."""
+    """Run a script; Ctrl-C ends it with exit code 130 and without a traceback."""
     try:
         main()
     except KeyboardInterrupt:
@@ -210,7 +209,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Say on stderr what is wrong with the command, and end with exit code 2."""
+    """Print an error to stderr, and end with exit code 2."""
     console = Console(stderr=True, soft_wrap=True)
     console.print(f"Error: {message}", style="red", markup=False, highlight=False)
     raise SystemExit(2)
@@ -223,11 +222,11 @@ class Setting:
     path: str
     words: list[str]
     after: int
-    """How many --record options came before it."""
+    """Number of --record options before it."""
 
 
 def _split(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
-    """Part the options that begin with a prefix, such as `--env.PATH VALUE...`, from the others."""
+    """Separate options with a prefix, such as `--env.PATH VALUE...`, from the others."""
     options: list[str] = []
     settings: list[Setting] = []
     into = options
@@ -246,7 +245,7 @@ def _split(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
 
 
 def _without_shortcuts(options: list[str]) -> list[str]:
-    """The options with those that are short for a recorder written out."""
+    """Expand the short options of recorders."""
     written = []
     for word in options:
         written += ["--record", _SHORTCUTS[word]] if word in _SHORTCUTS else [word]
@@ -254,9 +253,11 @@ def _without_shortcuts(options: list[str]) -> list[str]:
 
 
 def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
-    """The cfgs of the recorders asked for, by names that are not taken."""
+    """The cfgs of the requested recorders, by names that are not taken."""
     if not args.record:
-        fail(f"{_RECORD_PREFIX}{settings[0].path}: name a recorder before it, as in --record hdf5.")
+        fail(
+            f"{_RECORD_PREFIX}{settings[0].path} needs a recorder before it, such as --record hdf5."
+        )
     from mjlab_rec.recorders.presets import Preset
 
     cfgs: dict[str, Any] = {}
@@ -265,7 +266,7 @@ def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> di
         try:
             preset = Preset(source)
             for setting in settings:
-                # What is set before any recorder is meant for the first.
+                # Fields set before any recorder belong to the first one.
                 if max(setting.after, 1) == number:
                     option = f"{_RECORD_PREFIX}{setting.path}"
                     preset.set(setting.path, setting.words)
@@ -280,10 +281,10 @@ def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> di
 
 
 def print_recordings(recorders: dict[str, Any]) -> None:
-    """Say which files recorders wrote, and what is in them, read back from there.
+    """Print the files that recorders wrote, and a summary of their content.
 
     Args:
-        recorders: Recorders by name, after their environment was closed.
+        recorders: Recorders by name, whose environment is closed.
     """
     from mjlab_rec.data.files import parts
     from mjlab_rec.recorders.progress import progress
@@ -299,7 +300,7 @@ def print_recordings(recorders: dict[str, Any]) -> None:
             console.print(f"\nRecorder {name} wrote {', '.join(map(str, plain))}", markup=False)
         files = [file for file in files if file not in plain]
         while files:
-            # Parts of one run are opened together.
+            # The parts of a recording are opened together.
             run = [file for file in files if file in {files[0], *parts(files[0])}]
             console.print(f"\nRecorder {name} wrote {', '.join(map(str, run))}", markup=False)
             console.print(_contents(run[0]), markup=False)
@@ -307,7 +308,7 @@ def print_recordings(recorders: dict[str, Any]) -> None:
 
 
 def _contents(file: Path) -> str:
-    """What is in a recording, or why it cannot be read."""
+    """The summary of a recording, or the reason why it cannot be read."""
     from mjlab_rec.data.rollouts import open_rollouts
     from mjlab_rec.data.schema import DataError
 
@@ -319,15 +320,15 @@ def _contents(file: Path) -> str:
 
 
 def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
-    """Turn the words given for a field into a value of its type."""
+    """Convert the words given for a field to its type."""
     if not words:
         raise ValueError(f"a value is missing. It is {leaf.value!r} now.")
     if is_dataclass(leaf.value) or (isinstance(leaf.value, dict) and leaf.value):
         if list(words) == ["None"]:
             return None
-        raise ValueError("this is a group of fields. Set one of them, or the whole to None.")
+        raise ValueError("this is a group of fields. Set one of them, or set the group to None.")
     if callable(leaf.value):
-        raise ValueError("this is code, which the command line cannot set.")
+        raise ValueError("this is a function, which cannot be set on the command line.")
     if leaf.hint is Any:
         return _read_untyped(leaf.value, words)
     try:
@@ -337,14 +338,14 @@ def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
 
 
 def _read_untyped(old: Any, words: Sequence[str]) -> Any:
-    """Read Python literals, several words as a tuple; they must be of the same kind as before."""
+    """Parse Python literals, several words as a tuple; the type must stay the same."""
     new = tuple(_literal(word) for word in words) if len(words) > 1 else _literal(words[0])
     if isinstance(old, list) and isinstance(new, tuple):
         new = list(new)
     kind = Number if isinstance(old, Number) and not isinstance(old, bool) else type(old)
     if old is None or new is None or isinstance(new, kind):
         return new
-    raise ValueError(f"{' '.join(words)!r} does not fit. It is {old!r} now.")
+    raise ValueError(f"{' '.join(words)!r} has the wrong type. It is {old!r} now.")
 
 
 def _literal(word: str) -> Any:
@@ -357,13 +358,17 @@ def _literal(word: str) -> Any:
 def _print_options(args_type: type[TaskArgs], description: str, prog: str | None) -> None:
     with contextlib.suppress(SystemExit):
         tyro.cli(args_type, args=["--help"], description=description, prog=prog, config=_FLAGS)
-    Console().print("Any field of the task's cfg: --env.PATH VALUE. With --task, they follow here.")
+    Console().print(
+        "Set any field of the task's cfg: --env.PATH VALUE. With --task, they are listed here."
+    )
     if issubclass(args_type, RecordArgs):
-        Console().print("Any field of a recorder: --record.FIELD VALUE. With --record they follow.")
+        Console().print(
+            "Set any field of a recorder: --record.FIELD VALUE. With --record, they are listed."
+        )
 
 
 def _print_fields(owner: str, cfg: Any, prefix: str) -> None:
-    """What most change comes first, in short at the end what only the looks depend on."""
+    """Print fields, the most used first; those that affect only the looks at the end."""
     console = Console(highlight=False)
     console.print(f"\nFields of {owner}, with their values:\n", markup=False)
     looks: dict[str, list[str]] = {}
@@ -379,13 +384,13 @@ def _print_fields(owner: str, cfg: Any, prefix: str) -> None:
             meaning = leaf.doc.partition(". ")[0].rstrip(".") + "."
             console.print(Padding(Text(meaning), (0, 0, 0, 8), expand=False))
     if looks:
-        console.print("\nAnd how things look:\n")
+        console.print("\nFields that affect only the looks:\n")
     for above, names in looks.items():
         fields = names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
         console.print(Text(f"{prefix}{above}.{fields}", style="bold"), soft_wrap=True)
 
 
 def _rank(leaf: cfg_paths.Leaf) -> int:
-    """Place of a field in the help; those of one place keep their order."""
+    """Sort key of a field in the help."""
     places = (i for i, top in enumerate(_FIRST) if f"{leaf.path}.".startswith(f"{top}."))
     return next(places, len(_FIRST))

@@ -1,4 +1,4 @@
-"""What Gymnasium builds for the ids ``mjlab_rec/<task>-v0``, which the registry adds to it."""
+"""The entry points of the Gymnasium ids ``mjlab_rec/<task>-v0``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def make_vector_env(
         task_id: Id of the task, such as "cartpole-balance".
         num_envs: Number of parallel environments.
         device: "cpu", "cuda", "cuda:<index>", or "auto" for a GPU if there is one.
-        seed: Seed of all random numbers; None leaves it to the task.
+        seed: Seed of all random numbers. None: as the task defines it.
         render_mode: "rgb_array" to draw pictures with ``render()``.
-        numpy: Take and return numpy arrays, and give ``final_obs`` and ``final_info`` as
-            Gymnasium's own vector environments do. Otherwise all arrays are torch tensors.
+        numpy: Use numpy arrays, and return ``final_obs`` and ``final_info`` as Gymnasium's own
+            vector environments do. Otherwise all arrays are torch tensors.
         play: Use the cfg for watching the task.
         overrides: Values for fields of the cfg: ``decimation=2``, or ``**{"sim.engine": "warp"}``.
     """
@@ -50,9 +50,9 @@ def make_vector_env(
 
 
 def refuse_single_env(task_id: str, **kwargs: Any) -> NoReturn:
-    """Raise an error: ``gymnasium.make`` cannot make a task, which steps many environments."""
+    """Raise: ``gymnasium.make`` cannot make a vector environment."""
     raise gymnasium.error.Error(
-        f"The task {task_id!r} is a vector environment, which gymnasium.make cannot make. Use "
+        f"The task {task_id!r} is a vector environment, which gymnasium.make does not support. Use "
         f"gymnasium.make_vec('mjlab_rec/{task_id}-v0', num_envs=1), without vectorization_mode; "
         "numpy=True gives numpy arrays."
     )

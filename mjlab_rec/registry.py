@@ -1,7 +1,8 @@
-"""The registry of tasks: ids that stand for cfgs, which are loaded only when needed.
+"""The registry of tasks: ids and their cfgs, which are loaded only when needed.
 
-Each is also registered with Gymnasium, as ``mjlab_rec/<task>-v0``. ``import mjlab_rec`` imports the
-packages that declare tasks, so keep these light: name cfgs as "package.module:function".
+Tasks are also registered with Gymnasium, as ``mjlab_rec/<task>-v0``. ``import mjlab_rec`` imports
+the packages that register tasks, so keep their imports light: name cfgs as
+"package.module:function".
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "mjlab_rec.tasks"
 
 CfgSource = str | Callable[[], Any] | Any
-"""Where a cfg comes from: "module:function", a function, or the cfg itself."""
+"""Source of a cfg: "module:function", a function, or the cfg."""
 
 
 class UnknownTaskError(KeyError):
@@ -42,14 +43,14 @@ class UnknownTaskError(KeyError):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """What is known about a task before anything heavy is imported."""
+    """Description of a task, without loading its cfgs."""
 
     task_id: str
     """The id, such as cartpole-balance."""
     env_cfg: CfgSource
     """Source of the environment's cfg."""
     play_env_cfg: CfgSource | None
-    """Source of the cfg for watching the task; None means env_cfg."""
+    """Source of the cfg for watching the task; None: env_cfg."""
     rl_cfg: CfgSource | None
     """Source of the learner's cfg; None if there is none."""
 
@@ -67,8 +68,8 @@ def register_task(
 ) -> None:
     """Register a task under an id, by which scripts and ``gymnasium.make_vec`` find it.
 
-    If cfgs are named as "package.module:function", registering imports nothing. Functions and cfg
-    objects work too, so that tasks written for mjlab need no change.
+    Cfgs named as "package.module:function" are imported only when they are loaded. Functions and
+    cfg objects are possible, too, as in mjlab.
     """
     if task_id in _tasks:
         raise ValueError(
@@ -86,10 +87,10 @@ register_mjlab_task = register_task
 
 
 def discover() -> None:
-    """Import, once, the packages that installed distributions declare as task packages.
+    """Import, once, the task packages of all installed distributions.
 
-    ``import mjlab_rec`` does this. A package that is itself being imported, and therefore imports
-    mjlab_rec, is postponed until tasks are next looked up.
+    ``import mjlab_rec`` does this. A package whose import is running, and imports mjlab_rec, is
+    imported when tasks are next looked up.
     """
     global _discovered
     if _discovered:
@@ -114,15 +115,15 @@ def task_spec(task_id: str) -> TaskSpec:
     if task_id not in _tasks:
         message = f"Unknown task {task_id!r}. {nearest(task_id, sorted(_tasks))}"
         if _broken:
-            message += f" Not loaded, because they failed: {', '.join(_broken)}."
+            message += f" Failed to load: {', '.join(_broken)}."
         raise UnknownTaskError(message)
     return _tasks[task_id]
 
 
 def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
-    """Load a task's environment cfg: a new one at each call, which you may change.
+    """Load a task's environment cfg. Each call returns a new object.
 
-    With play, load the cfg for watching the task, if it has one.
+    With `play`, load the cfg for watching the task, if it has one.
     """
     spec = task_spec(task_id)
     cfg = _load(spec.play_env_cfg if play and spec.play_env_cfg is not None else spec.env_cfg)
@@ -132,7 +133,7 @@ def load_env_cfg(task_id: str, play: bool = False) -> ManagerBasedRlEnvCfg:
 
 
 def load_rl_cfg(task_id: str) -> Any:
-    """Load a task's learner cfg: a new one at each call, which you may change."""
+    """Load a task's learner cfg. Each call returns a new object."""
     spec = task_spec(task_id)
     if spec.rl_cfg is None:
         raise ValueError(f"Task {task_id!r} has no rl_cfg. Pass one to register_task(rl_cfg=...).")
@@ -147,7 +148,7 @@ def import_task_module(name: str) -> None:
 def import_subpackages(package: str) -> None:
     """Import each package inside a package, so that it registers its tasks.
 
-    One that fails is reported with its traceback, and the others still load.
+    Failures are logged with their traceback, and the others still load.
     """
     for found in pkgutil.iter_modules(sys.modules[package].__path__, package + "."):
         if found.ispkg:
@@ -164,7 +165,9 @@ def _import_or_report(name: str) -> None:
         importlib.import_module(name)
     except Exception:
         _broken.append(name)
-        logger.exception("The task package %r could not be loaded; its tasks are missing.", name)
+        logger.exception(
+            "The task package %r could not be loaded. Its tasks are not available.", name
+        )
 
 
 def _register_with_gymnasium(task_id: str) -> None:
@@ -185,5 +188,5 @@ def _register_with_gymnasium(task_id: str) -> None:
 def _load(source: CfgSource) -> Any:
     if isinstance(source, str):
         source = look_up(source)
-    # Copy even what a function returns: its next result may share parts with it.
+    # Copy results of functions too: they may share parts with later results.
     return deepcopy(source() if callable(source) else source)

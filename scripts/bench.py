@@ -1,4 +1,4 @@
-"""Measure how fast things are, on this machine and side by side with others."""
+"""Measure speed on this machine, and compare it with other packages."""
 
 from __future__ import annotations
 

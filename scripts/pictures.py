@@ -1,4 +1,4 @@
-"""Draw the picture of README.md: a grid of cartpoles that lean and are pushed at random."""
+"""Draw the picture in README.md: a grid of cartpoles after random actions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def main(
     steps: int = 4,
     seed: int = 1,
 ) -> None:
-    """Draw them and write a PNG file.
+    """Draw the picture and write a PNG file.
 
     Args:
         path: The picture.
-        rows: Cartpoles on top of each other.
-        columns: Cartpoles in a row.
-        steps: Control steps to take before the picture is drawn.
-        seed: Seed of the starts and of the pushes.
+        rows: Rows of the grid.
+        columns: Columns of the grid.
+        steps: Control steps before the picture is drawn.
+        seed: Seed of the initial states and actions.
     """
     count = rows * columns
     cfg = load_env_cfg("cartpole-balance")

@@ -1,7 +1,7 @@
-"""Take a picture of Rerun's viewer on a machine without a display.
+"""Take a screenshot of the Rerun viewer without a display.
 
-The viewer needs no X server for it, but a Vulkan driver. Debian's package mesa-vulkan-drivers has
-one that needs no GPU.
+This needs no X server, but a Vulkan driver. Debian's package mesa-vulkan-drivers has one that needs
+no GPU.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def main(
     height: int = 800,
     limit_s: float = 120.0,
 ) -> None:
-    """Take a picture of a recording, or of a task that is recorded for it.
+    """Take a screenshot of a recording, or of a task that is recorded first.
 
     Args:
-        path: The picture, a PNG file.
-        recording: The .rrd file to show. None records the task with random actions.
-        task: What to record.
-        num_envs: How many environments.
-        steps: How many steps.
-        width: Width of the window in points; the picture may have more pixels than that.
+        path: The PNG file to write.
+        recording: The .rrd file to show. None: record the task with random actions.
+        task: Id of the task to record.
+        num_envs: Number of environments.
+        steps: Number of control steps.
+        width: Width of the window in points; the screenshot may have more pixels.
         height: Height of the window.
-        limit_s: Seconds after which to give up.
+        limit_s: Timeout in seconds.
     """
     if lacking := missing():
-        sys.exit(f"A picture of Rerun needs {lacking}.")
+        sys.exit(f"A screenshot of Rerun needs {lacking}.")
     with tempfile.TemporaryDirectory() as folder:
         if recording is None:
             recording = Path(folder) / f"{task}.rrd"
@@ -56,7 +56,7 @@ def main(
 
 
 def missing() -> str:
-    """What is missing for a picture, in words; empty if nothing is."""
+    """A description of missing requirements; empty if there are none."""
     drivers = [file for folder in _VULKAN for file in Path(folder).glob("*.json")]
     if not drivers and "VK_DRIVER_FILES" not in os.environ:
         return "a Vulkan driver (Debian's package mesa-vulkan-drivers)"
@@ -64,7 +64,7 @@ def missing() -> str:
 
 
 def record(path: Path, task: str, num_envs: int, steps: int) -> None:
-    """Record a task with random actions, its environments side by side."""
+    """Record a task with random actions, with its environments next to each other."""
     cfg = load_env_cfg(task)
     cfg.scene.num_envs = num_envs
     cfg.seed = 0
@@ -76,7 +76,7 @@ def record(path: Path, task: str, num_envs: int, steps: int) -> None:
 
 
 def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> None:
-    """Show a recording in the viewer and save what its window shows."""
+    """Open a recording in the viewer and save a screenshot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [
         *(program(), str(recording), "--headless", "--screenshot-to", str(path)),
@@ -87,7 +87,7 @@ def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> 
         try:
             done = subprocess.run(
                 command,
-                # A home of its own: the user's own viewer layout must not be seen here.
+                # A temporary home folder, so that the user's viewer layout is not used.
                 env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -96,9 +96,9 @@ def take(recording: Path, path: Path, size: tuple[int, int], limit_s: float) -> 
                 timeout=limit_s,
             )
         except subprocess.TimeoutExpired:
-            sys.exit(f"Rerun took no picture within {limit_s:g} s.")
+            sys.exit(f"Rerun took no screenshot within {limit_s:g} s.")
     if done.returncode != 0 or not path.exists():
-        sys.exit(f"Rerun took no picture:\n{done.stdout}")
+        sys.exit(f"Rerun took no screenshot:\n{done.stdout}")
 
 
 if __name__ == "__main__":

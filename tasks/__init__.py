@@ -1,4 +1,4 @@
-"""The tasks that come with mjlab_rec: one folder each, which registers its ids."""
+"""The tasks of mjlab_rec: one folder each, which registers its ids."""
 
 from mjlab_rec.registry import import_subpackages
 

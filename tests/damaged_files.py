@@ -1,4 +1,4 @@
-"""Recordings that are damaged byte by byte, and what must still be true of them."""
+"""Helpers that damage recordings byte by byte, and check what a reader still returns."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import Reader, WriterOptions
 from mjlab_rec.data.schema import DataError, RunInfo
 
-LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # for all that can be tried, not some of it
+LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # try everything, not a sample
 _SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes, for texts of errors, for pages
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def record(format: str, path: Path, world: World, **options: Any) -> Path:
-    """Write a world's episodes, and close."""
+    """Write the episodes of a world, and close the writer."""
     writer = writer_class(format)(world.info, WriterOptions(path=str(path), **options))
     for episode in episodes_of(world):
         writer.write_episode(episode)
@@ -35,8 +35,8 @@ def record(format: str, path: Path, world: World, **options: Any) -> Path:
 
 
 @dataclass
-class Whole:
-    """All that a reader says of a recording that is not damaged."""
+class Undamaged:
+    """Everything that a reader returns for an undamaged recording."""
 
     info: RunInfo
     rows: dict[tuple[int, int], dict[str, Any]]
@@ -44,10 +44,10 @@ class Whole:
     models: dict[tuple[int, int], dict[str, np.ndarray]]
 
 
-def read_whole(reader: Reader) -> Whole:
+def read_all(reader: Reader) -> Undamaged:
     names = ["step", *(spec.name for spec in reader.info.channels)]
     rows = {(row["env"], row["number"]): row for row in reader.episodes.to_dicts()}
-    return Whole(
+    return Undamaged(
         reader.info,
         rows,
         {key: reader.read(index, names) for index, key in enumerate(rows)},
@@ -55,7 +55,7 @@ def read_whole(reader: Reader) -> Whole:
     )
 
 
-def lost(reader: Reader, whole: Whole) -> set[tuple[int, int]]:
+def lost(reader: Reader, whole: Undamaged) -> set[tuple[int, int]]:
     """Compare a damaged recording with the whole one; returns the episodes that are not there.
 
     What can be read is what was written, and where something cannot be read ``verify`` says so.
@@ -134,29 +134,30 @@ def cut(size: int) -> Callable[[bytearray], None]:
 
 
 class Watch:
-    """Damages files, one try after the other; in long runs it compares the memory that each takes.
+    """Damages files, one after the other; in long runs it also compares the memory that reading
+    needs.
 
-    A loop over ``flips`` or ``cuts`` gets the file that is damaged during that turn.
+    A loop over ``flips`` or ``cuts`` gets the file that is damaged in this iteration.
     """
 
     def __init__(self) -> None:
         self.tries = 0
         self.spare = dict(_SPARE)
-        self.honest = dict.fromkeys(_SPARE, 0)
+        self.undamaged = dict.fromkeys(_SPARE, 0)
         self.most = dict.fromkeys(_SPARE, 0)
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """Around what is done with a recording that is not damaged, once it was done before."""
+    def measure_undamaged(self) -> Iterator[None]:
+        """Measure the memory for an undamaged recording, after a first read."""
         used: dict[str, int] = {}
         with _measured(used, trace=True):
             yield
-        self.honest |= used
+        self.undamaged |= used
 
     def flips(self, files: list[Path], few: int) -> Iterator[Path]:
-        """Flip bits here and there: a thousand in long runs, else a few.
+        """Flip random bits: a thousand in long runs, otherwise a few.
 
-        Three of four are in bytes that are not zero: most of a short HDF5 file is room for more.
+        Three of four are in nonzero bytes, because most of a short HDF5 file is empty.
         """
         rng = np.random.default_rng(0)
         content = np.concatenate([np.fromfile(file, np.uint8) for file in files])
@@ -169,7 +170,7 @@ class Watch:
             yield from self._try(files[number], flip(at - start, int(rng.integers(8))))
 
     def cuts(self, files: list[Path], few: int) -> Iterator[Path]:
-        """Cut files off: at each 4 KB in long runs, else at a few of these."""
+        """Truncate files: at each 4 KB in long runs, otherwise at a few of these."""
         for file in files:
             size = file.stat().st_size
             step = 4096 if LONG else max(4096, size // few // 4096 * 4096)
@@ -179,21 +180,21 @@ class Watch:
     def _try(self, file: Path, change: Callable[[bytearray], None]) -> Iterator[Path]:
         used: dict[str, int] = {}
         with damaged(file, change):
-            with _measured(used, trace=self.tries % 4 == 0):  # which takes twice the time
+            with _measured(used, trace=self.tries % 4 == 0):  # doubles the time
                 yield file
         self.tries += 1
         for name, most in used.items():
             self.most[name] = max(most, self.most[name])
-            assert most <= 2 * self.honest[name] + self.spare[name]
+            assert most <= 2 * self.undamaged[name] + self.spare[name]
 
 
-def honest(kind: Callable[[Path], Reader], path: Path, watch: Watch) -> Whole:
-    """What a reader of this kind says of a recording that is not damaged, and with what memory."""
+def read_undamaged(kind: Callable[[Path], Reader], path: Path, watch: Watch) -> Undamaged:
+    """Read an undamaged recording, and measure the memory for it."""
     reader = kind(path)
-    whole = read_whole(reader)
+    whole = read_all(reader)
     assert reader.verify() == [] and reader.finished
     reader.close()
-    with watch.whole():
+    with watch.measure_undamaged():
         reader = kind(path)
         assert not lost(reader, whole)
         reader.close()
@@ -202,25 +203,25 @@ def honest(kind: Callable[[Path], Reader], path: Path, watch: Watch) -> Whole:
 
 @pytest.fixture
 def watch(record_property: Callable[[str, object], None]) -> Iterator[Watch]:
-    """A watch, whose figures are among the properties of the test in a report."""
+    """A ``Watch`` whose figures are added to the properties of the test in a report."""
     watch = Watch()
     if LONG:
         gc.collect()
-        gc.freeze()  # or to collect would take longer than a try
+        gc.freeze()  # or collecting would take longer than a try
     yield watch
     gc.unfreeze()
     record_property("tries", watch.tries)
     for name, most in watch.most.items():
-        record_property(name, f"{most} bytes at most, honest {watch.honest[name]}")
+        record_property(name, f"{most} bytes at most, undamaged {watch.undamaged[name]}")
 
 
 @contextlib.contextmanager
 def _measured(used: dict[str, int], trace: bool) -> Iterator[None]:
-    """Note how much memory the process takes meanwhile at most, and of that Python and NumPy."""
+    """Measure the peak memory of the process, and that of Python and NumPy."""
     if not LONG:
         yield
         return
-    gc.collect()  # Errors keep what they saw until then.
+    gc.collect()  # Errors hold references until then.
     before = _resident()[0]
     if trace:
         tracemalloc.start()
@@ -234,7 +235,7 @@ def _measured(used: dict[str, int], trace: bool) -> Iterator[None]:
 
 
 def _resident() -> tuple[int, int]:
-    """Memory of the process, and the most that it was since this was asked before."""
+    """Memory of the process, and its peak since the last call."""
     if not _CLEAR.exists():
         return 0, 0
     most, now = re.findall(r"Vm(?:HWM|RSS):\s+(\d+)", _STATUS.read_text())

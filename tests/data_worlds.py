@@ -1,4 +1,4 @@
-"""Made-up rollouts as blocks, beside a plain log of what happened in them."""
+"""Random rollouts as blocks, with a plain log of their steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("slider, x", "hinge[0]", 'say "hi"')
 
 
 def channels(every: int = 1) -> tuple[ChannelSpec, ...]:
-    """Channels of many kinds; with `every` above 1 next observations are stored by themselves."""
+    """Channels of many kinds; with `every` above 1 next observations are stored, too."""
     f4 = np.dtype("float32")
     specs = [
         ChannelSpec(name="obs/actor", dtype=f4, shape=(3,), elements=NAMES, when="before"),
@@ -46,7 +46,7 @@ def channels(every: int = 1) -> tuple[ChannelSpec, ...]:
 
 @dataclass
 class LoggedRow:
-    """One recorded row, as it happened."""
+    """One row of the log."""
 
     env: int
     number: int
@@ -57,7 +57,7 @@ class LoggedRow:
 
 @dataclass
 class LoggedEpisode:
-    """One episode, as it happened, with those of its rows that count."""
+    """One episode of the log, with the rows that count."""
 
     env: int
     number: int
@@ -84,7 +84,7 @@ class LoggedEpisode:
 
 @dataclass
 class World:
-    """A few environments that live through episodes of different lengths.
+    """A few environments with episodes of different lengths.
 
     ``blocks`` may be called once; afterwards ``episodes`` and ``rows`` say what was in them.
     """
@@ -94,11 +94,11 @@ class World:
     block_rows: int = 7
     every: int = 1
     seed: int = 0
-    partial: bool = False  # some blocks are handed over before they are full
+    partial: bool = False  # some blocks are written before they are full
     activity: str = "all"  # rows that count: "all", "rows" (some), "episodes" (some), "none"
     gaps: tuple[int, ...] = ()  # numbers of the blocks that get lost
-    model: bool = False  # whether episodes have model fields of their own
-    ends: bool = True  # whether episodes end at all
+    model: bool = False  # whether episodes have model fields
+    ends: bool = True  # whether episodes end
     special: bool = True  # whether NaN and infinities occur
 
     def __post_init__(self) -> None:
@@ -113,14 +113,14 @@ class World:
         )
         self.episodes: list[LoggedEpisode] = []  # with rows, in the order in which they ended
         self.rows: list[LoggedRow] = []  # in order of time, then environment
-        self.lost = 0  # rows, as told by the blocks after them
+        self.lost = 0  # rows, which the next block reports
 
     def blocks(self) -> Iterator[Block]:
-        """Live through it all. A block's memory is spoiled once the next one is asked for."""
+        """Run all steps. A block's memory is overwritten when the next block is requested."""
         self._running = [LoggedEpisode(env=env, number=0) for env in self.info.envs]
         self._models = [self._new_model() for _ in self._running]
         self._obs = [self._fresh_obs() for _ in self._running]
-        self._slab = self._new_slab()
+        self._memory = self._new_memory()
         self._known = [(episode, 0, 0.0) for episode in self._running]
         self._gap = 0
         self._begin_block()
@@ -227,13 +227,15 @@ class World:
 
     # -- what is recorded --------------------------------------------------------------------------
 
-    def _new_slab(self) -> dict[str, np.ndarray]:
+    def _new_memory(self) -> dict[str, np.ndarray]:
         size = (self.block_rows, self.num_envs)
-        slab = {spec.name: np.empty((*size, *spec.shape), spec.dtype) for spec in self.info.stored}
-        slab["(active)"] = np.empty(size, bool)
-        for array in slab.values():
+        memory = {
+            spec.name: np.empty((*size, *spec.shape), spec.dtype) for spec in self.info.stored
+        }
+        memory["(active)"] = np.empty(size, bool)
+        for array in memory.values():
             _spoil(array)
-        return slab
+        return memory
 
     def _begin_block(self) -> None:
         self._at: list[int] = []  # control steps before each row
@@ -249,28 +251,28 @@ class World:
             self._first_steps = [row.step for row in rows]
         for env_index, row in enumerate(rows):
             for spec in self.info.stored:
-                self._slab[spec.name][len(self._at), env_index] = row.values[spec.name]
+                self._memory[spec.name][len(self._at), env_index] = row.values[spec.name]
             active = {
                 "all": True,
                 "rows": self.rng.random() < 0.6,
                 "episodes": row.number % 2 == 1,
                 "none": False,
             }[self.activity]
-            self._slab["(active)"][len(self._at), env_index] = active
+            self._memory["(active)"][len(self._at), env_index] = active
             if active:
                 self._rows.append(row)
         self._at.append(t)
         self._last_steps = [episode.steps for episode in self._running]
 
     def _finish(self, episode: LoggedEpisode, length: int, total: float) -> None:
-        """Of this episode no more is known than this."""
+        """Set the length and return that are known of an episode."""
         if episode.rows and episode not in self.episodes:
             episode.length, episode.total, episode.success = length, total, None
             episode.terminated = episode.truncated = False
             self.episodes.append(episode)
 
     def _hand_over(self, number: int) -> Iterator[Block]:
-        """The running block, unless it is to be lost."""
+        """The running block, unless it is a lost one."""
         if number in self.gaps:
             self._gap += len(self._at)
             self._begin_block()
@@ -280,19 +282,19 @@ class World:
         yield block
         for array in memory:
             _spoil(array)
-        for array in self._slab.values():
+        for array in self._memory.values():
             _spoil(array)
         self._gap = 0
         self._begin_block()
 
     def _log(self) -> None:
-        """Note what the block tells those who read it."""
+        """Update what a reader can know after a block."""
         self.lost += self._gap
         self.rows += self._rows
-        told = [id(episode) for *_, episode, _ in self._ended]
+        reported = [id(episode) for *_, episode, _ in self._ended]
         if self._at:
             for (episode, length, total), first in zip(self._known, self._first, strict=True):
-                if id(episode) not in told and episode is not first:
+                if id(episode) not in reported and episode is not first:
                     self._finish(episode, length, total)  # it ended in a block that was lost
         by_number = {(e.env, e.number): e for e in (*self._first, *self._running)}
         by_number |= {(e.env, e.number): e for *_, e, _ in self._ended}
@@ -303,9 +305,9 @@ class World:
             known, length, total = self._known[env_index]
             if self._at:
                 known, length = episode, self._last_step(env_index)
-            elif id(known) in told:
+            elif id(known) in reported:
                 known, length = episode, 0
-            if known is episode:  # Else the one that is known of ended in a lost block.
+            if known is episode:  # Otherwise the known one ended in a lost block.
                 total = episode.total
             self._known[env_index] = (known, length, total)
 
@@ -358,7 +360,7 @@ class World:
         block = Block(
             info=self.info,
             rows=rows,
-            arrays={s.name: self._slab[s.name][:rows] for s in self.info.stored},
+            arrays={s.name: self._memory[s.name][:rows] for s in self.info.stored},
             tail={
                 s.name: array([obs[s.name] for obs in self._obs], s.dtype, s.shape) for s in chained
             },
@@ -368,7 +370,7 @@ class World:
             total=array([e.total for e in self._running], np.float64),
             recorded=array([e.recorded for e in self._running], np.float64),
             ends=ends,
-            active=None if self.activity == "all" else self._slab["(active)"][:rows],
+            active=None if self.activity == "all" else self._memory["(active)"][:rows],
             model=model,
             gap=self._gap,
         )
@@ -376,7 +378,7 @@ class World:
 
 
 def episodes_of(world: World) -> Iterator[Episode]:
-    """A world's episodes, each as soon as it is whole."""
+    """The episodes of a world, in the order in which they end."""
     assembler = EpisodeAssembler(world.info)
     for block in world.blocks():
         yield from assembler.add(block)
@@ -384,7 +386,7 @@ def episodes_of(world: World) -> Iterator[Episode]:
 
 
 def _spoil(array: np.ndarray) -> None:
-    """Fill memory with values that nobody would take for data."""
+    """Fill memory with values that cannot be mistaken for data."""
     if array.dtype.kind == "f":
         array[...] = np.nan
     elif array.dtype == bool:

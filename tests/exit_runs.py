@@ -1,7 +1,7 @@
 """Runs that signals end: one process imports everything once, and forks a process for each run.
 
 As a script it reads jobs from stdin, one line of JSON each, and answers each with a line of JSON.
-A forked process goes on as if it had been started afresh: its code runs in the script's outermost
+A forked process continues as if it had just been started: its code runs in the script's outermost
 frame, and Python ends it as it ends any program.
 """
 

@@ -79,7 +79,7 @@ def compare(
 def compare_early(
     rec: Rec, where: str, wanted: list[Recording], source: Path | MemoryWriter
 ) -> Iterator[Deviation]:
-    """Compare a recording that goes on with what it should hold if it ended now."""
+    """Compare a running recording with the expected one if it ended now."""
     if len(wanted) != 1 or rec.keep == "separate":
         return  # It is not known which recording this is.
     memory = isinstance(source, MemoryWriter)
@@ -125,7 +125,7 @@ def compare_early(
 
 
 def _joined(recordings: list[Recording]) -> Recording:
-    """What is in a file if recordings go on after each other in it."""
+    """The expected content of a file with several appended recordings."""
     files: dict[str, list[ExpectedEpisode]] = {}
     for recording in recordings:
         for kind, episodes in recording.files.items():

@@ -14,7 +14,7 @@ FORMATS = (
     *("csv", "npz folder", "npz file", "parquet"),
 )
 APPENDS = ("hdf5", "hdf5 gzip", "hdf5 episodes", "csv", "npz folder", "parquet")
-"""Formats that can go on with what is there."""
+"""Formats that can append."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -43,8 +43,8 @@ class Rec(Short):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Take(Short):
-    """Some steps. Of the last one the other fields tell."""
+class Steps(Short):
+    """Some steps. The other fields describe the last one."""
 
     count: int = 1
     ends: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ class Take(Short):
     fail: str = ""
     """Where it fails."""
     inside: tuple[tuple[str, int, str], ...] = ()
-    """Place in the step, recorder, and what that is told there."""
+    """Place in the step, recorder, and the request to it."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -67,8 +67,8 @@ class ResetBy(Short):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Tell(Short):
-    """A recorder is told something between two steps."""
+class Request(Short):
+    """A request to a recorder between two steps."""
 
     recorder: int = 0
     what: str = "flush"
@@ -82,7 +82,7 @@ class Example:
 
     world: World
     recorders: tuple[Rec, ...]
-    happens: tuple[Take | ResetBy | Tell, ...]
+    happens: tuple[Steps | ResetBy | Request, ...]
     neutral: bool = False
     """Whether to compare with the same rollout without recorders."""
     used: bool = False
@@ -120,7 +120,7 @@ class Dims:
     chains: bool = True  # next_obs with obs
     subsets: bool = True
     dtype: bool = True
-    appends: bool = True  # a second recording goes on in the file of the first
+    appends: bool = True  # a second recording is appended to the first
     rich: bool = True
     idle_triggers: bool = True  # a trigger of steps, and pauses or late starts
     reset_triggers: bool = True  # a trigger of steps, and resets by hand
@@ -260,7 +260,7 @@ def _channels(draw: Any, dims: Dims, world: World) -> tuple[str, ...]:
 
 
 @st.composite
-def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
+def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Steps:
     n = world.num_envs
     kind = draw(st.integers(0, 9))
     ends: tuple[int, ...] = ()
@@ -290,7 +290,7 @@ def takes(draw: Any, dims: Dims, world: World, recs: Sequence[Rec]) -> Take:
     if (fail and not dims.told_in_failed) or ("stop" in str(inside) and not dims.inside_stops):
         inside = ()
     count = draw(st.sampled_from([1, 1, 1, 2, 3, 5, 9]))
-    return Take(count=count, ends=ends, wins=won, fail=fail, inside=inside)
+    return Steps(count=count, ends=ends, wins=won, fail=fail, inside=inside)
 
 
 def _told(dims: Dims, recs: Sequence[Rec]) -> tuple[Any, ...]:
@@ -315,21 +315,21 @@ def examples(draw: Any, dims: Dims) -> Example:
     recs = draw(st.lists(recorders(dims, world), min_size=1, max_size=dims.most_recorders))
     n = world.num_envs
     subset = st.sets(st.integers(0, n - 1), min_size=1, max_size=n).map(sorted).map(tuple)
-    told = st.builds(lambda r, w: Tell(recorder=r, what=w), *_told(dims, recs))
+    told = st.builds(lambda r, w: Request(recorder=r, what=w), *_told(dims, recs))
     some_take = takes(dims, world, recs)
     kinds: list[Any] = [some_take, some_take, some_take, some_take, told]
     added = [r for r, rec in enumerate(recs) if rec.added]
     if added:
-        kinds.append(st.sampled_from([Tell(recorder=r, what="remove") for r in added]))
+        kinds.append(st.sampled_from([Request(recorder=r, what="remove") for r in added]))
     if dims.told_resets:
         kinds.append(
             st.builds(
-                lambda r, envs: Tell(recorder=r, what="reset", envs=envs),
+                lambda r, envs: Request(recorder=r, what="reset", envs=envs),
                 *(st.integers(0, len(recs) - 1), st.one_of(st.none(), subset)),
             )
         )
     if any(rec.trigger == ("manual",) for rec in recs):
-        kinds.append(st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="fire")))
+        kinds.append(st.integers(0, len(recs) - 1).map(lambda r: Request(recorder=r, what="fire")))
     if dims.resets:
         by_hand = st.builds(
             lambda envs, fail: ResetBy(envs=envs, fail=fail and dims.errors),
@@ -338,13 +338,13 @@ def examples(draw: Any, dims: Dims) -> Example:
         )
         kinds.append(by_hand)
     if dims.reading:
-        look = st.integers(0, len(recs) - 1).map(lambda r: Tell(recorder=r, what="read"))
+        look = st.integers(0, len(recs) - 1).map(lambda r: Request(recorder=r, what="read"))
         kinds.append(look)
     happens = draw(st.lists(st.one_of(kinds), min_size=1, max_size=25))
     for r in added:
         at = draw(st.integers(0, len(happens)))
         before = [draw(some_take)] if draw(st.integers(0, 3)) else []
-        happens[at:at] = [*before, Tell(recorder=r, what="add"), draw(some_take)]
+        happens[at:at] = [*before, Request(recorder=r, what="add"), draw(some_take)]
     return Example(
         world=world,
         recorders=tuple(recs),
@@ -355,7 +355,8 @@ def examples(draw: Any, dims: Dims) -> Example:
 
 def _traps(happens: Sequence[Any]) -> bool:
     """Whether a recorder makes a step fail."""
-    return any("recorder" in getattr(thing, "fail", "") for thing in happens if type(thing) is Take)
+    steps = (thing for thing in happens if type(thing) is Steps)
+    return any("recorder" in step.fail for step in steps)
 
 
 def moments(rec: Rec) -> bool:
@@ -386,14 +387,14 @@ def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[A
     for thing in happens:
         if isinstance(thing, ResetBy) and by_moment and not dims.reset_triggers:
             continue
-        if isinstance(thing, Tell) and not fine(thing.recorder, thing.what):
+        if isinstance(thing, Request) and not fine(thing.recorder, thing.what):
             continue
-        if isinstance(thing, Tell) and thing.what == "add":
+        if isinstance(thing, Request) and thing.what == "add":
             there.add(thing.recorder)
-        if isinstance(thing, Tell) and thing.what == "remove":
+        if isinstance(thing, Request) and thing.what == "remove":
             there.remove(thing.recorder)
             removed.add(thing.recorder)
-        if isinstance(thing, Take):
+        if isinstance(thing, Steps):
             if steps >= 50:
                 continue
             steps += thing.count
@@ -402,5 +403,5 @@ def _sane(dims: Dims, recs: Sequence[Rec], happens: Sequence[Any]) -> Iterator[A
             if any(not fine(recorder, what) for _, recorder, what in thing.inside):
                 thing = replace(thing, inside=())
         yield thing
-        if isinstance(thing, Take) and thing.fail and not dims.stale:
+        if isinstance(thing, Steps) and thing.fail and not dims.stale:
             yield ResetBy()

@@ -44,7 +44,7 @@ class StepLog:
         self._begin(range(self.env.num_envs) if env_ids is None else env_ids.tolist())
 
     def step(self, action: torch.Tensor) -> torch.Tensor:
-        """Take a step, note the row of every environment, and return who is done."""
+        """Steps a step, note the row of every environment, and return who is done."""
         env = self.env
         before: dict[str, Any] = {f"obs/{k}": v for k, v in _flat(env.obs_buf)}
         before["command/goal"] = env.command_manager.get_command("goal")

@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(kw_only=True)
 class Plan:
-    """What a recorder was told, as far as the rules of rows and episodes are concerned."""
+    """The options of a recorder that concern the rules of rows and episodes."""
 
     envs: tuple[int, ...]
     every: int = 1
@@ -60,10 +60,7 @@ class Reset:
 
 @dataclass(kw_only=True)
 class Call:
-    """A recorder was told to start, pause, stop, fire or reset, or was added or removed.
-
-    When the step before was over.
-    """
+    """A request to a recorder between two steps: start, pause, stop, fire, reset, add or remove."""
 
     recorder: str
     name: str
@@ -124,7 +121,7 @@ class Recording:
     files: dict[str, list[ExpectedEpisode]]
     """By kind: "" for all, or "successful" and "failed"; by environment and number."""
     steps: int = 0
-    """Steps that have rows, before any episodes were left out."""
+    """Steps that have rows, before episodes are skipped."""
 
     @property
     def empty(self) -> bool:
@@ -173,7 +170,7 @@ class _Follower:
         self._running: list[_Running | None] = [None] * num_envs
         self._ended: list[ExpectedEpisode] = []  # in the present recording
         self._steps = 0  # that have rows, in the present recording
-        self._blind = False  # whether nobody read what the step to come starts from
+        self._blind = False  # whether the observation before the next step was not read
         self._trigger = _Trigger(plan, num_envs)
 
     def call(self, name: str, envs: tuple[int, ...] | None = None) -> None:
@@ -297,7 +294,7 @@ class _Follower:
 
 
 class _Trigger:
-    """Which steps of which environments a trigger chooses, whatever the recorder's state is."""
+    """The steps and environments that a trigger chooses, without the recorder's state."""
 
     def __init__(self, plan: Plan, num_envs: int) -> None:
         self._kind, *arguments = plan.trigger or ("always",)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from rollout_compare import Deviation, compare, compare_early
-from rollout_examples import Example, Rec, ResetBy, Take, Tell
+from rollout_examples import Example, Rec, Request, ResetBy, Steps
 from rollout_model import Happening, Plan, Step, expected
 from rollout_world import CONDITIONS, OWN, Driver, World, new_env, used_env, wins
 
@@ -132,10 +132,10 @@ def _compare_without_recorders(example: Example, driver: Driver) -> Iterator[Dev
                 return
 
 
-def _bare(example: Example) -> Iterator[Take | ResetBy | Tell]:
+def _bare(example: Example) -> Iterator[Steps | ResetBy | Request]:
     """What happens to the environment alone."""
     for thing in example.happens:
-        if isinstance(thing, Take):
+        if isinstance(thing, Steps):
             yield replace(thing, inside=())
         elif isinstance(thing, ResetBy):
             yield thing
@@ -152,10 +152,10 @@ def _happen(driver: Driver, example: Example, look: Callable[[int], None]) -> No
             driver.reset()
 
     for thing in example.happens:
-        if isinstance(thing, Tell) and thing.what == "read":
+        if isinstance(thing, Request) and thing.what == "read":
             look(thing.recorder)
             continue
-        if isinstance(thing, Tell):
+        if isinstance(thing, Request):
             driver.call(f"r{thing.recorder}", thing.what, thing.envs)
             continue
         if isinstance(thing, ResetBy):

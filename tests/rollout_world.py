@@ -321,7 +321,7 @@ class Driver:
         script(env)
 
     def call(self, recorder: str, name: str, envs: tuple[int, ...] | None = None) -> None:
-        """Tell a recorder something, or add or remove it."""
+        """Make a request to a recorder, or add or remove it."""
         if name == "add":
             cfg = self.later[recorder]
             data = given(cfg.channels)
@@ -354,7 +354,7 @@ class Driver:
         fail: str = "",
         inside: tuple[tuple[str, str, str], ...] = (),
     ) -> bool:
-        """Take a step; returns whether it went well."""
+        """Steps a step; returns whether it went well."""
         env, n = self.env, self.env.num_envs
         t = env.common_step_counter
         called: list[Call] = []
@@ -409,7 +409,7 @@ class Driver:
             for thread in threads:
                 thread.join(10.0)
                 assert not thread.is_alive(), "a call from another thread does not come back"
-        if "final_obs" in extras:  # If nobody needs it, nobody compares it.
+        if "final_obs" in extras:  # Otherwise it is not compared.
             values |= {f"next_obs/{name}": _copy(v) for name, v in _flat(extras["final_obs"])}
             values["own/tip"] = values["next_obs/plain/tip"]
         values["action"] = values["processed_action"] = values["ctrl"] = _copy(action)

@@ -21,7 +21,7 @@ CARTPOLE = """
 </mujoco>
 """
 
-# A free box that lands on a plane beside an arm, with a bit of everything else.
+# A free box that lands on a plane next to an arm, with some of everything else.
 RICH = """
 <mujoco>
   <worldbody>

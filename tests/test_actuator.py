@@ -52,7 +52,7 @@ def random_targets(scene: Any, name: str = "robot", seed: int = 0) -> Any:
     return data
 
 
-def test_position_velocity_and_motor_each_take_their_own_target():
+def test_position_velocity_and_motor_use_their_own_targets():
     scene, sim = build(
         entities={
             "robot": entity(
@@ -221,7 +221,7 @@ def test_tendons_and_sites_can_be_driven():
         )
 
 
-def test_muscle_takes_its_excitation_from_the_effort_target():
+def test_muscle_excitation_is_the_effort_target():
     cfg = BuiltinMuscleActuatorCfg(target_names_expr=("shoulder",), length_range=(0.1, 2.0))
     scene, sim = build(entities={"robot": entity(ARM, cfg)})
     scene["robot"].set_joint_effort_target(torch.tensor([0.7]), [0])
@@ -231,7 +231,7 @@ def test_muscle_takes_its_excitation_from_the_effort_target():
     assert (sim.data.act[:, 0] > 0.0).all()
 
 
-def test_ideal_pd_is_what_one_computes_by_hand():
+def test_ideal_pd_equals_the_formula():
     stiff = IdealPdActuatorCfg(
         target_names_expr=(".*_hip",), stiffness=30.0, damping=2.0, effort_limit=6.0
     )
@@ -333,7 +333,7 @@ def test_a_command_arrives_as_many_physics_steps_late_as_configured(kind: str):
     assert sim.data.ctrl[:, 0].tolist() == [gain * t for t in (4.0, 9.0, 4.0, 4.0)]
 
 
-def test_a_lag_set_on_one_actuator_holds_for_those_delayed_alike():
+def test_a_lag_set_on_one_actuator_applies_to_its_group():
     late: dict[str, Any] = dict(stiffness=1.0, damping=0.0, delay_max_lag=3, delay_hold_prob=1.0)
     scene, sim = build(
         num_envs=2,

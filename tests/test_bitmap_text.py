@@ -31,7 +31,7 @@ def test_a_letter_looks_like_itself():
     assert rows == ["#####", "#....", "#....", "####.", "#....", "#....", "#....", "....."]
 
 
-def test_every_printable_character_has_a_shape_of_its_own():
+def test_every_printable_character_has_a_different_shape():
     shapes = {character: cells(character).tobytes() for character in PRINTABLE}
     assert len(set(shapes.values())) == len(PRINTABLE)
     assert not cells(" ").any()
@@ -61,7 +61,7 @@ def test_lines_stand_below_each_other():
     np.testing.assert_array_equal(draw_text(picture(40, 40), "A\n\nB", scale=1), image)
 
 
-def test_letters_are_as_many_pixels_larger_as_the_scale_says():
+def test_scale_multiplies_the_size_of_letters():
     small, large = (
         lit(draw_text(picture(100, 100), ["Rg"], scale=scale))[2 * scale :, 2 * scale :]
         for scale in (1, 3)
@@ -148,7 +148,7 @@ def test_the_rest_of_the_picture_stays():
 
 
 @pytest.mark.parametrize("size", [(5, 5), (1, 1), (10, 200), (200, 10)])
-def test_what_does_not_fit_is_cut_off(size):
+def test_text_that_does_not_fit_is_cut_off(size):
     large = draw_text(picture(300, 900), ["a long line of text", "and more"] * 4, scale=2)
     small = draw_text(picture(*size), ["a long line of text", "and more"] * 4, scale=2)
     np.testing.assert_array_equal(small, large[: size[0], : size[1]])

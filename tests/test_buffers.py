@@ -105,7 +105,7 @@ def check(buffer: CircularBuffer, model: ListHistory) -> None:
 
 @pytest.mark.parametrize("max_len", [1, 2, 3, 7])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_history_is_what_lists_would_hold(max_len, shape):
+def test_history_equals_that_of_lists(max_len, shape):
     for seed in range(3):
         rng = random.Random(seed)
         torch.manual_seed(seed)
@@ -306,7 +306,7 @@ DELAYS = [
 
 
 @pytest.mark.parametrize("cfg", DELAYS, ids=str)
-def test_delay_is_what_lists_would_give(cfg):
+def test_delay_equals_that_of_lists(cfg):
     for seed in range(3):
         rng = random.Random(seed)
         torch.manual_seed(seed)
@@ -354,7 +354,7 @@ def test_delay_is_what_lists_would_give(cfg):
 def run(cfg, resets: dict[int, list[int]], explicit: bool = False) -> torch.Tensor:
     """Outputs (steps, rows, 1) with the given rows reset before the given steps.
 
-    As in an environment, the generator starts each step anew. `explicit` gives the reset rows
+    As in an environment, the generator starts again in each step. `explicit` gives the reset rows
     their first frame apart from the others, which see that step only afterwards.
     """
     generator = torch.Generator()
@@ -380,7 +380,7 @@ def run(cfg, resets: dict[int, list[int]], explicit: bool = False) -> torch.Tens
 
 
 @pytest.mark.parametrize("cfg", DELAYS, ids=str)
-def test_resets_leave_other_rows_alone(cfg):
+def test_resets_do_not_change_other_rows(cfg):
     calm = run(cfg, {})
     busy = run(cfg, {7: [1], 8: [1, 3], 20: [3]})
     others = [0, 2, 4]

@@ -61,12 +61,12 @@ def seen_by_update(cfg, path):
         ("late", None, Any),
     ],
 )
-def test_path_leads_to_value_and_type(path, value, hint):
+def test_a_path_gives_value_and_type(path, value, hint):
     leaf = seen_by_update(Cfg(), path)
     assert (leaf.value, leaf.hint) == (value, hint)
 
 
-def test_update_replaces_what_the_path_names_and_nothing_else():
+def test_update_changes_only_the_field_of_the_path():
     cfg, expected = Cfg(), Cfg()
     for path in ("num_envs", "gains.1.damping", "weights.a", "params.gain.damping"):
         update(cfg, path, lambda leaf: 7)
@@ -95,7 +95,7 @@ def test_wrong_path_is_explained(path, message):
     assert str(caught.value).startswith(message)
 
 
-def test_leaves_are_all_that_can_be_set_and_of_params_only_what_is_set():
+def test_leaves_are_all_fields_and_the_given_params():
     assert [leaf.path for leaf in leaves(Cfg())] == [
         "num_envs",
         "gains.0.stiffness",
@@ -112,7 +112,7 @@ def test_leaves_are_all_that_can_be_set_and_of_params_only_what_is_set():
     ]
 
 
-def test_leaf_carries_the_docstring_under_its_field():
+def test_a_leaf_has_the_docstring_of_its_field():
     docs = {leaf.path: leaf.doc for leaf in leaves(Cfg())}
     assert docs["num_envs"] == "How many environments."
     assert docs["gains.0.stiffness"] == "Stiffness in Nm/rad."

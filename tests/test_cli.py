@@ -1,4 +1,4 @@
-"""The scripts' shared command line: options, overrides of any cfg field, and helpful refusals."""
+"""The command line of all scripts: options, overrides of any cfg field, and errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def parse(*argv: str) -> tuple[cli.TaskArgs, Any]:
 
 
 def refusal(capsys, *argv: str) -> str:
-    """What is said on stderr when a command line is refused with exit code 2."""
+    """The text on stderr of a command line that fails with exit code 2."""
     with pytest.raises(SystemExit) as caught:
         parse(*argv)
     assert caught.value.code == 2
@@ -116,12 +116,12 @@ def test_override_sets_a_field_in_its_type(words, get, value):
         ("--env.engine wrap", "'wrap' is not of type Literal['auto', 'warp']"),
         ("--env.limits 1", "'1' is not of type tuple[float, float] | None"),
         ("--env.rewards.smooth 2", "this is a group of fields. Set one of them, or"),
-        ("--env.rewards.smooth.params.std soft", "'soft' does not fit. It is 1 now."),
-        ("--env.rewards.smooth.params.range 1", "'1' does not fit. It is (0.0, 1.0) now."),
-        ("--env.term x", "this is code, which the command line cannot set."),
+        ("--env.rewards.smooth.params.std soft", "'soft' has the wrong type. It is 1 now."),
+        ("--env.rewards.smooth.params.range 1", "'1' has the wrong type. It is (0.0, 1.0) now."),
+        ("--env.term x", "this is a function, which cannot be set on the command line."),
     ],
 )
-def test_override_that_does_not_fit_is_refused(capsys, words, message):
+def test_override_of_the_wrong_type_is_refused(capsys, words, message):
     option = words.split()[0]
     assert f"Error: {option}: {message}" in refusal(capsys, *words.split())
 
@@ -142,7 +142,7 @@ def test_unknown_option_is_refused(capsys):
 
 
 @pytest.mark.parametrize("error", [ValueError, DataError])
-def test_an_error_that_explains_itself_ends_the_script_with_its_message(capsys, error):
+def test_an_expected_error_ends_the_script_with_its_message(capsys, error):
     args, _ = parse()
     with pytest.raises(SystemExit) as caught, cli.explained(args):
         raise error("num_envs is 0.")
@@ -199,7 +199,7 @@ class LargeCfg:
     recorders: dict[str, Any] = field(default_factory=dict)
 
 
-def test_help_begins_with_what_most_change_and_ends_with_looks_in_short(capsys):
+def test_help_begins_with_common_fields_and_ends_with_the_looks(capsys):
     registry.register_task("large", env_cfg=LargeCfg)
     with pytest.raises(SystemExit):
         cli.parse(cli.TaskArgs, "A script.", ["--task", "large", "--help"])
@@ -222,11 +222,11 @@ def test_help_begins_with_what_most_change_and_ends_with_looks_in_short(capsys):
     assert not any("Name of the light" in line for line in lines)
 
 
-# The command that an installed package brings.
+# The command mjlab-rec.
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_the_command_alone_lists_the_commands_with_a_line_each(capsys, argv):
+def test_without_arguments_the_commands_are_listed(capsys, argv):
     command.main(argv)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
@@ -234,7 +234,7 @@ def test_the_command_alone_lists_the_commands_with_a_line_each(capsys, argv):
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
-def test_an_unknown_command_is_refused_with_the_nearest(capsys):
+def test_an_unknown_command_gets_a_suggestion(capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["pley", "--task", "task"])
     assert caught.value.code == 2
@@ -249,7 +249,7 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
 
 
 @pytest.mark.parametrize(("name", "script"), [("play", "play.py"), ("list", "list_tasks.py")])
-def test_a_command_helps_as_its_script_does(name, script):
+def test_a_command_has_the_help_of_its_script(name, script):
     code = "from mjlab_rec.commands.main import main; main()"
     argv = [sys.executable, "-c", code, name, "--help"]
     ran = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
@@ -275,7 +275,7 @@ def test_recorders_are_added_to_the_cfg_with_paths_of_the_task():
     assert recorders["csv"].if_exists == "number"
 
 
-def test_fields_concern_the_recorder_before_them():
+def test_fields_belong_to_the_recorder_before_them():
     recorders = parse_recorded(
         "--record csv --record.path a.csv --record.channels obs action --seed 1 --record hdf5"
         " --record.path=b.h5 --env.seed 3 --record.every 2"
@@ -285,18 +285,18 @@ def test_fields_concern_the_recorder_before_them():
     assert recorders["csv"].every == 1
 
 
-def test_fields_before_the_only_recorder_are_taken_too():
+def test_fields_before_the_first_recorder_belong_to_it():
     assert parse_recorded("--record.path a.csv --record csv")["csv"].path == "a.csv"
 
 
-def test_shortcuts_stand_for_recorders():
+def test_short_options_add_recorders():
     recorders = parse_recorded("--video --record.length 20 --rerun --plot --record csv")
     assert list(recorders) == ["video", "rerun", "live_plot", "csv"]
     assert recorders["video"].length == 20
     assert recorders["rerun"].path == "rollouts/task/rerun.rrd"
 
 
-def test_recorders_of_the_task_and_of_one_name_are_kept_apart(monkeypatch):
+def test_recorders_with_the_same_name_get_different_names(monkeypatch):
     monkeypatch.setattr(registry, "_tasks", {})
     registry.register_task("task", env_cfg=lambda: Cfg(recorders={"csv": None}))
     recorders = parse_recorded("--record csv --record csv --record.path b.csv")
@@ -308,7 +308,7 @@ def test_recorders_of_the_task_and_of_one_name_are_kept_apart(monkeypatch):
     ("words", "message"),
     [
         ("--record hdf", "--record hdf: Unknown recorder preset 'hdf'. Did you mean 'hdf5'?"),
-        ("--record.path x", "--record.path: name a recorder before it, as in --record hdf5."),
+        ("--record.path x", "--record.path needs a recorder before it, such as --record hdf5."),
         (
             "--record hdf5 --record.pth x",
             "--record.pth: The recorder 'hdf5' has no field 'pth'. Did",
@@ -323,7 +323,7 @@ def test_bad_recorders_are_refused(capsys, words, message):
     assert f"Error: {message}" in " ".join(capsys.readouterr().err.split())
 
 
-def test_scripts_that_do_not_record_refuse_to(capsys):
+def test_scripts_without_recording_refuse_recorders(capsys):
     assert "--record" in refusal(capsys, "--record", "hdf5")
 
 
@@ -368,25 +368,25 @@ def test_play_records_and_reads_back_what_it_recorded(tmp_path):
         assert rollouts.summary().splitlines()[-1] in ran.stdout
 
 
-def test_a_path_that_is_taken_names_the_options_that_help(tmp_path):
+def test_an_existing_path_names_the_options_to_set(tmp_path):
     (tmp_path / "taken.h5").write_text("")
     (tmp_path / "taken.npz").write_text("")
     words = "--task cartpole-balance --steps 3 --record mjlab_rec.recorders:{} --record.path {}"
     for recorder, path, append in (
-        ("Hdf5RecorderCfg", "taken.h5", ", append (go on after it)"),
+        ("Hdf5RecorderCfg", "taken.h5", ", append (add to it)"),
         ("NpzRecorderCfg", "taken.npz", ""),
     ):
         ran = run_script("play.py", *words.format(recorder, path).split(), cwd=tmp_path)
         assert ran.returncode == 2
         stem, _, suffix = path.partition(".")
         assert (
-            f"Error: '{path}' exists already. Choose another path, or give --record.if-exists"
-            f" overwrite (replace it){append} or number (take the next free name, such as"
+            f"Error: '{path}' already exists. Choose another path, or give --record.if-exists"
+            f" overwrite (replace it){append} or number (use the next free name, such as"
             f" {stem}_1.{suffix})." in ran.stderr
         )
 
 
-def test_a_path_that_a_tasks_own_recorder_wants_names_its_field(capsys):
+def test_an_existing_path_of_the_tasks_recorder_names_its_field(capsys):
     args, _ = parse()
     with pytest.raises(SystemExit), cli.explained(args):
         raise PathExistsError(Path("a.h5"), "a_1.h5")
@@ -442,7 +442,7 @@ def test_play_stops_after_steps_episodes_or_seconds(words, steps, tmp_path):
         assert rollouts.rows == steps
 
 
-def test_play_without_terminations_lets_no_episode_end():
+def test_play_without_terminations_ends_no_episode():
     words = "--task cartpole-balance --steps 12 --env.episode-length-s 0.25 --no-terminations"
     ran = run_script("play.py", *words.split())
     assert ran.returncode == 0, ran.stderr
@@ -452,16 +452,16 @@ def test_play_without_terminations_lets_no_episode_end():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--steps 5 --episodes 2", "--steps and --episodes exclude each other"),
+        ("--steps 5 --episodes 2", "--steps and --episodes are mutually exclusive"),
         ("--seconds -1", "--seconds must be a finite number above 0, got -1.0."),
         ("--seconds inf", "--seconds must be a finite number above 0, got inf."),
-        ("--episodes 3 --no-terminations", "--episodes would never be reached"),
+        ("--episodes 3 --no-terminations", "--episodes has no effect"),
         ("--camera nosuch --steps 3", "There is no camera 'nosuch'"),
         ("--agent rondom", "Unknown agent 'rondom'. Did you mean 'random'?"),
         ("--video --camera 7", "There is no camera 7"),
     ],
 )
-def test_play_refuses_what_cannot_be_done_before_it_runs(words, message):
+def test_play_refuses_invalid_options_before_it_runs(words, message):
     ran = run_script("play.py", "--task", "cartpole-balance", *words.split())
     assert ran.returncode == 2 and message in ran.stderr
     assert "Traceback" not in ran.stderr and "Until the first step" not in ran.stdout
@@ -501,7 +501,9 @@ def test_play_names_the_extra_that_is_missing_before_it_runs(words, package, ext
         ("--video --record.renderer gl", "OpenGL does not work"),
     ],
 )
-def test_play_says_what_the_machine_lacks_before_it_runs(words, message, monkeypatch, tmp_path):
+def test_play_says_what_is_missing_on_the_machine_before_it_runs(
+    words, message, monkeypatch, tmp_path
+):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("MUJOCO_GL", "glfw")  # Which cannot work without a display.
@@ -512,7 +514,7 @@ def test_play_says_what_the_machine_lacks_before_it_runs(words, message, monkeyp
 
 
 @pytest.mark.parametrize("words", ["--viewer native", "--plot --record.backend window"])
-def test_play_says_that_nobody_answers_at_the_display(words, monkeypatch, tmp_path):
+def test_play_says_that_the_display_does_not_respond(words, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("DISPLAY", ":77")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -533,7 +535,7 @@ def test_a_plot_without_a_path_does_not_replace_another(tmp_path):
     assert len(list(tmp_path.rglob("live_plot*.png"))) == 2
 
 
-def test_play_refuses_an_unknown_task_with_the_nearest():
+def test_play_suggests_the_nearest_task():
     ran = run_script("play.py", "--task", "cartpole-balence")
     assert ran.returncode == 2
     assert "Did you mean 'cartpole-balance'?" in ran.stderr

@@ -1,4 +1,4 @@
-"""What CSV recordings survive: flipped bits, cut files, lost side files, kills, hostile text."""
+"""CSV recordings with flipped bits, truncated or missing files, kills and hostile text."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def known_rows(world: World) -> dict[tuple[int, int], LoggedEpisode]:
 
 
 def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int]:
-    """Whatever is given back is true, or null; returns how many episodes can be read or not."""
+    """All values are correct or null; returns the numbers of readable and lost episodes."""
     known, good, bad = known_rows(world), 0, 0
     assert reader.info.channels == info.channels
     assert (reader.info.step_dt, reader.info.envs) == (info.step_dt, info.envs)
@@ -67,7 +67,7 @@ def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int
     names = ["step", *(spec.name for spec in info.channels)]
     for index, row in enumerate(reader.episodes.to_dicts()):
         logged = known[row["env"], row["number"]]
-        said = {
+        expected = {
             "start": logged.rows[0].at,
             "length": logged.length,
             "return": logged.total,
@@ -75,7 +75,7 @@ def check_true(reader: CsvReader, world: World, info: RunInfo) -> tuple[int, int
             "truncated": logged.truncated,
             "success": logged.success,
         }
-        for name, value in said.items():
+        for name, value in expected.items():
             if row[name] is not None:
                 assert row[name] == pytest.approx(value, abs=1e-5), name
         try:
@@ -105,9 +105,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Worl
     yield folder, world
 
 
-def honest(path: Path, world: World, watch: Watch) -> None:
-    """Read what is not damaged, to know how much memory it takes."""
-    for around in (contextlib.nullcontext, watch.whole):
+def read_undamaged(path: Path, world: World, watch: Watch) -> None:
+    """Read an undamaged recording, to measure the memory for it."""
+    for around in (contextlib.nullcontext, watch.measure_undamaged):
         with around():
             reader = CsvReader(path)
             assert check_true(reader, world, world.info) == (len(world.episodes), 0)
@@ -126,10 +126,10 @@ every_file = pytest.mark.parametrize(
 
 
 @every_file
-def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, tmp_path, watch):
+def test_a_flipped_bit_is_reported_and_affects_only_its_block(name, options, tmp_path, watch):
     world = World(num_envs=2, steps=60, special=False)
     path = record(tmp_path, world, **options)
-    honest(path, world, watch)
+    read_undamaged(path, world, watch)
     for _ in watch.flips([path.with_name(name)], 20):
         reader = CsvReader(path)
         good, bad = check_true(reader, world, world.info)
@@ -139,11 +139,11 @@ def test_a_flipped_bit_is_told_and_costs_no_more_than_its_block(name, options, t
 
 
 @every_file
-def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path, watch):
+def test_a_truncated_file_loses_only_its_end(name, options, tmp_path, watch):
     scale = 16 if LONG else 1  # for files of more than 4 KB
     world = World(num_envs=2, steps=60 * scale, special=False)
     path = record(tmp_path, world, **{key: scale * value for key, value in options.items()})
-    honest(path, world, watch)
+    read_undamaged(path, world, watch)
     good = 0
     for _ in watch.cuts([path.with_name(name)], 2):
         reader = CsvReader(path)
@@ -153,11 +153,11 @@ def test_a_file_cut_anywhere_costs_no_more_than_its_end(name, options, tmp_path,
     assert good > 0
 
 
-def test_a_damaged_description_is_told_or_harmless(whole, tmp_path, watch):
+def test_a_damaged_description_is_reported_or_harmless(whole, tmp_path, watch):
     folder, world = whole
     copies(folder, tmp_path / "copy")
     path = tmp_path / "copy" / ROWS
-    honest(path, world, watch)
+    read_undamaged(path, world, watch)
     victim = path.with_name("rollout.csv.json")
     for _ in watch.flips([victim], 20):
         try:
@@ -172,7 +172,7 @@ def test_a_damaged_description_is_told_or_harmless(whole, tmp_path, watch):
             CsvReader(path)
 
 
-def test_without_check_a_damaged_block_is_read_as_it_is(whole, tmp_path):
+def test_without_check_a_damaged_block_is_read(whole, tmp_path):
     folder, world = whole
     copies(folder, tmp_path / "copy")
     file = tmp_path / "copy" / "rollout.csv"
@@ -185,11 +185,11 @@ def test_without_check_a_damaged_block_is_read_as_it_is(whole, tmp_path):
             reader.read(index, ["action"])
     assert len(reader.verify()) == 1
     file.with_name("rollout.csv.crc32").unlink()
-    assert CsvReader(file).damage == []  # as the error said
+    assert CsvReader(file).damage == []  # as the error suggested
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_a_file_cut_anywhere_gives_its_whole_lines(close, tmp_path):
+def test_all_complete_lines_of_a_truncated_file_are_read(close, tmp_path):
     world = World(num_envs=2, steps=400 if LONG else 60)
     file = record(tmp_path, world, close=close)
     content = file.read_bytes()
@@ -206,7 +206,7 @@ def test_a_file_cut_anywhere_gives_its_whole_lines(close, tmp_path):
             assert row["partial"] is True or row["rows"] == len(logged.rows) or not close
 
 
-def test_after_a_cut_appending_goes_on_and_all_is_whole_again(tmp_path):
+def test_appending_repairs_a_truncated_recording(tmp_path):
     old, new = World(steps=60), World(seed=1)
     file = record(tmp_path, old)
     content = file.read_bytes()
@@ -225,7 +225,7 @@ def test_after_a_cut_appending_goes_on_and_all_is_whole_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rollout.csv", "rollout.episodes.csv", "rollout.csv.crc32"])
-def test_damage_in_the_middle_is_not_appended_to(name, tmp_path):
+def test_appending_after_damage_in_the_middle_is_refused(name, tmp_path):
     file = record(tmp_path, World(steps=60))
     damaged = tmp_path / name
     content = bytearray(damaged.read_bytes())
@@ -261,7 +261,7 @@ def test_a_kill_leaves_running_episodes_cut_at_their_last_row(tmp_path):
 
 
 @pytest.mark.parametrize("kept", ["rows", "rows and half a line", "rows and lines", "half a row"])
-def test_a_kill_between_rows_table_and_checksums_loses_only_what_is_not_complete(kept, tmp_path):
+def test_a_kill_between_rows_table_and_checksums_loses_only_incomplete_data(kept, tmp_path):
     world = World(steps=60)
     writer = CsvWriter(world.info, options(tmp_path))
     path = tmp_path / "rollout.csv"
@@ -289,7 +289,7 @@ def test_a_kill_between_rows_table_and_checksums_loses_only_what_is_not_complete
     assert CsvReader(path).verify() == []
 
 
-def test_what_was_not_known_before_appending_is_not_made_up_by_it(tmp_path):
+def test_unknown_values_stay_unknown_after_appending(tmp_path):
     file = record(tmp_path, World(steps=60, activity="rows"))
     (tmp_path / "rollout.episodes.csv").unlink()
     before = CsvReader(file).episodes
@@ -299,7 +299,7 @@ def test_what_was_not_known_before_appending_is_not_made_up_by_it(tmp_path):
     assert after.filter(after["number"] <= before["number"].max()).rows() == before.rows()
 
 
-def test_side_files_that_are_missing_are_told_by_verify_and_nothing_else_is_lost(whole, tmp_path):
+def test_missing_side_files_are_reported_by_verify(whole, tmp_path):
     folder, world = whole
     for name in ("rollout.episodes.csv", "rollout.csv.crc32"):
         copies(folder, tmp_path / "copy")
@@ -310,7 +310,7 @@ def test_side_files_that_are_missing_are_told_by_verify_and_nothing_else_is_lost
     assert (reader.episodes["success"].null_count() == 0) is False or reader.episodes["start"].sum()
 
 
-def test_the_table_of_episodes_is_plain_and_not_a_recording(whole):
+def test_the_table_of_episodes_is_not_a_recording(whole):
     folder, world = whole
     table = (folder / "rollout.episodes.csv").read_text().splitlines()
     assert table[0].split(",") == list(EPISODE_COLUMNS)
@@ -340,14 +340,16 @@ def test_one_table_of_episodes_for_all_parts_and_sessions(tmp_path):
 def test_numbering_leaves_side_files_of_others_alone(tmp_path):
     (tmp_path / "rollout.episodes.csv").write_text("mine")
     (tmp_path / "rollout_1.csv.crc32").write_text("mine")
-    with pytest.raises(DataError, match="rollout.episodes.csv' is not a recording.*left alone"):
+    with pytest.raises(
+        DataError, match="rollout.episodes.csv' exists and is not part of a recording.*not changed"
+    ):
         record(tmp_path, World(), if_exists="overwrite")
     record(tmp_path, World(steps=5), if_exists="number")
     assert (tmp_path / "rollout_2.csv").exists()
     assert (tmp_path / "rollout.episodes.csv").read_text() == "mine"
 
 
-def test_a_run_of_other_environments_can_be_appended(tmp_path):
+def test_other_environments_can_be_appended(tmp_path):
     old, new = World(num_envs=2), World(num_envs=4, seed=1)
     record(tmp_path, old)
     record(tmp_path, new, if_exists="append")
@@ -375,7 +377,7 @@ X = ChannelSpec(name="x", dtype=np.dtype("int32"))
 
 
 @pytest.mark.parametrize(
-    "row, told",
+    "row, reported",
     [
         ("0.0,-1,0,0,5", "column 'env' are from 0"),
         ("0.0,0,-1,0,5", "column 'episode' are from 0"),
@@ -393,16 +395,16 @@ X = ChannelSpec(name="x", dtype=np.dtype("int32"))
         (b"\0" * 64, "damaged"),
     ],
 )
-def test_rows_that_cannot_be_are_refused(row, told, tmp_path):
+def test_impossible_rows_are_refused(row, reported, tmp_path):
     file = described(tmp_path, row if isinstance(row, str) else row, X)
     with open(file, "ab") as stream:
         stream.write(b"\n")
-    with pytest.raises(DataError, match=f"rollout.csv' is damaged.*{told}|{told}"):
+    with pytest.raises(DataError, match=f"rollout.csv' is damaged.*{reported}|{reported}"):
         CsvReader(file)
 
 
 @pytest.mark.parametrize("row", ["0.0,-1,0,0,5", "x,y", "\0\0\0\0", "0.0,0,0,0,1,2,3"])
-def test_bad_lines_behind_the_last_checksum_are_left_out(row, tmp_path):
+def test_bad_lines_after_the_last_checksum_are_skipped(row, tmp_path):
     world = World(steps=20)
     file = record(tmp_path, world, close=False)
     with open(file, "a") as stream:
@@ -416,26 +418,26 @@ def test_bad_lines_behind_the_last_checksum_are_left_out(row, tmp_path):
 
 def test_a_description_of_other_types_is_refused(tmp_path):
     file = record(tmp_path, World(steps=10))
-    beside = tmp_path / "rollout.csv.json"
-    data = json.loads(beside.read_text())
+    description = tmp_path / "rollout.csv.json"
+    data = json.loads(description.read_text())
     del data["crc32"]
     data["channels"][3]["dtype"] = "<i4"
-    beside.write_text(json.dumps(data))
+    description.write_text(json.dumps(data))
     with pytest.raises(DataError, match="Nothing can be read.*could not parse"):
         CsvReader(file)
 
 
 def test_a_pipe_is_refused_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "rollout.csv")
-    with pytest.raises(DataError, match="not a file with contents"):
+    with pytest.raises(DataError, match="not a plain file"):
         CsvReader(tmp_path / "rollout.csv")
     with pytest.raises(DataError):
         open_rollouts(tmp_path / "rollout.csv")
     (tmp_path / "b.csv").write_text("time,env,episode,step,x\n")
     os.mkfifo(tmp_path / "b.episodes.csv")
-    with pytest.raises(DataError, match="not a file with contents"):
+    with pytest.raises(DataError, match="not a plain file"):
         CsvReader(tmp_path / "b.csv")
-    with pytest.raises(DataError, match="not a file with contents"):
+    with pytest.raises(DataError, match="not a plain file"):
         CsvWriter(World().info, WriterOptions(path=str(tmp_path / "b.csv"), if_exists="append"))
 
 
@@ -448,15 +450,15 @@ def test_a_header_of_megabytes_without_an_end_is_refused_in_linear_time(tmp_path
         with pytest.raises(DataError):
             CsvReader(file)
         took.append(time.process_time() - began)
-    assert took[1] < 60 * took[0] + 1  # quadratic time would be minutes
+    assert took[1] < 60 * took[0] + 1  # quadratic time would take minutes
     file.write_bytes(b'time,env,episode,step,"x' + b"\n" * (10 << 20))
     assert len(CsvReader(file).episodes) == 0
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, reported",
     [
-        ("time,env,episode,step,x,x\n0.0,0,0,0,1,2\n", "a column is there twice"),
+        ("time,env,episode,step,x,x\n0.0,0,0,0,1,2\n", "two columns have the same name"),
         ("time,env,episode,step,x\nnow,0,0,0,1\n", "column 'time' are numbers"),
         ("time,env,episode,step,x\n0.0,0,0,0.5,1\n", "column 'step' are integers"),
         ("time,env,episode,step,x\n0.0,0,0,0,\n", "missing in column 'x'"),
@@ -464,10 +466,10 @@ def test_a_header_of_megabytes_without_an_end_is_refused_in_linear_time(tmp_path
         ("\n\n\n", "no column time, env, episode, step"),
     ],
 )
-def test_a_table_without_description_is_checked(text, told, tmp_path):
+def test_a_table_without_description_is_checked(text, reported, tmp_path):
     file = tmp_path / "rollout.csv"
     file.write_text(text)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         CsvReader(file)
 
 
@@ -483,7 +485,7 @@ def test_tens_of_thousands_of_columns_can_be_read(tmp_path):
     assert reader.read(0, ["c29999"])["c29999"].ravel().tolist() == [1.5]
 
 
-def test_a_file_of_checksums_that_lies_changes_no_value(tmp_path):
+def test_wrong_checksums_change_no_value(tmp_path):
     from mjlab_rec.data.formats.csv_files import Span, dump_spans
 
     world = World(steps=20)
@@ -511,11 +513,14 @@ def test_a_file_of_checksums_that_lies_changes_no_value(tmp_path):
 
 def test_a_description_of_a_billion_columns_is_refused(tmp_path):
     file = record(tmp_path, World(steps=10))
-    beside = tmp_path / "rollout.csv.json"
-    data = json.loads(beside.read_text())
+    description = tmp_path / "rollout.csv.json"
+    data = json.loads(description.read_text())
     del data["crc32"]
-    for shape, told in (([10**9], "columns, 1000000000 of them for 'flag'"), ([0], "no element")):
+    for shape, text in (
+        ([10**9], "columns, 1000000000 of them for 'flag'"),
+        ([0], "no element"),
+    ):
         data["channels"][7]["shape"] = shape
-        beside.write_text(json.dumps(data))
-        with pytest.raises(DataError, match=told):
+        description.write_text(json.dumps(data))
+        with pytest.raises(DataError, match=text):
             CsvReader(file)

@@ -34,7 +34,7 @@ def make(kind: str, folder: Path, info: RunInfo, **more: Any) -> Writer:
 
 
 def steps_of(kind: str, writer: Writer, world: World) -> Iterator[Callable[[], None]]:
-    """The single writes of a world; each may be called again if it failed."""
+    """The writes of a world, one by one; each can be repeated after a failure."""
     assembler = EpisodeAssembler(world.info)
     for block in world.blocks():
         if kind == "csv":
@@ -109,7 +109,7 @@ print(caught, errors)
 
 
 @both
-def test_ctrl_c_costs_no_rows(kind, tmp_path):
+def test_ctrl_c_loses_no_rows(kind, tmp_path):
     path = tmp_path / NAMES[kind]
     ran = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED, kind, str(path)],
@@ -125,7 +125,7 @@ def test_ctrl_c_costs_no_rows(kind, tmp_path):
     assert verify(tmp_path, kind) == []
 
 
-def test_ctrl_c_in_the_main_thread_is_not_held_back(monkeypatch):
+def test_ctrl_c_in_the_main_thread_is_raised(monkeypatch):
     from mjlab_rec.data.formats.csv_text import dump_rows
 
     def interrupted(*_: Any, **__: Any) -> None:
@@ -159,7 +159,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("roll_over_bytes", [4000, 1 << 30])
-def test_a_full_disk_leaves_no_half_lines_and_writing_goes_on_later(
+def test_a_full_disk_leaves_no_incomplete_lines_and_writing_continues(
     roll_over_bytes, tmp_path, monkeypatch
 ):
     disk, world = Disk(monkeypatch), World(steps=70)
@@ -195,7 +195,7 @@ def test_a_recording_whose_last_write_failed_is_not_finished(tmp_path, monkeypat
     writer = make("csv", tmp_path, world.info)
     for step in steps_of("csv", writer, world):
         disk.room = 0
-        with pytest.raises(DataError, match="No space left on device. What was written before can"):
+        with pytest.raises(DataError, match="No space left on device. Data written before can"):
             step()
         break
     disk.room = None
@@ -205,7 +205,7 @@ def test_a_recording_whose_last_write_failed_is_not_finished(tmp_path, monkeypat
         assert len(rollouts) == 0
 
 
-def test_episodes_wait_for_room_on_a_full_disk_and_then_make_a_part(tmp_path, monkeypatch):
+def test_episodes_wait_for_room_on_a_full_disk(tmp_path, monkeypatch):
     world, write_parquet = World(steps=60), pl.DataFrame.write_parquet
     full = [False]
 
@@ -235,13 +235,13 @@ def test_episodes_wait_for_room_on_a_full_disk_and_then_make_a_part(tmp_path, mo
     assert verify(tmp_path, "parquet") == []
 
 
-# -- what is there is taken away -------------------------------------------------------------------
+# -- files are removed while they are written ------------------------------------------------------
 
 
 @both
 @pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
 @pytest.mark.parametrize("closing", [True, False])
-def test_a_recording_that_is_gone_is_noticed_at_the_next_write(kind, how, closing, tmp_path):
+def test_a_removed_recording_is_noticed_at_the_next_write(kind, how, closing, tmp_path):
     world, path = World(steps=40), tmp_path / NAMES[kind]
     writer = make(kind, tmp_path, world.info, roll_over_bytes=1 << 30 if kind == "csv" else 1)
     steps = steps_of(kind, writer, world)
@@ -261,7 +261,7 @@ def test_a_recording_that_is_gone_is_noticed_at_the_next_write(kind, how, closin
 
 
 @both
-def test_with_power_every_file_is_on_the_disk_before_what_counts_it(kind, tmp_path, monkeypatch):
+def test_with_power_data_is_on_the_disk_before_its_index(kind, tmp_path, monkeypatch):
     synced, world = [], World(steps=30)
     fsync, replace = os.fsync, os.replace
 
@@ -308,11 +308,11 @@ def test_without_power_nothing_waits_for_the_disk(tmp_path, monkeypatch):
         writer.close()
 
 
-# -- others look at it -----------------------------------------------------------------------------
+# -- readers while it is written -------------------------------------------------------------------
 
 
 @both
-def test_reading_while_it_is_written_gives_what_is_there(kind, tmp_path):
+def test_a_recording_can_be_read_while_it_is_written(kind, tmp_path):
     world = World(steps=300)
     writer = make(kind, tmp_path, world.info, roll_over_bytes=8000)
     errors: list[str] = []
@@ -375,7 +375,7 @@ def test_a_forked_child_reads_or_says_what_to_do(kind, decoded, tmp_path):
 
 
 @both
-def test_a_panic_of_polars_is_told_like_any_other_damage(kind, tmp_path, monkeypatch):
+def test_a_panic_of_polars_is_reported_as_damage(kind, tmp_path, monkeypatch):
     world = World(steps=20)
     writer = make(kind, tmp_path, world.info)
     for step in steps_of(kind, writer, world):
@@ -408,9 +408,7 @@ def test_a_panic_of_polars_is_told_like_any_other_damage(kind, tmp_path, monkeyp
         ("x", (2, 0), r"'x' has the shape \[2, 0\]"),
     ],
 )
-def test_channels_that_no_table_can_hold_are_refused_at_the_start(
-    kind, name, shape, told, tmp_path
-):
+def test_channels_that_do_not_fit_a_table_are_refused(kind, name, shape, told, tmp_path):
     spec = ChannelSpec(name=name, dtype=np.dtype("float32"), shape=shape)
     info = RunInfo(channels=(spec,), envs=(0,), step_dt=0.1)
     with pytest.raises(DataError, match=told):

@@ -22,7 +22,7 @@ PAGE = 4096
 
 
 class RecordingFile:
-    """A file in memory that remembers what was written to it, write by write."""
+    """A file in memory that logs each write."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -43,11 +43,11 @@ class RecordingFile:
         return n
 
     def read(self, size: int) -> bytes:
-        """Only there because h5py looks for it."""
+        """Required by h5py."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> int:
-        # HDF5 does not survive it if there is no room for what it writes.
+        # HDF5 fails badly if there is no room for its writes.
         assert self.position + len(data) <= len(self.content)
         self._apply(self.position, bytes(data))
         self.position += len(data)
@@ -97,14 +97,14 @@ class RecordedWriter(Hdf5Writer):
         disk = SimpleNamespace(
             reserve=self.target.reserve,
             write=self.target.write_at,
-            forget_old=lambda: None,
+            drop_cached=lambda: None,
             deleted=False,
         )
         return h5py.File(self.target, "r+", libver="earliest"), disk
 
 
 def prefixes(log: list, safe: int, whole: set[int], stride: int) -> Iterator[tuple[int, bytes]]:
-    """What a file holds when its process dies during or after each write from `safe` on.
+    """The content of a file if its process dies during or after each write from `safe` on.
 
     All prefixes that end with a write in `whole`, and every `stride`-th of the others.
     """
@@ -140,7 +140,7 @@ def make_blocks(count: int, p_end: float) -> list[Block]:
 
 @pytest.mark.parametrize("compression, small", [(None, 1), (None, 4000)])
 def test_every_block_survives_a_kill_at_any_write(compression, small, tmp_path, monkeypatch):
-    """With one block in a chunk or several, past the chunks that a usual B-tree node holds."""
+    """One or several blocks per chunk, and more chunks than fit a default B-tree node."""
     monkeypatch.setattr(hdf5_layout, "_SMALL", small)
     monkeypatch.setattr(hdf5_layout, "_NODES", 1 << 20)
     options = WriterOptions(path=str(tmp_path / "a.h5"), block_rows=8, compression=compression)
@@ -162,7 +162,7 @@ def test_every_block_survives_a_kill_at_any_write(compression, small, tmp_path, 
     killed = tmp_path / "killed.h5"
     for target, marked, expected in zip(writer.written[1:], marks, held, strict=True):
         part = killed.with_name("killed.part001.h5") if before else killed
-        # Before its first block is there, a file has no name yet.
+        # Before its first block, a file has no name.
         near = set(range(marked[0], marked[1])) | set(range(marked[-1], len(target.log)))
         if len(marked) > 65:
             near |= set(range(marked[63], marked[64]))
@@ -182,7 +182,7 @@ def test_every_block_survives_a_kill_at_any_write(compression, small, tmp_path, 
 
 
 def check_reader(path: Path, blocks: list[Block]) -> None:
-    """Compare what the reader finds with the blocks themselves."""
+    """Compare the reader's episodes with the blocks."""
     reader = Hdf5Reader(path)
     table = reader.episodes
     assert table["rows"].sum() == 5 * sum(block.rows for block in blocks)

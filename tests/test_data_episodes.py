@@ -1,4 +1,4 @@
-"""Episodes come out of blocks as they happened, with only their own rows."""
+"""Assembling episodes from blocks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def assert_same_episode(episode: Episode, logged: LoggedEpisode) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_episodes_are_those_that_happened_in_the_order_of_their_ends(world, seed):
+def test_episodes_are_correct_and_in_the_order_of_their_ends(world, seed):
     world = World(seed=seed, **world)
     assembler = EpisodeAssembler(world.info)
     episodes = [episode for block in world.blocks() for episode in assembler.add(block)]
@@ -59,7 +59,7 @@ def test_episodes_are_those_that_happened_in_the_order_of_their_ends(world, seed
     assert assembler.gaps == world.lost
 
 
-def test_blocks_are_forgotten_when_no_running_episode_has_rows_in_them():
+def test_blocks_are_dropped_when_no_running_episode_needs_them():
     world = World(steps=200)
     assembler = EpisodeAssembler(world.info)
     for number, block in enumerate(world.blocks()):

@@ -1,4 +1,4 @@
-"""Who may write a recording's path, and what becomes of what is there."""
+"""Locks on paths of recordings, and what happens to existing files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mjlab_rec.data.files import PathLock, being_written, local_path, make_folde
 from mjlab_rec.data.schema import DataError
 
 
-def test_parents_are_made_and_nothing_is_left_behind(tmp_path):
+def test_parent_folders_are_created_and_no_files_are_left(tmp_path):
     lock = PathLock(tmp_path / "a" / "b" / "rollout.h5", "error")
     assert [lock.next_part().name for _ in range(2)] == ["rollout.h5", "rollout.part001.h5"]
     lock.release()
@@ -23,7 +23,7 @@ def test_parents_are_made_and_nothing_is_left_behind(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_what_exists_is_refused_with_the_choices(tmp_path):
+def test_an_existing_path_is_refused_with_the_choices(tmp_path):
     path = tmp_path / "rollout.h5"
     path.touch()
     with pytest.raises(DataError, match="overwrite.*append.*number.*rollout_1.h5"):
@@ -44,7 +44,7 @@ def test_the_next_free_name_is_taken(tmp_path):
     second.release()
 
 
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+def test_overwriting_removes_only_the_recording(tmp_path):
     path = tmp_path / "rollout.csv"
     for name in ("rollout.csv", "rollout.part001.csv", "rollout.part9.csv", "rollout.h5"):
         (tmp_path / name).touch()
@@ -53,13 +53,13 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     lock.release()
     assert [file.name for file in tmp_path.iterdir()] == ["rollout.h5"]
     path.touch()
-    sidecar(path).write_text("{}")  # somebody else's
+    sidecar(path).write_text("{}")  # not a recording
     PathLock(path, "overwrite").release()
     assert parts(path) == []
     assert sidecar(path).exists()
 
 
-def test_appending_goes_on_after_the_last_part(tmp_path):
+def test_appending_begins_after_the_last_part(tmp_path):
     for name in ("rollout.h5", "rollout.part003.h5"):
         (tmp_path / name).touch()
     lock = PathLock(tmp_path / "rollout.h5", "append")
@@ -67,10 +67,10 @@ def test_appending_goes_on_after_the_last_part(tmp_path):
     lock.release()
 
 
-def test_folders_of_others_are_never_touched(tmp_path):
+def test_other_folders_are_never_changed(tmp_path):
     folder = tmp_path / "rollout"
     folder.mkdir()
-    PathLock(folder, "error", folder=True).release()  # an empty one is as good as none
+    PathLock(folder, "error", folder=True).release()  # an empty folder is no recording
     (folder / "thesis.tex").touch()
     for choice in ("overwrite", "append"):
         with pytest.raises(DataError, match="not a recording: it has no meta.json"):
@@ -134,22 +134,22 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert local_path("~/runs") == tmp_path / "runs"
     assert being_written(local_path("~/runs/rollout.h5"))
     lock.release()
-    with pytest.raises(DataError, match="not known which folder '~no_such_user/a.h5' means"):
+    with pytest.raises(DataError, match="Cannot find the home folder of '~no_such_user/a.h5'"):
         PathLock("~no_such_user/a.h5", "error")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a\0b.h5", "has a NUL character"),
+        ("a\0b.h5", "contains a NUL character"),
         ("x" * 300 + ".h5", "Cannot record to .*: File name too long"),
         ("", "No path was given"),
-        (".", "Cannot record to '.': give it a name"),
-        ("/", "Cannot record to '/': give it a name"),
+        (".", "Cannot record to '.': it does not end in a name"),
+        ("/", "Cannot record to '/': it does not end in a name"),
     ],
 )
 @pytest.mark.parametrize("choice", ["error", "number"])
-def test_a_path_that_cannot_be_is_refused(name, message, choice, tmp_path, monkeypatch):
+def test_an_impossible_path_is_refused(name, message, choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         PathLock(name, choice)
@@ -171,9 +171,9 @@ def test_pipes_and_devices_are_never_replaced(choice, tmp_path):
     assert (tmp_path / "null.h5").is_symlink()
 
 
-def test_whether_a_path_is_being_written_is_known_here_and_elsewhere(tmp_path):
+def test_being_written_is_known_in_this_and_other_processes(tmp_path):
     path = tmp_path / "rollout.h5"
-    (tmp_path / ".rollout.h5.lock").touch()  # as a kill leaves it
+    (tmp_path / ".rollout.h5.lock").touch()  # left by a kill
     assert not being_written(path)
     code = (
         "import sys; from pathlib import Path\n"
@@ -190,7 +190,7 @@ def test_whether_a_path_is_being_written_is_known_here_and_elsewhere(tmp_path):
     assert asked_elsewhere() == "True"
     with pytest.raises(DataError, match="another recorder of this process"):
         PathLock(path, "error")
-    assert asked_elsewhere() == "True"  # Asking here did not cost the lock.
+    assert asked_elsewhere() == "True"  # Asking in this process did not release the lock.
     lock.release()
     assert not being_written(path)
     assert asked_elsewhere() == "False"

@@ -1,4 +1,4 @@
-"""One contract for all formats: what is written reads back, and nothing else is harmed."""
+"""The contract of all formats: everything reads back, and other files are not changed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInf
 
 @dataclass(kw_only=True)
 class Kind:
-    """A format, and what it can do."""
+    """A format and its features."""
 
     format: str
     path: str = ""
     by_episode: bool = False
-    flushes: bool = True  # whether what was written can be read before it is closed
+    flushes: bool = True  # whether data can be read before it is closed
     appends: bool = True
     rolls_over: bool = False  # to numbered parts
-    renumbers: bool = False  # whether appended episodes get numbers of their own
+    renumbers: bool = False  # whether appended episodes are renumbered
     models: bool = True
 
 
@@ -81,7 +81,7 @@ def make(kind: Kind, folder: Path, info: RunInfo, **more: Any) -> Writer:
 
 
 def fill(kind: Kind, writer: Writer, world: World) -> None:
-    """Write all of a world, but leave the writer open."""
+    """Write a world, and leave the writer open."""
     for _ in pieces(kind, writer, world):
         pass
 
@@ -120,7 +120,7 @@ def check(
     episodes: list[LoggedEpisode],
     info: RunInfo,
 ) -> None:
-    """Compare all that can be read with what happened."""
+    """Compare everything that can be read with the world."""
     assert rollouts.info.channels == info.channels
     assert (rollouts.info.envs, rollouts.info.step_dt) == (info.envs, info.step_dt)
     assert rollouts.info.every == info.every
@@ -160,12 +160,12 @@ def check_row(row: dict[str, Any], logged: LoggedEpisode, offset: int, every: in
     assert row["partial"] is logged.partial(every)
 
 
-# -- what is written reads back -------------------------------------------------------------------
+# -- reading back ---------------------------------------------------------------------------------
 
 
 @of(KINDS)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_everything_reads_back_as_it_happened(kind, world, tmp_path):
+def test_everything_reads_back(kind, world, tmp_path):
     world = World(**world)
     with read(record(kind, tmp_path, world)) as rollouts:
         check(kind, rollouts, world.episodes, world.info)
@@ -182,7 +182,7 @@ def test_only_active_rows_are_written(kind, activity, tmp_path):
 
 
 @of(KINDS)
-def test_a_run_of_nothing_can_be_opened(kind, tmp_path):
+def test_an_empty_recording_can_be_opened(kind, tmp_path):
     world = World(steps=0)
     with read(record(kind, tmp_path, world)) as rollouts:
         check(kind, rollouts, [], world.info)
@@ -191,7 +191,7 @@ def test_a_run_of_nothing_can_be_opened(kind, tmp_path):
 
 
 @of({n: k for n, k in FILES.items()})
-def test_what_was_written_can_be_read_while_it_is_being_written(kind, tmp_path):
+def test_a_recording_can_be_read_while_it_is_being_written(kind, tmp_path):
     world = World(ends=True, steps=30, block_rows=5)
     writer = make(kind, tmp_path, world.info, block_rows=5)
     seen = 0
@@ -264,16 +264,16 @@ def test_every_compression_reads_back(kind, tmp_path):
 
 @of(KINDS)
 def test_an_unknown_compression_is_refused_before_anything_is_written(kind, tmp_path):
-    with pytest.raises(ValueError, match="does not know the compression 'rar'. Known: "):
+    with pytest.raises(ValueError, match="Unknown compression 'rar' for .*. Possible: "):
         make(kind, tmp_path, World().info, compression="rar")
     assert list(tmp_path.iterdir()) == []
 
 
 @of(FILES)
-def test_what_exists_is_kept_and_the_error_says_what_to_do(kind, tmp_path):
+def test_existing_files_are_kept_and_the_error_says_what_to_do(kind, tmp_path):
     world = World()
     record(kind, tmp_path, world)
-    with pytest.raises(DataError, match="exists already.*overwrite.*number") as caught:
+    with pytest.raises(DataError, match="already exists.*overwrite.*number") as caught:
         make(kind, tmp_path, World().info)
     assert ("'append'" in str(caught.value)) == kind.appends
     with open_rollouts(tmp_path / kind.path) as rollouts:
@@ -299,7 +299,7 @@ def test_numbering_takes_the_next_free_name(kind, tmp_path):
 
 
 @of({n: k for n, k in FILES.items() if k.appends})
-def test_appended_episodes_come_after_the_old_ones_and_stay_apart(kind, tmp_path):
+def test_appended_episodes_come_after_the_old_ones(kind, tmp_path):
     old, new = World(), World(seed=1, model=kind.models)
     record(kind, tmp_path, old)
     record(kind, tmp_path, new, if_exists="append")
@@ -317,25 +317,25 @@ def test_appended_episodes_come_after_the_old_ones_and_stay_apart(kind, tmp_path
 
 
 @of({n: k for n, k in FILES.items() if k.appends})
-def test_appending_where_nothing_is_begins_a_run(kind, tmp_path):
+def test_appending_to_nothing_creates_a_recording(kind, tmp_path):
     world = World()
     with read(record(kind, tmp_path, world, if_exists="append")) as rollouts:
         check(kind, rollouts, world.episodes, world.info)
 
 
 @of({n: k for n, k in FILES.items() if k.renumbers})
-def test_appending_other_channels_is_refused_and_harms_nothing(kind, tmp_path):
+def test_appending_other_channels_is_refused_and_changes_nothing(kind, tmp_path):
     world = World()
     record(kind, tmp_path, world)
     specs = world.info.channels
     torque = ChannelSpec(name="torque", dtype=np.dtype("float32"))
     double = replace(specs[4], dtype=np.dtype("float64"))
-    for channels, told in {
+    for channels, reported in {
         (*specs, torque): "new: torque",
         (*specs[:6], *specs[7:]): "missing now: timestamp",
         tuple(double if spec is specs[4] else spec for spec in specs): "changed: action",
     }.items():
-        with pytest.raises(DataError, match=f"Cannot append to .*{told}"):
+        with pytest.raises(DataError, match=f"Cannot append to .*{reported}"):
             make(kind, tmp_path, replace(world.info, channels=channels), if_exists="append")
     with pytest.raises(DataError, match="its step_dt is 0.02, not 0.01"):
         make(kind, tmp_path, replace(world.info, step_dt=0.01), if_exists="append")
@@ -383,7 +383,7 @@ def small(*channels: ChannelSpec) -> RunInfo:
     return RunInfo(channels=channels, envs=(4,), step_dt=0.1)
 
 
-def test_csv_is_a_tidy_table_that_people_can_read(tmp_path):
+def test_csv_is_a_readable_table(tmp_path):
     info = small(
         ChannelSpec(name="obs", dtype=np.dtype("float32"), shape=(2,), elements=("x", "a,b")),
         ChannelSpec(name="grid", dtype=np.dtype("uint8"), shape=(1, 2)),
@@ -406,7 +406,7 @@ def test_csv_is_a_tidy_table_that_people_can_read(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_csv_numbers_of_any_bit_pattern_come_back(dtype, tmp_path):
+def test_csv_numbers_read_back_bit_for_bit(dtype, tmp_path):
     info = small(ChannelSpec(name="x", dtype=np.dtype(dtype)))
     raw = np.random.default_rng(0).bytes(20_000 * np.dtype(dtype).itemsize)
     values = np.frombuffer(raw, dtype)
@@ -417,7 +417,7 @@ def test_csv_numbers_of_any_bit_pattern_come_back(dtype, tmp_path):
         assert same(rollouts[0]["x"], values)
 
 
-def test_csv_rows_come_in_order_of_time_then_environment(tmp_path):
+def test_csv_rows_are_in_the_order_of_time_then_environment(tmp_path):
     world = World()
     writer = record(CSV, tmp_path, world)
     table = pl.read_csv(writer.files[0])
@@ -427,7 +427,7 @@ def test_csv_rows_come_in_order_of_time_then_environment(tmp_path):
 
 
 @pytest.mark.parametrize("kept", range(1, 60, 7))
-def test_csv_an_unfinished_last_line_is_left_out_and_removed_by_appending(kept, tmp_path):
+def test_csv_an_incomplete_last_line_is_skipped_and_removed_by_appending(kept, tmp_path):
     world = World()
     (file,) = record(CSV, tmp_path, world).files
     whole = file.read_bytes()
@@ -442,7 +442,7 @@ def test_csv_an_unfinished_last_line_is_left_out_and_removed_by_appending(kept, 
 
 
 @pytest.mark.parametrize("kept", [0, 10])
-def test_csv_killed_before_its_header_was_complete_is_empty_and_can_be_appended_to(kept, tmp_path):
+def test_csv_with_an_incomplete_header_is_empty_and_can_be_appended_to(kept, tmp_path):
     world = World()
     (file,) = record(CSV, tmp_path, World(steps=0)).files
     file.write_bytes(file.read_bytes()[:kept])
@@ -470,7 +470,7 @@ def test_csv_without_its_description_opens_with_guessed_types(tmp_path):
             assert same(arrays["obs/actor"].astype(np.float32), values)
 
 
-def test_csv_without_rewards_and_flags_admits_what_it_does_not_know(tmp_path):
+def test_csv_without_rewards_and_flags_has_null_in_the_table(tmp_path):
     info = small(ChannelSpec(name="x", dtype=np.dtype("int32")))
     writer = make(CSV, tmp_path, info)
     writer.write_episode(episode(info, x=np.arange(3, dtype=np.int32)))
@@ -485,7 +485,9 @@ def test_csv_without_rewards_and_flags_admits_what_it_does_not_know(tmp_path):
 
 @pytest.mark.parametrize("activity", ["rows", "all"])
 @pytest.mark.parametrize("by_episode", [False, True])
-def test_csv_without_its_table_of_episodes_says_what_the_rows_say(by_episode, activity, tmp_path):
+def test_csv_without_its_table_of_episodes_computes_it_from_the_rows(
+    by_episode, activity, tmp_path
+):
     world = World(activity=activity)
     writer = record(replace(CSV, by_episode=by_episode), tmp_path, world)
     (tmp_path / "rollout.episodes.csv").unlink()
@@ -506,7 +508,7 @@ def test_csv_without_its_table_of_episodes_says_what_the_rows_say(by_episode, ac
             assert row["cut"] == (not over if known else None)
 
 
-def test_csv_of_somebody_else_is_refused(tmp_path):
+def test_csv_that_is_not_a_recording_is_refused(tmp_path):
     file = tmp_path / "prices.csv"
     file.write_text("day,price\n1,2\n")
     with pytest.raises(DataError, match="no column time, env, episode, step. Its columns are: day"):
@@ -523,10 +525,10 @@ def test_csv_that_was_edited_says_which_description_to_remove(tmp_path):
         open_rollouts(file)
 
 
-def test_csv_does_not_replace_a_foreign_file_in_the_place_of_its_description(tmp_path):
+def test_csv_does_not_replace_another_file_with_the_name_of_its_description(tmp_path):
     other = tmp_path / "rollout.csv.json"
     other.write_text('{"mine": 1}')
-    with pytest.raises(DataError, match="rollout.csv.json' is not a recording"):
+    with pytest.raises(DataError, match="rollout.csv.json' exists and is not part of a recording"):
         make(CSV, tmp_path, World().info)
     assert json.loads(other.read_text()) == {"mine": 1}
 
@@ -563,7 +565,7 @@ def test_npz_single_file_opens_with_numpy_alone(tmp_path):
         assert arrays["episodes/length"].tolist() == [e.length for e in world.episodes]
 
 
-def test_npz_episodes_that_were_removed_are_left_out(tmp_path):
+def test_npz_removed_episodes_are_skipped(tmp_path):
     world = World()
     (folder,) = record(KINDS["npz folder"], tmp_path, world).files
     (folder / "episode_000001.npz").unlink()
@@ -588,12 +590,12 @@ def test_npz_killed_in_the_middle_of_an_episode_loses_only_that(tmp_path):
 
 
 def test_npz_single_file_cannot_be_appended_to(tmp_path):
-    with pytest.raises(DataError, match="cannot be appended to. Leave out .npz"):
+    with pytest.raises(DataError, match="cannot be appended to. Omit .npz"):
         make(KINDS["npz file"], tmp_path, World().info, if_exists="append")
 
 
 @pytest.mark.parametrize("name", ["step", "model_fields/mass", "episodes/rows"])
-def test_npz_names_with_a_meaning_of_their_own_are_refused(name, tmp_path):
+def test_npz_reserved_names_are_refused(name, tmp_path):
     info = small(ChannelSpec(name=name, dtype=np.dtype("float32")))
     with pytest.raises(DataError, match=f"cannot be called '{name}'"):
         make(KINDS["npz folder"], tmp_path, info)
@@ -606,11 +608,11 @@ def test_npz_attachments_cannot_leave_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npz folder", "parquet"])
-def test_a_folder_of_somebody_else_is_left_alone(kind, tmp_path):
+def test_a_folder_that_is_not_a_recording_is_left_alone(kind, tmp_path):
     folder = tmp_path / KINDS[kind].path
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="is not a recording.*left alone"):
+    with pytest.raises(DataError, match="is not a recording.*not changed"):
         make(KINDS[kind], tmp_path, World().info, if_exists="overwrite")
     assert (folder / "thesis.txt").read_text() == "years of work"
 
@@ -631,14 +633,14 @@ def test_parquet_folder_reads_as_one_table_of_contiguous_episodes(tmp_path, monk
         check(KINDS["parquet"], rollouts, world.episodes, world.info)
 
 
-def test_parquet_reads_from_the_file_what_it_has_no_room_to_keep(tmp_path, monkeypatch):
+def test_parquet_reads_uncached_columns_from_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.parquet_reader.CACHE_BYTES", 0)
     world = World(steps=40)
     with read(record(KINDS["parquet"], tmp_path, world)) as rollouts:
         check(KINDS["parquet"], rollouts, world.episodes, world.info)
 
 
-def test_parquet_parts_are_written_when_enough_has_gathered(tmp_path):
+def test_parquet_parts_are_written_when_they_are_full(tmp_path):
     world = World(steps=80)
     writer = make(KINDS["parquet"], tmp_path, world.info, roll_over_bytes=3000)
     seen = set()
@@ -650,7 +652,7 @@ def test_parquet_parts_are_written_when_enough_has_gathered(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["npz folder", "npz file", "parquet"])
-def test_gaps_that_the_writer_is_told_of_are_kept(name, tmp_path):
+def test_gaps_are_stored(name, tmp_path):
     kind = KINDS[name]
     for session in range(1 + kind.appends):
         writer = make(kind, tmp_path, World().info, if_exists="append" if session else "error")
@@ -666,7 +668,7 @@ def test_writers_are_found_by_name_and_an_unknown_one_gets_a_suggestion():
         writer_class("parket")
 
 
-def test_a_block_of_no_rows_changes_nothing(tmp_path):
+def test_a_block_without_rows_changes_nothing(tmp_path):
     world = World(steps=0)
     (block,) = world.blocks()
     assert isinstance(block, Block) and block.rows == 0

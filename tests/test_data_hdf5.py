@@ -1,4 +1,4 @@
-"""Recordings in HDF5 and in memory give back every step as it was."""
+"""Recordings in HDF5 and in memory read back every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from mjlab_rec.data.formats import hdf5_layout
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader, Hdf5Writer
-from mjlab_rec.data.formats.hdf5_file import Disk
+from mjlab_rec.data.formats.hdf5_file import RawFile
 from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
 from mjlab_rec.data.formats.paths import dataset_paths
 from mjlab_rec.data.schema import (
@@ -60,7 +60,7 @@ def make_info(chained=True, every=1, about=None) -> RunInfo:
 
 @dataclass
 class Log:
-    """What happened in one episode, step by step, kept by the simplest means."""
+    """The steps of one episode, as a simple log."""
 
     env: int
     number: int
@@ -71,7 +71,7 @@ class Log:
     end: tuple = (False, False, None)
     ended: bool = False
     recorded: float = 0.0
-    due: int = 0  # rows that would be there if none was left out
+    due: int = 0  # rows without skipped ones
 
     @property
     def partial(self) -> bool:
@@ -192,7 +192,7 @@ class World:
         return log, final
 
     def episodes(self) -> list[Log]:
-        """All episodes that have rows, as a table of episodes orders them."""
+        """All episodes that have rows, in the order of the table."""
         logs = [log for log in (*self.done, *self.logs) if log.rows]
         return sorted(logs, key=lambda log: (log.env, log.number))
 
@@ -277,7 +277,7 @@ def test_every_step_is_read_back(kind, options, chained, every, p_end, tmp_path)
 
 
 @KINDS
-def test_rows_around_a_dropped_stretch_keep_their_steps(kind, options, tmp_path):
+def test_rows_around_dropped_blocks_keep_their_steps(kind, options, tmp_path):
     info = make_info()
     world = World(info, rows=8)
     writer, reader = writer_and_reader(kind, tmp_path, info, 8, **options)
@@ -313,7 +313,7 @@ def test_an_episode_cut_between_blocks_ends_with_the_rows_it_had(kind, options, 
 
 
 @KINDS
-def test_model_fields_hold_from_their_episode_on(kind, options, tmp_path):
+def test_model_fields_are_valid_from_their_episode_on(kind, options, tmp_path):
     info = make_info()
     world = World(info, rows=4)
     writer, reader = writer_and_reader(kind, tmp_path, info, 4, **options)
@@ -348,7 +348,7 @@ def test_model_fields_hold_from_their_episode_on(kind, options, tmp_path):
 
 
 @KINDS
-def test_what_recorders_add_to_an_end_is_a_column(kind, options, tmp_path):
+def test_values_that_recorders_add_to_an_end_are_a_column(kind, options, tmp_path):
     info = make_info()
     world = World(info, rows=4)
     writer, reader = writer_and_reader(kind, tmp_path, info, 4, **options)
@@ -416,12 +416,12 @@ def test_blocks_and_episodes_do_not_mix(tmp_path):
     world = World(info, rows=8)
     writer, _ = writer_and_reader("hdf5", tmp_path, info, 8)
     writer.write(world.block())
-    with pytest.raises(DataError, match="never by both"):
+    with pytest.raises(DataError, match="but this one was given both"):
         writer.write_episode(as_episode(world.episodes()[0]))
     writer.close()
 
 
-def test_appended_runs_stay_apart(tmp_path):
+def test_appended_runs_are_separate(tmp_path):
     info = make_info()
     worlds = [World(info, rows=8, seed=seed) for seed in range(3)]
     for world in worlds:
@@ -431,14 +431,14 @@ def test_appended_runs_stay_apart(tmp_path):
         writer.close()
     names = [file.name for file in sorted((tmp_path / "runs").iterdir())]
     assert names == ["rollout.h5", "rollout.part001.h5", "rollout.part002.h5"]
-    for run, world in enumerate(worlds):  # Numbers go on.
+    for run, world in enumerate(worlds):  # Numbers continue.
         for log in world.logs:
             log.number += run
     logs = sorted((log for w in worlds for log in w.episodes()), key=lambda x: (x.env, x.number))
     check(reader(), logs, info)
 
 
-def test_a_damaged_part_does_not_cost_the_others(tmp_path, caplog):
+def test_a_damaged_part_does_not_affect_the_others(tmp_path, caplog):
     info = make_info()
     world = World(info, rows=8)
     writer, reader = writer_and_reader("hdf5", tmp_path, info, 8, if_exists="append")
@@ -446,7 +446,7 @@ def test_a_damaged_part_does_not_cost_the_others(tmp_path, caplog):
     writer.close()
     (tmp_path / "runs" / "rollout.part001.h5").write_bytes(b"torn")
     check(reader(), world.episodes(), info)
-    assert "left out" in caplog.text
+    assert "skipped" in caplog.text
 
 
 def test_plain_h5py_reads_the_file_while_it_is_written(tmp_path):
@@ -468,7 +468,7 @@ def test_plain_h5py_reads_the_file_while_it_is_written(tmp_path):
     writer.close()
 
 
-def test_a_block_larger_than_announced_is_refused(tmp_path):
+def test_a_block_larger_than_block_rows_is_refused(tmp_path):
     info = make_info()
     writer, _ = writer_and_reader("hdf5", tmp_path, info, 8)
     with pytest.raises(DataError, match="9 rows.*block_rows is 8"):
@@ -489,7 +489,7 @@ def test_unknown_channels_and_files_are_named(tmp_path):
         pass
     with pytest.raises(DataError, match="was not recorded by mjlab_rec"):
         Hdf5Reader(tmp_path / "other.h5")
-    with pytest.raises(ValueError, match="compression 'zip'. Known: gzip, lzf"):
+    with pytest.raises(ValueError, match="compression 'zip' for Hdf5Writer. Possible: gzip, lzf"):
         Hdf5Writer(info, WriterOptions(path=str(tmp_path / "a.h5"), compression="zip"))
 
 
@@ -497,7 +497,7 @@ NESTED = ("a", "a/b", "a/b/c", "a.b", "a.b/c", "b/a", "b")
 
 
 def nested_block() -> Block:
-    """Channels whose names lie below one another, for two environments and three rows."""
+    """Channels whose names are prefixes of others, for two environments and three rows."""
     specs = [channel(name, np.float32, (2,), when="before") for name in NESTED]
     specs += [channel(f"next_{name}", np.float32, (2,), next_of=name) for name in ("a", "a/b")]
     info = RunInfo(channels=tuple(specs), envs=(4, 7), step_dt=0.1)
@@ -530,7 +530,7 @@ def nested_block() -> Block:
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 @pytest.mark.parametrize("by_episode", [False, True])
-def test_channels_may_lie_below_one_another(by_episode, compression, tmp_path):
+def test_channel_names_may_be_prefixes_of_others(by_episode, compression, tmp_path):
     block = nested_block()
     names = [spec.name for spec in block.info.channels]
     memory = MemoryWriter(block.info, WriterOptions(block_rows=3))
@@ -557,7 +557,7 @@ def test_channels_may_lie_below_one_another(by_episode, compression, tmp_path):
         assert {"sum", "sum/x", "sum.x"} <= set(opened.episodes.columns)
 
 
-def test_every_name_gets_a_path_that_no_other_is_below():
+def test_no_path_is_below_another():
     paths = dataset_paths(["reward", "obs/actor/joints", "obs/actor", "obs/critic"])
     assert paths == {
         "reward": "reward",
@@ -581,7 +581,7 @@ def test_every_name_gets_a_path_that_no_other_is_below():
             assert all(name == path for name, path in paths.items())
 
 
-def test_a_block_needs_little_memory_on_its_way_to_the_file(tmp_path):
+def test_writing_a_block_needs_little_memory(tmp_path):
     info = RunInfo(channels=(channel("x", np.float64, (50,)),), envs=tuple(range(600)), step_dt=0.1)
     world = World(make_info(chained=False), rows=40)
     block = world.block(p_end=0)
@@ -603,7 +603,7 @@ def test_a_block_needs_little_memory_on_its_way_to_the_file(tmp_path):
 
 @pytest.mark.parametrize("by_episode", [False, True])
 @pytest.mark.parametrize("method, after", [("reserve", 0), ("write", 0), ("write", 7)])
-def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_the_running_block(method, after, by_episode, tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5_layout, "_SMALL", 1)  # Every block needs room.
     info = make_info()
     world = World(info, rows=70)
@@ -622,7 +622,7 @@ def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp
         write(number)
     rows = sum(len(log.rows) for log in logs[:3]) if by_episode else 3 * 70 * NUM_ENVS
     size = path.stat().st_size
-    usual, calls = Disk.write, iter(range(100))
+    usual, calls = RawFile.write, iter(range(100))
 
     def full(*args):
         if next(calls) >= after:
@@ -636,11 +636,11 @@ def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp
     if method == "reserve":
         monkeypatch.setattr(os, "posix_fallocate", half)
     else:
-        monkeypatch.setattr(Disk, "write", full)
+        monkeypatch.setattr(RawFile, "write", full)
     with pytest.raises(DataError) as caught:
         write(3)
     assert str(caught.value) == (
-        f"Cannot write to '{path}': No space left on device. What was written before can be read."
+        f"Cannot write to '{path}': No space left on device. Data written before can be read."
     )
     monkeypatch.undo()
     assert method != "reserve" or path.stat().st_size == size
@@ -665,7 +665,7 @@ def test_a_full_disk_costs_the_running_block_only(method, after, by_episode, tmp
         np.testing.assert_array_equal(stored, expected)
 
 
-def test_room_need_not_be_reserved_where_that_is_not_possible(tmp_path, monkeypatch):
+def test_writing_works_without_reserving_room(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
@@ -678,7 +678,7 @@ def test_room_need_not_be_reserved_where_that_is_not_possible(tmp_path, monkeypa
     check(reader(), world.episodes(), info)
 
 
-def test_the_rest_of_a_block_that_is_not_full_is_no_number_or_zero(tmp_path):
+def test_unused_rows_of_a_block_are_nan_or_zero(tmp_path):
     info = make_info()
     world = World(info, rows=8)
     writer, _ = writer_and_reader("hdf5", tmp_path, info, 8)
@@ -693,8 +693,8 @@ def test_the_rest_of_a_block_that_is_not_full_is_no_number_or_zero(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1 << 14, 1 << 16, 1 << 18, 1 << 20])
-def test_a_limit_on_the_size_of_files_is_met_without_harm(limit, tmp_path):
-    """The process must end as usual: HDF5 is fragile once it could not write."""
+def test_a_limit_on_file_sizes_does_no_harm(limit, tmp_path):
+    """The process must exit normally: HDF5 is fragile after a failed write."""
     script = f"""
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -716,7 +716,7 @@ def test_a_limit_on_the_size_of_files_is_met_without_harm(limit, tmp_path):
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     count, message = ran.stdout.split(" ", 1)
-    assert "a.h5': File too large. What was" in message or "Cannot record to" in message
+    assert "a.h5': File too large. Data written" in message or "Cannot record to" in message
     assert len(message) < 250
     if int(count) > 0:
         with h5py.File(tmp_path / "a.h5") as file:

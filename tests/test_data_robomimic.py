@@ -10,7 +10,7 @@ import pytest
 from test_data_hdf5 import World, as_episode, check, make_info
 
 from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.formats.hdf5_file import Disk
+from mjlab_rec.data.formats.hdf5_file import RawFile
 from mjlab_rec.data.formats.robomimic import RobomimicReader, RobomimicWriter
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
@@ -87,7 +87,7 @@ def test_files_of_isaac_lab_are_read(tmp_path):
         reader.read(0, ["rewart"])
 
 
-def test_channels_whose_names_fall_together_stay_apart(tmp_path):
+def test_channels_with_the_same_flat_name_get_different_paths(tmp_path):
     names = [
         "obs/a",
         "obs/a/b",
@@ -127,14 +127,14 @@ def test_channels_whose_names_fall_together_stay_apart(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["reserve", "write"])
-def test_a_full_disk_costs_the_running_episode_only(method, tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_the_running_episode(method, tmp_path, monkeypatch):
     writer, path, logs, info = recorded(tmp_path)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     if method == "reserve":
-        monkeypatch.setattr(Disk, "reserve", full)
+        monkeypatch.setattr(RawFile, "reserve", full)
     else:
         usual = h5py.Group.create_dataset
 
@@ -142,7 +142,7 @@ def test_a_full_disk_costs_the_running_episode_only(method, tmp_path, monkeypatc
             return full() if name == "dones" else usual(self, name, *args, **kwargs)
 
         monkeypatch.setattr(h5py.Group, "create_dataset", create)
-    with pytest.raises(DataError, match=r"demos.hdf5': No space left on device\. What was"):
+    with pytest.raises(DataError, match=r"demos.hdf5': No space left on device\. Data written"):
         writer.write_episode(as_episode(logs[0]))
     monkeypatch.undo()
     writer.close()

@@ -1,4 +1,4 @@
-"""Recordings are opened by path, and episodes, rows and windows come out of them."""
+"""Opening recordings by path, and reading episodes, rows and windows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(world: World, path: Path, **options) -> Path:
 
 
 class FakeReader(Reader):
-    """Episodes whose rows say who they are: id = 1000 * episode + row."""
+    """Episodes whose rows have an id: 1000 * episode + row."""
 
     def __init__(self, steps: list[list[int]], every: int = 1) -> None:
         self.steps = steps
@@ -99,11 +99,11 @@ def test_episodes_are_a_sequence(world_and_path):
         assert count == len(rollouts.episodes) == len(world.episodes) == len(list(rollouts))
         assert same(rollouts[-1]["action"], rollouts[count - 1]["action"])
         assert same(rollouts[np.int64(2)]["step"], list(rollouts)[2]["step"])
-        with pytest.raises(IndexError, match=f"no episode {count}: there are {count}"):
+        with pytest.raises(IndexError, match=f"no episode {count}: the recording has {count}"):
             rollouts[count]
         with pytest.raises(IndexError, match=f"no episode {-count - 1}"):
             rollouts[-count - 1]
-        with pytest.raises(TypeError, match="chosen by its number, not by 'action'"):
+        with pytest.raises(TypeError, match="chosen by its number, got 'action'"):
             rollouts["action"]
 
 
@@ -112,7 +112,7 @@ def test_only_wanted_channels_are_read_and_unknown_ones_get_a_suggestion(world_a
         assert set(rollouts.read(0, ["action", "step"])) == {"action", "step"}
         with pytest.raises(DataError, match="Unknown channel 'acton'. Did you mean 'action'"):
             rollouts.read(0, ["acton"])
-        with pytest.raises(TypeError, match=r"as a list, such as \['action'\]"):
+        with pytest.raises(TypeError, match=r"must be a list: \['action'\]"):
             rollouts.read(0, "action")
         with pytest.raises(DataError, match="Did you mean 'reward'"):
             rollouts.arrays("rewards")
@@ -127,7 +127,7 @@ def test_arrays_are_the_rows_of_all_episodes(world_and_path):
         assert rollouts.rows == len(logged) == len(rollouts.arrays("step"))
 
 
-def test_the_summary_tells_what_was_recorded(world_and_path):
+def test_the_summary_describes_the_recording(world_and_path):
     world, path = world_and_path
     with open_rollouts(path) as rollouts:
         lines = {
@@ -142,12 +142,12 @@ def test_the_summary_tells_what_was_recorded(world_and_path):
         "success": sum(e.success is True for e in world.episodes),
         "failure": sum(e.success is False for e in world.episodes),
     }
-    told = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    reported = ", ".join(f"{count} {name}" for name, count in outcomes.items())
     assert lines["recording"] == str(path)
     assert lines["task"] == "made-up"
     assert lines["environments"] == "3"
     assert lines["rows"] == f"lost {world.lost}"  # the later of the two lines
-    assert lines["episodes"] == f"{len(world.episodes)} ({told})"
+    assert lines["episodes"] == f"{len(world.episodes)} ({reported})"
     totals = [e.total for e in world.episodes]
     assert lines["return"].startswith(f"mean {np.mean(totals):g}, min {min(totals):g}")
     assert lines["obs/actor"] == "float32 3 -"
@@ -172,20 +172,20 @@ def test_a_missing_recording_suggests_what_there_is(tmp_path):
     write(World(steps=3), tmp_path / "episodes")
     with pytest.raises(DataError, match="Did you mean 'rollout.csv'"):
         open_rollouts(tmp_path / "rolout.csv")
-    with pytest.raises(DataError, match="There is no folder"):
+    with pytest.raises(DataError, match="does not exist"):
         open_rollouts(tmp_path / "nowhere" / "rollout.csv")
-    with pytest.raises(DataError, match="is not a recording. Recordings in it: episodes, rollout"):
+    with pytest.raises(DataError, match="is not a recording. It contains: episodes, rollout"):
         open_rollouts(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x.h5", "x.npz"])
-def test_a_file_that_is_not_what_it_is_called_is_refused(name, tmp_path):
+def test_a_file_with_a_wrong_suffix_is_refused(name, tmp_path):
     (tmp_path / name).write_text("hello")
-    with pytest.raises(DataError, match="is no (hdf5 or robomimic|npz) file, though"):
+    with pytest.raises(DataError, match="has the suffix of (hdf5 or robomimic|npz) files, but"):
         open_rollouts(tmp_path / name)
 
 
-def test_a_foreign_file_is_refused_and_the_error_says_what_is_possible(tmp_path):
+def test_another_file_is_refused_and_the_error_says_what_is_possible(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match=r"Formats that can be read: csv \(.csv\); hdf5 \(.h5"):
         open_rollouts(tmp_path / "notes.txt")
@@ -195,7 +195,7 @@ def test_a_foreign_file_is_refused_and_the_error_says_what_is_possible(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["run.csv", "run.npz"])
-def test_parts_are_found_where_the_first_one_is_missing(name, tmp_path):
+def test_parts_are_found_if_the_first_one_is_missing(name, tmp_path):
     world = World(steps=40)
     path = write(world, tmp_path / name, roll_over_bytes=1000)
     path.unlink()
@@ -203,7 +203,7 @@ def test_parts_are_found_where_the_first_one_is_missing(name, tmp_path):
         assert 0 < rollouts.rows < len(world.rows)
 
 
-def test_a_recording_is_known_by_its_content(tmp_path):
+def test_a_recording_is_recognised_by_its_content(tmp_path):
     path = write(World(steps=20), tmp_path / "run.npz")
     renamed = path.rename(tmp_path / "run.dat")
     with open_rollouts(str(renamed)) as rollouts:
@@ -220,9 +220,9 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("a\0b", "has a NUL character"),
+        ("a\0b", "contains a NUL character"),
         ("x" * 300, "Cannot open .*File name too long"),
-        ("~no_such_user/run", "not known which folder"),
+        ("~no_such_user/run", "Cannot find the home folder"),
         ("loop.h5", "Cannot open .*Too many levels of symbolic links"),
         ("pipe.h5", "pipe.h5' is a named pipe, but a recording is a file or a folder"),
         ("a.csv", "a.part001.csv' is a named pipe"),
@@ -231,7 +231,9 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ("folder.h5", "The folder 'folder.h5' is not a recording"),
     ],
 )
-def test_what_cannot_be_a_recording_is_refused_without_a_hang(path, message, tmp_path, monkeypatch):
+def test_devices_and_impossible_paths_are_refused_without_a_hang(
+    path, message, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop.h5").symlink_to("loop.h5")
     os.mkfifo("pipe.h5")
@@ -244,7 +246,7 @@ def test_what_cannot_be_a_recording_is_refused_without_a_hang(path, message, tmp
 
 
 @pytest.mark.parametrize("what", ["run.npz", "run", "folder"])
-def test_what_may_not_be_read_is_a_clear_error(what, tmp_path, monkeypatch):
+def test_a_missing_permission_is_a_clear_error(what, tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -261,18 +263,18 @@ def test_what_may_not_be_read_is_a_clear_error(what, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["run.npz", "run.h5", "run"])
-def test_a_recording_without_anything_to_read_yet_is_said_to_be_in_the_making(name, tmp_path):
+def test_a_recording_without_anything_to_read_yet_is_reported_as_being_written(name, tmp_path):
     path = tmp_path / name
     lock = PathLock(path, "error", folder=name == "run")
     for content in (None, b"", b"\x89HDF"):
         if content is not None and name != "run":
             path.write_bytes(content)
-        with pytest.raises(DataError, match="is being written now, and nothing in it can be read"):
+        with pytest.raises(DataError, match="is being written, and nothing in it can be read"):
             open_rollouts(path)
     lock.release()
     with pytest.raises(DataError) as caught:
         open_rollouts(path)
-    assert "written now" not in str(caught.value)
+    assert "being written" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["run.csv", "run.npz", "run", "run.parquet", "run.h5", "demo.h5"])
@@ -290,7 +292,7 @@ def test_whether_to_check_is_passed_to_the_reader_and_to_other_processes(name, t
         assert rollouts.verify() == []
 
 
-def test_a_recording_tells_of_damage_and_whether_it_was_finished(tmp_path):
+def test_a_recording_reports_damage_and_whether_it_was_finished(tmp_path):
     reader = FakeReader([[0, 1]])
     rollouts = Rollouts(reader)
     assert rollouts.finished and "state" not in rollouts.summary()
@@ -347,7 +349,7 @@ def test_a_seed_repeats_the_order_but_each_pass_has_its_own(memory_bytes):
     assert ids(make(None)) != ids(make(None))
 
 
-def test_batches_leave_torchs_random_numbers_alone():
+def test_batches_do_not_change_torchs_random_state():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     ids(fake(5, 7).transitions(2))
@@ -360,7 +362,7 @@ def test_the_last_batch_may_be_left_out():
     assert len(batches) == 3
 
 
-def test_what_fits_is_read_once_and_what_does_not_in_groups():
+def test_rows_that_fit_are_read_once_and_others_in_groups():
     rollouts = fake(5, 0, 7, 1)
     reader = rollouts._reader
     batches = rollouts.transitions(2, channels=["id"])
@@ -393,13 +395,13 @@ def test_windows_do_not_cross_the_end_of_an_episode_nor_a_gap(memory_bytes):
     assert sorted(ids(rollouts.windows(3, 2))) == sorted(i for w in windows for i in w)
 
 
-def test_windows_have_a_stride_and_know_the_rows_between_recorded_steps():
+def test_windows_have_a_stride_and_respect_every():
     rollouts = Rollouts(FakeReader([[1, 3, 5, 7, 9, 11], [0, 4, 6]], every=2))
     batches = rollouts.windows(2, 10, stride=2, shuffle=False)
     assert [w[0] for batch in batches for w in batch["id"].tolist()] == [0, 2, 4, 1001]
 
 
-def test_only_episodes_that_may_have_holes_are_read_to_find_windows():
+def test_only_partial_episodes_are_read_to_find_windows():
     rollouts = Rollouts(FakeReader([[0, 1, 2], [0, 1, 4, 5], [2, 3, 4]]))
     windows = rollouts.windows(2, 10, ["id"], shuffle=False)
     assert rollouts._reader.reads == [1]
@@ -421,7 +423,7 @@ def test_only_episodes_that_may_have_holes_are_read_to_find_windows():
 @pytest.mark.parametrize(
     "how", [{}, {"activity": "rows"}, {"gaps": (1, 3)}, {"every": 3}, {"partial": True, "every": 2}]
 )
-def test_windows_of_recordings_are_all_that_have_no_hole(how, name, tmp_path):
+def test_windows_of_recordings_are_all_without_a_gap(how, name, tmp_path):
     world = World(steps=120, **how)
     with open_rollouts(write(world, tmp_path / name)) as rollouts:
         for length, stride in ((2, 1), (4, 3)):
@@ -455,7 +457,7 @@ def test_bad_arguments_are_refused_at_once(make, message):
         make(fake(3))
 
 
-def test_no_rows_make_no_batches():
+def test_without_rows_there_are_no_batches():
     for rollouts in (fake(), fake(0, 0)):
         batches = rollouts.transitions(3)
         assert len(batches) == 0 == len(list(batches))
@@ -488,7 +490,7 @@ def test_a_data_set_gives_rows_or_windows_by_number():
     rows = rollouts.dataset()
     assert [int(rows[i]["id"]) for i in range(len(rows))] == ALL
     assert int(rows[-1]["id"]) == ALL[-1]
-    with pytest.raises(IndexError, match="no item 13: there are 13"):
+    with pytest.raises(IndexError, match="no item 13: the dataset has 13"):
         rows[13]
     windows = rollouts.dataset(3, ["id"], stride=2)
     assert [windows[i]["id"].tolist() for i in range(len(windows))] == [
@@ -496,7 +498,7 @@ def test_a_data_set_gives_rows_or_windows_by_number():
     ]
 
 
-def test_items_of_a_data_set_are_tensors_of_their_own():
+def test_items_of_a_data_set_do_not_share_memory():
     rows = fake(3).dataset()
     rows[0]["pair"].fill_(99)
     assert rows[0]["pair"].tolist() == [0, 0]
@@ -511,7 +513,7 @@ def test_a_data_set_passes_to_another_process_without_its_open_files(name, tmp_p
         assert all(same(copy[i]["state"].numpy(), rows[i]["state"].numpy()) for i in (0, 5, 59))
 
 
-def test_a_data_set_in_memory_cannot_be_passed_on():
+def test_a_data_set_in_memory_cannot_be_passed_to_another_process():
     with pytest.raises(DataError, match="in memory cannot be passed to another process"):
         pickle.dumps(fake(3).dataset())
 
@@ -545,7 +547,7 @@ def test_forked_workers_cannot_decode_parquet_and_say_what_to_do(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("length", [None, 3])
 @pytest.mark.parametrize("name", ["run.csv", "run.npz", "run", "run.h5", "demo.h5"])
-def test_forked_workers_read_what_their_parent_has_opened(name, length, tmp_path):
+def test_forked_workers_use_the_files_of_their_parent(name, length, tmp_path):
     with open_rollouts(write(World(steps=30), tmp_path / name)) as rollouts:
         data = rollouts.dataset(length, ["state", "step"])
         loader = DataLoader(
@@ -568,7 +570,7 @@ def test_a_forked_worker_opens_nothing_itself(tmp_path, monkeypatch):
             copy[3]
 
 
-def test_opening_nothing_imports_nothing_heavy():
+def test_a_missing_path_imports_no_heavy_package():
     code = (
         "import sys, mjlab_rec.data.rollouts, mjlab_rec.data.episodes\n"
         "print({'h5py', 'polars', 'torch', 'mujoco'} & set(sys.modules))"

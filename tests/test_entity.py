@@ -192,7 +192,7 @@ def test_joint_and_force_reads_agree_with_mujoco():
         )
 
 
-def test_what_was_read_stays_what_it_was():
+def test_values_that_were_read_do_not_change():
     scene, sim = two_entities()
     scramble(sim, scene)
     for robot in (scene["arm"], scene["dog"]):
@@ -222,7 +222,7 @@ def motors() -> BuiltinMotorActuatorCfg:
 @pytest.mark.parametrize(
     "env_ids", [None, torch.tensor([3, 1]), torch.tensor([False, True, False, True]), slice(1, 3)]
 )
-def test_writes_reach_the_chosen_worlds_alone(env_ids: Any):
+def test_writes_change_only_the_chosen_worlds(env_ids: Any):
     scene, sim = two_entities()
     scramble(sim, scene)
     rows = torch.arange(4)[slice(None) if env_ids is None else env_ids]
@@ -255,7 +255,7 @@ def test_writes_reach_the_chosen_worlds_alone(env_ids: Any):
     assert not dog.data.joint_pos_target[others].any()
 
 
-def test_a_mask_takes_rows_for_all_worlds_too():
+def test_a_mask_works_with_rows_for_all_worlds():
     scene, sim = two_entities()
     dog, mask = scene["dog"], torch.tensor([True, False, False, True])
     full = torch.rand(4, 6)
@@ -287,7 +287,7 @@ def test_chosen_joints_of_chosen_worlds_are_an_outer_product(env_ids: Any, joint
     torch.testing.assert_close(dog.data.joint_pos_target, expected)
 
 
-def test_velocity_at_the_center_of_mass_and_in_the_root_frame_are_what_mujoco_finds():
+def test_velocities_equal_those_of_mujoco():
     scene, sim = two_entities()
     scramble(sim, scene)
     dog, root = scene["dog"], scene["dog"].indexing.root_body_id
@@ -300,7 +300,7 @@ def test_velocity_at_the_center_of_mass_and_in_the_root_frame_are_what_mujoco_fi
     torch.testing.assert_close(dog.data.root_link_ang_vel_b[ids], velocity[:, 3:])
 
 
-def test_a_fixed_base_stands_where_each_world_puts_it():
+def test_a_fixed_base_has_a_pose_per_world():
     scene, sim = build(
         entities={"arm": entity(ARM, init_state=EntityCfg.InitialStateCfg(pos=(1.0, 2.0, 3.0)))}
     )
@@ -315,7 +315,7 @@ def test_a_fixed_base_stands_where_each_world_puts_it():
     close(arm.data.body_link_pos_w[:, 1, 0], [1.0, 1.0, 5.0, 1.0])
 
 
-def test_writing_what_is_not_there_is_an_error():
+def test_writing_missing_parts_is_an_error():
     scene, _ = two_entities()
     with pytest.raises(ValueError, match="'arm' has a fixed base.*write_mocap_pose_to_sim"):
         scene["arm"].write_root_link_pose_to_sim(torch.zeros(4, 7))
@@ -392,7 +392,7 @@ def test_a_spec_handed_out_twice_is_not_edited():
     assert [body.name for body in spec.bodies] == ["world", "upper", "fore"]
 
 
-def test_the_callers_config_is_left_alone():
+def test_the_callers_config_is_not_changed():
     cfg = entity(ARM, motors())
     before = copy.deepcopy(cfg.articulation), copy.deepcopy(cfg.init_state)
     scene, _ = build(entities={"arm": cfg})
@@ -417,7 +417,7 @@ def test_data_before_initialize_is_an_error():
         _ = robot.data
 
 
-def test_a_body_tree_beside_the_root_has_its_own_velocity():
+def test_a_second_body_tree_has_its_own_velocity():
     # Two trees on the same mocap base would be one; two under the world are not.
     xml = """<mujoco><worldbody><body name="base" mocap="true"/>
       <body name="left"><joint/><geom size="0.1" pos="0.5 0 0"/></body>

@@ -213,7 +213,7 @@ def test_auto_reset_equals_explicit_reset() -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_partial_reset_leaves_the_other_environments_alone(which: int) -> None:
+def test_a_partial_reset_does_not_change_other_environments(which: int) -> None:
     undisturbed, disturbed = (ManagerBasedRlEnv(cart_cfg()) for _ in range(2))
     for env in (undisturbed, disturbed):
         env.reset()
@@ -350,7 +350,7 @@ def test_noise_is_new_in_every_step() -> None:
     assert len(seen.unique()) == seen.numel()
 
 
-def test_reset_with_a_seed_starts_anew() -> None:
+def test_reset_with_a_seed_restarts_the_random_numbers() -> None:
     env = ManagerBasedRlEnv(cart_cfg())
     first = rollout(env)
     env.reset(seed=11)
@@ -361,7 +361,7 @@ def test_reset_with_a_seed_starts_anew() -> None:
     assert same(again, other) and same(first[1:], again)
 
 
-def test_start_up_events_depend_on_the_seed_alone() -> None:
+def test_start_up_events_depend_only_on_the_seed() -> None:
     def friction(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
         env.drawn = torch.cat([env.rng.uniform(0.0, 1.0, (4,)), torch.rand(2)])  # type: ignore[attr-defined]
 
@@ -490,7 +490,7 @@ def test_looking_before_the_first_reset_changes_nothing() -> None:
     assert same(rollout(env), rollout(ManagerBasedRlEnv(cart_cfg())))
 
 
-def test_resetting_nobody_changes_nothing() -> None:
+def test_resetting_no_environment_changes_nothing() -> None:
     env = ManagerBasedRlEnv(cart_cfg())
     obs, _ = env.reset()
     again, extras = env.reset(env_ids=torch.zeros(4, dtype=torch.bool))
@@ -499,7 +499,7 @@ def test_resetting_nobody_changes_nothing() -> None:
         env.reset(env_ids=torch.ones(3, dtype=torch.bool))
 
 
-def test_a_command_with_a_compute_of_its_own_is_called_every_step() -> None:
+def test_a_command_that_overrides_compute_is_called_every_step() -> None:
     class Own(Goal):
         def compute(self, dt: Any, env_ids: torch.Tensor | None = None) -> None:
             self.calls.append((dt, env_ids))
@@ -662,7 +662,7 @@ def test_what_is_in_the_wrong_place_of_a_cfg_is_named(field: str, value: Any, me
         ManagerBasedRlEnv(cfg)
 
 
-def test_a_function_that_makes_the_cfg_is_no_cfg() -> None:
+def test_a_function_instead_of_a_cfg_is_refused() -> None:
     with pytest.raises(
         TypeError, match=r"cfg must be .* function cart_cfg. Did you mean cart_cfg\("
     ):
@@ -747,7 +747,7 @@ def test_an_environment_without_terms_runs() -> None:
     assert "Metrics terms" not in env.summary() and "Action terms" in env.summary()
 
 
-def test_terms_set_to_none_are_left_out() -> None:
+def test_terms_set_to_none_are_skipped() -> None:
     cfg = cart_cfg()
     cfg.rewards["effort"] = None  # type: ignore[assignment]
     cfg.terminations["end"] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Formats of other packages are equal to ours; the format on the page about formats works."""
+"""Formats of other packages, and the example format in data/formats/README.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTAL
 
 
 def install(site: Path, package: str, entry_points: str, **files: str) -> None:
-    """Write a package as pip would leave it."""
+    """Write a package as pip installs it."""
     about = site / f"{package}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
@@ -42,7 +42,7 @@ def install(site: Path, package: str, entry_points: str, **files: str) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed packages, and formats that are looked for again."""
+    """A folder of installed packages, in which formats are searched again."""
     site = tmp_path / "site-packages"
     site.mkdir()
     monkeypatch.syspath_prepend(site)
@@ -57,7 +57,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def raw(site: Path) -> Path:
-    """The package on the page, installed."""
+    """The package of the page, installed."""
     declared = FILES["pyproject.toml"].replace('[project.entry-points."mjlab_rec.formats"]', "")
     install(
         site,
@@ -124,7 +124,7 @@ def test_the_format_on_the_page_records_an_environment(raw, tmp_path):
 
 
 @pytest.mark.parametrize("durability", ["kill", "power"])
-def test_the_format_on_the_page_keeps_all_that_a_recording_has(durability, raw, tmp_path):
+def test_the_format_on_the_page_stores_everything(durability, raw, tmp_path):
     world = World(model=True, activity="rows")
     write("raw", world, tmp_path / "run", durability=durability)
     with open_rollouts(tmp_path / "run") as rollouts:
@@ -135,7 +135,7 @@ def test_the_format_on_the_page_keeps_all_that_a_recording_has(durability, raw, 
             rollouts.read(0, ["acton"])
 
 
-def test_the_format_on_the_page_survives_a_kill_and_goes_on_after_it(raw, tmp_path):
+def test_the_format_on_the_page_survives_a_kill_and_appends(raw, tmp_path):
     world = World()
     path = tmp_path / "run"
     unfinished = write("raw", world, tmp_path / "other", close=False)
@@ -188,7 +188,7 @@ def _fails(call: Callable[[], object]) -> bool:
     return False
 
 
-def test_the_format_on_the_page_refuses_other_channels_and_lets_the_path_go(raw, tmp_path):
+def test_the_format_on_the_page_refuses_other_channels_and_releases_the_path(raw, tmp_path):
     write("raw", World(), tmp_path / "run")
     other = World(every=2)
     with pytest.raises(DataError, match="Cannot append to"):
@@ -212,24 +212,24 @@ def test_a_preset_and_the_command_line_know_an_installed_format(raw, tmp_path):
 # -- formats by name -------------------------------------------------------------------------------
 
 
-def test_an_unknown_format_is_refused_with_the_nearest(raw, tmp_path):
+def test_an_unknown_format_gets_a_suggestion(raw, tmp_path):
     with pytest.raises(ValueError, match="Unknown format 'parket'. Did you mean 'parquet'"):
         writer_class("parket")
     with pytest.raises(ValueError, match="Unknown format 'rwa'. Did you mean 'raw'"):
         RolloutRecorderCfg(format="rwa").check()
 
 
-def test_a_package_that_cannot_be_loaded_costs_only_its_own_format(site, tmp_path, caplog):
+def test_a_package_that_fails_to_load_affects_only_its_format(site, tmp_path, caplog):
     points = "[mjlab_rec.formats]\nbad = broken_formats:FORMAT\nodd = broken_formats:ODD\n"
     install(site, "broken_formats", points, __init__="ODD = 3\n")
     with caplog.at_level(logging.ERROR):
-        with pytest.raises(ValueError, match="Not loaded, because they failed: bad, odd"):
+        with pytest.raises(ValueError, match="Failed to load: bad, odd"):
             format_named("badd")
-        with pytest.raises(DataError, match="Not loaded, because they failed: bad, odd"):
+        with pytest.raises(DataError, match="Failed to load: bad, odd"):
             (tmp_path / "a.xyz").write_text("hello")
             open_rollouts(tmp_path / "a.xyz")
     assert len(caplog.records) == 2  # once, not at each look
-    assert "A file format is a Format, not 3" in caplog.text
+    assert "A file format must be a Format, got 3" in caplog.text
     assert format_named("csv").suffixes == (".csv",)
 
 
@@ -238,33 +238,36 @@ def test_a_notebook_registers_its_format_itself(site):
     register_format(mine)
     register_format(mine)  # a cell may run twice
     assert format_named("mine") is mine
-    with pytest.raises(ValueError, match="There is a format 'mine' already, written by 'a.b:C'"):
+    with pytest.raises(ValueError, match="There already is a format 'mine', written by 'a.b:C'"):
         register_format(Format(name="mine", writer="other:C", reader="a.b:D", suffixes=(".m",)))
-    with pytest.raises(ValueError, match="There is a format 'csv' already"):
+    with pytest.raises(ValueError, match="There already is a format 'csv'"):
         register_format(Format(name="csv", writer="other:C"))
-    with pytest.raises(TypeError, match="not 'mine'"):
+    with pytest.raises(TypeError, match="got 'mine'"):
         register_format("mine")  # pyright: ignore[reportArgumentType]
 
 
-def test_code_that_is_not_there_is_named_when_the_format_is_used(site, tmp_path):
+def test_missing_code_is_named_when_the_format_is_used(site, tmp_path):
     register_format(Format(name="m", writer="no_such:C", reader="json:Nothing", suffixes=(".m",)))
-    with pytest.raises(DataError, match="'m' cannot be used: 'no_such:C' was not loaded: No mod"):
+    with pytest.raises(DataError, match="'m' cannot be used: loading 'no_such:C' failed: No mod"):
         writer_class("m")
     (tmp_path / "a.m").touch()
-    with pytest.raises(DataError, match="'m' cannot be used: 'json:Nothing' was not loaded"):
+    with pytest.raises(DataError, match="'m' cannot be used: loading 'json:Nothing' failed"):
         open_rollouts(tmp_path / "a.m")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"writer": "json"}, "'json' names nothing. Write 'package.module:name'"),
-        ({"reader": ":C", "suffixes": (".m",)}, "':C' names nothing"),
-        ({"suffixes": ("m",)}, r"suffixes begin with a dot, got \['m'\]"),
-        ({"reader": "a:B"}, "cannot be known: give it suffixes, a mark or magic bytes"),
+        ({"writer": "json"}, "'json' must have the form 'package.module:name'"),
+        ({"reader": ":C", "suffixes": (".m",)}, "':C' must have the form"),
+        ({"suffixes": ("m",)}, r"suffixes must begin with a dot, got \['m'\]"),
+        (
+            {"reader": "a:B"},
+            "nothing to recognise its recordings by: give it suffixes, a mark or magic bytes",
+        ),
     ],
 )
-def test_a_format_that_cannot_work_is_refused_at_once(fields, message):
+def test_an_invalid_format_is_refused_at_once(fields, message):
     with pytest.raises(ValueError, match=message):
         Format(**{"name": "m", "writer": "a:B", **fields})
 
@@ -278,7 +281,7 @@ def test_listing_formats_imports_no_library_of_theirs():
     assert ran.stdout.split(maxsplit=1)[1].strip() == "set()"
 
 
-# -- formats by what is there ----------------------------------------------------------------------
+# -- formats recognised by content -----------------------------------------------------------------
 
 PATHS = {"csv": "a.csv", "hdf5": "a.h5", "robomimic": "b.hdf5", "npz": "a.npz", "parquet": "a"}
 
@@ -309,7 +312,7 @@ def is_big(path: Path) -> bool:
     return path.stat().st_size > 10
 
 
-def test_of_formats_with_the_same_magic_the_particular_one_is_taken(site, tmp_path):
+def test_recognises_decides_between_formats_with_the_same_magic(site, tmp_path):
     register_format(
         Format(
             name="big", writer="a:B", reader="a:B", magic=b"PK\x03\x04",
@@ -333,12 +336,12 @@ def test_of_formats_with_the_same_magic_the_particular_one_is_taken(site, tmp_pa
     assert name_of("small.dat") == "npz"  # the first
     assert name_of("other.zip") is None
     assert name_of("empty.npz", "other.zip", "big.zip") == "big"  # parts
-    assert name_of("unknown.zip", "big.zip") == "big"  # the next part tells
+    assert name_of("unknown.zip", "big.zip") == "big"  # the next part decides
     assert name_of("unknown.zip") == "zip"
     assert name_of("unknown.zip", "small.npz") == "npz"
 
 
-def test_a_suffix_is_enough_where_there_is_no_magic(site, tmp_path):
+def test_a_suffix_is_enough_without_magic(site, tmp_path):
     register_format(Format(name="m", writer="a:B", reader="a:B", suffixes=(".tar.m",)))
     register_format(
         Format(
@@ -354,20 +357,24 @@ def test_a_suffix_is_enough_where_there_is_no_magic(site, tmp_path):
     assert recognise([tmp_path / "a.csv"]) is format_named("n")
 
 
-# -- what would not be recognised is not written ---------------------------------------------------
+# -- paths that would not be recognised -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "path", "message"),
     [
-        ("csv", "out.txt", "not be known as .* csv, whose files end in .csv. Call it out.csv."),
-        ("csv", "out", "whose files end in .csv. Call it out.csv"),
-        ("csv", "out.h5", "called like a file of the format hdf5, but csv is to be written"),
-        ("hdf5", "out.csv", "called like a file of the format csv, .* Call it out.h5."),
-        ("hdf5", "out.NPZ", "called like a file of the format npz"),
-        ("robomimic", "out.csv", "called like a file of the format csv"),
-        ("npz", "out.h5", "called like a file of the format hdf5, .* Call it out.npz."),
-        ("parquet", "out.csv", "called like a file of the format csv, .* Leave the suffix out."),
+        (
+            "csv",
+            "out.txt",
+            "not be recognised as .* csv, whose files end in .csv. Name it out.csv.",
+        ),
+        ("csv", "out", "whose files end in .csv. Name it out.csv"),
+        ("csv", "out.h5", "has the suffix of the format hdf5, but the recorder writes csv"),
+        ("hdf5", "out.csv", "has the suffix of the format csv, .* Name it out.h5."),
+        ("hdf5", "out.NPZ", "has the suffix of the format npz"),
+        ("robomimic", "out.csv", "has the suffix of the format csv"),
+        ("npz", "out.h5", "has the suffix of the format hdf5, .* Name it out.npz."),
+        ("parquet", "out.csv", "has the suffix of the format csv, .* Omit the suffix."),
     ],
 )
 def test_a_path_with_a_suffix_that_would_not_be_recognised_is_refused(

@@ -107,13 +107,13 @@ def test_the_id_may_name_a_module_to_import_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("make", [gymnasium.make, partial(gymnasium.make_vec, num_envs=2)])
-def test_one_environment_alone_is_refused_with_the_cure(make):
+def test_gymnasium_make_is_refused_with_the_alternative(make):
     options = {} if make is gymnasium.make else {"vectorization_mode": "sync"}
     with pytest.raises(gymnasium.error.Error, match=rf"Use gymnasium.make_vec\('{ID}'"):
         make(ID, **options)
 
 
-def test_importing_tasks_is_light_and_leaves_gymnasiums_functions_and_imports_alone():
+def test_importing_tasks_is_light_and_does_not_change_gymnasium():
     code = (
         "import sys, gymnasium\n"
         "from gymnasium.envs import registration\n"
@@ -156,7 +156,7 @@ def test_final_info_has_the_format_of_gymnasiums_own_vector_env():
     theirs.close()
 
 
-def test_final_obs_is_what_the_episode_ended_with():
+def test_final_obs_is_the_last_observation_of_the_episode():
     # Without resets nothing replaces the last observation: it is the truth to compare with.
     whole = numpy_env(auto_reset=False)
     env = numpy_env()
@@ -222,7 +222,7 @@ def test_spaces_contain_what_comes_out():
     env.close()
 
 
-def test_arrays_stay_the_callers():
+def test_returned_arrays_are_never_changed():
     env = numpy_env()
     env.reset(seed=0)
     action = np.ones((4, 1), np.float32)
@@ -255,7 +255,7 @@ def test_reset_with_the_same_seed_repeats_the_rollout():
     env.close()
 
 
-def test_reset_mask_resets_only_these():
+def test_reset_mask_resets_only_its_environments():
     env = numpy_env(steps=(100,))
     env.reset(seed=0)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A damaged recording in HDF5 never gives a wrong value: it is refused, and the rest is read."""
+"""Damage to HDF5 recordings: wrong values are never returned, and the rest stays readable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = pytest.mark.parametrize("kind", ["blocks", "gzip", "lzf", "episodes", "p
 
 
 def record(path: Path, kind: str, count: int = 9) -> list[Path]:
-    """A short recording with all that there may be in one."""
+    """A short recording with all kinds of data."""
     options = WriterOptions(path=str(path), block_rows=8)
     if kind in ("gzip", "lzf"):
         options.compression = kind
@@ -45,7 +45,7 @@ def record(path: Path, kind: str, count: int = 9) -> list[Path]:
 
 @dataclass
 class Known:
-    """All that can be read of a recording."""
+    """Everything that can be read of a recording."""
 
     rows: dict[tuple[int, int], dict[str, Any]]
     arrays: dict[tuple[int, int], dict[str, np.ndarray]]
@@ -55,7 +55,7 @@ class Known:
 
 
 def read(reader: Hdf5Reader) -> Known:
-    """What can be read; episodes that are refused have no arrays, or no model."""
+    """Everything that can be read; damaged episodes have no arrays, or no model."""
     names = ["step", *(spec.name for spec in reader.info.channels)]
     known = Known({}, {}, {}, reader.info.attachments, reader.finished)
     for index, row in enumerate(reader.episodes.iter_rows(named=True)):
@@ -75,8 +75,8 @@ def read(reader: Hdf5Reader) -> Known:
     return known
 
 
-def check(found: Known, truth: Known, told: list[str]) -> None:
-    """What is found is true, and what is missing has been told."""
+def check(found: Known, truth: Known, reported: list[str]) -> None:
+    """All values are correct, and all missing data was reported."""
     assert found.rows.keys() <= truth.rows.keys()
     for key, arrays in found.arrays.items():
         assert found.rows[key] == truth.rows[key]
@@ -87,13 +87,16 @@ def check(found: Known, truth: Known, told: list[str]) -> None:
             assert all(same(model[name], truth.models[key][name]) for name in model)
     whole = found.arrays.keys() == found.models.keys() == truth.rows.keys()
     whole = whole and found.attachments == truth.attachments and found.finished == truth.finished
-    assert whole or told
+    assert whole or reported
     assert found.attachments.items() <= truth.attachments.items()
 
 
-def honest(path: Path, watch: Watch) -> Known:
-    """All of a recording that is not damaged, and the memory that reading it takes."""
-    for around in (contextlib.nullcontext, watch.whole):  # The first time more is imported.
+def read_undamaged(path: Path, watch: Watch) -> Known:
+    """Read an undamaged recording, and measure the memory for it."""
+    for around in (
+        contextlib.nullcontext,
+        watch.measure_undamaged,
+    ):  # The first read also imports modules.
         with around():
             reader = Hdf5Reader(path)
             known = read(reader)
@@ -103,18 +106,18 @@ def honest(path: Path, watch: Watch) -> Known:
 
 
 @KINDS
-def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path, watch):
+def test_a_flipped_bit_never_changes_a_value(kind, tmp_path, watch):
     path = tmp_path / "hurt.h5"
     record(path, kind)
-    truth = honest(path, watch)
+    truth = read_undamaged(path, watch)
     lost = refused = noticed = 0
     for _ in watch.flips(files_of(path), 40):
         reader = Hdf5Reader(path)
-        found, told = read(reader), reader.verify()
+        found, reported = read(reader), reader.verify()
         reader.close()
-        check(found, truth, told)
-        assert all("hurt" in sentence for sentence in told)
-        noticed += bool(told)
+        check(found, truth, reported)
+        assert all("hurt" in sentence for sentence in reported)
+        noticed += bool(reported)
         lost += len(truth.rows) - len(found.rows)
         refused += len(found.rows) - len(found.arrays)
     assert noticed > watch.tries // 5
@@ -122,10 +125,10 @@ def test_a_bit_that_flips_anywhere_never_changes_a_value(kind, tmp_path, watch):
 
 
 @KINDS
-def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, watch, caplog):
+def test_all_complete_blocks_of_a_truncated_file_are_read(kind, tmp_path, watch, caplog):
     path = tmp_path / "a.h5"
     files = record(path, kind, count=200 if LONG else 20)
-    truth = honest(path, watch)
+    truth = read_undamaged(path, watch)
     for victim in sorted({files[0], files[-1]}) if LONG else files[-1:]:
         counts = []
         for _ in watch.cuts([victim], 8):
@@ -135,16 +138,16 @@ def test_a_file_that_is_cut_off_anywhere_gives_its_whole_blocks(kind, tmp_path, 
 
 
 def _rows_of_a_cut_file(path: Path, victim: Path, truth: Known, caplog: Any) -> int:
-    """How many rows are there; all that can be read is true."""
+    """The number of rows; everything that can be read is correct."""
     try:
         reader = Hdf5Reader(path)
     except DataError as error:
         assert str(victim) in str(error) or path.name in str(error)
         return 0
-    told = reader.verify()
-    assert told == [] or caplog.text
+    reported = reader.verify()
+    assert reported == [] or caplog.text
     rows = reader.episodes["rows"].sum()
-    assert told or rows == sum(row["rows"] for row in truth.rows.values())
+    assert reported or rows == sum(row["rows"] for row in truth.rows.values())
     names = ["step", "obs/actor", "next_obs/actor"]
     for index, row in enumerate(reader.episodes.iter_rows(named=True)):
         key = row["env"], row["number"]
@@ -159,7 +162,7 @@ def _rows_of_a_cut_file(path: Path, victim: Path, truth: Known, caplog: Any) -> 
     return rows
 
 
-def test_a_file_that_gets_shorter_while_it_is_open_is_refused(tmp_path):
+def test_a_file_truncated_while_it_is_open_is_refused(tmp_path):
     path = tmp_path / "a.h5"
     record(path, "blocks", count=40)
     reader = Hdf5Reader(path)
@@ -182,8 +185,8 @@ def test_a_damaged_value_is_named_and_can_be_read_without_the_check(tmp_path):
     assert content.count(value[:3].tobytes()) == 1
     path.write_bytes(content.replace(value[:3].tobytes(), (value[:3] * 0 + 5).tobytes()))
     reader = Hdf5Reader(path)
-    told = r"a.h5', block 0 \(8 rows, control steps 100 to 107\): 'blocks/action' of environments"
-    with pytest.raises(DataError, match=told):
+    text = r"a.h5', block 0 \(8 rows, control steps 100 to 107\): 'blocks/action' of environments"
+    with pytest.raises(DataError, match=text):
         reader.read(int(index), ["reward", "action"])
     reader.read(int(index), ["reward"])
     assert len(reader.verify()) == 1
@@ -194,7 +197,7 @@ def test_a_damaged_value_is_named_and_can_be_read_without_the_check(tmp_path):
     reader.close()
 
 
-def test_a_part_that_is_missing_is_told_and_what_went_through_it_is_refused(tmp_path, caplog):
+def test_a_missing_part_is_reported_and_its_episodes_are_refused(tmp_path, caplog):
     path = tmp_path / "a.h5"
     files = record(path, "parts")
     reader = Hdf5Reader(path)
@@ -203,8 +206,8 @@ def test_a_part_that_is_missing_is_told_and_what_went_through_it_is_refused(tmp_
     assert len(files) > 3
     files[1].unlink()
     reader = Hdf5Reader(path)
-    found, told = read(reader), reader.verify()
+    found, reported = read(reader), reader.verify()
     reader.close()
-    check(found, truth, told)
+    check(found, truth, reported)
     assert 0 < len(found.arrays) < len(found.rows) < len(truth.rows)
-    assert told == [f"Before '{files[2]}', part 1 of the run is missing."]
+    assert reported == [f"Part 1 is missing before '{files[2]}'."]

@@ -1,4 +1,4 @@
-"""HDF5 recordings explain themselves, and readers and writers live with little and with trouble."""
+"""HDF5 files: how_to_read, little memory, few open files, and errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from data_worlds import same
 from test_data_hdf5 import World, as_episode, channel, check, make_info, writer_and_reader
 
-from mjlab_rec.data.formats import hdf5_head, hdf5_stored
+from mjlab_rec.data.formats import hdf5_header, hdf5_stored
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader, Hdf5Writer
-from mjlab_rec.data.formats.hdf5_file import Disk
+from mjlab_rec.data.formats.hdf5_file import RawFile
 from mjlab_rec.data.formats.hdf5_layout import index_dtype, own_check
 from mjlab_rec.data.schema import DataError, RunInfo
 
@@ -38,14 +38,14 @@ def record(path: Path, count: int = 6, p_end: float = 0.15, **options) -> World:
 
 
 def example(file: h5py.File) -> np.ndarray:
-    """Run the lines of code in what the file says about how to read it."""
+    """Run the code in how_to_read of a file."""
     lines = [line for line in file.attrs["how_to_read"].splitlines() if line.startswith("    ")]
     found = {"file": file, "np": np}
     exec(textwrap.dedent("\n".join(lines)), found)
     return found["values"]
 
 
-def test_how_to_read_a_file_is_told_in_it_and_true(tmp_path):
+def test_how_to_read_works_for_blocks(tmp_path):
     world = record(tmp_path / "a.h5", count=12, p_end=0.08)
     log = [log for log in world.episodes() if log.env == 0][1]
     assert log.ended and len(log.rows) > 1
@@ -54,7 +54,7 @@ def test_how_to_read_a_file_is_told_in_it_and_true(tmp_path):
     assert same(found, np.stack([values["obs/actor"] for _, values in log.rows]))
 
 
-def test_how_to_read_whole_episodes_is_told_in_their_file_and_true(tmp_path):
+def test_how_to_read_works_for_whole_episodes(tmp_path):
     world = World(make_info(), rows=8, seed=3)
     for _ in range(30):
         world.block(p_end=0.01)
@@ -102,7 +102,7 @@ def test_every_dataset_names_its_axes_units_and_elements(tmp_path):
 # -- few files, other processes --------------------------------------------------------------------
 
 
-def test_a_run_of_many_parts_is_read_with_few_open_files(tmp_path):
+def test_many_parts_are_read_with_few_open_files(tmp_path):
     path = tmp_path / "rollout.h5"
     for number in range(45):
         info = make_info()
@@ -145,13 +145,13 @@ def test_a_reader_works_in_a_forked_child(tmp_path):
     reader.close()
 
 
-def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_path, monkeypatch):
+def test_a_file_that_was_replaced_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.hdf5_reader._MOST_OPEN", 0)
     path = tmp_path / "a.h5"
     record(path)
     reader = Hdf5Reader(path)
     record(path, if_exists="overwrite")
-    with pytest.raises(DataError, match="a.h5' was replaced since it was opened. Open it again"):
+    with pytest.raises(DataError, match="a.h5' was replaced after it was opened. Open it again"):
         reader.read(0, ["action"])
     path.unlink()
     with pytest.raises(DataError, match="Cannot read '.*a.h5': No such file"):
@@ -161,13 +161,11 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_p
         reader.read(0, ["action"])
 
 
-# -- trouble while writing -------------------------------------------------------------------------
+# -- errors while writing --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_block_that_found_no_room_is_a_gap_unless_it_is_written_again(
-    again, tmp_path, monkeypatch
-):
+def test_a_block_without_room_is_a_gap_unless_it_is_written_again(again, tmp_path, monkeypatch):
     world = World(make_info(), rows=8)
     writer, reader = writer_and_reader("hdf5", tmp_path, world.info, 8)
     writer.write(world.block(p_end=0))
@@ -177,7 +175,7 @@ def test_a_block_that_found_no_room_is_a_gap_unless_it_is_written_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Disk, "write", full)
+        patch.setattr(RawFile, "write", full)
         for _ in range(2):
             with pytest.raises(DataError, match="No space left on device"):
                 writer.write(lost)
@@ -190,7 +188,7 @@ def test_a_block_that_found_no_room_is_a_gap_unless_it_is_written_again(
     check(opened, world.episodes(), world.info)
 
 
-def test_a_file_that_was_deleted_is_noticed_and_the_next_part_takes_what_follows(tmp_path):
+def test_a_deleted_file_is_noticed_and_the_next_part_begins(tmp_path):
     world = World(make_info(), rows=8)
     writer, reader = writer_and_reader("hdf5", tmp_path, world.info, 8)
     writer.write(world.block(p_end=0))
@@ -203,20 +201,20 @@ def test_a_file_that_was_deleted_is_noticed_and_the_next_part_takes_what_follows
     assert writer.files[-1].exists() and writer.nbytes
     opened = Hdf5Reader(writer.files[-1])
     assert opened.episodes["rows"].sum() == 8 * 5
-    assert opened.verify() == [f"Before '{writer.files[-1]}', part 0 of the run is missing."]
+    assert opened.verify() == [f"Part 0 is missing before '{writer.files[-1]}'."]
 
 
-def test_data_is_on_the_disk_before_the_row_of_the_index_that_counts_it(tmp_path, monkeypatch):
+def test_data_is_on_the_disk_before_its_row_of_the_index(tmp_path, monkeypatch):
     calls: list[str] = []
-    write, sync = Disk.write, Disk.sync
+    write, sync = RawFile.write, RawFile.sync
 
     def noted(disk, values, offset):
         fields = values.dtype.names or ()
         calls.append("index" if "done" in fields else "state" if "state" in fields else "data")
         write(disk, values, offset)
 
-    monkeypatch.setattr(Disk, "write", noted)
-    monkeypatch.setattr(Disk, "sync", lambda disk: (calls.append("sync"), sync(disk)))
+    monkeypatch.setattr(RawFile, "write", noted)
+    monkeypatch.setattr(RawFile, "sync", lambda raw: (calls.append("sync"), sync(raw)))
     record(tmp_path / "a.h5", count=1, durability="power")
     order = [call for n, call in enumerate(calls) if call != "data" or calls[n - 1] != "data"]
     assert order[:3] == ["sync", "state", "sync"]  # A file without columns is replaced.
@@ -240,22 +238,24 @@ def test_a_run_is_finished_when_its_writer_was_closed(tmp_path):
     assert reader().finished
 
 
-# -- files that were made to deceive ---------------------------------------------------------------
+# -- manipulated files -----------------------------------------------------------------------------
 
 
 def forged(path: Path, change) -> None:
-    """Change what a file says about itself, with checksums as they should be."""
+    """Change the header of a file, with correct checksums."""
     content = bytearray(path.read_bytes())
-    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content), Path("a"))
+    head = hdf5_header.load(
+        lambda at, size: bytes(content[at : at + size]), len(content), Path("a")
+    )
     data = json.loads(head.dump())
     text = change(data)
     text = json.dumps(data).encode() if text is None else text
-    for place, locator in hdf5_head.locators([(len(content), text)] * 2).items():
+    for place, locator in hdf5_header.locators([(len(content), text)] * 2).items():
         content[place : place + len(locator)] = locator
     path.write_bytes(bytes(content) + text)
 
 
-def test_forging_changes_nothing_by_itself(tmp_path):
+def test_the_forging_helper_changes_nothing_without_edits(tmp_path):
     path = tmp_path / "a.h5"
     world = record(path)
     forged(path, lambda data: None)
@@ -263,7 +263,7 @@ def test_forging_changes_nothing_by_itself(tmp_path):
 
 
 def put(*keys):
-    """Set a value deep within what a file says about itself."""
+    """Set a nested value in the header of a file."""
     *way, last, value = keys
 
     def change(data):
@@ -305,7 +305,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-def test_a_file_that_lies_about_itself_is_refused_with_little_memory(lie, tmp_path):
+def test_a_manipulated_header_is_refused_with_little_memory(lie, tmp_path):
     path = tmp_path / "a.h5"
     record(path)
     forged(path, lie)
@@ -327,11 +327,13 @@ def test_a_file_that_lies_about_itself_is_refused_with_little_memory(lie, tmp_pa
     [("rows", -1), ("rows", 9), ("ends", -2), ("ends", 1 << 30), ("first_end", 1 << 50),
      ("first_end", -1), ("gap", -1), ("first_check", 1 << 45), ("checks", 1 << 30)],
 )  # fmt: skip
-def test_a_row_of_the_index_that_cannot_be_costs_its_block_only(field, value, tmp_path):
+def test_an_impossible_row_of_the_index_affects_only_its_block(field, value, tmp_path):
     path = tmp_path / "a.h5"
     record(path)
     content = bytearray(path.read_bytes())
-    head = hdf5_head.load(lambda at, size: bytes(content[at : at + size]), len(content), Path("a"))
+    head = hdf5_header.load(
+        lambda at, size: bytes(content[at : at + size]), len(content), Path("a")
+    )
     assert head.plan is not None
     dtype = index_dtype(head.plan.layout)
     at = head.index + 2 * dtype.itemsize
@@ -359,7 +361,7 @@ def test_links_that_lead_out_of_a_file_or_in_circles_are_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [zlib.compress(bytes(1 << 26)), b"\xe0\xff\x00" * 1000])
-def test_a_compressed_chunk_is_not_unpacked_beyond_what_it_should_hold(packed):
+def test_a_compressed_chunk_is_not_decompressed_beyond_its_size(packed):
     for unpack in (hdf5_stored._inflated, hdf5_stored._lzf):
         tracemalloc.start()
         try:
@@ -371,18 +373,18 @@ def test_a_compressed_chunk_is_not_unpacked_beyond_what_it_should_hold(packed):
 
 
 @pytest.mark.parametrize("name", ["pipe", "folder"])
-def test_what_is_no_file_is_refused_at_once(name, tmp_path):
+def test_pipes_and_folders_are_refused_at_once(name, tmp_path):
     path = tmp_path / "a.h5"
     os.mkfifo(path) if name == "pipe" else path.mkdir()
-    with pytest.raises(DataError, match="a.h5' is not a file with contents"):
+    with pytest.raises(DataError, match="a.h5' is not a plain file"):
         Hdf5Reader(path)
 
 
-def test_a_reader_sees_whole_blocks_whenever_it_looks_at_a_file_that_grows(tmp_path, monkeypatch):
+def test_a_reader_sees_complete_blocks_of_a_growing_file(tmp_path, monkeypatch):
     world = World(make_info(), rows=8)
     writer, reader = writer_and_reader("hdf5", tmp_path, world.info, 8)
     writer.write(world.block(p_end=0.2))
-    write, seen = Disk.write, []
+    write, seen = RawFile.write, []
 
     def looked_at(disk, values, offset):
         write(disk, values, offset)
@@ -393,14 +395,14 @@ def test_a_reader_sees_whole_blocks_whenever_it_looks_at_a_file_that_grows(tmp_p
         seen.append(len(rows["action"]))
         opened.close()
 
-    monkeypatch.setattr(Disk, "write", looked_at)
+    monkeypatch.setattr(RawFile, "write", looked_at)
     for _ in range(2):
         writer.write(world.block(p_end=0.2))
     writer.close()
     assert seen == sorted(seen) and set(seen) == {40, 80, 120}
 
 
-def test_a_recording_goes_on_when_a_limit_on_the_size_of_files_is_lifted(tmp_path):
+def test_a_recording_continues_when_a_limit_on_file_sizes_is_lifted(tmp_path):
     script = f"""
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -1,4 +1,4 @@
-"""Imports point downward through the layers, so that each part can be read without those above."""
+"""Modules import only from their own layer and lower ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 
-# Recorders also run inside mjlab's own environment, and data is read where nothing is simulated.
+# Recorders also run in mjlab's own environment, and data is read without a simulator.
 FORBIDDEN = {
     "mjlab_rec.data": ("mujoco_warp", "warp", "mjbatch", "mjlab_rec.sim", "mjlab_rec.envs"),
     "mjlab_rec.recorders": ("mujoco_warp", "warp", "mjbatch", "mjlab_rec.envs"),
@@ -38,7 +38,7 @@ FORBIDDEN = {
 
 
 def part_of(module: str) -> str | None:
-    """The part of the house that a module belongs to; None for other packages and mjlab_rec."""
+    """The part of the package that a module belongs to; None for other packages and mjlab_rec."""
     matching = [part for part in RANK if module == part or module.startswith(part + ".")]
     return max(matching, key=len, default=None)
 
@@ -50,7 +50,7 @@ def module_name(path: Path) -> str:
 def runtime_imports(
     nodes: Iterable[ast.AST], module: str, is_package: bool
 ) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything imported, except what only type checkers see."""
+    """Line and full name of all imports, except those for type checkers."""
     for node in nodes:
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             yield from runtime_imports(node.orelse, module, is_package)
@@ -97,7 +97,7 @@ def test_imports_point_downward():
 
 
 def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
-    """Modules that import themselves by way of others."""
+    """Modules that import themselves indirectly."""
     found, done = [], set()
 
     def visit(module: str, path: list[str]) -> None:
@@ -114,7 +114,7 @@ def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
 
 
 def imports_within(package: str) -> dict[str, set[str]]:
-    """Which modules of a package import which others, in functions too."""
+    """The imports between modules of a package, also in functions."""
     files = {
         module_name(path): path
         for path in modules()
@@ -131,12 +131,12 @@ def imports_within(package: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("package", ["mjlab_rec.managers", "mjlab_rec.recorders"])
-def test_modules_of_a_package_do_not_import_each_other_in_a_circle(package):
-    """So that a cfg imports its recorder, and never the other way."""
+def test_there_are_no_circular_imports_within_a_package(package):
+    """A cfg module imports its recorder module, never the other way round."""
     assert cycles(imports_within(package)) == []
 
 
-def test_a_circle_of_imports_is_found():
+def test_a_circular_import_is_found():
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
 
 

@@ -763,7 +763,7 @@ def test_a_png_is_replaced_as_a_whole_at_a_flush_and_at_the_end(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     with (
         make(func=LivePlotRecorder, path=str(path)) as env,
-        pytest.raises(DataError, match="exists already"),
+        pytest.raises(DataError, match="already exists"),
     ):
         env.reset()
 

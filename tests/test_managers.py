@@ -112,7 +112,7 @@ def test_scene_entities_are_resolved_also_when_they_are_defaults(env: FakeEnv) -
     assert default.joint_ids == slice(None)
 
 
-def test_names_that_match_nothing_say_where_and_what_there_is(env: FakeEnv) -> None:
+def test_names_without_a_match_list_the_known_names(env: FakeEnv) -> None:
     params = {"asset": SceneEntityCfg("robot", joint_names="kne")}
 
     def term(env: FakeEnv, asset: SceneEntityCfg) -> torch.Tensor:
@@ -455,7 +455,7 @@ def test_commands_are_resampled_when_their_time_is_up(env: FakeEnv) -> None:
     assert term.command_counter.tolist() == [2, 1, 2, 2]
 
 
-def test_a_partial_reset_leaves_the_commands_of_others_alone(env: FakeEnv) -> None:
+def test_a_partial_reset_does_not_change_commands_of_others(env: FakeEnv) -> None:
     manager = CommandManager({"ramp": RampCfg(resampling_time_range=(1.0, 2.0))}, env)
     manager.reset(env.ids(0, 1, 2, 3))
     manager.compute(0.1)

@@ -219,7 +219,7 @@ def test_targets_of_servos_are_bounded_by_the_clip_or_the_xml():
     torch.testing.assert_close(within, torch.tensor([[-1.7], [2.3]]))
 
 
-def test_an_action_beyond_its_bounds_does_what_the_bound_does():
+def test_an_action_beyond_its_bounds_is_clipped():
     cfg = mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",), scale=2.0)
     env = arm_env(cfg)
     assert env.single_action_space.high.tolist() == [1.5]
@@ -229,7 +229,7 @@ def test_an_action_beyond_its_bounds_does_what_the_bound_does():
     assert not torch.equal(env.sim.data.qpos[0], env.sim.data.qpos[1])
 
 
-def test_relative_targets_are_bounded_by_the_clip_alone():
+def test_relative_targets_are_bounded_only_by_the_clip():
     relative = partial(mdp.RelativeJointPositionActionCfg, entity_name="arm", actuator_names=JOINTS)
     assert bounds(relative()) == [[-INF] * 2, [INF] * 2]
     assert bounds(relative(scale=0.5, clip={".*": (-1.0, 1.0)})) == [[-2.0] * 2, [2.0] * 2]

@@ -153,7 +153,7 @@ def curriculum_env(**curriculum: CurriculumTermCfg) -> ManagerBasedRlEnv:
     )
 
 
-def test_reward_stages_take_effect_when_their_step_is_reached():
+def test_reward_stages_begin_at_their_step():
     stages = [
         {"step": 0, "weight": 2.0},
         {"step": 4, "weight": 3.0, "params": {"height": 5.0}},

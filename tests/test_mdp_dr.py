@@ -216,9 +216,7 @@ def test_the_selection_keeps_its_order(env: ManagerBasedRlEnv):
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "log_uniform", "gaussian"])
-def test_a_world_draws_the_same_whoever_else_is_in_the_call(
-    env: ManagerBasedRlEnv, distribution: str
-):
+def test_draws_of_a_world_do_not_depend_on_other_worlds(env: ManagerBasedRlEnv, distribution: str):
     results = []
     for env_ids in (None, torch.tensor([2]), torch.tensor([3, 2])):
         env.rng.seed(9)

@@ -84,7 +84,7 @@ def test_pseudo_inertia_is_that_of_matter_stretched_sheared_and_moved():
         assert torch.equal(values[:, rest], default[rest].expand(4, *default[rest].shape))
 
 
-def test_density_alone_scales_mass_and_inertia_and_turns_nothing():
+def test_density_scales_mass_and_inertia_without_rotation():
     env = expanded(dr.pseudo_inertia)
     dr.pseudo_inertia(env, None, alpha_range=(-0.3, 0.3))
     own = env.scene["robot"].indexing.body_ids

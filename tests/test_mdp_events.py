@@ -62,7 +62,7 @@ def test_worlds_not_given_keep_every_bit(name: str):
 
 
 @pytest.mark.parametrize("name", RANDOM_EVENTS)
-def test_a_world_draws_the_same_whoever_else_is_in_the_call(name: str):
+def test_draws_of_a_world_do_not_depend_on_other_worlds(name: str):
     func, params = RANDOM_EVENTS[name]
     together, alone = make_env(), make_env()
     func(together, None, **params)
@@ -255,7 +255,7 @@ def test_impulses_wait_push_and_wait_again():
     assert not torch.equal(first[0], second[0])
 
 
-def test_a_reset_ends_the_impulse_of_that_world_alone():
+def test_a_reset_ends_only_the_impulse_of_its_world():
     env = impulse_env()
     before = forces(env, 5)[-1]
     assert (before[:, 0] > 0).all()

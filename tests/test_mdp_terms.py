@@ -160,7 +160,7 @@ def test_effort_velocity_and_acceleration_penalties(env: ManagerBasedRlEnv):
     close(mdp.joint_acc_l2(env, elbow) / acc, torch.ones(4))
 
 
-def test_power_counts_only_what_the_actuators_put_in(env: ManagerBasedRlEnv):
+def test_power_counts_only_positive_work_of_actuators(env: ManagerBasedRlEnv):
     hips = [env.sim.mj_model.joint(f"robot/{s}_hip").dofadr[0] for s in ("left", "right")]
     power = by_world(env, lambda d: np.maximum(d.qfrc_actuator[hips] * d.qvel[hips], 0.0).sum())
     assert (power > 0).any()

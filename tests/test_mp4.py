@@ -1,4 +1,4 @@
-"""Mp4 files: every picture is in them, once, at the right speed; and what happens if one fails."""
+"""Mp4 files: every picture once, at the right speed; and failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def picture(number: int) -> np.ndarray:
-    """A picture that says its number."""
+    """A picture that encodes its number."""
     cells = (number >> np.arange(16) & 1).reshape(4, 4).astype(np.uint8) * 255
     bright = np.kron(cells, np.ones((HEIGHT // 4, WIDTH // 4), np.uint8))
     return np.repeat(bright[..., None], 3, axis=2)
@@ -52,7 +52,7 @@ def test_every_picture_is_in_the_file_once_and_in_order(tmp_path, ffmpeg, length
 
 @pytest.mark.parametrize("rate", [1, 7, 25, 60, 1000, Fraction(100, 3), Fraction(10000, 123)])
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 29, 40])
-def test_rates_are_exact_at_many_lengths(tmp_path, ffmpeg, rate, length):
+def test_frame_rates_are_exact_for_many_durations(tmp_path, ffmpeg, rate, length):
     video = decode(write(tmp_path / "a.mp4", length, ffmpeg, Fraction(rate)), ffmpeg)
     assert (len(video.images), video.rate) == (length, rate)
 
@@ -75,7 +75,7 @@ def test_long_files_keep_every_picture(tmp_path, ffmpeg):
         (0.002, 0.1, 50),
     ],
 )
-def test_frame_rate_is_what_was_meant(frame_s, speed, rate):
+def test_frame_rate_is_the_decimal_fraction(frame_s, speed, rate):
     assert frame_rate(frame_s, speed) == rate
 
 
@@ -103,16 +103,16 @@ def test_colours_come_back(tmp_path, ffmpeg):
         np.testing.assert_allclose(shown[24, 32].astype(int), colour, atol=8)
 
 
-def test_a_view_into_another_array_is_written_right(tmp_path, ffmpeg):
+def test_a_view_of_another_array_is_written_correctly(tmp_path, ffmpeg):
     writer = Mp4Writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(50), ffmpeg)
     writer.write(np.stack([picture(9)[::-1, ::-1]] * 3)[1, ::-1, ::-1])
     writer.close()
     assert numbers(writer.path, ffmpeg) == [9]
 
 
-def test_a_pipe_that_takes_a_part_gets_the_rest(tmp_path, ffmpeg):
+def test_a_partial_write_to_the_pipe_is_continued(tmp_path, ffmpeg):
     class Narrow:
-        """A pipe as it is when signals interrupt it."""
+        """A pipe whose writes are interrupted by signals."""
 
         def __init__(self, pipe):
             self._pipe = pipe
@@ -142,9 +142,9 @@ def test_pictures_of_another_size_are_refused(tmp_path, ffmpeg):
     assert numbers(writer.path, ffmpeg) == [1]
 
 
-def test_existing_files_are_safe_unless_told_otherwise(tmp_path, ffmpeg):
+def test_existing_files_are_kept_unless_if_exists_says_otherwise(tmp_path, ffmpeg):
     path = write(tmp_path / "new" / "a.mp4", 3, ffmpeg)
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         write(path, 1, ffmpeg)
     second = write(path, 5, ffmpeg, if_exists="number")
     assert second.name == "a_1.mp4"
@@ -154,7 +154,7 @@ def test_existing_files_are_safe_unless_told_otherwise(tmp_path, ffmpeg):
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.mp4", "a_1.mp4"]
 
 
-def test_a_file_being_written_is_nobody_elses(tmp_path, ffmpeg):
+def test_a_file_being_written_is_locked(tmp_path, ffmpeg):
     writer = Mp4Writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(50), ffmpeg)
     with pytest.raises(DataError, match="is being written"):
         write(tmp_path / "a.mp4", 1, ffmpeg, if_exists="overwrite")
@@ -164,14 +164,14 @@ def test_a_file_being_written_is_nobody_elses(tmp_path, ffmpeg):
 
 
 @pytest.mark.parametrize("name", ["a b.mp4", "a:b.mp4", "-y.mp4", "%d.mp4", "ü'\".mp4"])
-def test_any_name_is_a_name(tmp_path, ffmpeg, name, monkeypatch):
+def test_unusual_file_names_work(tmp_path, ffmpeg, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert numbers(write(Path(name), 2, ffmpeg), ffmpeg) == [0, 1]
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def script(tmp_path: Path, text: str) -> str:
-    """A program that stands in for ffmpeg."""
+    """A fake ffmpeg program."""
     path = tmp_path / "fake"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -203,7 +203,7 @@ def test_a_real_encoder_that_cannot_write_says_so(tmp_path, ffmpeg, monkeypatch)
         write(tmp_path / "a.mp4", 40, ffmpeg)
 
 
-def test_a_full_disk_is_said(tmp_path, ffmpeg):
+def test_a_full_disk_is_reported(tmp_path, ffmpeg):
     code = f"""
         import resource, sys
         from test_mp4 import *
@@ -232,7 +232,7 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_missing_program_is_said(tmp_path):
+def test_a_missing_program_is_reported(tmp_path):
     with pytest.raises(DataError, match="Cannot start ffmpeg, '/no/such': No such file"):
         Mp4Writer(tmp_path / "a.mp4", 64, 48, Fraction(50), "/no/such")
     assert not any(tmp_path.iterdir())
@@ -244,7 +244,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
         find_ffmpeg("VideoRecorder")
 
 
-def test_a_kill_leaves_a_file_with_all_that_was_written(tmp_path, ffmpeg):
+def test_a_kill_leaves_a_file_with_all_pictures_written(tmp_path, ffmpeg):
     ran = run(f"""
         from test_mp4 import *
         writer = Mp4Writer({str(tmp_path / "a.mp4")!r}, WIDTH, HEIGHT, Fraction(50), {ffmpeg!r})
@@ -259,8 +259,8 @@ def test_a_kill_leaves_a_file_with_all_that_was_written(tmp_path, ffmpeg):
     assert numbers(tmp_path / "a.mp4", ffmpeg) == list(range(60))
 
 
-def test_a_kill_of_the_encoder_leaves_what_can_be_played(tmp_path, ffmpeg):
-    if not mp4._knows_pieces(ffmpeg):
+def test_a_kill_of_the_encoder_leaves_a_playable_file(tmp_path, ffmpeg):
+    if not mp4._writes_fragments(ffmpeg):
         pytest.skip("needs ffmpeg 7.1")
     writer = Mp4Writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(50), ffmpeg)
     for number in range(300):
@@ -272,7 +272,7 @@ def test_a_kill_of_the_encoder_leaves_what_can_be_played(tmp_path, ffmpeg):
         writer.close()
     shown = numbers(writer.path, ffmpeg)
     assert shown[:100] == list(range(100))
-    assert shown == sorted(shown)  # Of the last ones some may be missing.
+    assert shown == sorted(shown)  # Some of the last ones may be missing.
 
 
 @pytest.mark.parametrize(
@@ -285,15 +285,15 @@ def test_a_kill_of_the_encoder_leaves_what_can_be_played(tmp_path, ffmpeg):
         ("ffmpeg version N-118 git", False),
     ],
 )
-def test_old_encoders_are_not_asked_for_what_they_do_not_know(tmp_path, said, new):
+def test_old_encoders_get_no_unknown_options(tmp_path, said, new):
     program = script(tmp_path, f"echo '{said}'")
-    assert mp4._knows_pieces(program) == new
+    assert mp4._writes_fragments(program) == new
     command = mp4._command(program, Path("a.mp4"), 2, 2, Fraction(1), 23)
     assert any("hybrid" in word for word in command) == new
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait for the end of a process that is not our child."""
+    """Wait until a process that is not our child ends."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -331,7 +331,7 @@ def test_a_forked_child_does_not_keep_the_file_from_being_finished(tmp_path, ffm
         child = os.fork()
         if child == 0:
             os.close(release)
-            os.read(hold, 1)  # Lives until the parent says so.
+            os.read(hold, 1)  # Runs until the parent ends it.
             os._exit(0)
         writer.write(picture(1))
         writer.close()

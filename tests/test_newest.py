@@ -12,7 +12,7 @@ from mjlab_rec.registry import load_env_cfg
 FILES = {"csv": "a.csv", "hdf5_full_state": "a.h5", "npz": "npz", "parquet": "parquet"}
 
 
-def test_a_task_is_recorded_on_warp_without_a_word_of_mujoco(tmp_path, monkeypatch, capfd):
+def test_a_task_is_recorded_on_warp_without_warnings(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)  # Where MuJoCo would leave its log.
     cfg = load_env_cfg("cartpole-balance")
     cfg.scene.num_envs = 4

@@ -60,7 +60,7 @@ def test_gaussian_noise_has_its_moments(mean, std):
 
 @pytest.mark.parametrize("make", [UniformNoiseCfg, GaussianNoiseCfg])
 @pytest.mark.parametrize("params", [(0.1, 0.5), ((0.1, 0.1, 0.1), (0.5, 0.5, 0.6))])
-def test_draws_come_from_the_generator_alone(make, params):
+def test_draws_use_only_the_generator(make, params):
     cfg = make(*params)
     before = torch.get_rng_state()
     first = cfg.apply(DATA, gen(1))
@@ -84,7 +84,7 @@ def test_draws_do_not_depend_on_the_memory_layout_of_the_data():
     assert torch.equal(cfg.apply(transposed, gen()), cfg.apply(DATA, gen()))
 
 
-def test_the_input_is_left_alone():
+def test_the_input_is_not_changed():
     data = DATA.clone()
     for cfg in (ConstantNoiseCfg(1.0), UniformNoiseCfg(-1.0, 1.0), GaussianNoiseCfg(0.0, 1.0)):
         for operation in ("add", "scale", "abs"):

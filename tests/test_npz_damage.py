@@ -1,4 +1,4 @@
-"""Damaged NumPy archives: what can be read is what was written, and the rest is one clear error."""
+"""Damaged NumPy archives: all returned values are correct, and the rest is a clear error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from damaged_files import LONG, cut, damaged, files_of, flip, honest, lost, read_whole, record
+from damaged_files import LONG, cut, damaged, files_of, flip, lost, read_all, read_undamaged, record
 from data_worlds import World
 
 from mjlab_rec.data.formats.npz import NpzReader
@@ -28,14 +28,14 @@ def made(kind: str, folder: Path, steps: int = 20) -> Path:
 
 
 @every_kind
-def test_a_whole_recording_has_no_damages(kind, tmp_path):
+def test_an_undamaged_recording_has_no_damages(kind, tmp_path):
     reader = NpzReader(made(kind, tmp_path))
     assert reader.verify() == []
     assert reader.finished
 
 
 @every_kind
-def test_a_small_recording_takes_little_memory(kind, tmp_path):
+def test_a_small_recording_needs_little_memory(kind, tmp_path):
     path = made(kind, tmp_path)
     tracemalloc.start()
     try:
@@ -49,7 +49,7 @@ def test_a_small_recording_takes_little_memory(kind, tmp_path):
 @every_kind
 def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = honest(NpzReader, path, watch)
+    whole = read_undamaged(NpzReader, path, watch)
     refused = errors = 0
     for victim in watch.flips(files_of(path), 25):
         try:
@@ -67,18 +67,18 @@ def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     assert refused < 0.7 * watch.tries
 
 
-def test_a_changed_row_of_a_single_file_costs_its_episode_only(tmp_path):
+def test_a_changed_row_of_a_single_file_affects_only_its_episode(tmp_path):
     path = made("file", tmp_path)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     key, arrays = next((k, a) for k, a in whole.arrays.items() if len(a["step"]) > 4)
     index = list(whole.rows).index(key)
     with damaged(path, flip(path.read_bytes().index(arrays["camera"].tobytes()), 0)):
         reader = NpzReader(path)
         assert lost(reader, whole) == {key}
-        with pytest.raises(DataError, match=f"Episode {key[1]} of environment {key[0]}") as told:
+        with pytest.raises(DataError, match=f"Episode {key[1]} of environment {key[0]}") as caught:
             reader.read(index, ["camera"])
-        assert "channel 'camera': wrong checksum of the rows" in str(told.value)
-        assert str(path) in str(told.value)
+        assert "channel 'camera': wrong checksum of the rows" in str(caught.value)
+        assert str(path) in str(caught.value)
         assert len(reader.verify()) == 1
         unchecked = NpzReader(path, check=False).read(index, ["camera"])["camera"]
     assert (unchecked != arrays["camera"]).sum() == 1
@@ -87,15 +87,15 @@ def test_a_changed_row_of_a_single_file_costs_its_episode_only(tmp_path):
 def test_a_changed_row_in_a_folder_names_the_file_and_the_episode(tmp_path):
     path = made("folder", tmp_path)
     victim = path / "episode_000001.npz"
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     places = {victim.read_bytes().find(a["camera"].tobytes()): k for k, a in whole.arrays.items()}
     at, key = max(places.items())
     index = list(whole.rows).index(key)
     with damaged(victim, flip(at, 0)):
         reader = NpzReader(path)
         assert lost(reader, whole) == {key}
-        told = f"Episode {key[1]} of environment {key[0]}, with .*'camera' in .*{victim.name}"
-        with pytest.raises(DataError, match=told):
+        reported = f"Episode {key[1]} of environment {key[0]}, with .*'camera' in .*{victim.name}"
+        with pytest.raises(DataError, match=reported):
             reader.read(index, ["camera"])
         assert len(reader.verify()) == 1
         unchecked = NpzReader(path, check=False).read(index, ["camera"])["camera"]
@@ -103,7 +103,7 @@ def test_a_changed_row_in_a_folder_names_the_file_and_the_episode(tmp_path):
 
 
 @every_kind
-def test_a_file_that_is_cut_off_costs_itself_only(kind, tmp_path, watch):
+def test_a_truncated_file_affects_only_itself(kind, tmp_path, watch):
     name, options = KINDS[kind]
     steps = 20
     if LONG:  # files of more than 4 KB
@@ -111,7 +111,7 @@ def test_a_file_that_is_cut_off_costs_itself_only(kind, tmp_path, watch):
         options = {"roll_over_bytes": 30_000} if kind == "parts" else options
     world = World(num_envs=2, model=True, steps=steps, ends=not LONG or "folder" not in kind)
     path = record("npz", tmp_path / name, world, **options)
-    whole = honest(NpzReader, path, watch)
+    whole = read_undamaged(NpzReader, path, watch)
     files = files_of(path)
     for victim in watch.cuts(files if LONG else files[:3] + files[-3:], 1):
         try:
@@ -125,21 +125,21 @@ def test_a_file_that_is_cut_off_costs_itself_only(kind, tmp_path, watch):
             assert len(gone) == 1
 
 
-def test_a_table_that_is_cut_off_keeps_its_whole_lines(tmp_path, caplog):
+def test_a_truncated_table_keeps_its_complete_lines(tmp_path, caplog):
     path = made("folder", tmp_path)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     table = path / "episodes.jsonl"
     with damaged(table, cut(table.stat().st_size // 2)):
         reader = NpzReader(path)
         assert 0 < len(lost(reader, whole)) < len(whole.rows)
-        assert "whole lines, but" in caplog.text
-        (told,) = reader.verify()
-    assert f"whole lines, but {len(whole.rows)} were written" in told
+        assert "complete lines, but" in caplog.text
+        (reported,) = reader.verify()
+    assert f"complete lines, but {len(whole.rows)} were written" in reported
 
 
-def test_a_damaged_line_costs_its_episode_only(tmp_path, caplog):
+def test_a_damaged_line_affects_only_its_episode(tmp_path, caplog):
     path = made("folder", tmp_path)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     table = path / "episodes.jsonl"
     lines = table.read_bytes().splitlines()
     with damaged(table, flip(len(lines[0]) + 1 + lines[1].index(b'"start": ') + 9, 0)):
@@ -150,18 +150,18 @@ def test_a_damaged_line_costs_its_episode_only(tmp_path, caplog):
         assert len(NpzReader(path, check=False).episodes) == len(whole.rows)
 
 
-def test_a_part_that_is_missing_is_told_of(tmp_path):
+def test_a_missing_part_is_reported(tmp_path):
     path = made("parts", tmp_path, steps=100)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     path.with_name("run.part001.npz").unlink()
     reader = NpzReader(path)
     assert lost(reader, whole)
     assert "A part of" in reader.verify()[0]
 
 
-def test_a_damaged_attachment_costs_itself_only(tmp_path):
+def test_a_damaged_attachment_affects_only_itself(tmp_path):
     path = made("folder", tmp_path)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     with damaged(path / "attachments" / "model.mjb", flip(3, 3)):
         reader = NpzReader(path)
         assert lost(reader, whole) == set()

@@ -1,4 +1,4 @@
-"""NumPy archives that were made to do harm end in one error, at once and in little memory."""
+"""Malicious NumPy archives lead to an error, quickly and with little memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mjlab_rec.data.formats import checks, episode_table
 from mjlab_rec.data.formats.npz import NpzReader
 from mjlab_rec.data.schema import DataError
 
-SECRET = b"nobody may read this"
+SECRET = b"must not be read"
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def secret(tmp_path) -> Path:
 
 
 def read_all(path: Path, check: bool = True) -> None:
-    """Read everything there is; the first damage is raised, and little memory is used."""
+    """Read everything with little memory; raises the first damage."""
     tracemalloc.start()
     try:
         reader = NpzReader(path, check)
@@ -62,8 +62,8 @@ def read_all(path: Path, check: bool = True) -> None:
         assert most < 100 << 20
 
 
-def refused(path: Path, told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
+def refused(path: Path, reported: str) -> None:
+    with pytest.raises(DataError, match=reported) as caught:
         read_all(path)
     assert len(str(caught.value)) < 1000
 
@@ -107,7 +107,7 @@ def edit_meta(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     (folder / "meta.json").write_text(episode_table.seal(json.dumps(data)))
 
 
-def test_the_recordings_that_are_changed_here_can_be_read(folder, file):
+def test_the_recordings_of_this_file_can_be_read(folder, file):
     read_all(folder)
     read_all(file)
     edit_lines(folder, lambda row: row)
@@ -118,7 +118,7 @@ def test_the_recordings_that_are_changed_here_can_be_read(folder, file):
     read_all(file)
 
 
-# -- files that lead elsewhere ---------------------------------------------------------------------
+# -- links and paths -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["attachments/notes.txt", "meta.json", "episodes.jsonl"])
@@ -141,7 +141,7 @@ def test_a_folder_of_attachments_that_is_a_link_is_not_followed(folder, tmp_path
     refused(folder, "is a link to another file")
 
 
-def test_files_that_nobody_attached_are_left_alone(folder, secret):
+def test_files_that_were_not_attached_are_ignored(folder, secret):
     (folder / "attachments" / "more.txt").symlink_to(secret)
     read_all(folder)
     assert set(NpzReader(folder).info.attachments) == {"model.mjb", "notes.txt"}
@@ -149,8 +149,8 @@ def test_files_that_nobody_attached_are_left_alone(folder, secret):
 
 @pytest.mark.parametrize("name", ["../secret.txt", "/etc/passwd", "a/../../secret.txt", ""])
 def test_names_of_attachments_cannot_leave_the_folder(name, folder, secret):
-    told = {name: [len(SECRET), zlib.crc32(SECRET)]}
-    edit_meta(folder, lambda data: data.update(attached=told))
+    reported = {name: [len(SECRET), zlib.crc32(SECRET)]}
+    edit_meta(folder, lambda data: data.update(attached=reported))
     refused(folder, "attached file")
 
 
@@ -165,15 +165,15 @@ def test_names_of_episodes_cannot_leave_the_folder(name, folder):
 
 @pytest.mark.parametrize("where", ["meta.json", "episodes.jsonl", "episode_000000.npz"])
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
-def test_what_is_no_file_is_refused(kind, where, folder):
+def test_pipes_and_folders_are_refused(kind, where, folder):
     (folder / where).unlink()
     os.mkfifo(folder / where) if kind == "pipe" else (folder / where).mkdir()
-    refused(folder, f"{where}' is not a file with contents")
+    refused(folder, f"{where}' is not a plain file")
 
 
 def test_a_single_file_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "run.npz")
-    refused(tmp_path / "run.npz", "is not a file with contents")
+    refused(tmp_path / "run.npz", "is not a plain file")
 
 
 # -- the table and the description -----------------------------------------------------------------
@@ -209,23 +209,23 @@ def test_wrong_values_in_the_table_are_refused(key, value, folder):
 
 
 @pytest.mark.parametrize("key", ["file", "env", "rows", "return", "success", "partial", "model"])
-def test_a_line_that_lacks_something_is_refused(key, folder):
+def test_an_incomplete_line_is_refused(key, folder):
     edit_lines(folder, lambda row: row.pop(key))
-    refused(folder, f"'{key}'|does not name an episode's file|what model fields")
+    refused(folder, f"'{key}'|does not name an episode's file|list of model fields")
 
 
-def test_unknown_returns_may_be_given_as_null_or_not_a_number(folder):
+def test_unknown_returns_may_be_null_or_nan(folder):
     edit_lines(folder, lambda row: row.update({"return": None, "recorded_return": float("nan")}))
     table = NpzReader(folder).episodes
     assert table["return"].null_count() == table["recorded_return"].null_count() == 1
 
 
-def test_rows_that_the_file_cannot_hold_are_refused_before_there_is_memory_for_them(folder):
+def test_too_many_rows_are_refused_before_memory_is_allocated(folder):
     edit_lines(folder, lambda row: row.update(rows=2**31 - 1, length=2**31 - 1))
-    refused(folder, "times as much as the file holds")
+    refused(folder, "times the size of the file")
 
 
-def test_a_table_with_other_rows_than_the_file_is_refused(folder):
+def test_a_table_that_does_not_match_its_files_is_refused(folder):
     edit_lines(folder, lambda row: row.update(rows=row["rows"] + 1, length=row["length"] + 1))
     refused(folder, "has the type .* and the shape")
 
@@ -258,7 +258,7 @@ def test_lines_of_nonsense_are_refused(text, folder):
     refused(folder, "meta.json' is not a recording")
 
 
-def test_a_line_without_end_is_refused_in_little_memory(folder):
+def test_a_line_without_end_is_refused_with_little_memory(folder):
     os.truncate(folder / "episodes.jsonl", 1 << 36)  # takes no room
     refused(folder, "is not a table of episodes")
     os.truncate(folder / "meta.json", 1 << 36)
@@ -269,7 +269,7 @@ def test_wrong_values_in_the_description_are_refused(folder):
     for key, value in {"attached": 3, "gaps": -1, "lines": "many"}.items():
         whole = (folder / "meta.json").read_bytes()
         edit_meta(folder, lambda data, key=key, value=value: data.update({key: value}))
-        refused(folder, "attached|lost|whole lines")
+        refused(folder, "attached|lost|complete lines")
         (folder / "meta.json").write_bytes(whole)
 
 
@@ -309,7 +309,7 @@ ARRAYS: dict[str, Callable[[np.ndarray], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_arrays_that_are_not_as_the_table_says_are_refused(kind, folder, file):
+def test_arrays_that_do_not_match_the_table_are_refused(kind, folder, file):
     for path, archive in ((folder, folder / "episode_000000.npz"), (file, file)):
         for member in ("action.npy", "model_fields/gravity.npy"):
             whole = archive.read_bytes()
@@ -334,7 +334,7 @@ def test_arrays_that_are_not_as_the_table_says_are_refused(kind, folder, file):
         lambda a: None,
     ],
 )
-def test_a_table_in_a_single_file_that_is_wrong_is_refused(name, change, file):
+def test_a_wrong_table_in_a_single_file_is_refused(name, change, file):
     def edit(members: dict[str, bytes]) -> None:
         member = f"episodes/{name}.npy"
         value = change(np.load(io.BytesIO(members.pop(member))))
@@ -355,14 +355,14 @@ def zeros(nbytes: int) -> bytes:
 
 
 @pytest.mark.parametrize("deflated", [True, False])
-def test_a_bomb_that_the_table_does_not_know_is_not_unpacked(deflated, folder):
+def test_a_bomb_that_is_not_in_the_table_is_not_decompressed(deflated, folder):
     archive = folder / "episode_000000.npz"
     rewrite(archive, lambda members: members.update({"action.npy": zeros(40 << 20)}), 8 * deflated)
-    refused(folder, "more than the table of episodes says")
+    refused(folder, "more than expected from the table of episodes")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_bomb_that_the_table_announces_is_not_unpacked(kind, folder, file, monkeypatch):
+def test_a_bomb_that_is_in_the_table_is_not_decompressed(kind, folder, file, monkeypatch):
     monkeypatch.setattr(checks, "_MODEST", 8 << 20)
     rows = 4 << 20
 
@@ -376,10 +376,10 @@ def test_a_bomb_that_the_table_announces_is_not_unpacked(kind, folder, file, mon
     if kind == "folder":
         edit_lines(folder, lambda row: row.update(rows=rows, length=rows))
     rewrite(folder / "episode_000000.npz" if kind == "folder" else file, edit, 8)
-    refused(folder if kind == "folder" else file, "times as much as the file holds")
+    refused(folder if kind == "folder" else file, "times the size of the file")
 
 
-def test_an_archive_of_very_many_members_is_refused(file):
+def test_an_archive_with_too_many_members_is_refused(file):
     with zipfile.ZipFile(file, "a") as archive:
         for number in range(11_000):
             archive.writestr(f"m{number}", b"")
@@ -392,7 +392,7 @@ def test_other_compressions_are_refused(kind, file):
     refused(file, "compressed in an unknown way")
 
 
-def test_an_archive_that_wants_a_password_is_refused(file):
+def test_an_encrypted_archive_is_refused(file):
     content = bytearray(file.read_bytes())
     at = content.index(b"PK\1\2")
     while at >= 0:
@@ -402,7 +402,7 @@ def test_an_archive_that_wants_a_password_is_refused(file):
     refused(file, "encrypted")
 
 
-def test_the_least_files_are_refused(tmp_path):
+def test_tiny_files_are_refused(tmp_path):
     file = tmp_path / "run.npz"
     for content in (b"", b"PK\3\4", b"PK\5\6" + bytes(18), b"PK\5\6" + b"\xff" * 18, bytes(100)):
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""NumPy archives while they are written: kills, full disks, readers and forks in between."""
+"""NumPy archives while they are written: kills, full disks, readers and forks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged_files import files_of, read_whole, record
+from damaged_files import files_of, read_all, record
 from data_worlds import World, episodes_of, same
 
 from mjlab_rec.data.formats import npz
@@ -31,7 +31,7 @@ def make(path: Path, **options: Any) -> NpzWriter:
 
 
 def check(path: Path, expected: list[Episode], offset: int = 0) -> None:
-    """Compare all that can be read with episodes."""
+    """Compare everything that can be read with episodes."""
     reader = NpzReader(path)
     assert reader.verify() == []
     rows = reader.episodes.to_dicts()
@@ -98,7 +98,7 @@ def fail_in(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["file", "rename", "line", "half a line"])
-def test_a_full_disk_costs_the_episodes_that_it_has_no_room_for(how, tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_the_episodes_without_room(how, tmp_path, monkeypatch):
     path = tmp_path / "run"
     first, second, third, *_ = episodes()
     writer = make(path)
@@ -107,7 +107,7 @@ def test_a_full_disk_costs_the_episodes_that_it_has_no_room_for(how, tmp_path, m
     with monkeypatch.context() as patch:
         fail_in(patch, how)
         for _ in range(2):
-            with pytest.raises(DataError, match=r"run.*: No space left on device\. What was"):
+            with pytest.raises(DataError, match=r"run.*: No space left on device\. Data written"):
                 writer.write_episode(second)
     assert [(file, file.read_bytes()) for file in files_of(path)] == before
     check(path, [first])
@@ -116,7 +116,7 @@ def test_a_full_disk_costs_the_episodes_that_it_has_no_room_for(how, tmp_path, m
     check(path, [first, third])
 
 
-def test_a_full_disk_costs_no_episode_of_a_single_file(tmp_path, monkeypatch):
+def test_a_full_disk_loses_no_episode_of_a_single_file(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     writer = make(path, roll_over_bytes=1)
     with monkeypatch.context() as patch:
@@ -133,7 +133,7 @@ def test_a_full_disk_costs_no_episode_of_a_single_file(tmp_path, monkeypatch):
     check(path, episodes())
 
 
-def test_a_disk_that_is_full_at_the_end_is_told_of(tmp_path, monkeypatch):
+def test_a_full_disk_at_the_end_is_reported(tmp_path, monkeypatch):
     for name in ("run", "run.npz"):
         writer = make(tmp_path / name)
         writer.write_episode(episodes()[0])
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_at_the_end_is_told_of(tmp_path, monkeypatch):
                 writer.close()
     check(tmp_path / "run", episodes()[:1])
     assert not NpzReader(tmp_path / "run").finished
-    make(tmp_path / "run", if_exists="append").close()  # it was released nevertheless
+    make(tmp_path / "run", if_exists="append").close()  # the path was released
 
 
 @pytest.mark.parametrize("what", ["folder", "table"])
@@ -159,7 +159,7 @@ def test_a_recording_that_was_removed_is_noticed_with_the_next_episode(what, tmp
             writer.close()
 
 
-def test_a_name_that_could_not_be_read_back_is_refused_before_anything_is_recorded(tmp_path):
+def test_a_name_that_cannot_be_read_back_is_refused_before_recording(tmp_path):
     spec = ChannelSpec(name="../x", dtype=np.dtype("f4"))
     for name in ("run", "run.npz"):
         options = WriterOptions(path=str(tmp_path / name))
@@ -172,7 +172,7 @@ def test_a_name_that_could_not_be_read_back_is_refused_before_anything_is_record
 
 
 def steps(monkeypatch: pytest.MonkeyPatch, between: Callable[[], None]) -> None:
-    """Do something before and after each call that changes what others see."""
+    """Call a function before and after each call that changes visible files."""
 
     def around(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -189,14 +189,14 @@ def steps(monkeypatch: pytest.MonkeyPatch, between: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "run.npz"])
-def test_whoever_reads_meanwhile_sees_whole_episodes(name, tmp_path, monkeypatch):
+def test_readers_always_see_whole_episodes(name, tmp_path, monkeypatch):
     path, wanted = tmp_path / name, episodes()[:4]
     seen = []
 
     def look() -> None:
         if (path / "meta.json").exists() or path.is_file():
             reader = NpzReader(path)
-            read_whole(reader)
+            read_all(reader)
             assert reader.verify() == []
             assert set(reader.info.attachments) == {"model.mjb", "notes.txt"}
             seen.append(len(reader.episodes))
@@ -259,7 +259,7 @@ def test_appended_episodes_never_repeat_a_number(tmp_path):
 
 
 @pytest.mark.parametrize("durability", ["kill", "power"])
-def test_data_is_on_the_disk_before_what_counts_it(durability, tmp_path, monkeypatch):
+def test_data_is_on_the_disk_before_its_index(durability, tmp_path, monkeypatch):
     path = tmp_path / "run"
     writer = make(path, durability=durability)
     log: list[str] = []
@@ -297,9 +297,9 @@ def test_data_is_on_the_disk_before_what_counts_it(durability, tmp_path, monkeyp
 def test_a_forked_child_can_read(name, warm, tmp_path):
     path = record("npz", tmp_path / name, World(num_envs=2, steps=12))
     reader = NpzReader(path)
-    whole = read_whole(NpzReader(path))
+    whole = read_all(NpzReader(path))
     if warm:
-        read_whole(reader)
+        read_all(reader)
 
     def child() -> None:
         for index, expected in enumerate(whole.arrays.values()):

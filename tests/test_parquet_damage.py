@@ -1,4 +1,4 @@
-"""What Parquet recordings survive: flipped bits, cut parts, lies in the footer, kills."""
+"""Parquet recordings with flipped bits, truncated parts, wrong footers and kills."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from damaged_files import LONG, files_of, honest, lost
+from damaged_files import LONG, files_of, lost, read_undamaged
 from data_worlds import World, episodes_of, same
 
 from mjlab_rec.data.formats import parquet
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.episode_table import seal
-from mjlab_rec.data.formats.parquet import HEAD, ParquetReader, ParquetWriter
+from mjlab_rec.data.formats.parquet import DESCRIPTION, ParquetReader, ParquetWriter
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode
 
@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Worl
 
 
 def check_true(reader: ParquetReader, world: World) -> tuple[int, int]:
-    """Whatever is given back is what was written; returns how many columns can be read or not."""
+    """All returned values are correct; returns the numbers of readable and lost columns."""
     known = {(e.env, e.number): e for e in world.episodes}
     good = bad = 0
     assert reader.info.channels == world.info.channels
@@ -68,17 +68,17 @@ def check_true(reader: ParquetReader, world: World) -> tuple[int, int]:
 
 
 def episodes_in(path: Path) -> dict[str, int]:
-    """How many episodes each part has."""
+    """The number of episodes of each part."""
     return Counter(row["file"].name for row in ParquetReader(path)._rows)
 
 
-@pytest.mark.parametrize("name", ["part-00001.parquet", HEAD])
-def test_a_flipped_bit_is_told_or_harmless_and_costs_no_more_than_its_part(
+@pytest.mark.parametrize("name", ["part-00001.parquet", DESCRIPTION])
+def test_a_flipped_bit_is_reported_or_harmless_and_affects_only_its_part(
     name, whole, tmp_path, watch
 ):
     shutil.copytree(whole[0], tmp_path / "run")
     path = tmp_path / "run"
-    truth, most = honest(ParquetReader, path, watch), episodes_in(path)[name]
+    truth, most = read_undamaged(ParquetReader, path, watch), episodes_in(path)[name]
     watch.spare["process"] = 64 << 20  # Polars loads its symbols to print its first panic.
     harmless = 0
     for _ in watch.flips([path / name], 40):
@@ -88,31 +88,31 @@ def test_a_flipped_bit_is_told_or_harmless_and_costs_no_more_than_its_part(
     assert harmless < watch.tries
 
 
-def test_a_file_cut_anywhere_costs_only_itself(tmp_path, watch):
+def test_a_truncated_part_affects_only_itself(tmp_path, watch):
     world = World(num_envs=2, steps=1000 if LONG else 80, model=True)
     path = record(tmp_path, world, roll_over_bytes=40_000 if LONG else 3000)
-    truth, episodes = honest(ParquetReader, path, watch), episodes_in(path)
-    files = files_of(path) if LONG else [path / "part-00001.parquet", path / HEAD]
+    truth, episodes = read_undamaged(ParquetReader, path, watch), episodes_in(path)
+    files = files_of(path) if LONG else [path / "part-00001.parquet", path / DESCRIPTION]
     for victim in watch.cuts(files, 3):
         reader = ParquetReader(path)
         assert len(lost(reader, truth)) == episodes[victim.name]
-        (told,) = reader.verify()
-        assert f"{victim.name}' is damaged or not complete" in told
+        (reported,) = reader.verify()
+        assert f"{victim.name}' is damaged or incomplete" in reported
 
 
-def test_parts_that_are_missing_are_told_and_not_appended_to(whole, tmp_path):
+def test_missing_parts_are_reported_and_not_appended_to(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     last = max((tmp_path / "run").glob("part-*"))
     for file in (tmp_path / "run" / "part-00001.parquet", last):
         file.unlink()
-    told = ParquetReader(tmp_path / "run").verify()
+    reported = ParquetReader(tmp_path / "run").verify()
     numbers = 1, int(last.stem[-5:])
-    assert told == [f"Part {number} of '{tmp_path / 'run'}' is missing." for number in numbers]
+    assert reported == [f"Part {number} of '{tmp_path / 'run'}' is missing." for number in numbers]
     with pytest.raises(DataError, match="Cannot append to .*damaged.*Move damaged parts"):
         record(tmp_path, World(), if_exists="append")
 
 
-def test_a_part_of_an_immense_number_is_no_reason_to_count_so_far(whole, tmp_path):
+def test_a_part_with_a_huge_number_is_handled_quickly(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     (tmp_path / "run" / "part-00001.parquet").rename(tmp_path / "run" / "part-999999999.parquet")
     reader = ParquetReader(tmp_path / "run")
@@ -124,7 +124,7 @@ def test_a_part_of_an_immense_number_is_no_reason_to_count_so_far(whole, tmp_pat
 def test_a_damaged_description_is_taken_from_a_part(whole, tmp_path):
     folder, world = whole
     shutil.copytree(folder, tmp_path / "run")
-    (tmp_path / "run" / HEAD).write_bytes(b"PAR1")
+    (tmp_path / "run" / DESCRIPTION).write_bytes(b"PAR1")
     reader = ParquetReader(tmp_path / "run")
     assert check_true(reader, world)[1] == 0
     assert not reader.finished and "Attached files" in reader.verify()[0]
@@ -161,11 +161,11 @@ def episode(arrays: dict[str, np.ndarray]) -> Episode:
     )  # fmt: skip
 
 
-# -- lies ------------------------------------------------------------------------------------------
+# -- wrong descriptions ----------------------------------------------------------------------------
 
 
 def forged(folder: Path, frame: pl.DataFrame | None = None, **changes: Any) -> None:
-    """Replace the second part by another whose checksums of its description are right."""
+    """Replace the second part by one with a changed description and correct checksums."""
     file = folder / "part-00001.parquet"
     about = pl.read_parquet_metadata(file)
     rows = json.loads(about["episodes"])["episodes"]
@@ -195,34 +195,34 @@ def forged(folder: Path, frame: pl.DataFrame | None = None, **changes: Any) -> N
         {"model": [1]},
     ],
 )
-def test_a_table_of_episodes_that_lies_costs_its_part_only(changes, whole, tmp_path):
+def test_a_wrong_table_of_episodes_affects_only_its_part(changes, whole, tmp_path):
     folder, world = whole
     shutil.copytree(folder, tmp_path / "run")
     forged(tmp_path / "run", **changes)
     reader = ParquetReader(tmp_path / "run")
     assert check_true(reader, world)[1] == 0
     assert 0 < len(reader.episodes) < len(world.episodes)
-    (told,) = reader.verify()
-    assert "part-00001.parquet" in told
+    (reported,) = reader.verify()
+    assert "part-00001.parquet" in reported
 
 
 def test_columns_that_are_not_as_described_are_refused(whole, tmp_path):
     folder, world = whole
     frame = pl.read_parquet(folder / "part-00001.parquet")
     first = frame["state"].to_numpy()
-    for other, told in {
+    for other, reported in {
         "reward": (frame.with_columns(pl.col("reward").cast(pl.Float64)), "'reward' is Float64"),
         "missing": (frame.drop("reward"), "'reward' is missing"),
         "shape": (frame.with_columns(pl.Series("state", first[:, :1])), "'state' is Array"),
         "step": (frame.with_columns(pl.col("step").cast(pl.Int64)), "'step' is not"),
-        "rows": (frame.head(3), "rows, but"),
+        "rows": (frame.head(3), "has 3 rows instead of"),
     }.values():
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         shutil.copytree(folder, tmp_path / "run")
         forged(tmp_path / "run", other)
         reader = ParquetReader(tmp_path / "run")
         assert check_true(reader, world)[1] == 0
-        assert told in reader.verify()[0]
+        assert reported in reader.verify()[0]
     forged(tmp_path / "run", frame.with_columns(reward=pl.lit(None, pl.Float32)))
     assert "missing" in ParquetReader(tmp_path / "run").verify()[0]
 
@@ -230,7 +230,7 @@ def test_columns_that_are_not_as_described_are_refused(whole, tmp_path):
 def test_a_small_part_of_a_billion_rows_is_refused_before_it_is_decoded(whole, tmp_path):
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "run")
-    count = 30_000_000  # of a billion the file would be as small, but take long to write
+    count = 30_000_000  # a billion would need as little space, but take long to write
     kinds = pl.read_parquet_schema(folder / "part-00001.parquet")
     small = pl.select(pl.repeat(0, count, dtype=pl.Int32).alias("step"))
     wide = pl.read_parquet(folder / "part-00001.parquet").head(1).drop("step")
@@ -246,20 +246,20 @@ def test_a_small_part_of_a_billion_rows_is_refused_before_it_is_decoded(whole, t
         file, row_group_size=count, metadata={"mjlab_rec": about["mjlab_rec"], "episodes": text}
     )
     assert file.stat().st_size < count // 64
-    assert "but has not so many" in ParquetReader(tmp_path / "run").verify()[0]
+    assert "is too small for" in ParquetReader(tmp_path / "run").verify()[0]
 
 
-def test_what_is_no_parquet_file_is_refused(whole, tmp_path):
+def test_other_files_than_parquet_are_refused(whole, tmp_path):
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "run")
     os.mkfifo(tmp_path / "run" / "part-00077.parquet")
     (tmp_path / "run" / "part-00078.parquet").mkdir()
     (tmp_path / "run" / "part-00079.parquet").write_bytes(b"PAR1" * 100)
-    told = " ".join(ParquetReader(tmp_path / "run").verify())
-    assert "part-00077" in told and "part-00078" in told and "part-00079" in told
+    reported = " ".join(ParquetReader(tmp_path / "run").verify())
+    assert "part-00077" in reported and "part-00078" in reported and "part-00079" in reported
     for file in (tmp_path / "run").glob("part-0000*"):
         file.unlink()
-    (tmp_path / "run" / HEAD).write_bytes(b"x")
+    (tmp_path / "run" / DESCRIPTION).write_bytes(b"x")
     with pytest.raises(DataError, match="mjlab_rec.parquet' is damaged"):
         open_rollouts(tmp_path / "run")
 
@@ -267,7 +267,7 @@ def test_what_is_no_parquet_file_is_refused(whole, tmp_path):
 # -- when parts are written ------------------------------------------------------------------------
 
 
-def test_a_part_is_written_when_a_minute_has_passed(tmp_path, monkeypatch):
+def test_a_part_is_written_after_a_minute(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(parquet, "clock", lambda: now[0])
     world = World(steps=40)
@@ -291,7 +291,7 @@ def test_only_a_closed_recording_is_finished(tmp_path):
     assert not ParquetReader(folder).finished
 
 
-def test_what_a_kill_left_next_to_the_folder_is_removed_by_who_goes_on(tmp_path):
+def test_appending_removes_temporary_files_of_a_kill(tmp_path):
     record(tmp_path, World(), close=False)
     left = tmp_path / ".run.part-00009.parquet.tmp"
     other = tmp_path / ".run2.part-00009.parquet.tmp"

@@ -132,7 +132,7 @@ def test_fields_can_be_set_in_python():
         ("if-exists overwrite", "overwrite"),
     ],
 )
-def test_words_of_a_command_line_set_fields(words, value):
+def test_command_line_words_set_fields(words, value):
     preset = Preset("hdf5")
     field, *rest = words.split()
     preset.set(field, rest)
@@ -163,7 +163,7 @@ def test_a_word_of_a_field_comes_before_what_else_a_text_can_mean():
         ("trigger every_n_episodes(0)", "n must be a whole number of at least 1, got 0"),
     ],
 )
-def test_words_that_do_not_fit_are_refused(words, message):
+def test_words_of_the_wrong_type_are_refused(words, message):
     field, *rest = words.split()
     with pytest.raises(ValueError, match=message):
         Preset("hdf5").set(field, rest)
@@ -223,7 +223,7 @@ def test_bad_files_are_refused_with_what_is_possible(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("source", ["hdf", "configs/recorders/hdf.toml"])
-def test_unknown_presets_are_refused_with_the_nearest(source):
+def test_an_unknown_preset_gets_a_suggestion(source):
     with pytest.raises(ValueError, match="Unknown recorder preset .*Did you mean 'hdf5'"):
         load_preset(source)
 

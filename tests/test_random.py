@@ -115,7 +115,7 @@ def test_observation_generator_repeats_within_a_step_and_changes_between_steps(
     assert not torch.equal(torch.rand(8, generator=rng.observation), first)
 
 
-def test_seeding_again_starts_everything_anew(rng: RandomStreams) -> None:
+def test_seeding_again_restarts_all_streams(rng: RandomStreams) -> None:
     first = rng.uniform(0.0, 1.0, (8, 3))
     with rng.isolated():
         user = torch.rand(3)

@@ -1,4 +1,4 @@
-"""The pages are true: their examples and commands run, and their links lead somewhere.
+"""The pages are correct: examples and commands run, and links work.
 
 An indented line that begins with one of RUN is a command. A block whose first line names a file, as
 ``# my_tasks.py`` does, is written to that file before anything else of its page runs.
@@ -59,7 +59,7 @@ def text_of(page: str) -> str:
 
 
 def headings(page: Path) -> list[str]:
-    """What links to a page's headings end in."""
+    """The anchors of a page's headings."""
     titles = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
 
@@ -73,7 +73,7 @@ def commands(page: str) -> list[str]:
 
 
 def of_pages(found):
-    """One test for each of what is found on the pages."""
+    """One test for each item on the pages."""
     return [
         pytest.param(page, item, id=f"{page}-{number}")
         for page in PAGES

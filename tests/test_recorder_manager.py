@@ -569,7 +569,7 @@ def test_a_recorder_that_cannot_start_stays_stopped_and_the_rollout_goes_on(tmp_
         env.reset()
         env.step(actions(1, 2)[0])
         for _ in range(2):
-            with pytest.raises(DataError, match="exists already"):
+            with pytest.raises(DataError, match="already exists"):
                 env.recorder_manager.start("table")
             assert env.recorder_manager.get_term("table").state == "stopped"
             env.step(actions(1, 2)[0])

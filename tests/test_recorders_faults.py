@@ -212,7 +212,7 @@ def test_recording_goes_on_once_the_disk_has_room_again(overflow, caplog):
     else:
         assert failures == 0
         env.close()
-        assert caplog.text.count("Rows are dropped until it works again") == 1
+        assert caplog.text.count("Rows are dropped until writing works again") == 1
     rollouts, seen = term.rollouts, set()
     assert 0 < rollouts.gaps <= term.dropped_rows
     for i, row in enumerate(rollouts.episodes.iter_rows(named=True)):

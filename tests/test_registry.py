@@ -1,4 +1,4 @@
-"""Tasks are found by id, loaded late, and one broken package does not hide the others."""
+"""The registry of tasks: ids, lazy loading, and broken packages."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_declared_packages_are_found_on_first_use(package):
     assert registry.list_tasks() == ["a-task", "b-task"]
 
 
-def test_a_package_that_imports_us_first_is_not_imported_half_made(package, caplog):
+def test_a_package_that_is_being_imported_is_postponed(package, caplog):
     package("mine_c", "from mjlab_rec import registry\nregistry.discover()\nvalue = 1\n")
     package("mine_c.tasks", "from mine_c import value\n" + REGISTER.format(id="late"))
     importlib.import_module("mine_c")
@@ -74,7 +74,7 @@ def test_a_package_that_imports_us_first_is_not_imported_half_made(package, capl
     assert registry.list_tasks() == ["late"] and not caplog.records
 
 
-def test_gymnasium_is_told_of_each_task(monkeypatch, caplog):
+def test_each_task_is_registered_with_gymnasium(monkeypatch, caplog):
     monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
     registry.register_task("told", env_cfg="x:y")
@@ -97,11 +97,11 @@ def test_broken_package_is_reported_with_traceback_and_others_load(package, capl
 
 def test_unknown_id_names_the_package_that_failed(package):
     package("mine_bad", "1 / 0")
-    with pytest.raises(registry.UnknownTaskError, match="they failed: mine_bad"):
+    with pytest.raises(registry.UnknownTaskError, match="Failed to load: mine_bad"):
         registry.load_env_cfg("gone")
 
 
-def test_broken_subpackage_does_not_hide_its_siblings(package, caplog):
+def test_a_broken_subpackage_does_not_affect_the_others(package, caplog):
     package("mine", "from mjlab_rec.registry import import_subpackages as i\ni(__name__)\n")
     package("mine.bad", "1 / 0", declare=False)
     package("mine.good", REGISTER.format(id="good"), declare=False)
@@ -135,7 +135,7 @@ def test_id_registered_twice_is_an_error():
 @pytest.mark.parametrize(
     "source", [f"{__name__}:shared_cfg", f"{__name__}:SHARED", shared_cfg, SHARED]
 )
-def test_each_load_is_free_to_be_changed(source):
+def test_each_load_returns_a_new_cfg(source):
     registry.register_task("task", env_cfg=source, rl_cfg=source)
     for load in (registry.load_env_cfg, registry.load_rl_cfg):
         load("task").weights["a"] = 2.0

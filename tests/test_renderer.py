@@ -151,7 +151,7 @@ def test_one_shot_holds_pictures_of_several_environments(sim, make):
     assert (images[0] != images[1]).any()
 
 
-def test_shot_stays_valid_while_the_simulation_goes_on(sim, make):
+def test_shot_stays_valid_while_the_simulation_continues(sim, make):
     renderer = make(origin_type=KINDS.WORLD)
     sim.expand_model_fields(["geom_rgba"])
     expected = [renderer.render()]
@@ -195,7 +195,7 @@ def test_what_is_fully_transparent_is_not_drawn(draw):
     assert (draw() < 250).all(axis=-1).sum() > 0.9 * 64 * 48
 
 
-def test_nothing_to_draw_gives_a_black_picture(draw):
+def test_an_empty_scene_is_black(draw):
     assert draw(geom_group=(0, 0, 0, 0, 0, 0)).max() == 0
 
 
@@ -221,7 +221,7 @@ def test_field_of_view_narrows(draw):
     assert narrow > 2 * wide
 
 
-def test_rendering_leaves_the_simulation_alone(sim, draw):
+def test_rendering_does_not_change_the_simulation(sim, draw):
     sim.step(3)
     state = sim.get_state().clone()
     offset = sim.mj_model.vis.global_.offwidth
@@ -292,7 +292,7 @@ def test_without_opengl_the_error_names_the_packages(monkeypatch):
         gl.GlContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16)
 
 
-def test_a_backend_that_fails_says_why_and_harms_nothing(monkeypatch):
+def test_a_failing_backend_says_why(monkeypatch):
     need_gl()
     gl._why_not.cache_clear()
     monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
@@ -328,7 +328,7 @@ def chosen(sim: Simulation) -> Callable[..., Renderer]:
     return lambda *name: make_renderer(sim, cfg, ball_scene(sim), *name)
 
 
-def test_auto_takes_opengl_where_it_works(monkeypatch, chosen):
+def test_auto_uses_opengl_if_it_works(monkeypatch, chosen):
     monkeypatch.setattr(gl, "_why_not", only("egl", "osmesa", "glfw", ""))
     assert isinstance(chosen(), GlRenderer)
     assert isinstance(chosen("auto"), GlRenderer)

@@ -76,7 +76,7 @@ def make() -> Iterator[Make]:
 
 
 @pytest.fixture
-def drawers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def drawing_threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The threads in which MuJoCo-Warp drew, in order."""
     threads: list[int] = []
     real = mujoco_warp.render
@@ -169,25 +169,25 @@ def test_many_sizes_of_shots_take_turns(sim, make):
             np.testing.assert_array_equal(image, alone[env_id])
 
 
-def test_the_thread_that_draws_works_beside_the_engine_mjbatch(make, drawers):
+def test_the_thread_that_draws_works_with_the_engine_mjbatch(make, drawing_threads):
     renderer = make(ball_sim("mjbatch"))
     shot = renderer.capture([0])
-    assert not drawers
+    assert not drawing_threads
     with ThreadPoolExecutor(1) as thread:
         thread.submit(renderer.draw, shot).result(timeout=60)
-        assert drawers == [thread.submit(threading.get_ident).result(timeout=60)]
+        assert drawing_threads == [thread.submit(threading.get_ident).result(timeout=60)]
 
 
-def test_the_thread_that_steps_works_with_the_engine_warp(make, drawers):
+def test_the_thread_that_steps_works_with_the_engine_warp(make, drawing_threads):
     sim = ball_sim("warp")
     renderer = make(sim)
     shot = renderer.capture([0])
-    assert drawers == [threading.get_ident()]
+    assert drawing_threads == [threading.get_ident()]
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(renderer.draw, shot)
         sim.step(5)
         image = future.result(timeout=60)[0]
-    assert len(drawers) == 1
+    assert len(drawing_threads) == 1
     assert middle(image, RED) is not None
 
 

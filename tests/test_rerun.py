@@ -1060,7 +1060,7 @@ def test_what_it_says_of_itself(tmp_path):
 
 def test_an_existing_file_is_not_replaced_unasked(tmp_path):
     (tmp_path / "run.rrd").write_bytes(b"mine")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         recorded(tmp_path, steps=1)
     assert (tmp_path / "run.rrd").read_bytes() == b"mine"
     recorded(tmp_path, steps=1, if_exists="overwrite")

@@ -28,7 +28,7 @@ def test_zero_answers_zero(env):
     assert action.shape == (4, 1) and not action.any()
 
 
-def test_random_draws_in_range_from_numbers_of_its_own(env):
+def test_random_policy_draws_in_range_from_its_own_generator(env):
     before = torch.get_rng_state()
     first, again = policy_maker("random")(env), policy_maker("random")(env)
     drawn = torch.cat([first(env.obs_buf) for _ in range(50)])
@@ -51,7 +51,7 @@ def test_own_policy_is_found_by_its_name(env):
         (f"{__name__}:__name__", "is not a function that takes an environment"),
     ],
 )
-def test_what_is_no_policy_is_refused(name, message):
+def test_objects_that_are_not_policies_are_refused(name, message):
     with pytest.raises(ValueError, match="(?s)" + message.replace("?", r"\?").replace("(", r"\(")):
         policy_maker(name)
 

@@ -1,4 +1,4 @@
-"""Damaged files in robomimic's layout: what can be read is what was written."""
+"""Damaged files in robomimic's layout: all returned values are correct."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from damaged_files import LONG, damaged, files_of, flip, honest, lost, read_whole, record
+from damaged_files import LONG, damaged, files_of, flip, lost, read_all, read_undamaged, record
 from data_worlds import World
 
 from mjlab_rec.data.formats.robomimic import RobomimicReader
@@ -23,7 +23,7 @@ def made(kind: str, folder: Path) -> Path:
 
 
 @every_kind
-def test_a_whole_recording_has_no_damages(kind, tmp_path):
+def test_an_undamaged_recording_has_no_damages(kind, tmp_path):
     reader = RobomimicReader(made(kind, tmp_path))
     assert reader.verify() == []
     assert reader.finished
@@ -33,7 +33,7 @@ def test_a_whole_recording_has_no_damages(kind, tmp_path):
 @every_kind
 def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = honest(RobomimicReader, path, watch)
+    whole = read_undamaged(RobomimicReader, path, watch)
     refused = errors = 0
     for _ in watch.flips(files_of(path), 25):
         try:
@@ -49,10 +49,10 @@ def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
 
 
 @every_kind
-def test_a_changed_row_costs_its_episode_only(kind, tmp_path):
+def test_a_changed_row_affects_only_its_episode(kind, tmp_path):
     path = made(kind, tmp_path)
     reader = RobomimicReader(path)
-    whole = read_whole(reader)
+    whole = read_all(reader)
     reader.close()
     with h5py.File(path) as file:
         demo = file["data/demo_0"]
@@ -64,8 +64,8 @@ def test_a_changed_row_costs_its_episode_only(kind, tmp_path):
         reader = RobomimicReader(path)
         assert lost(reader, whole) == {key}
         index = list(whole.rows).index(key)
-        told = f"Episode {key[1]} of environment {key[0]}, .*'camera' of '/data/demo_0' in .*demos"
-        with pytest.raises(DataError, match=told):
+        text = f"Episode {key[1]} of environment {key[0]}, .*'camera' of '/data/demo_0' in .*demos"
+        with pytest.raises(DataError, match=text):
             reader.read(index, ["camera"])
         assert len(reader.verify()) == 1
         reader.close()
@@ -77,9 +77,9 @@ def test_a_changed_row_costs_its_episode_only(kind, tmp_path):
 
 
 @every_kind
-def test_a_file_that_is_cut_off_is_refused_or_gives_whole_episodes(kind, tmp_path, watch):
+def test_a_truncated_file_is_refused_or_its_whole_episodes_are_read(kind, tmp_path, watch):
     path = made(kind, tmp_path)
-    whole = honest(RobomimicReader, path, watch)
+    whole = read_undamaged(RobomimicReader, path, watch)
     files = files_of(path)
     for _ in watch.cuts(files if LONG else sorted({files[0], files[-1]}), 2):
         try:
@@ -93,18 +93,18 @@ def test_a_file_that_is_cut_off_is_refused_or_gives_whole_episodes(kind, tmp_pat
         reader.close()
 
 
-def test_an_episode_whose_link_is_gone_is_told_of(tmp_path, caplog):
+def test_an_episode_without_its_link_is_reported(tmp_path, caplog):
     path = made("plain", tmp_path)
     reader = RobomimicReader(path)
-    whole = read_whole(reader)
+    whole = read_all(reader)
     reader.close()
     with h5py.File(path, "r+") as file:
         count = len(file["data"])
         del file["data/demo_1"]
-    os.utime(path, (0, 0))  # or it would look as if it still grew
+    os.utime(path, (0, 0))  # or it would look like a growing file
     reader = RobomimicReader(path)
     assert len(lost(reader, whole)) == 1
-    (told,) = reader.verify()
-    assert f"has {count - 1} episodes, but {count} were written" in told
-    assert told in caplog.text
+    (reported,) = reader.verify()
+    assert f"has {count - 1} episodes, but {count} were written" in reported
+    assert reported in caplog.text
     reader.close()

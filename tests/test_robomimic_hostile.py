@@ -1,4 +1,4 @@
-"""HDF5 files that were made to do harm end in one error, at once and in little memory."""
+"""Malicious HDF5 files lead to an error, quickly and with little memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SECRET = np.full((3, 2), 4711, np.float32)
 
 
 @pytest.fixture
-def foreign(tmp_path) -> Path:
-    """As Isaac Lab writes them."""
+def isaac_lab(tmp_path) -> Path:
+    """A file like those of Isaac Lab."""
     path = tmp_path / "isaac.hdf5"
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
@@ -61,7 +61,7 @@ def add_demo(data: Any, number: int, actions: np.ndarray | None = None) -> Any:
 
 
 def read_all(path: Path) -> RobomimicReader:
-    """Read everything there is; the first damage is raised, and little memory is used."""
+    """Read everything with little memory; raises the first damage."""
     os.utime(path, (0, 0))
     tracemalloc.start()
     reader = None
@@ -100,9 +100,9 @@ def replace(group: Any, name: str, value: Any, **kwargs: Any) -> None:
     group.create_dataset(name, data=value, **kwargs)
 
 
-def test_the_recordings_that_are_changed_here_can_be_read(ours, foreign):
+def test_the_recordings_of_this_file_can_be_read(ours, isaac_lab):
     read_all(ours)
-    reader = read_all(foreign)
+    reader = read_all(isaac_lab)
     assert [spec.name for spec in reader.info.channels] == ["action", "reward", "obs/policy"]
     assert reader.finished
 
@@ -112,10 +112,10 @@ def test_the_recordings_that_are_changed_here_can_be_read(ours, foreign):
 
 @pytest.mark.parametrize("kind", ["external", "soft"])
 @pytest.mark.parametrize("where", ["data", "data/demo_0", "data/demo_0/actions", "data/demo_0/obs"])
-def test_links_are_not_followed(where, kind, ours, foreign, secret):
+def test_links_are_not_followed(where, kind, ours, isaac_lab, secret):
     target = {"data": "data", "demo_0": "data/demo_0", "obs": "data/demo_0/obs"}
     name = target.get(where.rpartition("/")[2], "values")
-    for path in (ours, foreign):
+    for path in (ours, isaac_lab):
 
         def change(file: Any) -> None:
             file.move(where, "elsewhere")
@@ -126,10 +126,10 @@ def test_links_are_not_followed(where, kind, ours, foreign, secret):
         refused(path, "Links are not followed|Unknown channel|There is no")
 
 
-def test_values_that_lie_in_another_file_are_not_read(ours, foreign, secret):
+def test_values_in_another_file_are_not_read(ours, isaac_lab, secret):
     raw = secret.with_name("raw.bin")
     raw.write_bytes(SECRET.tobytes())
-    for path, name in ((ours, "action"), (foreign, "actions")):
+    for path, name in ((ours, "action"), (isaac_lab, "actions")):
         shapes = []
 
         def outside(file: Any, shapes: list = shapes) -> None:
@@ -141,7 +141,7 @@ def test_values_that_lie_in_another_file_are_not_read(ours, foreign, secret):
             )
 
         edit(path, outside)
-        refused(path, "lies in another file. Links are not followed")
+        refused(path, "is stored in another file. Links are not followed")
 
         def virtual(file: Any, shapes: list = shapes) -> None:
             layout = h5py.VirtualLayout(shapes[0], "f4")
@@ -150,29 +150,29 @@ def test_values_that_lie_in_another_file_are_not_read(ours, foreign, secret):
             file["data/demo_0"].create_virtual_dataset("actions", layout)
 
         edit(path, virtual)
-        refused(path, "lies in another file. Links are not followed")
+        refused(path, "is stored in another file. Links are not followed")
         assert name
 
 
-def test_loops_of_links_end(foreign):
+def test_loops_of_links_end(isaac_lab):
     def change(file: Any) -> None:
         for number in range(2):
             demo = file[f"data/demo_{number}"]
             demo["obs/loop"] = demo
             demo["obs/again"] = demo["obs"]
 
-    edit(foreign, change)
-    refused(foreign, "too many objects, or a loop of them|1000 bytes")
+    edit(isaac_lab, change)
+    refused(isaac_lab, "too many objects, or a loop of them|1000 bytes")
 
 
-def test_a_deep_tree_ends(foreign):
-    edit(foreign, lambda file: file.create_group("data/demo_0/" + "/".join("g" * 100)))
-    refused(foreign, "too many objects, or a loop of them")
+def test_a_deep_tree_ends(isaac_lab):
+    edit(isaac_lab, lambda file: file.create_group("data/demo_0/" + "/".join("g" * 100)))
+    refused(isaac_lab, "too many objects, or a loop of them")
 
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "demos.h5")
-    refused(tmp_path / "demos.h5", "is not a file with contents")
+    refused(tmp_path / "demos.h5", "is not a plain file")
 
 
 # -- datasets --------------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_datasets_that_are_not_as_the_table_says_are_refused(kind, ours, foreign):
-    for path in (ours, foreign):
+def test_datasets_that_do_not_match_the_table_are_refused(kind, ours, isaac_lab):
+    for path in (ours, isaac_lab):
 
         def change(file: Any) -> None:
             demo = file["data/demo_1"]
@@ -205,7 +205,7 @@ def test_datasets_that_are_not_as_the_table_says_are_refused(kind, ours, foreign
 
 
 @pytest.mark.parametrize("where", ["data", "data/demo_0", "data/demo_0/actions", "mjlab_rec"])
-def test_what_is_a_dataset_or_group_in_the_wrong_place_is_refused(where, ours):
+def test_datasets_instead_of_groups_are_refused(where, ours):
     def change(file: Any) -> None:
         del file[where]
         file.create_group(where) if where.endswith("actions") else file.create_dataset(
@@ -249,18 +249,18 @@ def test_wrong_descriptions_and_attachments_are_refused(name, value, ours):
         4,
     ],
 )
-def test_wrong_counts_of_rows_are_refused(value, foreign):
+def test_wrong_counts_of_rows_are_refused(value, isaac_lab):
     for number in range(2):
         name = f"data/demo_{number}"
-        edit(foreign, lambda file, name=name: file[name].attrs.create("num_samples", value))
-    refused(foreign)
+        edit(isaac_lab, lambda file, name=name: file[name].attrs.create("num_samples", value))
+    refused(isaac_lab)
 
 
 @pytest.mark.parametrize("value", [-1, "env", np.arange(3), 2.5, np.zeros(7000), h5py.Empty("f4")])
 @pytest.mark.parametrize("name", ["env", "success", "terminated", "truncated", "seed", "episode"])
-def test_attributes_that_others_use_otherwise_do_no_harm(name, value, foreign):
-    edit(foreign, lambda file: file["data/demo_0"].attrs.create(name, value))
-    assert len(read_all(foreign).episodes) == 2
+def test_other_uses_of_attributes_do_no_harm(name, value, isaac_lab):
+    edit(isaac_lab, lambda file: file["data/demo_0"].attrs.create(name, value))
+    assert len(read_all(isaac_lab).episodes) == 2
 
 
 @pytest.mark.parametrize(
@@ -274,11 +274,11 @@ def test_attributes_that_others_use_otherwise_do_no_harm(name, value, foreign):
         "\xff",
     ],
 )
-def test_wrong_arguments_of_the_environment_do_no_harm(text, foreign):
-    edit(foreign, lambda file: file["data"].attrs.modify("env_args", text))
-    assert read_all(foreign).info.step_dt == 0.0
-    edit(foreign, lambda file: file["data"].attrs.create("env_args", np.arange(5)))
-    assert read_all(foreign).info.about["task"] == ""
+def test_wrong_arguments_of_the_environment_do_no_harm(text, isaac_lab):
+    edit(isaac_lab, lambda file: file["data"].attrs.modify("env_args", text))
+    assert read_all(isaac_lab).info.step_dt == 0.0
+    edit(isaac_lab, lambda file: file["data"].attrs.create("env_args", np.arange(5)))
+    assert read_all(isaac_lab).info.about["task"] == ""
 
 
 @pytest.mark.parametrize("where, name", [("data/demo_0", "mjlab_rec"), ("mjlab_rec", "mark")])
@@ -293,13 +293,13 @@ def test_wrong_rows_and_marks_are_refused(where, name, value, ours):
     refused(ours)
 
 
-def test_episodes_under_other_names_are_ignored(foreign):
+def test_episodes_under_other_names_are_ignored(isaac_lab):
     def change(file: Any) -> None:
         for name in ("demo_²", "demo_", "demo_-1", "demo_99999999999999999999", "mask"):
             file["data"].create_group(name)
 
-    edit(foreign, change)
-    assert len(read_all(foreign).episodes) == 2
+    edit(isaac_lab, change)
+    assert len(read_all(isaac_lab).episodes) == 2
 
 
 # -- bombs -----------------------------------------------------------------------------------------
@@ -313,19 +313,19 @@ def big(demo: Any, rows: int, zeros: bool = False, **kwargs: Any) -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"chunks": (1000, 2)}, {"compression": "gzip"}])
-def test_rows_that_the_file_does_not_hold_are_refused(kwargs, foreign):
-    edit(foreign, lambda file: big(file["data/demo_0"], 2**30, **kwargs))
-    refused(foreign, "times as much as the file holds")
+def test_rows_that_are_not_in_the_file_are_refused(kwargs, isaac_lab):
+    edit(isaac_lab, lambda file: big(file["data/demo_0"], 2**30, **kwargs))
+    refused(isaac_lab, "times the size of the file")
 
 
-def test_a_bomb_that_is_announced_is_not_unpacked(foreign, monkeypatch):
+def test_a_bomb_is_not_decompressed(isaac_lab, monkeypatch):
     monkeypatch.setattr(checks, "_MODEST", 8 << 20)
 
-    edit(foreign, lambda file: big(file["data/demo_0"], 4 << 20, compression="gzip", zeros=True))
-    refused(foreign, "times as much as the file holds")
+    edit(isaac_lab, lambda file: big(file["data/demo_0"], 4 << 20, compression="gzip", zeros=True))
+    refused(isaac_lab, "times the size of the file")
 
 
-def test_a_chunk_that_unpacks_to_more_than_it_says_is_not_unpacked(foreign, monkeypatch):
+def test_a_chunk_that_decompresses_to_too_much_is_not_decompressed(isaac_lab, monkeypatch):
     monkeypatch.setattr(hdf5_checks, "_SMALL_CHUNK", 1 << 20)
 
     def change(file: Any) -> None:
@@ -334,16 +334,16 @@ def test_a_chunk_that_unpacks_to_more_than_it_says_is_not_unpacked(foreign, monk
         item = demo.create_dataset("actions", (3, 2), "f4", chunks=(3, 2), compression="gzip")
         item.id.write_direct_chunk((0, 0), zlib.compress(bytes(100 << 20)))
 
-    edit(foreign, change)
-    refused(foreign, "unpacks to more than its 24 bytes")
+    edit(isaac_lab, change)
+    refused(isaac_lab, "decompresses to more than 24 bytes")
 
 
-def test_a_chunk_that_is_larger_than_its_dataset_is_not_unpacked(foreign):
+def test_a_chunk_larger_than_its_dataset_is_not_decompressed(isaac_lab):
     def change(file: Any) -> None:
         del file["data/demo_0/actions"]
         file["data/demo_0"].create_dataset(
             "actions", (3, 2), "f4", chunks=(1 << 25, 2), maxshape=(None, 2), compression="gzip"
         )
 
-    edit(foreign, change)
-    refused(foreign, "chunks that are larger than itself")
+    edit(isaac_lab, change)
+    refused(isaac_lab, "chunks that are larger than the dataset")

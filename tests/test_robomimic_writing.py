@@ -1,4 +1,4 @@
-"""Files in robomimic's layout while they are written: full disks, readers and forks in between."""
+"""Files in robomimic's layout while they are written: full disks, readers and forks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from damaged_files import read_whole, record
+from damaged_files import read_all, record
 from data_worlds import World, episodes_of, same
 
 from mjlab_rec.data.formats import robomimic_reader
 from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.formats.hdf5_file import Disk
+from mjlab_rec.data.formats.hdf5_file import RawFile
 from mjlab_rec.data.formats.robomimic import RobomimicReader, RobomimicWriter
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 
@@ -30,7 +30,7 @@ def make(path: Path, **options: Any) -> RobomimicWriter:
 
 
 def check(path: Path, expected: list[tuple[int, Episode]]) -> None:
-    """Compare all that can be read with episodes and what was added to their numbers."""
+    """Compare everything that can be read with episodes and their renumbering."""
     reader = RobomimicReader(path)
     assert reader.verify() == []
     keys = reader.episodes.select("env", "number").rows()
@@ -86,7 +86,7 @@ def test_appended_episodes_never_repeat_a_number(tmp_path):
     check(path, expected)
 
 
-def test_appending_to_files_of_others_is_refused(tmp_path):
+def test_appending_to_files_of_other_programs_is_refused(tmp_path):
     path = tmp_path / "demos.h5"
     with h5py.File(path, "w") as file:
         file.create_group("data")
@@ -95,7 +95,7 @@ def test_appending_to_files_of_others_is_refused(tmp_path):
     make(path, if_exists="number").close()
 
 
-def test_foreign_episodes_that_share_a_number_get_numbers_of_their_own(tmp_path):
+def test_episodes_of_other_programs_get_different_numbers(tmp_path):
     for part in range(3):
         name = f"demos.part{part:03d}.h5" if part else "demos.h5"
         with h5py.File(tmp_path / name, "w") as file:
@@ -109,7 +109,7 @@ def test_foreign_episodes_that_share_a_number_get_numbers_of_their_own(tmp_path)
     reader.close()
 
 
-def test_files_that_are_not_of_one_recording_are_kept_apart(tmp_path, caplog):
+def test_files_of_another_recording_are_skipped(tmp_path, caplog):
     path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=6))
     with h5py.File(tmp_path / "demos.part001.h5", "w") as file:
         file.create_group("data/demo_0")["actions"] = np.zeros((2, 1))
@@ -118,21 +118,21 @@ def test_files_that_are_not_of_one_recording_are_kept_apart(tmp_path, caplog):
     (tmp_path / "other.h5").rename(tmp_path / "demos.part002.h5")
     reader = RobomimicReader(path)
     assert reader.info.channels == World().info.channels
-    assert "are not of one recording" in caplog.text
+    assert "are not parts of one recording" in caplog.text
     assert "it has other channels" in caplog.text
     assert len(reader.verify()) == 2
     reader.close()
 
 
 @pytest.mark.parametrize("method", ["reserve", "write"])
-def test_a_full_disk_costs_the_episodes_that_it_has_no_room_for(method, tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_the_episodes_without_room(method, tmp_path, monkeypatch):
     path = tmp_path / "demos.h5"
     first, second, third, *_ = episodes()
     writer = make(path)
     writer.write_episode(first)
     with monkeypatch.context() as patch:
         if method == "reserve":
-            patch.setattr(Disk, "reserve", full)
+            patch.setattr(RawFile, "reserve", full)
         else:
             usual = h5py.Group.create_dataset
 
@@ -141,7 +141,7 @@ def test_a_full_disk_costs_the_episodes_that_it_has_no_room_for(method, tmp_path
 
             patch.setattr(h5py.Group, "create_dataset", create)
         for _ in range(2):
-            with pytest.raises(DataError, match=r"No space left on device\. What was written"):
+            with pytest.raises(DataError, match=r"No space left on device\. Data written"):
                 writer.write_episode(second)
     check(path, [(0, first)])
     writer.write_episode(third)
@@ -162,9 +162,7 @@ def test_a_recording_that_was_removed_is_noticed_with_the_next_episode(tmp_path)
 
 
 @pytest.mark.parametrize("durability, count", [("kill", 0), ("power", 4)])
-def test_each_episode_waits_for_the_disk_where_power_may_be_lost(
-    durability, count, tmp_path, monkeypatch
-):
+def test_with_power_each_episode_waits_for_the_disk(durability, count, tmp_path, monkeypatch):
     calls, usual = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append(1), usual(descriptor))[1])
     writer = make(tmp_path / "demos.h5", durability=durability)
@@ -183,7 +181,7 @@ def test_a_forked_child_can_read(warm, tmp_path):
     expected = [(0, episode) for episode in episodes()]
     check(path, expected)
     if warm:
-        read_whole(reader)
+        read_all(reader)
 
     def child() -> None:
         keys = [(row["env"], row["number"]) for row in reader._rows]
@@ -198,7 +196,7 @@ def test_a_forked_child_can_read(warm, tmp_path):
     process.join(60)
     process.kill()
     assert process.exitcode == 7
-    read_whole(reader)  # the parent's file is still its own
+    read_all(reader)  # the parent's file is still open
     reader.close()
 
 
@@ -212,8 +210,8 @@ def grow(path: str, go: Any) -> None:
     writer.close()
 
 
-def test_a_file_that_grows_is_read_or_refused_in_one_clear_error(tmp_path, monkeypatch):
-    """Another process writes; whatever is read is what was written."""
+def test_a_growing_file_is_read_or_refused_with_a_clear_error(tmp_path, monkeypatch):
+    """While another process writes, all returned values are correct."""
     monkeypatch.setattr(robomimic_reader, "_PAUSE_S", 0.001)
     path = tmp_path / "demos.h5"
     context = multiprocessing.get_context("spawn")
@@ -246,7 +244,7 @@ def test_a_file_that_grows_is_read_or_refused_in_one_clear_error(tmp_path, monke
     reader.close()
 
 
-def test_what_cannot_be_read_while_it_is_written_is_read_again(tmp_path, monkeypatch):
+def test_reading_is_retried_while_a_file_is_written(tmp_path, monkeypatch):
     path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=12))
     monkeypatch.setattr(robomimic_reader, "_PAUSE_S", 0.0)
     reader = RobomimicReader(path)

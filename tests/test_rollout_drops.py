@@ -1,4 +1,4 @@
-"""Random rollouts on a disk that is too slow: what is left is true, and what is lost is marked."""
+"""Random rollouts on a disk that is too slow: rows are correct, and lost ones marked."""
 
 from __future__ import annotations
 

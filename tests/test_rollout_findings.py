@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from rollout_examples import Example, Rec, ResetBy, Take, Tell
+from rollout_examples import Example, Rec, Request, ResetBy, Steps
 from rollout_run import run
 from rollout_world import World
 
 ONE, TWO = World(), World(num_envs=2)
-PAUSE, START, STOP = Tell(what="pause"), Tell(what="start"), Tell(what="stop")
-FLUSH, FIRE = Tell(what="flush"), Tell(what="fire")
-STEP, END, RESET = Take(), Take(ends=(1,)), ResetBy()
+PAUSE, START, STOP = Request(what="pause"), Request(what="start"), Request(what="stop")
+FLUSH, FIRE = Request(what="flush"), Request(what="fire")
+STEP, END, RESET = Steps(), Steps(ends=(1,)), ResetBy()
 STATE = ("state", "obs", "next_obs", "reward")
-FAILS = Take(fail="reward")
+FAILS = Steps(fail="reward")
 
 
-def told(place: str, what: str) -> Take:
+def told(place: str, what: str) -> Steps:
     """A step that ends the episode and in which the recorder is told something."""
-    return Take(ends=(1,), inside=((place, 0, what),))
+    return Steps(ends=(1,), inside=((place, 0, what),))
 
 
 FINDINGS = {
@@ -30,10 +30,10 @@ FINDINGS = {
         *(World(auto_reset=False), Rec()),
         *(STEP, END),
     ),
-    "an episode goes on after max_steps": (ONE, Rec(max_steps=1), STEP, STEP),
+    "an episode continues after max_steps": (ONE, Rec(max_steps=1), STEP, STEP),
     "an episode ends after max_steps": (ONE, Rec(max_steps=1), STEP, END),
     "an episode is reset after max_steps": (ONE, Rec(max_steps=1), STEP, STEP, RESET, STEP),
-    "an episode goes on in a pause": (ONE, Rec(), STEP, PAUSE, STEP),
+    "an episode continues in a pause": (ONE, Rec(), STEP, PAUSE, STEP),
     "an episode ends in a pause after a flush": (ONE, Rec(), STEP, PAUSE, FLUSH, END),
     "an episode ends in a pause after another pause": (
         *(ONE, Rec()),
@@ -43,28 +43,28 @@ FINDINGS = {
     "a cut episode that had not succeeded says nothing": (ONE, Rec(success="wins"), STEP, RESET),
     "an episode that succeeded before the end of the recording": (
         *(ONE, Rec(success="wins")),
-        Take(wins=(0,)),
+        Steps(wins=(0,)),
     ),
     "a cut episode that had succeeded is kept": (
         *(ONE, Rec(success="wins", keep="successful")),
-        Take(wins=(0,)),
+        Steps(wins=(0,)),
     ),
     # Which episodes there are.
     "max_episodes counts the first to end": (
         *(TWO, Rec(max_episodes=1)),
-        *(STEP, Take(ends=(0, 1)), STEP),
+        *(STEP, Steps(ends=(0, 1)), STEP),
     ),
     "max_episodes keeps no more when several end at once": (
         *(TWO, Rec(max_episodes=1)),
-        Take(ends=(1, 1)),
+        Steps(ends=(1, 1)),
     ),
     "max_episodes counts those that are kept": (
         *(ONE, Rec(max_episodes=1, keep="successful", success="wins")),
-        *(END, Take(ends=(1,), wins=(0,)), STEP),
+        *(END, Steps(ends=(1,), wins=(0,)), STEP),
     ),
     "max_episodes without a reset": (
         *(World(num_envs=2, auto_reset=False), Rec(max_episodes=1, trigger=("at_episodes", (0,)))),
-        Take(ends=(0, 1)),
+        Steps(ends=(0, 1)),
     ),
     "episodes before a late start are counted": (ONE, Rec(autostart=False), END, START, STEP),
     "episodes between two recordings are counted": (ONE, Rec(), STEP, STOP, END, START, STEP),
@@ -96,7 +96,7 @@ FINDINGS = {
     ),
     "more episodes are reset in a block than it has room for": (
         *(World(fields="reset", num_envs=2), Rec(channels=STATE, block_steps=8)),
-        *([Take(ends=(1, 1)), RESET, ResetBy(envs=(0,))] * 5),
+        *([Steps(ends=(1, 1)), RESET, ResetBy(envs=(0,))] * 5),
     ),
     "more episodes end between rows than a block has room for": (
         *(World(fields="reset"), Rec(channels=STATE, block_steps=3, every=2)),
@@ -122,9 +122,9 @@ FINDINGS = {
     ),
     "a condition is asked once before a step": (
         *(ONE, Rec(trigger=("when", "old"), length=2)),
-        *(Take(count=2), RESET, STEP),
+        *(Steps(count=2), RESET, STEP),
     ),
-    "a stretch that begins in a pause goes on after it": (
+    "a stretch that begins in a pause continues after it": (
         *(ONE, Rec(trigger=("at_steps", (0,)), length=3)),
         *(PAUSE, STEP, START, STEP),
     ),
@@ -152,7 +152,7 @@ FINDINGS = {
     },
     # Steps that fail.
     **{
-        f"a step fails: {place}": (ONE, Rec(), STEP, Take(ends=(1,), fail=place), RESET, STEP)
+        f"a step fails: {place}": (ONE, Rec(), STEP, Steps(ends=(1,), fail=place), RESET, STEP)
         for place in (
             *("action", "termination", "reward", "reset", "command"),
             *("first recorder, post reset", "first recorder, post step"),
@@ -161,7 +161,7 @@ FINDINGS = {
     },
     "a step fails after an episode ended": (
         *(TWO, Rec()),
-        *(STEP, Take(ends=(1, 0)), Take(ends=(1, 0), fail="command"), RESET, STEP),
+        *(STEP, Steps(ends=(1, 0)), Steps(ends=(1, 0), fail="command"), RESET, STEP),
     ),
     "a step after one that failed, without a reset": (ONE, Rec(), STEP, FAILS, STEP, STEP),
     "a step after one that failed, when some were reset": (
@@ -180,24 +180,24 @@ FINDINGS = {
     },
     "what is told in a step that fails comes before what is told later": (
         *(ONE, Rec()),
-        *(STEP, Take(fail="reward", inside=(("termination", 0, "pause"),)), START, RESET, STEP),
+        *(STEP, Steps(fail="reward", inside=(("termination", 0, "pause"),)), START, RESET, STEP),
     ),
     "a start in a step that fails": (
         *(ONE, Rec()),
-        *(STEP, PAUSE, Take(fail="reward", inside=(("termination", 0, "start"),)), STEP, STEP),
+        *(STEP, PAUSE, Steps(fail="reward", inside=(("termination", 0, "start"),)), STEP, STEP),
     ),
     # Found in the recorders on the row clock.
     "the next observation of a step in which the recording is stopped": (
         *(ONE, Rec()),
-        Take(inside=(("reward", 0, "stop"),)),
+        Steps(inside=(("reward", 0, "stop"),)),
     ),
     "the next observation of a step in which another thread stops the recording": (
         *(ONE, Rec()),
-        Take(inside=(("reward", 0, "stop elsewhere"),)),
+        Steps(inside=(("reward", 0, "stop elsewhere"),)),
     ),
     "a condition that comes true before a reset by hand": (
         *(ONE, Rec(trigger=("when", "tick"))),
-        *(Take(count=3), RESET, STEP),
+        *(Steps(count=3), RESET, STEP),
     ),
     "a trigger fires at a step that follows the reset that the caller owes": (
         *(World(auto_reset=False), Rec(trigger=("every_n_steps", 1))),
@@ -221,8 +221,8 @@ FINDINGS = {
     ),
     "the state after a start in mid-run that follows a failed step": (
         *(ONE, Rec(channels=("state",), autostart=False)),
-        *(Take(count=2, fail="action"), RESET, START),
-        *(Take(count=2, ends=(1,)), Take(count=2)),
+        *(Steps(count=2, fail="action"), RESET, START),
+        *(Steps(count=2, ends=(1,)), Steps(count=2)),
     ),
     "a trigger that fires at a step that follows a failed one": (
         *(ONE, Rec(trigger=("at_steps", (0, 2)))),
@@ -238,13 +238,13 @@ FINDINGS = {
     ),
     "model fields where a step fails after max_steps": (
         *(World(fields="reset"), Rec(channels=("state",), max_steps=1)),
-        *(STEP, Take(ends=(2,), fail="command"), RESET),
+        *(STEP, Steps(ends=(2,), fail="command"), RESET),
     ),
     "parts of an appended recording": (
         *(ONE, Rec(format="hdf5", block_steps=2, append=True, parts=True)),
-        *([Take(count=4), END] * 4),
+        *([Steps(count=4), END] * 4),
         *(STOP, START),
-        *([Take(count=4), END] * 4),
+        *([Steps(count=4), END] * 4),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What a recording says about itself is read back, or refused in one clear error."""
+"""The description of a recording is read back, or refused with a clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(**values: Any) -> dict[str, Any]:
 
 
 def with_channel(**values: Any) -> dict[str, Any]:
-    """With one more channel, which is a good one but for these values."""
+    """A description with one more channel that has these values."""
     good = {
         "name": "extra", "dtype": "<f4", "shape": [3], "elements": [], "when": "after",
         "units": "", "next_of": "",
@@ -39,7 +39,7 @@ def with_channel(**values: Any) -> dict[str, Any]:
     return data
 
 
-def test_what_was_dumped_is_loaded():
+def test_a_dumped_description_is_loaded():
     text = episode_table.dump_info(INFO, attachments=True, gaps=3)
     info, data = episode_table.load_info(text, "run.json")
     assert info == INFO
@@ -63,21 +63,21 @@ def test_other_versions_are_refused(version):
     "values, told",
     [
         ({"format": "other"}, "not recorded by mjlab_rec"),
-        ({"channels": 3}, "'channels' is 3, but must be a list"),
-        ({"channels": [3]}, "A channel is 3, but must be an object"),
+        ({"channels": 3}, "'channels' is 3, but it must be a list"),
+        ({"channels": [3]}, "A channel is 3, but it must be an object"),
         ({"channels": {}}, "must be a list"),
-        ({"envs": [0, 0]}, "'envs' has an environment twice"),
-        ({"envs": [-1]}, "'envs' must be integers from 0 on"),
-        ({"envs": [True]}, "'envs' must be integers"),
-        ({"envs": [1 << 40]}, "'envs' must be integers"),
+        ({"envs": [0, 0]}, "'envs' lists an environment twice"),
+        ({"envs": [-1]}, "'envs' must be whole numbers of at least 0"),
+        ({"envs": [True]}, "'envs' must be whole numbers"),
+        ({"envs": [1 << 40]}, "'envs' must be whole numbers"),
         ({"envs": "01"}, "must be a list"),
         ({"step_dt": float("nan")}, "'step_dt' is nan"),
         ({"step_dt": float("inf")}, "'step_dt' is inf"),
         ({"step_dt": -1}, "'step_dt' is -1"),
         ({"step_dt": 10**400}, "'step_dt' is"),
-        ({"step_dt": "1"}, "'step_dt' is '1', but must be a float"),
-        ({"every": 0}, "'every' is 0, but must be a whole number from 1 on"),
-        ({"every": 1.5}, "'every' is 1.5, but must be a whole number"),
+        ({"step_dt": "1"}, "'step_dt' is '1', but it must be a float"),
+        ({"every": 0}, "'every' is 0, but it must be a whole number of at least 1"),
+        ({"every": 1.5}, "'every' is 1.5, but it must be a whole number"),
         ({"every": True}, "'every' is True"),
         ({"about": []}, "'about' is .*must be a dict"),
         ({"gaps": -1}, "number of lost rows is"),
@@ -96,7 +96,7 @@ def test_a_wrong_description_is_refused_and_the_error_says_why(values, told):
 
 
 @pytest.mark.parametrize("key", ["version", "channels", "envs", "step_dt", "every", "about"])
-def test_a_description_that_lacks_something_is_refused(key):
+def test_an_incomplete_description_is_refused(key):
     data = changed()
     del data[key]
     with pytest.raises(DataError, match=f"'{key}'|format version None"):
@@ -107,13 +107,13 @@ def test_a_description_that_lacks_something_is_refused(key):
     "name",
     ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".", "a/./b", "a\0b", "x" * 2000, "\ud800"],
 )
-def test_names_of_channels_that_lead_elsewhere_are_refused(name):
+def test_channel_names_that_leave_the_folder_are_refused(name):
     with pytest.raises(DataError, match="(cannot be called|The name of a channel|Unicode)"):
         RunInfo.from_json(with_channel(name=name))
 
 
 @pytest.mark.parametrize("name", ["obs/a.b", "..a", "a b", "größe", "obs/actor/x"])
-def test_other_names_of_channels_are_possible(name):
+def test_other_channel_names_are_possible(name):
     assert RunInfo.from_json(with_channel(name=name)).channels[-1].name == name
 
 
@@ -121,8 +121,8 @@ def test_other_names_of_channels_are_possible(name):
     "values, told",
     [
         ({"name": "action"}, "Channel 'action' occurs twice"),
-        ({"name": 3}, "'name' is 3, but must be a str"),
-        ({"dtype": "O"}, "Channel 'extra' has the dtype 'O'. Possible are"),
+        ({"name": 3}, "'name' is 3, but it must be a str"),
+        ({"dtype": "O"}, "Channel 'extra' has the dtype 'O'. Possible:"),
         ({"dtype": "<f16"}, "has the dtype"),
         ({"dtype": "S10"}, "has the dtype"),
         ({"dtype": "(100000,100000)f4"}, "has the dtype"),
@@ -130,22 +130,22 @@ def test_other_names_of_channels_are_possible(name):
         ({"dtype": "M8"}, "has the dtype"),
         ({"dtype": "nothing"}, "has the dtype"),
         ({"dtype": 4}, "must be a str"),
-        ({"shape": [-1]}, "no array can have"),
-        ({"shape": [1.0]}, "no array can have"),
-        ({"shape": ["2"]}, "no array can have"),
-        ({"shape": [1] * 50}, "no array can have"),
-        ({"shape": [10**30]}, "no array can have"),
+        ({"shape": [-1]}, "is impossible"),
+        ({"shape": [1.0]}, "is impossible"),
+        ({"shape": ["2"]}, "is impossible"),
+        ({"shape": [1] * 50}, "is impossible"),
+        ({"shape": [10**30]}, "is impossible"),
         ({"shape": [1 << 20, 1 << 20]}, "more than 1 GiB"),
         ({"shape": [1 << 20, 1 << 20, 0]}, "more than 1 GiB"),
         ({"shape": 3}, "must be a list"),
         ({"elements": ["a"]}, "has 1 names of elements, but 3 elements"),
-        ({"elements": [1, 2, 3]}, "not all text"),
+        ({"elements": [1, 2, 3]}, "must be strings"),
         ({"when": "later"}, "'when' is 'later'"),
         ({"units": None}, "'units' is None"),
-        ({"next_of": "nothing"}, "follows 'nothing', which is no channel"),
-        ({"next_of": "action"}, "cannot follow 'action'"),
-        ({"next_of": "extra"}, "cannot follow 'extra'"),
-        ({"next_of": "obs/actor", "shape": [2]}, "cannot follow 'obs/actor'"),
+        ({"next_of": "nothing"}, "has next_of 'nothing', not a channel"),
+        ({"next_of": "action"}, "has next_of 'action', but that must be"),
+        ({"next_of": "extra"}, "has next_of 'extra', but that must be"),
+        ({"next_of": "obs/actor", "shape": [2]}, "has next_of 'obs/actor', but that must be"),
     ],
 )
 def test_a_wrong_channel_is_refused_and_the_error_says_why(values, told):
@@ -169,22 +169,22 @@ def test_a_wrong_channel_is_refused_and_the_error_says_why(values, told):
         b'{"a": [' + b"[]," * 3_000_000 + b"[]]}",
     ],
 )
-def test_text_that_is_no_description_is_refused(text):
+def test_other_texts_are_refused(text):
     with pytest.raises(DataError, match="'run.json' is not a recording"):
         episode_table.load_info(text, "run.json")
 
 
-def test_a_text_of_absurd_size_is_refused_unread(monkeypatch):
+def test_a_huge_text_is_refused_without_parsing(monkeypatch):
     monkeypatch.setattr(episode_table, "MOST_TEXT", 2 << 20)
-    with pytest.raises(DataError, match="The text has 3 MB; 2 MB are possible"):
+    with pytest.raises(DataError, match="The text has 3 MB; at most 2 MB are possible"):
         episode_table.load_info(b"x" * (3 << 20), "run.json")
     info = World().info
     info.attachments["model.mjb"] = bytes(3 << 20)
-    with pytest.raises(DataError, match=r"4 MB with its attachments model.mjb, .* not exceed 2"):
+    with pytest.raises(DataError, match=r"4 MB with its attachments model.mjb, .* at most 2"):
         episode_table.dump_info(info, attachments=True)
 
 
-def test_what_could_not_be_read_back_is_not_written():
+def test_a_description_that_cannot_be_read_back_is_not_written():
     spec = ChannelSpec(name="../x", dtype=np.dtype("f4"))
     with pytest.raises(DataError, match="cannot be called '../x'"):
         episode_table.dump_info(RunInfo(channels=(spec,), envs=(0,), step_dt=1.0), attachments=True)
@@ -210,7 +210,7 @@ def test_no_byte_of_a_description_changes_unnoticed():
     assert episode_table.load_info(changed, "run.json", check=False)[1]["gaps"] == 4
 
 
-# -- any JSON at all -------------------------------------------------------------------------------
+# -- any JSON --------------------------------------------------------------------------------------
 
 ANYTHING = st.recursive(
     st.none()
@@ -267,7 +267,7 @@ def test_any_json_loads_or_is_refused(data):
 
 
 def check(info: RunInfo) -> None:
-    """What was loaded is what its types promise."""
+    """Loaded values have the types of their annotations."""
     assert len({spec.name for spec in info.channels}) == len(info.channels)
     for spec in info.channels:
         assert isinstance(spec, ChannelSpec)

@@ -201,7 +201,7 @@ def test_bodies_subtrees_and_secondaries():
     assert not scene["self"].data.found.any()
 
 
-def test_excluded_names_are_left_out():
+def test_excluded_names_are_skipped():
     def names(*exclude: str) -> list[str]:
         match = ContactMatch("geom", ".*", "dog", exclude=exclude)
         scene, _ = standing(ContactSensorCfg("s", match), num_envs=1)

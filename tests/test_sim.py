@@ -53,7 +53,7 @@ def test_mjbatch_is_the_engine_on_the_cpu_and_loads_no_warp():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_warp_stands_in_where_mjbatch_is_not_installed(monkeypatch):
+def test_warp_is_used_if_mjbatch_is_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert Simulation(2, SimulationCfg(), load(CARTPOLE)).engine_name == "warp"
 
@@ -140,7 +140,7 @@ def test_state_layout_names_every_column():
     )
 
 
-def test_reading_costs_no_precision():
+def test_reading_loses_no_precision():
     def rollout(read: bool) -> torch.Tensor:
         sim = Simulation(2, mjbatch_cfg(), load(RICH))
         for _ in range(50):
@@ -220,7 +220,7 @@ def test_warp_says_at_once_when_the_initial_state_does_not_fit():
     "options, feature",
     [({"solver": "pgs"}, "mjSOL_PGS"), ({"disableflags": ("midphase",)}, "mjDSBL_MIDPHASE")],
 )
-def test_what_warp_cannot_simulate_is_named_with_a_cure(options, feature):
+def test_unsupported_features_of_warp_are_named_with_the_alternative(options, feature):
     cfg = SimulationCfg(engine="warp", mujoco=MujocoCfg(**options))
     with pytest.raises(ValueError, match=f"'warp' cannot simulate.*{feature}.*engine='mjbatch'"):
         Simulation(1, cfg, load(CARTPOLE))

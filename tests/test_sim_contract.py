@@ -89,7 +89,7 @@ def test_the_callers_model_stays_as_it_is(engine):
     assert model.opt.timestep == 0.002
 
 
-def test_step_moves_what_forward_leaves(engine):
+def test_step_advances_and_forward_does_not(engine):
     sim = make(engine)
     stir(sim)
     sim.forward()
@@ -128,7 +128,7 @@ def test_an_extra_forward_changes_no_later_bit(engine):
     assert torch.equal(plain.get_state(), extra.get_state())
 
 
-def test_a_masked_forward_leaves_other_worlds_alone(engine):
+def test_a_masked_forward_does_not_change_other_worlds(engine):
     sim = make(engine)
     look(sim)
     stir(sim)
@@ -139,7 +139,7 @@ def test_a_masked_forward_leaves_other_worlds_alone(engine):
     assert (before["xpos"][1] != after["xpos"][1]).any()
 
 
-def test_a_masked_reset_leaves_other_worlds_alone(engine):
+def test_a_masked_reset_does_not_change_other_worlds(engine):
     reset, plain = make(engine), make(engine)
     for sim in (reset, plain):
         look(sim)
@@ -335,7 +335,7 @@ def test_constants_are_recomputed_as_mujoco_does(engine):
 
 
 @pytest.mark.parametrize("level", list(RecomputeLevel))
-def test_recomputing_constants_leaves_the_state_alone(engine, level):
+def test_recomputing_constants_does_not_change_the_state(engine, level):
     sim = make(engine)
     look(sim)
     stir(sim, steps=5)
@@ -519,7 +519,7 @@ def test_sleep_is_refused(engine):
     [("geom_pos", "geom_xpos"), ("site_pos", "site_xpos"), ("body_ipos", "xipos")],
 )
 def test_offsets_that_were_zero_when_compiled_can_be_changed(engine, field, seen):
-    """MuJoCo's compiler takes a shortcut for them, which would go on."""
+    """MuJoCo's compiler uses a shortcut for them, which would continue."""
     model = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody><body name="ball"><freejoint/><geom size="0.1"/><site name="s"/>'
         "</body></worldbody></mujoco>"

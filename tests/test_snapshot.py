@@ -136,7 +136,7 @@ def test_poses_are_current_where_the_simulations_own_lag_behind(sim):
     assert_poses(PosedModel(sim.mj_model), snapshot, expected)
 
 
-def test_snapshot_stays_while_the_simulation_goes_on(sim):
+def test_snapshot_does_not_change_while_the_simulation_continues(sim):
     randomize(sim)
     snapshot = SnapshotReader(sim, range(4)).read()
     expected = places(sim)

@@ -66,7 +66,7 @@ def test_collisions_set_the_structure_and_switch_all_other_geoms_off():
     assert [of_geoms(model, "margin")[name] for name in ("trunk", "left_foot1")] == [0, 0.01]
 
 
-def test_collisions_leave_other_geoms_alone_if_told_so():
+def test_collisions_can_keep_other_geoms():
     model = compiled(collisions=(CollisionCfg(("left",), 0, 0, 1, 0, disable_other_geoms=False),))
     assert of_geoms(model, "contype") == {**dict.fromkeys(GEOMS, 1), "left_foot1": 0}
     assert of_geoms(model, "condim") == {**dict.fromkeys(GEOMS, 3), "left_foot1": 1}
@@ -95,7 +95,7 @@ def test_what_is_left_out_of_friction_and_the_like_stays_as_in_the_xml():
     assert of_geoms(model, "solref")["trunk"] == [0.03, 0.8]
 
 
-def test_geom_edits_leave_alone_what_has_no_value_or_no_pattern():
+def test_geom_edits_change_only_matching_geoms():
     edit = GeomCfg((".*_foot",), condim={"left": 1, "trunk": 4}, gap=0.5, solmix=0.25, margin=0.75)
     model = compiled(geoms=(edit,))
     assert of_geoms(model, "condim") == {**dict.fromkeys(GEOMS, 3), "left_foot1": 1}
@@ -105,7 +105,7 @@ def test_geom_edits_leave_alone_what_has_no_value_or_no_pattern():
         assert of_geoms(model, field) == {**dict.fromkeys(GEOMS, default), **expected}
 
 
-def test_collisions_have_the_last_word_and_say_what_they_overrule(caplog):
+def test_collisions_override_edits_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         model = compiled(
             geoms=(GeomCfg((".*_foot", "trunk"), group=4, condim=4, contype=8),),

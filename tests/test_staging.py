@@ -1,4 +1,4 @@
-"""Blocks on their way to the writer: when they are handed over, and how fast they are written."""
+"""When blocks are handed over to the writer, and how fast they are written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Recording:
-    """Takes rows, a second each, and notes the steps of each block and when it is paced to."""
+    """Records a row per second, and notes the steps and the pace of each block."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int, seconds: float = 1e9) -> None:
         self.clock = Clock()
@@ -67,7 +67,7 @@ def test_a_block_is_written_while_the_next_one_fills(monkeypatch):
     recording = Recording(monkeypatch, rows=2)
     for step in range(5):
         recording.take(step, seconds=1.0)
-    # Two seconds lie between two blocks; the first began when recording did.
+    # Two seconds between blocks; the first block begins with the recording.
     assert recording.moments == pytest.approx([3 + 1.0, 3 + 2.0, 5 + 0.7, 5 + 1.4])
     recording.staging.finish()
 
@@ -90,7 +90,7 @@ def test_a_small_block_is_written_at_once(monkeypatch):
     recording.staging.finish()
 
 
-def test_hdf5_tells_how_much_of_a_block_is_written(tmp_path, monkeypatch):
+def test_hdf5_reports_how_much_of_a_block_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.hdf5._TILE", 64)
     image = ChannelSpec(name="image", dtype=np.dtype("uint8"), shape=(4, 4))
     info = RunInfo(channels=(REWARD, image), envs=tuple(range(2048)), step_dt=0.1)
@@ -115,11 +115,11 @@ def test_hdf5_tells_how_much_of_a_block_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
-def test_a_long_recording_leaves_memory_to_others(tmp_path, monkeypatch):
+def test_a_long_recording_drops_its_page_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.hdf5_file._RECENT", 40_000)
-    told: list[tuple[int, int, int]] = []
+    reported: list[tuple[int, int, int]] = []
     monkeypatch.setattr(
-        os, "posix_fadvise", lambda fd, at, size, advice: told.append((at, size, advice))
+        os, "posix_fadvise", lambda fd, at, size, advice: reported.append((at, size, advice))
     )
     path = tmp_path / "a.h5"
     sizes: list[int] = []
@@ -137,7 +137,7 @@ def test_a_long_recording_leaves_memory_to_others(tmp_path, monkeypatch):
         staging.commit(step)
     staging.finish()
     writer.close()
-    assert len(sizes) == len(told) == 5
-    for size, (at, length, advice) in zip(sizes, told, strict=True):
+    assert len(sizes) == len(reported) == 5
+    for size, (at, length, advice) in zip(sizes, reported, strict=True):
         assert advice == os.POSIX_FADV_DONTNEED
         assert at >= 0 and at + length == size - 40_000 and length <= 80_000

@@ -35,7 +35,7 @@ def test_the_scene_sets_number_and_spacing_on_a_copy():
     assert scene.env_origins[:, 0].abs().tolist() == [2.5] * 4
 
 
-def test_the_plane_holds_what_falls_on_it():
+def test_objects_land_on_the_plane():
     box = '<mujoco><worldbody><body name="b"><freejoint/><geom type="box" size=".1 .1 .1"/></body>'
     start = entity(f"{box}</worldbody></mujoco>")
     start.init_state.pos = (0.0, 0.0, 0.3)
@@ -65,7 +65,7 @@ def test_a_model_of_ones_own_is_refused_rather_than_ignored():
         TerrainEntityCfg(spec_fn=lambda: mujoco.MjSpec())
 
 
-def test_the_ground_is_a_lit_checkerboard_unless_told_otherwise():
+def test_the_default_ground_is_a_lit_checkerboard():
     model = TerrainEntity(TerrainEntityCfg()).compile()
     assert model.geom("terrain").matid == model.material("groundplane").id
     texture = model.material("groundplane").texid[mujoco.mjtTextureRole.mjTEXROLE_RGB]

@@ -9,11 +9,11 @@ import pytest
 from mjlab_rec.utils.extras import MissingExtraError, require
 
 
-def test_what_is_there_is_imported():
+def test_installed_packages_are_imported():
     assert require("json.decoder", "video", "A test").JSONDecoder
 
 
-def test_what_is_missing_is_named_with_its_extra_in_one_line(monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(MissingExtraError) as caught:
         require("imageio_ffmpeg", "video", "VideoRecorder")
@@ -22,7 +22,7 @@ def test_what_is_missing_is_named_with_its_extra_in_one_line(monkeypatch):
     )
 
 
-def test_a_package_that_lacks_one_of_its_own_is_not_called_missing(tmp_path, monkeypatch):
+def test_a_package_with_a_missing_dependency_is_not_called_missing(tmp_path, monkeypatch):
     (tmp_path / "broken_package.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere") as caught:

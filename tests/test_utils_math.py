@@ -234,7 +234,7 @@ def test_leading_dimensions_broadcast(quats):
     assert m.quat_from_angle_axis(v[..., 0], v[0, 0]).shape == (5, COUNT, 4)
 
 
-def test_functions_leave_their_inputs_alone(quats):
+def test_functions_do_not_change_their_inputs(quats):
     p, q = quats
     v = torch.randn(COUNT, 3)
     before = p.clone(), q.clone(), v.clone()

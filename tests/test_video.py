@@ -493,7 +493,7 @@ def test_files_of_earlier_runs_stay(studio):
     assert studio.names() == ["board-step-0", "board-step-0_1"]
     studio.film(3, length=3, if_exists="overwrite")
     assert studio.seen("board-step-0") == episode(0, 1, 3)
-    with pytest.raises(DataError, match="exists already.*'overwrite'.*board-step-0_1.mp4"):
+    with pytest.raises(DataError, match="already exists.*'overwrite'.*board-step-0_1.mp4"):
         studio.film(0, length=2, if_exists="error")  # As soon as it is known, at the reset.
 
 
@@ -724,7 +724,7 @@ def test_errors_come_back_in_the_rollout_and_at_close(studio, painter, monkeypat
 def test_a_folder_that_cannot_be_made_is_said_before_the_first_step(studio):
     (studio.folder / "file").write_text("")
     env = studio.env(path=str(studio.folder / "file" / "clips"), trigger="at_steps(500)")
-    with pytest.raises(DataError, match="Cannot make the folder .*: Not a directory"):
+    with pytest.raises(DataError, match="Cannot create the folder .*: Not a directory"):
         env.reset()
 
 

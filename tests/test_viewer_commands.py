@@ -113,7 +113,7 @@ def test_a_term_with_its_own_compute_is_held_too():
         assert goal(env)[0] == before[0] + 0.5
 
 
-def test_a_command_that_is_computed_anew_each_time_cannot_be_held_and_says_so():
+def test_a_command_that_is_computed_each_time_cannot_be_held():
     class Fresh(Goal):
         @property
         def command(self) -> torch.Tensor:

@@ -72,7 +72,7 @@ def test_a_page_is_reached_from_this_machine_only(pages, port):
         other.connect(("127.0.0.2", page.server.get_port()))
 
 
-def test_a_taken_port_is_left_for_the_next_free_one(pages, port):
+def test_the_next_free_port_is_used(pages, port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
@@ -82,7 +82,7 @@ def test_a_taken_port_is_left_for_the_next_free_one(pages, port):
         assert answers(page.url)
 
 
-def test_nothing_is_printed_and_other_output_is_left_alone(port):
+def test_nothing_is_printed_and_other_output_is_unchanged(port):
     pytest.importorskip("viser", reason="needs viser")
     code = (
         "import sys, rich; from mjlab_rec.utils.page import open_page\n"
@@ -94,7 +94,7 @@ def test_nothing_is_printed_and_other_output_is_left_alone(port):
     assert run.stderr == ""
 
 
-def test_a_missing_viser_is_said_with_its_extra(monkeypatch):
+def test_a_missing_viser_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ImportError, match=r"The web viewer needs .*mjlab_rec\[web\]"):
         open_page("The web viewer")

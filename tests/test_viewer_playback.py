@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 
 
 class Time:
-    """A clock that goes on only when somebody waits or a test says so."""
+    """A clock that advances only when a caller waits or a test advances it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -113,7 +113,7 @@ def test_a_run_resets_then_steps_with_the_policys_answers_to_the_last_observatio
     assert playback.seconds == pytest.approx(0.3)
 
 
-def test_a_second_run_goes_on_where_the_first_ended(log):
+def test_a_second_run_continues_where_the_first_ended(log):
     playback, _ = make(log)
     playback.run(lambda: playback.steps == 2)
     playback.run(lambda: playback.steps == 4)
@@ -231,7 +231,7 @@ def test_as_fast_as_possible_never_waits(log):
     assert time.waits == []
 
 
-def test_another_speed_holds_from_the_next_step_on(log):
+def test_another_speed_applies_from_the_next_step_on(log):
     playback, time = make(log, speed=1.0)
     moments = []
 
@@ -307,7 +307,7 @@ def test_resets_happen_between_steps_and_the_policy_sees_the_new_observation(log
     assert log[-3:] == [("step", 1), ("reset", [1]), ("step", 0)]
 
 
-def test_without_auto_reset_what_is_over_is_reset_at_once(log):
+def test_without_auto_reset_finished_environments_are_reset_at_once(log):
     env = StubEnv(log, auto_reset=False)
     env.over = [0, 2]
     playback, _ = make(log, env=env)
@@ -407,7 +407,7 @@ def test_without_a_display_auto_takes_the_web_page_and_without_viser_none(monkey
         importlib.util, "find_spec", lambda name: True if "viser" in name else there(name)
     )
     assert choice.best_viewer() == "web"
-    monkeypatch.setenv("DISPLAY", ":77")  # Where nobody answers.
+    monkeypatch.setenv("DISPLAY", ":77")  # No server responds there.
     assert choice.best_viewer() == "web"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choice.best_viewer() == "none"

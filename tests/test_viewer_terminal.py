@@ -69,7 +69,7 @@ def test_on_a_narrow_terminal_only_recorders_give_way():
         assert words in " ".join(text.split())
 
 
-def test_where_there_is_no_terminal_a_line_is_added_every_five_seconds():
+def test_without_a_terminal_a_line_is_printed_every_five_seconds():
     manager = Manager(csv=recorder(rows=12_000, rows_unit="steps", nbytes=3_140_000))
     assert drawn(manager, steps=60, terminal=False, width=40).splitlines() == [
         "steps 25/10 80 env-steps/s | csv 12,000 steps 3.1 MB",

@@ -293,13 +293,13 @@ def test_a_page_has_room_for_one_viewer(drive):
     playback, viewer, _ = drive(1)
     with pytest.raises(UnavailableError, match="another viewer on the page at port 18080"):
         WebViewer(playback.env, port=18080)
-    assert viewer._page.server.get_port()  # It goes on.
+    assert viewer._page.server.get_port()  # It still runs.
     playback.close()
     again = WebViewer(playback.env, port=18080)
     again.close()
 
 
-def test_what_fails_while_drawing_ends_the_run_with_its_reason(drive, monkeypatch):
+def test_an_error_while_drawing_ends_the_run_with_its_reason(drive, monkeypatch):
     playback, viewer, _ = drive(1)
     failed = threading.Event()
 
@@ -482,10 +482,10 @@ def test_watching_changes_no_bit_of_the_rollout(visit):
     assert all(torch.equal(a, b) for a, b in zip(*rows, strict=True))
 
 
-def test_nothing_is_read_while_nobody_looks(stage, monkeypatch):
+def test_nothing_is_read_without_a_client(stage, monkeypatch):
     show = stage()
     show.playback.run(lambda: True)
-    monkeypatch.setattr(FrameReader, "read", lambda self: pytest.fail("Read for nobody."))
+    monkeypatch.setattr(FrameReader, "read", lambda self: pytest.fail("Read without a client."))
     show.playback.speed = None
     show.playback.run(lambda: show.playback.steps == 20)
 
@@ -494,13 +494,13 @@ def test_the_page_is_reached_from_this_machine_only(stage):
     assert stage().viewer._page.server.get_host() == "127.0.0.1"
 
 
-def test_a_missing_mjviser_is_said_before_the_run(monkeypatch):
+def test_a_missing_mjviser_is_reported_before_the_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "mjviser", None)
     with pytest.raises(ImportError, match=r"The web viewer needs .*mjlab_rec\[web\]"):
         make_viewer("web", None)  # type: ignore[arg-type]
 
 
-def test_a_page_that_is_shared_is_left_tidy(stage):
+def test_a_viewer_removes_its_parts_from_a_shared_page(stage):
     from mjlab_rec.utils.page import open_page
 
     show = stage()
@@ -514,7 +514,7 @@ def test_a_page_that_is_shared_is_left_tidy(stage):
     page.close()
 
 
-def test_worlds_in_the_same_place_are_laid_out_and_others_are_left_where_they_are():
+def test_worlds_in_the_same_place_are_laid_out():
     with ManagerBasedRlEnv(cart_cfg(6)) as env:
         same = spread(env, tuple(range(6)), np.zeros((6, 3)))
         assert len(np.unique(same, axis=0)) == 6
@@ -536,7 +536,7 @@ def test_as_many_environments_as_allowed_are_shown_around_the_one_chosen():
             assert frame.snapshot.env_ids[frame.row] == shown
 
 
-def test_history_keeps_the_last_points_and_begins_anew_with_other_lines():
+def test_history_keeps_the_last_points_and_restarts_with_other_lines():
     history = History(length=3)
     assert history.add(0, {"a": 1.0})
     for step in range(1, 5):

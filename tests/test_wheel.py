@@ -16,14 +16,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Without PYTHONPATH, which would lead to the checkout.
+    # Without PYTHONPATH, which contains the checkout.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that has this package's wheel, and not the checkout."""
+    """The programs of a virtual environment with this package's wheel, without the checkout."""
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -44,7 +44,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_the_checkout_cannot_be_imported_there(installed, tmp_path):
+def test_the_checkout_is_not_importable_from_the_wheel_test(installed, tmp_path):
     code = "import mjlab_rec, tasks, sys; print(mjlab_rec.__file__, tasks.__file__, *sys.path)"
     ran = run(installed / "python", "-c", code, cwd=tmp_path)
     package, tasks, *path = ran.stdout.split()

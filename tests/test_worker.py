@@ -1,4 +1,4 @@
-"""A thread works on items in order, at its own pace, and hands back what goes wrong."""
+"""The worker thread: order, rate, errors and forks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import threading
 import pytest
 
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.data.worker import STEP_BACK, Worker
+from mjlab_rec.data.worker import WRITER_NICENESS, Worker
 
-WAIT_S = 30.0  # so that a failure is no hang
+WAIT_S = 30.0  # so that a failure does not hang
 
 
 @pytest.fixture
 def gate():
-    """What the workers of a test wait for; it is opened at the end."""
+    """An event that the workers of a test wait for; it is set at the end."""
     gate = threading.Event()
     yield gate
     gate.set()
 
 
-def test_items_are_worked_on_in_order_and_in_one_other_thread():
+def test_items_are_processed_in_order_in_one_other_thread():
     done, threads = [], set()
 
     def work(item):
@@ -40,7 +40,7 @@ def test_items_are_worked_on_in_order_and_in_one_other_thread():
     assert len(threads) == 1 and threading.get_ident() not in threads
 
 
-def test_an_error_comes_back_and_items_are_released_all_the_same():
+def test_an_error_is_raised_later_and_items_are_still_released():
     released = []
 
     def work(item):
@@ -60,7 +60,7 @@ def test_an_error_comes_back_and_items_are_released_all_the_same():
     assert released == ["good", "bad"]
 
 
-def test_after_an_error_what_waits_is_left_out(gate):
+def test_after_an_error_waiting_items_are_skipped(gate):
     done, released, ended = [], [], []
 
     def work(item):
@@ -93,7 +93,7 @@ def test_a_release_that_fails_does_not_leave_others_waiting():
     worker.finish()
 
 
-def test_a_wait_with_a_timeout_says_what_is_not_done_and_the_work_goes_on(gate):
+def test_a_timeout_reports_what_is_not_done_and_the_work_continues(gate):
     done = []
 
     def work(item):
@@ -111,7 +111,7 @@ def test_a_wait_with_a_timeout_says_what_is_not_done_and_the_work_goes_on(gate):
     worker.finish()
 
 
-def test_a_finished_worker_waits_for_nothing_and_takes_nothing():
+def test_a_finished_worker_does_not_wait_and_refuses_items():
     worker = Worker("w", lambda item: None)
     worker.finish()
     worker.finish()
@@ -120,12 +120,12 @@ def test_a_finished_worker_waits_for_nothing_and_takes_nothing():
         worker.submit(1)
 
 
-def test_there_is_room_for_as_many_items_as_it_was_made_for(gate):
+def test_there_is_room_for_capacity_items(gate):
     worker = Worker("w", lambda item: gate.wait(WAIT_S), capacity=2)
     room = []
     for item in range(3):
         room.append(worker.ready())
-        worker.submit(item)  # taken all the same: what has to be done must not be lost
+        worker.submit(item)  # accepted: required work must not be lost
     assert room == [True, True, False]
     gate.set()
     worker.wait()
@@ -136,7 +136,7 @@ def test_there_is_room_for_as_many_items_as_it_was_made_for(gate):
     unlimited.finish()
 
 
-def test_items_come_at_most_so_often_by_an_injected_clock():
+def test_max_hz_limits_the_rate_of_items():
     now, pauses, done = [100.0], [], []
     paused = threading.Event()
 
@@ -173,7 +173,7 @@ def test_items_come_at_most_so_often_by_an_injected_clock():
     assert done == ["a", "b", "c", "end"] and len(pauses) == 1
 
 
-def test_work_steps_back_unless_it_is_waited_for_or_more_is_there(gate):
+def test_pause_until_waits_unless_a_caller_or_an_item_waits(gate):
     now, pauses = [0.0], []
 
     def pause(event, seconds):
@@ -184,7 +184,7 @@ def test_work_steps_back_unless_it_is_waited_for_or_more_is_there(gate):
         now[0] += 1.0
         if item == "alone":
             worker.pause_until(now[0] + 0.5)
-            worker.pause_until(now[0] - 0.5)  # Work is late as it is.
+            worker.pause_until(now[0] - 0.5)  # Work is already late.
         elif item == "first":
             gate.wait(WAIT_S)
             worker.pause_until(now[0] + 0.5)
@@ -215,16 +215,16 @@ def test_a_forked_child_gets_an_error_and_does_not_wait(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_only_the_thread_steps_back():
+def test_only_the_thread_gets_a_higher_niceness():
     found = []
     before = os.getpriority(os.PRIO_PROCESS, 0)
 
     def work(item):
         found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
-    for niceness in (0, STEP_BACK):
+    for niceness in (0, WRITER_NICENESS):
         worker = Worker("w", work, niceness=niceness)
         worker.submit(None)
         worker.finish()
-    assert found == [before, max(before, STEP_BACK)]
+    assert found == [before, max(before, WRITER_NICENESS)]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

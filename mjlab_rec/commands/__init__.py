@@ -1,1 +1,1 @@
-"""What the scripts do, and the command ``mjlab-rec`` that an installed package brings."""
+"""The commands of the scripts and of ``mjlab-rec``."""

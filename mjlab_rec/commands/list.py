@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the command line and print a table of tasks.
 
     Args:
-        argv: The words of the command line. None takes those of the process.
-        prog: The command's name in its help. None takes that of the process.
+        argv: The arguments. None: those of the process.
+        prog: Name of the command in its help. None: that of the process.
     """
     tyro.cli(print_tasks, args=argv, prog=prog)
 
@@ -30,9 +30,8 @@ def print_tasks(
     """List the tasks that can be run.
 
     Args:
-        keyword: Show only tasks whose id contains this.
-        task_module: Module to import first, because it registers tasks of your own. May be
-            repeated.
+        keyword: Show only tasks with this text in their id.
+        task_module: Module to import first, which registers your own tasks. May be repeated.
     """
     logging.basicConfig(format="%(message)s")
     cli.import_task_modules(task_module)
@@ -49,7 +48,7 @@ def print_tasks(
 
 
 def _text(source: registry.CfgSource | None) -> str:
-    """Name a cfg's source without loading it."""
+    """The name of a cfg's source, without loading it."""
     if source is None or isinstance(source, str):
         return source or "-"
     return getattr(source, "__qualname__", type(source).__name__)

@@ -1,4 +1,4 @@
-"""The command ``mjlab-rec``: what the scripts do, also where only the package is installed."""
+"""The command ``mjlab-rec``, which does what the scripts do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMANDS = {"play": play, "list": list_tasks}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command named first, with the words after it; alone, show which there are."""
+    """Run a command with its options; without arguments, list the commands."""
     command, *words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         _print_help()

@@ -28,32 +28,32 @@ class PlayArgs(cli.RecordArgs):
     """Options of ``play``."""
 
     agent: str = "zero"
-    """zero always answers 0; random draws each action uniformly from [-1, 1]; a function of your
-    own that takes the environment and returns a policy is named as package.module:function."""
+    """zero: all actions are 0. random: uniform actions in [-1, 1]. package.module:function: your
+    function, which takes the environment and returns a policy."""
     steps: int | None = None
     """Stop after this many control steps of every environment. Without --steps, --episodes and
-    --seconds it is 1000, or until the viewer is closed, or until Ctrl-C if there is a page."""
+    --seconds: after 1000, when the viewer is closed, or with Ctrl-C if there is a web page."""
     episodes: int | None = None
-    """Stop when this many episodes have ended, counted over all environments."""
+    """Stop after this many finished episodes, of all environments together."""
     seconds: float | None = None
     """Stop after this much simulated time."""
     viewer: Literal["auto", "native", "web", "none"] = "none"
-    """Watch it: in a window (native), in a browser (web), or auto: a window if there is a display,
-    else the browser. It runs in real time then; the viewer can change that."""
+    """native: a window. web: a browser. auto: a window if there is a display, otherwise the
+    browser. With a viewer the task runs in real time; change the speed in the viewer."""
     camera: str | None = None
-    """Name or number of a camera of the model, for videos and viewers."""
+    """Name or number of a camera in the model, for videos and viewers."""
     real_time: bool = False
-    """Run no faster than the robot's own time."""
+    """Run in real time, or slower if the machine is too slow."""
     no_terminations: bool = False
-    """Let no episode end, whatever happens."""
+    """Remove all terminations, so that no episode ends."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the command line, run the task and print the summary.
 
     Args:
-        argv: The words of the command line. None takes those of the process.
-        prog: The command's name in its help. None takes that of the process.
+        argv: The arguments. None: those of the process.
+        prog: Name of the command in its help. None: that of the process.
     """
     started = time.perf_counter()
     args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, play=True, prog=prog)
@@ -77,20 +77,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def check(args: PlayArgs) -> None:
-    """Refuse options that make no sense."""
+    """End the script if options are invalid."""
     limits = {"--steps": args.steps, "--episodes": args.episodes, "--seconds": args.seconds}
     given = [name for name, limit in limits.items() if limit is not None]
     if len(given) > 1:
-        cli.fail(f"{' and '.join(given)} exclude each other: give one of them.")
+        cli.fail(f"{' and '.join(given)} are mutually exclusive. Give only one of them.")
     for name, limit in limits.items():
         if limit is not None and not 0 < limit < math.inf:
             cli.fail(f"{name} must be a finite number above 0, got {limit}.")
     if args.episodes is not None and args.no_terminations:
-        cli.fail("--episodes would never be reached with --no-terminations. Give --steps instead.")
+        cli.fail(
+            "--episodes has no effect with --no-terminations, because no episode ends. Use --steps."
+        )
 
 
 def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
-    """Bring options that stand for fields of the cfg there."""
+    """Set the fields of the cfg that have an option."""
     if args.no_terminations:
         cfg.terminations = {}
     if args.camera is not None:
@@ -98,7 +100,7 @@ def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
 
 
 def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:
-    """Step the environment and print what came of it; False if Ctrl-C ended it early."""
+    """Step the environment and print the results; returns False after Ctrl-C."""
     from mjlab_rec.rl.returns import Returns
     from mjlab_rec.sim.viewer_config import camera_id
     from mjlab_rec.viewer import make_viewer
@@ -107,7 +109,7 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
 
     console = Console()
     if env.cfg.viewer.camera is not None:
-        camera_id(env.cfg.viewer.camera, env.sim.mj_model)  # Complains if there is no such camera.
+        camera_id(env.cfg.viewer.camera, env.sim.mj_model)  # Raises if there is no such camera.
     viewer = make_viewer(args.viewer, env)
     console.print(
         f"{args.task}: {env.num_envs} environments, engine {env.sim.engine_name} on {env.device}, "
@@ -147,13 +149,13 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
             completed = False
     seconds = time.perf_counter() - ready
     console.print(summary(returns, progress.steps * env.num_envs, seconds, ready - started))
-    with console.status("Finishing the recordings"):  # Pictures may be waiting to be drawn.
+    with console.status("Finishing the recordings"):  # Pictures may still have to be drawn.
         env.close()
     return completed
 
 
 def pages(env: ManagerBasedRlEnv, viewer: Viewer | None) -> list[str]:
-    """Addresses of the web pages that the viewer and the recorders have opened."""
+    """Addresses of the web pages of the viewer and the recorders."""
     from mjlab_rec.recorders.progress import progress
 
     manager = env.recorder_manager
@@ -163,7 +165,7 @@ def pages(env: ManagerBasedRlEnv, viewer: Viewer | None) -> list[str]:
 
 
 def step_limit(args: PlayArgs, step_dt: float, endless: bool) -> int | None:
-    """Steps to run; None if something else says when to stop."""
+    """Steps to run; None if there is another limit, or none."""
     if args.seconds is not None:
         return math.ceil(round(args.seconds / step_dt, 6))
     if args.steps is None and args.episodes is None and not endless:
@@ -172,7 +174,7 @@ def step_limit(args: PlayArgs, step_dt: float, endless: bool) -> int | None:
 
 
 def summary(returns: Returns, env_steps: int, seconds: float, start_up: float) -> Table:
-    """Lay out returns and speed as a table."""
+    """A table of returns and speed."""
     table = Table(show_header=False)
     table.add_row("Episodes finished", str(len(returns.finished)))
     if returns.finished:

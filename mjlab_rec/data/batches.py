@@ -17,9 +17,9 @@ from mjlab_rec.data.schema import DataError, bytes_of
 
 
 class Batches:
-    """Goes over rows or windows in batches, in a new order each time it is iterated.
+    """Batches of rows or windows, in a new order in each iteration.
 
-    Made by ``Rollouts.transitions`` and ``Rollouts.windows``.
+    Created by ``Rollouts.transitions`` and ``Rollouts.windows``.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Batches:
         return self._batches(rng)
 
     def _batches(self, rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
-        left = None  # items of one group that wait for the next to fill a batch
+        left = None  # items of one group that are too few for a batch
         for rows, starts in self._groups(rng):
             if self._shuffle:
                 starts = starts[torch.from_numpy(rng.permutation(len(starts))).to(starts.device)]
@@ -107,7 +107,7 @@ class Batches:
             yield self._loaded
             return
         order = rng.permutation(everything) if self._shuffle else everything
-        # Each group but the last exceeds the memory with one more episode.
+        # A group ends where one more episode would exceed the memory.
         group: list[int] = []
         nbytes = 0
         for episode in order:
@@ -146,9 +146,9 @@ class Batches:
 class RolloutDataset(Dataset):
     """Rows or windows by number, for ``torch.utils.data.DataLoader``.
 
-    It may be passed to other processes: one that was forked reads with what its parent has opened,
-    another opens the recording for itself. An episode is read whole for an item of it, and kept
-    until an item of another is wanted.
+    It can be passed to other processes: a forked one uses the files that its parent has opened, a
+    spawned one opens the recording itself. Reading an item reads its whole episode, which is kept
+    until an item of another episode is read.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class RolloutDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"There is no item {index}: there are {len(self)}.")
+            raise IndexError(f"There is no item {index}: the dataset has {len(self)}.")
         episode, start = int(self._episode[index]), int(self._start[index])
         if self._latest is None or self._latest[0] != episode:
             if self._rollouts is None:
@@ -186,7 +186,7 @@ class RolloutDataset(Dataset):
     def __getstate__(self) -> dict[str, Any]:
         if self.path is None:
             raise DataError(
-                "A recording in memory cannot be passed to another process. Write it to a file,"
+                "A recording in memory cannot be passed to another process. Record to a file,"
                 " or use num_workers=0."
             )
         return {**self.__dict__, "_rollouts": None, "_latest": None}
@@ -195,10 +195,10 @@ class RolloutDataset(Dataset):
 def _items(
     rollouts: Rollouts, length: int | None, stride: int, episodes: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The E episodes that are wanted, how many items each has, and the row where each item begins.
+    """The chosen episodes, the number of items of each, and the first row of each item.
 
     Returns:
-        Episodes (E,), counts (E,), and rows (sum of counts,), counted from each episode's first.
+        Episodes (E,), counts (E,), and first rows (sum of counts,) within their episodes.
     """
     if length is not None and length < 1:
         raise ValueError(f"length must be at least 1, got {length}.")
@@ -214,14 +214,14 @@ def _items(
     counts = np.maximum(0, (rows - length) // stride + 1)
     if length == 1:
         return chosen, counts, stride * _ranges(counts)
-    # Only where rows are missing may a window lead over a hole.
+    # In episodes with missing rows, windows must not cross a gap.
     partial = table["partial"].fill_null(True).to_numpy()[chosen]
     pieces = {}
     for i in np.flatnonzero(partial & (counts > 0)):
         step = rollouts.read(int(chosen[i]), ["step"])["step"].astype(np.int64)
-        # Windows count from the first row behind a hole, as from that of an episode.
-        holes = np.flatnonzero(np.diff(step) != rollouts.info.every) + 1
-        first = np.append(0, holes)
+        # Windows begin with the first row after a gap, as with an episode's first row.
+        gaps = np.flatnonzero(np.diff(step) != rollouts.info.every) + 1
+        first = np.append(0, gaps)
         each = np.maximum(0, (np.diff(np.append(first, len(step))) - length) // stride + 1)
         pieces[i] = np.repeat(first, each) + stride * _ranges(each)
         counts[i] = len(pieces[i])
@@ -233,6 +233,6 @@ def _items(
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:
-    """0, 1, ... up to each count, one after another."""
+    """The concatenation of range(count) for each count."""
     after = np.cumsum(counts)
     return np.arange(after[-1] if len(after) else 0) - np.repeat(after - counts, counts)

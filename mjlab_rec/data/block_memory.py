@@ -1,4 +1,4 @@
-"""The memory of one block: rows, ends of episodes and model fields, as tensors in one piece."""
+"""The memory of one block: rows, ends of episodes and model fields, as views of one tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TORCH_TYPES = {
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """The torch type of a numpy type that channels may have."""
+    """The torch type for a numpy type of a channel."""
     try:
         return _TORCH_TYPES[np.dtype(dtype)]
     except KeyError:
@@ -28,7 +28,7 @@ def torch_dtype(dtype: np.dtype) -> torch.dtype:
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:
-    """The numpy type of a torch type that channels may have."""
+    """The numpy type for a torch type of a channel."""
     for ours, theirs in _TORCH_TYPES.items():
         if theirs == dtype:
             return ours
@@ -38,22 +38,22 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype:
 
 @dataclass(kw_only=True)
 class BlockShape:
-    """What a block has room for."""
+    """The size of a block."""
 
     rows: int
     ends: int
-    """Episodes that may end within a block."""
+    """Maximum number of episodes that end within a block."""
     values: tuple[str, ...] = ()
-    """Names of float32 values that come with each end, such as sums of reward terms."""
+    """Names of float32 values recorded with each end, such as sums of reward terms."""
     model: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of the per-world model fields, float32."""
     active: bool = False
-    """Whether each row has a flag per environment that says if a trigger chose it."""
+    """Whether each row has a flag per environment: whether a trigger chose it."""
 
 
 @dataclass(kw_only=True)
 class EndsMemory:
-    """Ends of episodes, one per slot. Slots of environments that are not recorded count as well."""
+    """Ends of episodes, one per slot. Environments that are not recorded use slots as well."""
 
     env: torch.Tensor  # (ends,) int64
     row: torch.Tensor  # int32, the last row before the end; -1: none in this block
@@ -71,7 +71,7 @@ class EndsMemory:
 
     @classmethod
     def allocate(cls, count: int, values: int, device: torch.device | str) -> EndsMemory:
-        """Memory of its own for this many ends."""
+        """Allocate memory for this many ends."""
         return cls(
             **{
                 name: torch.zeros((count, *shape), dtype=dtype, device=device)
@@ -110,7 +110,7 @@ _END_TYPES = {
 
 
 class BlockMemory:
-    """One block, in one piece of memory, seen as named tensors."""
+    """One block as named tensors, which are views of a single allocation."""
 
     def __init__(
         self, info: RunInfo, shape: BlockShape, device: torch.device, pinned: bool = False
@@ -123,7 +123,7 @@ class BlockMemory:
             pieces.append((size, dtype))
             return len(pieces) - 1
 
-        # One more value before than rows: what came after the last one.
+        # A "before" channel has one more value than there are rows: that after the last row.
         channels = {
             name: piece(
                 (rows + (spec.when == "before"), num_envs, *spec.shape), torch_dtype(spec.dtype)

@@ -1,4 +1,4 @@
-"""The checksum of all recordings: CRC-32 as zlib, gzip and PNG have it."""
+"""The checksum of all formats: CRC-32, as in zlib, gzip and PNG."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 
 try:
     from isal.isal_zlib import crc32 as crc32
-except ImportError:  # There is no isal for this processor: zlib's takes ten times as long.
+except (
+    ImportError
+):  # isal does not exist for this processor; zlib's CRC-32 takes ten times as long.
     from zlib import crc32 as crc32
 
 

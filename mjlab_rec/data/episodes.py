@@ -1,4 +1,4 @@
-"""Whole episodes, put together from blocks that hold rows of many of them."""
+"""Assemble whole episodes from blocks, each with rows of many episodes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from mjlab_rec.data.schema import Block, Episode, RunInfo, is_partial
 
 
 @dataclass(kw_only=True)
-class _Kept:
-    """Our own copy of a block: env-major, so that an episode's rows lie side by side."""
+class _BlockCopy:
+    """A copy of a block, env-major, so that an episode's rows are contiguous."""
 
     number: int  # counts blocks
-    env_index: (
-        np.ndarray
-    )  # (num_envs,), where an environment is in the arrays; -1: none of its rows count
+    env_index: np.ndarray  # (num_envs,), place of an environment in the arrays; -1: no row counts
     arrays: dict[str, np.ndarray]  # channel -> (envs kept, rows, *shape), derived ones included
     at: np.ndarray  # (rows,) control steps of the environment before each row
     episode: np.ndarray  # (envs kept, rows)
@@ -26,7 +24,7 @@ class _Kept:
     active: np.ndarray | None  # (envs kept, rows)
 
     def rows_of(self, at: int, number: int) -> slice | np.ndarray | None:
-        """An episode's rows of a kept environment, those that count; None if there are none."""
+        """The rows of an episode that count; None if there are none."""
         episode = self.episode[at]
         rows = slice(None)
         if episode[0] != number or episode[-1] != number:
@@ -41,7 +39,7 @@ class _Kept:
 
 
 class Running:
-    """The episodes that run in each environment, as far as the blocks so far tell."""
+    """The running episode of each environment after the blocks so far."""
 
     def __init__(self, num_envs: int) -> None:
         self.number = np.zeros(num_envs, np.int64)
@@ -52,12 +50,12 @@ class Running:
     def lost(self, block: Block) -> np.ndarray:
         """Environments whose episode ended in blocks that were dropped before this one."""
         ends = block.ends
-        told = np.full(block.num_envs, not block.rows)
-        told[ends.env_index[ends.episode == self.number[ends.env_index]]] = True
-        return np.flatnonzero((block.first_episode > self.number) & ~told)
+        listed = np.full(block.num_envs, not block.rows)
+        listed[ends.env_index[ends.episode == self.number[ends.env_index]]] = True
+        return np.flatnonzero((block.first_episode > self.number) & ~listed)
 
     def after(self, block: Block, number: np.ndarray, step: np.ndarray) -> Running:
-        """The episodes that run after a block, whose rows have these numbers and steps."""
+        """The running episodes after a block whose rows have these numbers and steps."""
         after = copy.copy(self)
         after.number = self.number.copy()
         if block.rows:
@@ -70,7 +68,7 @@ class Running:
         return after
 
     def facts(self, env_index: int) -> dict[str, Any]:
-        """What is known of an environment's episode if it is cut at its last row."""
+        """The fields of ``Episode`` if an environment's episode is cut at its last row."""
         return {
             "length": int(self.length[env_index]),
             "total": float(self.total[env_index]),
@@ -82,30 +80,30 @@ class Running:
 
 
 class EpisodeAssembler:
-    """Collects blocks and gives back the episodes in them as they end.
+    """Collects blocks and returns the episodes in them as they end.
 
-    The work per block does not depend on how many environments there are, but for a copy; the work
-    per episode is done when it ends. A copy is dropped once no running episode has rows in it.
+    Each block is copied; a copy is dropped once no running episode has rows in it. All other work
+    is done when an episode ends.
     """
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
         self.gaps = 0
-        """Rows that were dropped before they came here."""
+        """Rows that were dropped."""
         num_envs = len(info.envs)
-        self._blocks: list[_Kept] = []
+        self._blocks: list[_BlockCopy] = []
         self._count = 0
         self._since = np.zeros(num_envs, np.int64)  # block in which the running episode began
         self._running = Running(num_envs)
         self._models: dict[int, list[tuple[int, dict[str, np.ndarray]]]] = {}
 
     def add(self, block: Block) -> list[Episode]:
-        """Take in a block; returns the episodes that ended, in the order in which they did."""
+        """Add a block; returns the episodes that ended, in the order in which they ended."""
         self.gaps += block.gap
         self._add_models(block)
         episodes = [self._unfinished(int(env_index)) for env_index in self._running.lost(block)]
         number, step = block.numbering()
-        self._keep(block, number, step)
+        self._copy_block(block, number, step)
         ends = block.ends
         for i in range(len(ends)):
             env_index, which = int(ends.env_index[i]), int(ends.episode[i])
@@ -114,13 +112,13 @@ class EpisodeAssembler:
         return [episode for episode in episodes if episode is not None]
 
     def finish(self) -> list[Episode]:
-        """The episodes that still run, as cut here; nothing is added later."""
+        """The episodes that are still running, cut here. Call it once, at the end."""
         running = [self._unfinished(env_index) for env_index in range(len(self.info.envs))]
         self._blocks.clear()
         return [episode for episode in running if episode is not None]
 
-    def _keep(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
-        """Copy those environments of a block that have a row that counts."""
+    def _copy_block(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
+        """Copy the environments of a block that have a row that counts."""
         if not block.rows:
             return
         if block.active is None:
@@ -138,7 +136,7 @@ class EpisodeAssembler:
             return turned.copy() if every else turned[env_indices]
 
         self._blocks.append(
-            _Kept(
+            _BlockCopy(
                 number=self._count,
                 env_index=where,
                 arrays={s.name: copy(block.dense(s.name)) for s in self.info.channels},
@@ -150,7 +148,7 @@ class EpisodeAssembler:
         )
 
     def _go_on(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
-        """Note which episodes run on, and drop the blocks that none of them needs."""
+        """Note which episodes are running, and drop the blocks that none of them needs."""
         ends, last = block.ends, number[-1] if block.rows else self._running.number
         self._since[last != self._running.number] = self._count
         self._since[ends.env_index[ends.episode >= last[ends.env_index]]] = self._count + 1
@@ -160,7 +158,7 @@ class EpisodeAssembler:
         self._blocks = [kept for kept in self._blocks if kept.number >= oldest]
 
     def _unfinished(self, env_index: int) -> Episode | None:
-        """The running episode of an environment, as far as it came."""
+        """The running episode of an environment, cut at its last row."""
         return self._episode(
             env_index, int(self._running.number[env_index]), self._running.facts(env_index)
         )
@@ -203,7 +201,7 @@ class EpisodeAssembler:
             known.append((int(block.model.episode[i]), values))
 
     def _model(self, env_index: int, number: int) -> dict[str, np.ndarray]:
-        """The latest model fields of an environment in this episode; older ones are forgotten."""
+        """The model fields of an environment in an episode; older ones are dropped."""
         known = self._models.get(env_index, [])
         while len(known) > 1 and known[1][0] <= number:
             known.pop(0)

@@ -1,4 +1,4 @@
-"""Paths of recordings: who writes them, what is there already, and their numbered parts."""
+"""Paths of recordings: locks, existing files and numbered parts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mjlab_rec.data.schema import DataError
 
 IfExists = Literal["error", "overwrite", "append", "number"]
 
-META = "meta.json"  # the file by which a folder is known to be a recording
+META = "meta.json"  # the file that marks a folder as a recording
 
-# Paths that this process writes now. Locks of files only keep other processes out.
+# Paths that this process writes. Locks on files keep out other processes only.
 _locked_paths: set[str] = set()
 _guard = threading.Lock()
 
@@ -37,25 +37,25 @@ def parts(path: Path) -> list[Path]:
 
 
 def sidecar(path: Path) -> Path:
-    """Where a format that cannot describe itself says what a run is: rollout.csv.json."""
+    """The file with the description of a CSV recording: rollout.csv.json."""
     return path.with_name(f"{path.name}.json")
 
 
 def local_path(path: str | Path) -> Path:
-    """A path as the file system takes it, with ``~`` for the home folder."""
+    """A path in the file system; ``~`` is the home folder."""
     text = os.fspath(path)
     if "\0" in text:
         raise DataError(
-            f"The path {text!r} has a NUL character in it, which no file name can have."
+            f"The path {text!r} contains a NUL character, which file names cannot have."
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise DataError(f"It is not known which folder '{path}' means: {error}") from error
+        raise DataError(f"Cannot find the home folder of '{path}': {error}") from error
 
 
 def check_kind(path: Path) -> None:
-    """Raise if there is something at a path that is neither file nor folder, such as a device."""
+    """Raise if a path is neither a file nor a folder, but a device for example."""
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
@@ -64,10 +64,10 @@ def check_kind(path: Path) -> None:
 
 
 def being_written(path: Path) -> bool:
-    """Whether a recorder, of this process or of another, writes a recording at a path now."""
+    """Whether a recorder of this or another process is writing to a path."""
     if not path.name:
         return False
-    # Closing a file gives up all of this process's locks on it, so none may be taken meanwhile.
+    # Closing a file releases all locks of this process on it, so nothing may be locked meanwhile.
     with _guard:
         if _key(path) in _locked_paths:
             return True
@@ -85,23 +85,23 @@ def being_written(path: Path) -> bool:
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a folder for recordings if there is none; say so if no file can be written there."""
+    """Create a folder if it does not exist; raise if no file can be written in it."""
     path = local_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"Cannot make the folder '{path}': {reason}.") from error
+        raise DataError(f"Cannot create the folder '{path}': {reason}.") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise DataError(f"Cannot write to the folder '{path}'.")
 
 
 class PathLock:
-    """The right to write a run at a path, from construction until ``release``.
+    """A lock on a path to write to, from construction until ``release``.
 
-    Two writers never share a path, whether in one process or in two. The lock is on a hidden file
-    next to the recording, so that every reader may open the recording itself, those included that
-    lock what they read. A process that dies loses its locks.
+    Two writers never share a path, in one process or in two. The lock is on a hidden file next to
+    the recording, so that readers can open the recording, even readers that lock what they read.
+    The locks of a process end with it.
     """
 
     def __init__(
@@ -115,27 +115,27 @@ class PathLock:
         can_append: bool = True,
     ) -> None:
         if not str(path):
-            raise DataError("No path was given to write the recording to.")
+            raise DataError("No path was given for the recording.")
         if if_exists not in get_args(IfExists):
             raise DataError(
                 f"if_exists is '{if_exists}', but it must be one of: "
                 f"{', '.join(get_args(IfExists))}."
             )
         self.folder = folder
-        self._companions = companions  # other files that are written with one at this path
+        self._companions = companions  # other files that are written with the one at a path
         self._can_append = can_append
-        self._mark = mark  # the file in a folder that says that it is a recording
+        self._mark = mark  # the file that marks a folder as a recording
         self.path = local_path(path)
         if not self.path.name:
-            raise DataError(f"Cannot record to '{path}': give it a name.")
-        self._lock: int | None = None
+            raise DataError(f"Cannot record to '{path}': it does not end in a name.")
+        self._descriptor: int | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if if_exists == "number":
-                self._take_free(self.path)
+                self._lock_free(self.path)
             else:
-                self._take(self.path)
-                self._settle(if_exists)
+                self._lock_path(self.path)
+                self._apply_if_exists(if_exists)
             if folder:
                 self.path.mkdir(exist_ok=True)
         except OSError as error:
@@ -149,52 +149,52 @@ class PathLock:
         self._next = max(numbers, default=-1) + 1
 
     def next_part(self) -> Path:
-        """Path of the next part to write, after those that exist."""
+        """Path of the next part, after those that exist."""
         self._next += 1
         return part_path(self.path, self._next - 1)
 
     def release(self) -> None:
-        """Let others write the path. May be called twice."""
-        if self._lock is None:
+        """Release the lock. May be called twice."""
+        if self._descriptor is None:
             return
         hidden = _hidden(self.path)
-        # Removed while it is still locked: whoever holds a lock on a removed file tries again.
+        # Removed while still locked: a writer that gets a lock on a removed file tries again.
         hidden.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._lock = None
+        os.close(self._descriptor)
+        self._descriptor = None
         with _guard:
             _locked_paths.discard(_key(self.path))
 
-    def _take_free(self, wanted: Path) -> None:
-        """Take the first path that is neither there nor being written."""
+    def _lock_free(self, wanted: Path) -> None:
+        """Lock the first path that neither exists nor is being written."""
         for number in itertools.count():
             self.path = wanted if number == 0 else _with_number(wanted, number, self.folder)
             if self._exists() or any(map(os.path.lexists, self._companions(self.path))):
                 continue
             try:
-                self._take(self.path)
-            except _Taken:
+                self._lock_path(self.path)
+            except _LockedError:
                 continue
             if not self._exists():  # no other writer was faster
                 return
             self.release()
 
-    def _take(self, path: Path) -> None:
-        """Keep other writers away from a path."""
+    def _lock_path(self, path: Path) -> None:
+        """Lock a path."""
         with _guard:
             if _key(path) in _locked_paths:
-                raise _Taken(
+                raise _LockedError(
                     f"'{path}' is being written by another recorder of this process. Give each"
-                    " recorder a path of its own."
+                    " recorder a different path."
                 )
-            self._lock = _locked(path)
+            self._descriptor = _locked(path)
             _locked_paths.add(_key(path))
 
     def _exists(self) -> bool:
         return os.path.lexists(self.path) if self.folder else bool(parts(self.path))
 
-    def _settle(self, if_exists: IfExists) -> None:
-        """Deal with what is there already."""
+    def _apply_if_exists(self, if_exists: IfExists) -> None:
+        """Apply `if_exists` to an existing recording."""
         path = self.path
         if not self._exists():
             return
@@ -210,8 +210,8 @@ class PathLock:
             raise PathExistsError(path, _with_number(path, 1, self.folder).name, self._can_append)
         if self.folder and not (path / self._mark).is_file():
             raise DataError(
-                f"The folder '{path}' is not a recording: it has no {self._mark}. It is left"
-                " alone. Choose another path."
+                f"The folder '{path}' is not a recording: it has no {self._mark}. It was not"
+                " changed. Choose another path."
             )
         if self.folder and not os.access(path, os.W_OK | os.X_OK):
             raise DataError(f"Cannot record to '{path}': Permission denied.")
@@ -230,32 +230,32 @@ class PathLock:
 
 
 class PathExistsError(DataError):
-    """A recording would be written where something is already.
+    """The path of a recording already exists.
 
     Args:
-        path: Where something is.
-        free: A name that is free.
-        can_append: Whether the format can go on with what is there.
+        path: The path.
+        free: A name that does not exist yet.
+        can_append: Whether the format can append.
     """
 
     def __init__(self, path: Path, free: str, can_append: bool = True) -> None:
         self.path = path
         self._free = free
         self._can_append = can_append
-        super().__init__(self.said("set if_exists to", repr))
+        super().__init__(self.described("set if_exists to", repr))
 
-    def said(self, setting: str, spelled: Callable[[str], str] = str) -> str:
-        """The message, with other words for what to set, and how values of it are spelled."""
-        append = f", {spelled('append')} (go on after it)" if self._can_append else ""
+    def described(self, setting: str, spelled: Callable[[str], str] = str) -> str:
+        """The message, with the setting and its values as the user writes them."""
+        append = f", {spelled('append')} (add to it)" if self._can_append else ""
         return (
-            f"'{self.path}' exists already. Choose another path, or {setting}"
-            f" {spelled('overwrite')} (replace it){append} or {spelled('number')} (take the next"
+            f"'{self.path}' already exists. Choose another path, or {setting}"
+            f" {spelled('overwrite')} (replace it){append} or {spelled('number')} (use the next"
             f" free name, such as {self._free})."
         )
 
 
-class _Taken(DataError):
-    """Another writer has the path."""
+class _LockedError(DataError):
+    """Another writer has locked the path."""
 
 
 def _numbered(path: Path) -> list[tuple[int, Path]]:
@@ -283,30 +283,30 @@ def _hidden(path: Path) -> Path:
 
 
 def _locked(path: Path) -> int:
-    """Descriptor of a locked file that stands for the path."""
+    """Lock the hidden file of a path; returns its descriptor."""
     hidden = _hidden(path)
     while True:
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            # Unlike flock, such a lock isn't kept alive by children that were forked meanwhile.
+            # Unlike with flock, children forked meanwhile do not hold the lock.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise _Taken(
-                    f"'{path}' is being written by another process. Wait for its end, or choose"
+                raise _LockedError(
+                    f"'{path}' is being written by another process. Wait until it ends, or choose"
                     " another path."
                 ) from None
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 os.close(descriptor)
                 raise
-            return descriptor  # this file system has no locks
+            return descriptor  # the file system has no locks
         try:
             if os.path.samestat(os.stat(hidden), os.fstat(descriptor)):
                 return descriptor
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # its last owner removed it between our two calls
+        os.close(descriptor)  # its last owner removed it between the two calls
 
 
 def _is_ours(path: Path) -> bool:

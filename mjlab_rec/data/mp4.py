@@ -1,4 +1,4 @@
-"""Mp4 files, written picture by picture; knows no environment."""
+"""Write mp4 files picture by picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MESSAGE_LINES = 5
 
 
 def find_ffmpeg(user: str) -> str:
-    """The ffmpeg program that comes with imageio-ffmpeg, or the one it is told to take.
+    """The ffmpeg program of imageio-ffmpeg: its own, or that of IMAGEIO_FFMPEG_EXE.
 
     Args:
         user: What needs it, for the message if there is none.
@@ -38,36 +38,37 @@ def find_ffmpeg(user: str) -> str:
         return package.get_ffmpeg_exe()
     except RuntimeError as error:
         raise DataError(
-            f"{user} needs ffmpeg, but the package imageio-ffmpeg brings none for this machine."
-            " Install ffmpeg, or name it in the variable IMAGEIO_FFMPEG_EXE."
+            f"{user} needs ffmpeg, but the package imageio-ffmpeg has none for this machine."
+            " Install ffmpeg, or set the environment variable IMAGEIO_FFMPEG_EXE to its path."
         ) from error
 
 
 def frame_rate(frame_s: float, speed: float = 1.0) -> Fraction:
-    """Frames per second of pictures that are this far apart, exact: 0.015 s give 200/3.
+    """Frames per second as an exact fraction: 0.015 s per picture give 200/3.
 
     Args:
         frame_s: Simulated seconds from a picture to the next.
-        speed: Played this many times as fast as simulated.
+        speed: Playback speed relative to simulated time.
     """
-    # What is written as 0.015 is not quite that number; no more than six digits are meant.
+    # The float 0.015 is not exactly 0.015; assume at most six significant digits.
     return Fraction(speed).limit_denominator(10**4) / Fraction(frame_s).limit_denominator(10**6)
 
 
 class Mp4Writer:
-    """Streams pictures into a file, whose encoder is a process of its own.
+    """Writes pictures to a file through an encoder in a separate process.
 
-    The encoder ends the file when it hears no more of us, so that a kill costs only what it has
-    not been given; and about a second more if it is killed as well, where ffmpeg is 7.1 or newer.
-    No picture is left out or shown twice. A picture with an odd number of rows or columns, which
-    the format cannot hold, gets a black one more.
+    The encoder finishes the file when its pipe closes, so a kill of this process loses only
+    pictures that were not yet sent. If the encoder is killed too, about one more second is lost
+    with ffmpeg 7.1 or newer, and the whole file with older ones. No picture is skipped or repeated.
+    The format needs even sizes: a picture with an odd number of rows or columns is padded with a
+    black one.
 
     Args:
-        path: The file; its folder is made if there is none.
+        path: The file; its folder is created if needed.
         width: Columns of the pictures.
         height: Rows of the pictures.
         rate: Pictures per second.
-        ffmpeg: The program, from ``find_ffmpeg``.
+        ffmpeg: Path of the program, from ``find_ffmpeg``.
         crf: Quality, from 0 (lossless) to 51 (worst); 23 is x264's default.
         if_exists: What to do if the file exists: "error", "overwrite" or "number".
     """
@@ -87,19 +88,19 @@ class Mp4Writer:
         self._shape = (height, width, 3)
         self._path_lock = PathLock(path, if_exists, can_append=False)
         self.path = self._path_lock.path
-        """The file, with a number in its name if that was asked for."""
+        """The file; with `if_exists` "number" its name may have a number."""
         self._messages = _memory_file()
         try:
-            # No fork in between, or the child would hold an end of the pipe that it does not know.
+            # A child forked in between would keep an end of the pipe open.
             with _no_fork:
                 self._process = subprocess.Popen(
                     _command(ffmpeg, self.path, width, height, rate, crf),
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    # A file, not a pipe: no thread has to read it, and it does not need us.
+                    # A file, not a pipe: no thread has to read it.
                     stderr=self._messages,
-                    # A Ctrl-C is for us; what we still have to write needs the encoder.
+                    # Ctrl-C must not end the encoder: there may still be pictures to write.
                     start_new_session=True,
                 )
                 assert self._process.stdin is not None
@@ -119,7 +120,7 @@ class Mp4Writer:
         """Append a picture, (height, width, 3) of uint8."""
         if image.shape != self._shape or image.dtype != np.uint8:
             raise DataError(
-                f"'{self.path}' takes pictures of shape {self._shape} and dtype uint8, got"
+                f"'{self.path}' needs pictures of shape {self._shape} and dtype uint8, got"
                 f" {image.shape} and {image.dtype}."
             )
         rest = np.ascontiguousarray(image).data.cast("B")
@@ -132,7 +133,7 @@ class Mp4Writer:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file, and say so if the encoder failed. Idempotent."""
+        """Finish the file; raise if the encoder failed. May be called twice."""
         if not self._pipe.closed:
             self._finish()
             if self._process.returncode != 0:
@@ -147,12 +148,12 @@ class Mp4Writer:
             return 0
 
     def _finish(self) -> None:
-        """Tell the encoder that there is no more, and wait until it has written everything."""
+        """Close the pipe, and wait until the encoder has written everything."""
         self._pipe.close()
         self._process.wait()
         if not self._messages.closed:
             self._messages.seek(0)
-            self._said = self._messages.read().decode(errors="replace").strip().splitlines()
+            self._output = self._messages.read().decode(errors="replace").strip().splitlines()
             self._messages.close()
         self._path_lock.release()
 
@@ -162,56 +163,61 @@ class Mp4Writer:
         if code < 0:
             with contextlib.suppress(ValueError):
                 ended = f"was ended by {signal.Signals(-code).name}"
-        said = " / ".join(self._said[-_MESSAGE_LINES:]) or "it gave no reason"
+        output = " / ".join(self._output[-_MESSAGE_LINES:]) or "it gave no reason"
         return DataError(
-            f"Cannot write '{self.path}': ffmpeg {ended} after {self.frames} pictures: {said}"
+            f"Cannot write '{self.path}': ffmpeg {ended} after {self.frames} pictures: {output}"
         )
 
 
 def _command(
     ffmpeg: str, path: Path, width: int, height: int, rate: Fraction, crf: int
 ) -> list[str]:
-    """How ffmpeg is called: raw pictures come in, H.264 that every player knows goes out."""
+    """The command line of ffmpeg: from raw pictures to H.264 that every player supports."""
     source = f"-f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {rate}"
-    # Padded and not resized, which would blur; and in the colours of high definition, by name,
-    # since players guess them by the size otherwise.
+    # Padded, because resizing would blur. The colour space is named: players would guess it from
+    # the picture's size.
     filters = "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv"
     colours = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
-    # Two threads are faster than any renderer here, and leave the others to the simulation.
+    # Two threads encode faster than any renderer draws, and leave the other cores to the
+    # simulation.
     codec = f"-c:v libx264 -preset veryfast -crf {crf} -pix_fmt yuv420p -threads 2"
-    # A file in pieces of a second, which can be played even if the encoder is killed as well; at
-    # the end it becomes an ordinary file.
-    pieces = "-flush_packets 1 -movflags +hybrid_fragmented -frag_duration 1000000"
+    # Fragments of one second, which can be played even if the encoder is killed. At the end they
+    # are joined to an ordinary file.
+    fragments = "-flush_packets 1 -movflags +hybrid_fragmented -frag_duration 1000000"
     return [
         *(ffmpeg, *"-hide_banner -loglevel error -nostdin -y".split()),
         *(*source.split(), "-i", "pipe:0", "-vf", filters),
-        *(*codec.split(), *colours.split(), *(pieces.split() if _knows_pieces(ffmpeg) else [])),
+        *(
+            *codec.split(),
+            *colours.split(),
+            *(fragments.split() if _writes_fragments(ffmpeg) else []),
+        ),
         *("-f", "mp4", f"file:{path}"),
     ]
 
 
 @functools.lru_cache
-def _knows_pieces(ffmpeg: str) -> bool:
-    """Whether the program is new enough to write a file in pieces and join them in the end."""
+def _writes_fragments(ffmpeg: str) -> bool:
+    """Whether the program is new enough to write fragments and join them at the end."""
     try:
         ran = subprocess.run(
             [ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return False  # What is wrong with it will be said when it is to write.
+        return False  # Writing will raise the error.
     version = re.match(rb"ffmpeg version n?(\d+)\.(\d+)", ran.stdout)
     return version is not None and (int(version[1]), int(version[2])) >= (7, 1)
 
 
 def _memory_file() -> Any:
-    """A file that takes no room on a disk, which may be what is full."""
+    """A file in memory, because the disk may be full."""
     if hasattr(os, "memfd_create"):
         return io.FileIO(os.memfd_create("ffmpeg", os.MFD_CLOEXEC), "r+")
     return tempfile.TemporaryFile(buffering=0)
 
 
-# A child that was forked holds our ends of the pipes too. Unless it closes them, no encoder would
-# learn that we are done, and we would wait for it as long as the child lives.
+# A forked child holds our ends of the pipes too. Unless it closes them, the encoders would not see
+# the end of their input, and we would wait for them until the child ends.
 _open_pipes: weakref.WeakSet[Any] = weakref.WeakSet()
 _no_fork = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""From blocks to files: as blocks, or as whole episodes where a format or a choice needs them."""
+"""Pass blocks to a format's writer, as they are or as whole episodes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Pipeline:
         writer: Makes a writer of the format.
         info: What is recorded.
         options: How to write; with `keep` "separate" the path gets a suffix for each kind.
-        keep: Which episodes to keep.
-        by_episode: Write whole episodes even if the format could take blocks.
-        max_episodes: Keep no more episodes than this, if they are written one by one.
+        keep: Which episodes to keep, by their success.
+        by_episode: Write whole episodes even if the format can write blocks.
+        max_episodes: Keep at most this many episodes, if whole episodes are written.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Pipeline:
 
         check_channels(info)
         self.episodes = 0
-        """Episodes that were kept, or that ended if all are kept."""
+        """Episodes that were kept; with `keep` "all", those that ended."""
         self.rows = 0
         """Rows that were written, of all environments together."""
         self._keep = keep
@@ -55,12 +55,12 @@ class Pipeline:
 
     @property
     def writers(self) -> list[Writer]:
-        """The writers: one, or for "separate" that of the successful and of the failed."""
+        """The writers: one, or with `keep` "separate" one of successes and one of failures."""
         return self._writers
 
     @property
     def files(self) -> list[Path]:
-        """What was written so far."""
+        """Files written so far."""
         return [file for writer in self._writers for file in writer.files]
 
     @property
@@ -70,7 +70,7 @@ class Pipeline:
 
     @property
     def full(self) -> bool:
-        """Whether as many episodes were kept as are wanted."""
+        """Whether `max_episodes` were kept."""
         return self._max_episodes is not None and self.episodes >= self._max_episodes
 
     def write(self, block: Block) -> None:
@@ -84,7 +84,7 @@ class Pipeline:
                 self._write_episode(episode)
 
     def close(self) -> None:
-        """Write the episodes that are still running, as cut, and finish the files."""
+        """Write the running episodes as cut, and close the files."""
         try:
             if self._assembler is not None:
                 for episode in self._assembler.finish():
@@ -119,8 +119,7 @@ class Pipeline:
 def _paths(path: str, keep: Keep) -> list[str]:
     if keep != "separate" or not path:
         return [path] * (1 + (keep == "separate"))
-    whole = Path(path)
+    base = Path(path)
     return [
-        str(whole.with_name(f"{whole.stem}_{kind}{whole.suffix}"))
-        for kind in ("successful", "failed")
+        str(base.with_name(f"{base.stem}_{kind}{base.suffix}")) for kind in ("successful", "failed")
     ]

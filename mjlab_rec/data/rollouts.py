@@ -1,4 +1,4 @@
-"""Recorded rollouts, whatever their format: open them by path, and take out what was recorded."""
+"""Recorded rollouts: open them by path, whatever their format, and read episodes or batches."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ MEMORY_BYTES = 1 << 30
 def open_rollouts(path: str | Path, check: bool = True) -> Rollouts:
     """Open a recording by its path, whatever its format and number of parts.
 
-    It may still be in the making, or left by a process that was killed: what is there is read.
+    It may still be written, or its process may have been killed: what was written so far is read.
 
     Args:
-        path: A file, one of numbered parts without its number, or a folder. ``~`` is the home
-            folder.
-        check: Compare all that is read with the checksums that were stored with it, and raise
-            DataError for what is damaged. Without it reading is a little faster.
+        path: A file or a folder. For a recording in several parts, the path of the first one. ``~``
+            is the home folder.
+        check: Compare everything that is read with its stored checksum, and raise DataError if it
+            is damaged. Without it reading is a little faster.
     """
     path = local_path(path)
     try:
         return Rollouts(_format(path).open(path, check), path)
     except (DataError, OSError) as error:
-        told = str(error)
+        message = str(error)
         if isinstance(error, OSError):
-            told = f"Cannot open '{path}': {error.strerror or error}."
+            message = f"Cannot open '{path}': {error.strerror or error}."
         if being_written(path):
-            told = (
-                f"'{path}' is being written now, and nothing in it can be read yet. Wait until its"
-                f" recorder has written something, or call the recorder's flush(). ({told})"
+            message = (
+                f"'{path}' is being written, and nothing in it can be read yet. Wait until its"
+                f" recorder has written something, or call the recorder's flush(). ({message})"
             )
-        raise DataError(told) from error
+        raise DataError(message) from error
 
 
 class Rollouts:
-    """What was recorded, as a sequence of episodes, each a dictionary of arrays.
+    """A recording as a sequence of episodes, each a dictionary of arrays.
 
-    An array has a row for each recorded step. Its "step" array holds the number of steps that the
-    episode took before each row. Use it as a context manager, or call ``close``.
+    An array has a row for each recorded step. The array "step" holds the number of steps of the
+    episode before each row. Use it as a context manager, or call ``close``.
     """
 
     def __init__(self, reader: Reader, path: Path | None = None) -> None:
@@ -64,20 +64,20 @@ class Rollouts:
 
     @property
     def info(self) -> RunInfo:
-        """What the recording says about itself."""
+        """Description of the recording."""
         return self._reader.info
 
     @property
     def episodes(self) -> pl.DataFrame:
         """A row per episode: env, number, start, length, rows, return, terminated, ...
 
-        What is not known is null.
+        Unknown values are null.
         """
         return self._reader.episodes
 
     @property
     def channels(self) -> dict[str, ChannelSpec]:
-        """What there is in a row, by name."""
+        """The channels of a row, by name."""
         return {spec.name: spec for spec in self.info.channels}
 
     @property
@@ -92,12 +92,12 @@ class Rollouts:
 
     @property
     def finished(self) -> bool:
-        """Whether the recording was closed; else it is being written, or was left by a kill."""
+        """Whether the recording was closed; False while it is written and after a kill."""
         return self._reader.finished
 
     @property
     def checked(self) -> bool:
-        """Whether all that is read is compared with its checksum."""
+        """Whether everything that is read is compared with its checksum."""
         return self._reader.check
 
     @property
@@ -115,13 +115,13 @@ class Rollouts:
         return (self.read(index) for index in range(len(self)))
 
     def read(self, index: int, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """An episode by its row in ``episodes``, or only some channels of it."""
+        """Read an episode by its row in ``episodes``, all or some of its channels."""
         return self._reader.read(self._index(index), self.names(channels))
 
     def read_many(
         self, indices: Sequence[int], channels: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Several episodes, at least one: the rows of one after those of another."""
+        """Read one or more episodes into joint arrays: the rows of one after those of another."""
         chosen = [self._index(index) for index in indices]
         return self._reader.read_many(chosen, self.names(channels))
 
@@ -134,15 +134,17 @@ class Rollouts:
         return np.empty((0, *shape), dtype)
 
     def model(self, index: int) -> dict[str, np.ndarray]:
-        """Model fields that differ from world to world, as they were in an episode."""
+        """Model fields that differ between worlds, as they were in an episode."""
         return self._reader.model(self._index(index))
 
     def names(self, channels: Sequence[str] | None) -> list[str]:
-        """Names of channels that exist; all and "step" for None."""
+        """Check names of channels. None: all of them and "step"."""
         if channels is None:
             return list(self.info.kinds)
         if isinstance(channels, str):
-            raise TypeError(f"Give channels as a list, such as ['{channels}'].")
+            raise TypeError(
+                f"channels is the string '{channels}', but it must be a list: ['{channels}']."
+            )
         self.info.check_names(channels)
         return list(channels)
 
@@ -158,18 +160,18 @@ class Rollouts:
         memory_bytes: int = MEMORY_BYTES,
         episodes: Sequence[int] | None = None,
     ) -> Batches:
-        """Batches of rows as torch tensors: each row once per pass, in a new order each pass.
+        """Batches of rows as torch tensors: each row once per pass, in a new order in each pass.
 
         Args:
             batch_size: Rows per batch; the last batch may have fewer.
-            channels: Names of what is wanted, all and "step" by default.
-            shuffle: Whether the order is random; else episode by episode.
+            channels: Names of channels, by default all of them and "step".
+            shuffle: Random order; otherwise episode by episode.
             seed: Makes the order repeatable.
             drop_last: Leave out a last batch that is not full.
             device: Where the tensors are.
-            memory_bytes: If all that is wanted fits, it is loaded once and kept on the device. Else
-                random groups of episodes of this size are loaded one after another, and rows
-                are mixed within a group only.
+            memory_bytes: If all rows fit into this, they are loaded once and kept on the device.
+                Otherwise random groups of episodes of this size are loaded one after another, and
+                rows are shuffled only within a group.
             episodes: Rows of the table ``episodes`` to use, all by default.
         """
         from mjlab_rec.data.batches import Batches
@@ -202,11 +204,11 @@ class Rollouts:
         memory_bytes: int = MEMORY_BYTES,
         episodes: Sequence[int] | None = None,
     ) -> Batches:
-        """Batches of `length` rows in a row, (batch_size, length, ...).
+        """Batches of windows of `length` consecutive rows, (batch_size, length, ...).
 
-        A window never reaches over the end of its episode, nor over rows that were not recorded.
-        `stride` is the number of rows from one window to the next. The rest is as in
-        ``transitions``.
+        A window never crosses the end of its episode or a gap in its rows.
+        `stride` is the number of rows from one window to the next. The other
+        arguments are those of ``transitions``.
         """
         from mjlab_rec.data.batches import Batches
 
@@ -236,11 +238,11 @@ class Rollouts:
         return RolloutDataset(self, length, channels, stride)
 
     def verify(self) -> list[str]:
-        """Read everything and compare it with its checksums: a sentence for each damage, or []."""
+        """Read everything and compare it with its checksums; returns a sentence per damage."""
         return self._reader.verify()
 
     def summary(self) -> str:
-        """A text for people that tells what was recorded."""
+        """What was recorded, as text."""
         about, table = self.info.about, self.episodes
         outcomes = {
             "terminated": table["terminated"].sum(),
@@ -249,7 +251,7 @@ class Rollouts:
             "success": table["success"].sum(),
             "failure": (~table["success"]).sum(),
         }
-        told = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
+        how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
         rows: list[tuple[str, Any]] = [
             ("recording", self.path or "in memory"),
             *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
@@ -260,7 +262,7 @@ class Rollouts:
             ("rows lost", self.gaps),
             ("step", f"{self.info.step_dt:g} s" + f", every {self.info.every}th recorded"
              * (self.info.every > 1)),
-            ("episodes", f"{len(self)}" + f" ({told})" * bool(told)),
+            ("episodes", f"{len(self)}" + f" ({how})" * bool(how)),
             ("return", _spread(table["return"])),
             ("length", _spread(table["length"])),
         ]  # fmt: skip
@@ -276,7 +278,7 @@ class Rollouts:
         )
 
     def close(self) -> None:
-        """Release the files. May be called twice."""
+        """Close the files. May be called twice."""
         self._reader.close()
 
     def __enter__(self) -> Rollouts:
@@ -288,20 +290,20 @@ class Rollouts:
     def _state(self) -> str:
         if self.path is not None and being_written(self.path):
             return "being written"
-        return "not finished: its process was killed, or it was copied too early"
+        return "not finished: its process was killed, or it was copied while being written"
 
     def _index(self, index: int) -> int:
         try:
             number = operator.index(index)
         except TypeError:
-            raise TypeError(f"An episode is chosen by its number, not by {index!r}.") from None
+            raise TypeError(f"An episode is chosen by its number, got {index!r}.") from None
         if not -len(self) <= number < len(self):
-            raise IndexError(f"There is no episode {number}: there are {len(self)}.")
+            raise IndexError(f"There is no episode {number}: the recording has {len(self)}.")
         return number % len(self)
 
 
 def _spread(values: pl.Series) -> str:
-    """Mean, least and greatest of what is known."""
+    """Mean, minimum and maximum of the known values."""
     known = values.drop_nulls()
     if not len(known):
         return "unknown"
@@ -309,7 +311,7 @@ def _spread(values: pl.Series) -> str:
 
 
 def _format(path: Path) -> Format:
-    """The format of what is at a path."""
+    """The format of the recording at a path."""
     if path.is_dir():
         if format := recognise([path]):
             return format
@@ -322,16 +324,16 @@ def _format(path: Path) -> Format:
     called = [format.name for format in formats() if format.matches_name(path)]
     if called:
         raise DataError(
-            f"'{path}' is no {' or '.join(called)} file, though it is called so, or it was left"
-            f" before anything was written. {known_formats()}"
+            f"'{path}' has the suffix of {' or '.join(called)} files, but its content is"
+            f" something else, or nothing was written to it. {known_formats()}"
         )
     raise DataError(f"'{path}' is not a recording. {known_formats()}")
 
 
 def _there(folder: Path, wanted: Path | None = None) -> str:
-    """What recordings there are in a folder."""
+    """A sentence about the recordings in a folder."""
     if not folder.is_dir():
-        return f"There is no folder '{folder}' either."
+        return f"The folder '{folder}' does not exist."
     found = sorted(
         entry.name
         for entry in folder.iterdir()
@@ -340,4 +342,4 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     )
     if not found:
         return f"There are no recordings in '{folder}'."
-    return nearest(wanted.name, found) if wanted else f"Recordings in it: {', '.join(found)}."
+    return nearest(wanted.name, found) if wanted else f"It contains: {', '.join(found)}."

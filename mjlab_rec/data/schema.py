@@ -1,4 +1,4 @@
-"""What a recording is made of: channels, blocks of rows, ends of episodes, whole episodes."""
+"""The parts of a recording: channels, blocks of rows, ends of episodes, whole episodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mjlab_rec.data.values import (
     check_dtype,
     check_name,
     check_shape,
-    told,
+    short_repr,
     value_of,
 )
 from mjlab_rec.data.values import DataError as DataError
@@ -32,7 +32,7 @@ class ChannelSpec:
     """One quantity of a row, such as ``obs/actor``, as it is stored."""
 
     name: str
-    """Path of the channel, also its key in the arrays read back."""
+    """Path of the channel, and its key in an episode's arrays."""
 
     dtype: np.dtype
     """Type of the elements in the file."""
@@ -44,14 +44,14 @@ class ChannelSpec:
     """A name for each element of the flattened value; () where they have none."""
 
     when: Literal["before", "after"] = "after"
-    """Whether the value is that before the action or what came of it."""
+    """Whether the value is from before or after the action."""
 
     units: str = ""
-    """Unit of measurement, for those who read the file."""
+    """Unit of measurement."""
 
     next_of: str = ""
-    """If set, nothing is stored in a block for this channel: a row's value is the next row's value
-    of that "before" channel, or the final value where the episode ended."""
+    """If set, a block stores nothing for this channel: a row's value is the next row's value of
+    that "before" channel, or the final value where the episode ended."""
 
     @property
     def size(self) -> int:
@@ -86,14 +86,16 @@ class ChannelSpec:
         check_shape(shape, dtype, what)
         elements = tuple(value_of(data, "elements", (tuple, list), what))
         if not all(isinstance(element, str) for element in elements):
-            raise DataError(f"{what}: the names of its elements are not all text.")
+            raise DataError(f"{what}: the names of its elements must be strings.")
         if elements and len(elements) != math.prod(shape):
             raise DataError(
                 f"{what} has {len(elements)} names of elements, but {math.prod(shape)} elements."
             )
         when = value_of(data, "when", str, what)
         if when not in ("before", "after"):
-            raise DataError(f"{what}: 'when' is {told(when)}, but it must be before or after.")
+            raise DataError(
+                f"{what}: 'when' is {short_repr(when)}, but it must be 'before' or 'after'."
+            )
         return cls(
             name=name,
             dtype=dtype,
@@ -107,10 +109,10 @@ class ChannelSpec:
 
 @dataclass(kw_only=True)
 class RunInfo:
-    """What a file says about itself."""
+    """Description of a recording, which is stored in it."""
 
     channels: tuple[ChannelSpec, ...]
-    """All channels that can be read back, derived ones included, in the user's order."""
+    """All channels that can be read, including derived ones, in the user's order."""
 
     envs: tuple[int, ...]
     """Number of each recorded environment. An `env_index` is a place in this tuple."""
@@ -122,25 +124,24 @@ class RunInfo:
     """Control steps from one row to the next."""
 
     about: dict[str, Any] = field(default_factory=dict)
-    """Task, seed, engine, package versions, cfg, ...: plain JSON data, nothing is computed from
-    it."""
+    """Task, seed, engine, package versions, cfg, ...: JSON data, for information only."""
 
     attachments: dict[str, bytes] = field(default_factory=dict)
     """Whole files that belong to the recording, such as "model.mjb"."""
 
     @property
     def stored(self) -> tuple[ChannelSpec, ...]:
-        """The channels that have an array of their own in a block."""
+        """The channels that have an array in a block, which are those without `next_of`."""
         return tuple(spec for spec in self.channels if not spec.next_of)
 
     @property
     def kinds(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-        """Type and shape in a row of all that can be read: the channels, and last "step"."""
+        """Type and shape in a row of everything that can be read: the channels, then "step"."""
         found = {spec.name: (spec.dtype, spec.shape) for spec in self.channels}
         return {**found, "step": (np.dtype("int32"), ())}
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise if something is asked for that cannot be read."""
+        """Raise if a name is not one of a channel or "step"."""
         known = ["step", *(spec.name for spec in self.channels)]
         for name in names:
             if name not in known:
@@ -148,11 +149,11 @@ class RunInfo:
 
     @property
     def chained(self) -> tuple[str, ...]:
-        """Names of the "before" channels whose next value some derived channel needs."""
+        """Names of the "before" channels whose next value a derived channel needs."""
         return tuple(dict.fromkeys(spec.next_of for spec in self.channels if spec.next_of))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data that ``from_json`` reads; attachments are left out."""
+        """As plain data that ``from_json`` reads, without attachments."""
         return {
             "format": "mjlab_rec",
             "version": FORMAT_VERSION,
@@ -167,15 +168,17 @@ class RunInfo:
     def from_json(cls, data: Any) -> RunInfo:
         """The inverse of ``to_json``; raises DataError for anything else."""
         if not isinstance(data, Mapping) or data.get("format") != "mjlab_rec":
-            raise DataError("This was not recorded by mjlab_rec: it does not describe itself.")
+            raise DataError(
+                "This was not recorded by mjlab_rec: it has no description of a recording."
+            )
         version = data.get("version")
         if type(version) is not int or version != FORMAT_VERSION:
-            cure = "Read it with the mjlab_rec that wrote it, or record again."
+            cure = "Read it with the mjlab_rec version that wrote it, or record again."
             if type(version) is int and version > FORMAT_VERSION:
-                cure = "Install a newer one."
+                cure = "Install a newer version."
             raise DataError(
-                f"This was recorded in format version {told(version)}, but this mjlab_rec reads"
-                f" version {FORMAT_VERSION}. {cure}"
+                f"This was recorded in format version {short_repr(version)}, but this mjlab_rec"
+                f" reads version {FORMAT_VERSION}. {cure}"
             )
         what = "The description"
         channels = tuple(
@@ -184,12 +187,14 @@ class RunInfo:
         check_channels(channels)
         envs = tuple(value_of(data, "envs", (tuple, list), what))
         if not all(type(env) is int and 0 <= env < MOST for env in envs):
-            raise DataError(f"{what}: 'envs' must be integers from 0 on.")
+            raise DataError(f"{what}: 'envs' must be whole numbers of at least 0.")
         if len(set(envs)) != len(envs):
-            raise DataError(f"{what}: 'envs' has an environment twice.")
+            raise DataError(f"{what}: 'envs' lists an environment twice.")
         step_dt = value_of(data, "step_dt", (int, float), what)
         if not 0 <= step_dt <= 1e9:
-            raise DataError(f"{what}: 'step_dt' is {told(step_dt)}, but must be a time in seconds.")
+            raise DataError(
+                f"{what}: 'step_dt' is {short_repr(step_dt)}, but it must be a time in seconds."
+            )
         every = check_count(data.get("every"), f"{what}: 'every'", 1)
         about = value_of(data, "about", dict, what)
         return cls(
@@ -198,12 +203,12 @@ class RunInfo:
 
 
 def bytes_of(kinds: Iterable[tuple[np.dtype, tuple[int, ...]]]) -> int:
-    """Bytes of a value of each of these types and shapes."""
+    """Bytes of one value of each of these types and shapes."""
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in kinds)
 
 
 def check_channels(channels: Iterable[ChannelSpec]) -> None:
-    """Raise unless these channels go together: no name twice, and what one follows exists."""
+    """Raise if a name occurs twice, or if `next_of` names no fitting channel."""
     known: dict[str, ChannelSpec] = {}
     for spec in channels:
         if spec.name in known:
@@ -213,7 +218,7 @@ def check_channels(channels: Iterable[ChannelSpec]) -> None:
         source = known.get(spec.next_of) if spec.next_of else spec
         if source is None:
             raise DataError(
-                f"Channel '{spec.name}' follows {told(spec.next_of)}, which is no channel."
+                f"Channel '{spec.name}' has next_of {short_repr(spec.next_of)}, not a channel."
             )
         if spec.next_of and (
             source.next_of
@@ -221,20 +226,20 @@ def check_channels(channels: Iterable[ChannelSpec]) -> None:
             or (source.dtype, source.shape) != (spec.dtype, spec.shape)
         ):
             raise DataError(
-                f"Channel '{spec.name}' cannot follow '{source.name}': that must be a stored value"
-                " before the action, of the same type and shape."
+                f"Channel '{spec.name}' has next_of '{source.name}', but that must be a stored"
+                " channel with when='before', of the same type and shape."
             )
 
 
 @dataclass(kw_only=True)
 class Ends:
-    """Episodes that ended within a block, in the order in which they ended: n of them.
+    """The n episodes that ended within a block, in the order in which they ended.
 
-    Episodes without a single step, such as between two resets in a row, are left out.
+    Episodes without a step, such as one between two consecutive resets, are not listed.
     """
 
     env_index: np.ndarray  # (n,) int32
-    row: np.ndarray  # (n,) int32, its last row in the block; -1: it has none there
+    row: np.ndarray  # (n,) int32, its last row in the block; -1: it has no row there
     episode: np.ndarray  # (n,) int32, counted per environment
     at: np.ndarray  # (n,) int64, control steps of the environment when it ended
     length: np.ndarray  # (n,) int32, control steps, recorded or not
@@ -242,16 +247,16 @@ class Ends:
     rows: np.ndarray  # (n,) int32, recorded rows
     recorded: np.ndarray  # (n,) float64, sum of the recorded rows' rewards
     terminated: np.ndarray  # (n,) bool
-    truncated: np.ndarray  # (n,) bool; an episode with neither was cut by the user
+    truncated: np.ndarray  # (n,) bool; an episode with neither was cut by a reset
     success: np.ndarray  # (n,) int8: 1 yes, 0 no, -1 not known
     final: dict[str, np.ndarray] = field(default_factory=dict)  # chained name -> (n, *shape)
-    values: dict[str, np.ndarray] = field(default_factory=dict)  # more about each end, (n,)
+    values: dict[str, np.ndarray] = field(default_factory=dict)  # other values of each end, (n,)
 
     def __len__(self) -> int:
         return len(self.env_index)
 
     def facts(self, i: int) -> dict[str, Any]:
-        """What an end says of its whole episode."""
+        """The fields of ``Episode`` that an end defines."""
         success = int(self.success[i])
         return {
             "length": int(self.length[i]),
@@ -265,7 +270,7 @@ class Ends:
 
 @dataclass(kw_only=True)
 class ModelRows:
-    """Per-world model fields as they were from the first row of some episodes on: n of them."""
+    """Per-world model fields, each valid from the first row of an episode on."""
 
     env_index: np.ndarray  # (n,) int32
     episode: np.ndarray  # (n,) int32
@@ -279,8 +284,7 @@ class ModelRows:
 class Block:
     """Consecutive rows of all recorded environments. `env_index` is a place in `info.envs`.
 
-    The arrays lie in memory that is used again: copy what you keep. They are time-major, as they
-    were recorded.
+    The arrays are views of memory that is reused: copy what you keep. They are time-major.
     """
 
     info: RunInfo
@@ -294,14 +298,14 @@ class Block:
     first_episode: np.ndarray  # (num_envs,) int32, episode of the first row
     first_step: np.ndarray  # (num_envs,) int32, steps of that episode before the first row
     total: np.ndarray  # (num_envs,) float64, return of the running episode after the last row
-    recorded: np.ndarray  # (num_envs,) float64, the part of it that rows were recorded of
+    recorded: np.ndarray  # (num_envs,) float64, the sum over the recorded rows
     ends: Ends
-    active: np.ndarray | None = None  # (rows, num_envs) bool: rows that a trigger wants; None: all
-    model: ModelRows | None = None  # model fields that changed, from their episodes on
+    active: np.ndarray | None = None  # (rows, num_envs) bool: rows that a trigger chose; None: all
+    model: ModelRows | None = None  # model fields that changed
     gap: int = 0  # rows lost between the previous block and this one
     pace: Callable[[float], None] = lambda done: None
-    """Call it between pieces of work with the share that is done, from 0 to 1. It may wait, so that
-    the work slows down all steps of the simulation a little instead of a few steps a lot."""
+    """Call it while writing with the fraction that is done, from 0 to 1. It may wait, so that
+    writing slows down all steps of the simulation a little instead of a few steps a lot."""
 
     @property
     def num_envs(self) -> int:
@@ -313,7 +317,7 @@ class Block:
         return self.dense(name)
 
     def dense(self, name: str) -> np.ndarray:
-        """A channel with a value for every row (rows, num_envs, *shape), derived ones included."""
+        """A channel's value in every row (rows, num_envs, *shape), for derived channels too."""
         if name in self.arrays:
             return self.arrays[name]
         spec = next(spec for spec in self.info.channels if spec.name == name)
@@ -336,7 +340,7 @@ class Block:
             began[0] = self.step[0] - self.first_step
             at = self.ends.row + 1 < self.rows
             after = self.ends.row[at] + 1, self.ends.env_index[at]
-            # Of several ends before a row the last one counts; both only ever grow.
+            # If several episodes end before a row, the last one counts. Both arrays only grow.
             np.maximum.at(episode, after, self.ends.episode[at] + 1)
             np.maximum.at(began, after, self.ends.at[at])
             np.maximum.accumulate(episode, axis=0, out=episode)
@@ -345,9 +349,9 @@ class Block:
 
 
 def is_partial(first_step: Any, length: Any, rows: Any, every: int) -> Any:
-    """Whether rows of an episode are missing, other than those that `every` leaves out.
+    """Whether rows of an episode are missing, other than those that `every` skips.
 
-    Works on numbers and on arrays of them.
+    Works on numbers and on arrays.
 
     Args:
         first_step: Control steps of the episode before its first recorded row.
@@ -360,7 +364,7 @@ def is_partial(first_step: Any, length: Any, rows: Any, every: int) -> Any:
 
 @dataclass(kw_only=True)
 class Episode:
-    """A whole episode of one environment, or what was recorded of it."""
+    """The recorded rows of one episode, and the facts about all of it."""
 
     env: int
     number: int  # counted per environment from 0
@@ -377,7 +381,7 @@ class Episode:
 
     @property
     def cut(self) -> bool:
-        """Whether it was ended by a reset from outside, or by the end of the recording."""
+        """Whether a reset or the end of the recording ended it."""
         return not (self.terminated or self.truncated)
 
     @property

@@ -1,4 +1,4 @@
-"""Rows gathered on the device in preallocated blocks, and handed over to the host when full."""
+"""Rows collected on the device in preallocated blocks, which are passed to the host when full."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 
 from mjlab_rec.data.block_memory import BlockMemory, BlockShape
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Ends, ModelRows, RunInfo
-from mjlab_rec.data.worker import STEP_BACK, Worker
+from mjlab_rec.data.worker import WRITER_NICENESS, Worker
 from mjlab_rec.utils.copies import copy_all
 
 Overflow = Literal["block", "drop", "error"]
 
-# Work on a large block is spread over this share of the time in which the next one is filled, but
-# over no more seconds than _LONGEST: until it is done, a kill loses the block.
+# Writing a large block is spread over this share of the time in which the next one is filled, and
+# over at most _LONGEST seconds: until it is done, a kill loses the block.
 _LARGE = 8 << 20  # bytes
 _SHARE, _LONGEST = 0.7, 2.0
 
@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 class RowStore:
     """The block that is being filled: its memory, and how much of it is used.
 
-    Values are written into ``memory`` at ``row``. What the next row starts from is written ahead,
-    also behind the last row of a block. Between ``begin_step`` and ``commit`` the block must not
-    change.
+    Values are written to ``memory`` at ``row``. "before" values of the next row are written ahead,
+    also after the last row of a block. Do not change the block between ``begin_step`` and
+    ``commit``.
     """
 
     def __init__(self, info: RunInfo, shape: BlockShape, memory: BlockMemory) -> None:
@@ -41,13 +41,13 @@ class RowStore:
         self.memory = memory
         self.row = self.ends = self.models = 0
         self.lost = False
-        """Whether rows were lost. Who has made up for that sets it to False."""
+        """Whether rows were lost. The caller that has handled this sets it to False."""
         self._ahead = [spec.name for spec in info.stored if spec.when == "before"]
         self._steps = np.zeros(shape.rows, np.int64)
         self._mark = 0, 0
 
     def begin_step(self) -> None:
-        """A step begins; ``undo_step`` comes back to here."""
+        """A step begins. ``undo_step`` restores this state."""
         self._mark = self.ends, self.models
 
     def has_room(self, ends: int) -> bool:
@@ -56,16 +56,16 @@ class RowStore:
         return self.row < self.shape.rows and used + ends <= self.shape.ends
 
     def commit(self, step: int) -> None:
-        """The row is complete; `step` counts the control steps before it."""
+        """Complete the row. `step` is the number of control steps before it."""
         self._steps[self.row] = step
         self.row += 1
 
     def undo_step(self) -> None:
-        """Forget what was noted since ``begin_step``."""
+        """Remove what was added since ``begin_step``."""
         self.ends, self.models = self._mark
 
     def add_ends(self, count: int, row: int, step: int) -> slice:
-        """Note that episodes ended after a row; returns which slots are to be filled."""
+        """Reserve slots for episodes that ended after a row; returns the slots to fill."""
         at = slice(self.ends, self.ends + count)
         ends = self.memory.ends
         ends.row[at] = row
@@ -75,30 +75,30 @@ class RowStore:
         return at
 
     def add_models(self, count: int) -> slice:
-        """Note that model fields follow; returns where they go."""
+        """Reserve slots for model fields; returns the slots to fill."""
         at = slice(self.models, self.models + count)
         self.models += count
         return at
 
     def hand_over(self) -> None:
-        """Begin another block; what the next row starts from carries over."""
+        """Begin another block. The "before" values of the next row are copied to it."""
         raise NotImplementedError
 
     forked = False
     """Whether this is a child of the process that records."""
 
     def check(self) -> None:
-        """Raise what went wrong with blocks that were handed over."""
+        """Raise the error of a block that was handed over, if there was one."""
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was handed over is written."""
 
     def finish(self) -> None:
-        """Hand over what is left, and release everything."""
+        """Hand over the last block, and free everything."""
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was noted in the block."""
+        """Whether the block holds nothing."""
         return not (self.row or self.ends or self.models)
 
     def _go_on_in(self, fresh: BlockMemory) -> None:
@@ -126,7 +126,7 @@ class _Filled:
     ends: int
     models: int
     gap: int
-    resumes: bool  # whether it makes up for a block that was lost before it
+    resumes: bool  # whether it is the first after a failure that the caller has handled
     at: float  # when it was handed over
     spread: float  # seconds over which to spread the work on it
 
@@ -134,22 +134,21 @@ class _Filled:
 class Staging(RowStore):
     """Hands full blocks to a writer thread.
 
-    Nothing is allocated, and nothing is waited for but a free block, if there is none and
-    `overflow` is "block".
+    It allocates nothing. It waits only if no block is free and `overflow` is "block".
 
-    A block that cannot be written is lost, and with it those that follow until the loss was noticed
-    by ``check``: their rows are a gap. With `overflow` "drop" that is logged, else raised, once.
+    A block that cannot be written is lost, and so are those after it until ``check`` notices: their
+    rows are a gap. With `overflow` "drop" the error is logged, otherwise it is raised, once.
 
     Args:
         info: Channels and environments.
-        shape: What a block has room for.
-        device: Where the values are.
-        num_blocks: Blocks on the host; on a CPU one of them is being filled.
-        overflow: What to do when no block is free: wait, drop the block's rows, or raise.
+        shape: Size of a block.
+        device: Device of the values.
+        num_blocks: Blocks on the host, on a CPU including the one that is being filled.
+        overflow: What to do if no block is free: wait, drop the block's rows, or raise.
         work: Writes a block, in another thread.
-        name: The recorder, for messages.
-        seconds: Hand over a block that is this old, even if it is not full.
-        clock: Tells the time in seconds.
+        name: Name of the recorder, for messages.
+        seconds: Hand over a block after this time, even if it is not full.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -184,19 +183,19 @@ class Staging(RowStore):
         if self._cuda:
             self._on_device = [self.memory, BlockMemory(info, shape, device)]
             self._stream = torch.cuda.Stream(device)
-        self._copied: dict[int, Any] = {}  # on a GPU: when a block's copy was or will be complete
+        self._copied: dict[int, Any] = {}  # on a GPU: event that a block's copy is complete
         self._gap = self._dropped_rows = 0
-        self._failure: Exception | None = None  # news from the writer thread
+        self._failure: Exception | None = None  # set by the writer thread, raised by `check`
         self._first_failure: Exception | None = None
         self._resumes = self._warned = False
         self._index_of = np.full(max(info.envs) + 2, -1, np.int32)
         self._index_of[list(info.envs)] = np.arange(len(info.envs))
-        # Of the writer thread:
+        # Used by the writer thread:
         self._known_model: dict[str, np.ndarray] = {}
         self._losing = False
         self._lost_rows = self._unwritten_rows = 0
         self._thread = Worker(
-            name, self._write, release=self._give_back, niceness=STEP_BACK, clock=clock
+            name, self._write, release=self._give_back, niceness=WRITER_NICENESS, clock=clock
         )
 
     # -- on the environment's thread ---------------------------------------------------------------
@@ -233,7 +232,7 @@ class Staging(RowStore):
         self._since = self._clock()
 
     def check(self) -> None:
-        """Raise what went wrong in the writer thread, unless rows may be dropped."""
+        """Raise the writer thread's error; if rows may be dropped, log it."""
         self._thread.check()
         if self._failure is None:
             return
@@ -245,7 +244,7 @@ class Staging(RowStore):
             raise DataError(message) from failure
         if not self._warned:
             self._warned = True
-            logger.warning("%s. Rows are dropped until it works again.", message.rstrip("."))
+            logger.warning("%s. Rows are dropped until writing works again.", message.rstrip("."))
 
     @property
     def dropped_rows(self) -> int:
@@ -260,7 +259,7 @@ class Staging(RowStore):
         self._thread.wait(timeout)
 
     def finish(self) -> None:
-        """Hand over what is left, wait until it is written, and end the thread."""
+        """Hand over the last block, wait until it is written, and end the thread."""
         try:
             if not self._thread.forked:
                 self._overflow = "block"
@@ -290,7 +289,7 @@ class Staging(RowStore):
         if self._overflow == "error":
             raise DataError(
                 f"{self._name}: the disk is too slow: no block is free, and overflow is 'error'."
-                " Choose overflow='block' to wait or 'drop' to lose rows, record less, or raise"
+                " Set overflow to 'block' (wait) or 'drop' (lose rows), record less, or raise"
                 " memory_bytes."
             )
         return self._wait_for_free()
@@ -307,7 +306,7 @@ class Staging(RowStore):
                 since = time.perf_counter()
 
     def _pass_on(self, host: BlockMemory, filled: _Filled) -> BlockMemory:
-        """Send the filled block to the writer; returns the block to fill next."""
+        """Pass the filled block to the writer; returns the block to fill next."""
         old = filled.memory
         if not self._cuda:
             self._thread.submit(filled)
@@ -349,7 +348,7 @@ class Staging(RowStore):
         self._free.put(filled.memory)
 
     def _block(self, filled: _Filled) -> Block:
-        """See a block's memory as a block."""
+        """A ``Block`` whose arrays are views of a block's memory."""
         memory, rows = filled.memory, filled.rows
         return Block(
             info=self.info,
@@ -377,7 +376,7 @@ class Staging(RowStore):
         columns = {name: values[used].numpy() for name, values in filled.memory.ends.columns()}
         env_index = self._env_indices(columns.pop("env"))
         keep = np.flatnonzero((env_index >= 0) & (columns["length"] > 0))
-        # In the order of time; late ones were noted when recording went on.
+        # Sort them by time: those that ended during a pause are added later.
         keep = keep[np.argsort(columns["at"][keep], kind="stable")]
         kept = {name: values[keep] for name, values in columns.items()}
         wall_time, values = kept.pop("time"), kept.pop("values")
@@ -393,7 +392,7 @@ class Staging(RowStore):
         )
 
     def _model_rows(self, count: int, memory: BlockMemory) -> ModelRows | None:
-        """Those model fields that differ from what is known of their environment."""
+        """Model fields that changed since they were last written for their environment."""
         env_index = self._env_indices(memory.model_env[:count].numpy())
         episode = memory.model_episode[:count].numpy()
         fields = {name: values[:count].numpy() for name, values in memory.model.items()}
@@ -417,7 +416,7 @@ class Staging(RowStore):
 
 
 def _rounds(env_index: np.ndarray) -> Iterator[np.ndarray]:
-    """Split the indices of recorded environments so that none of them comes twice in one group."""
+    """Split indices of recorded environments into arrays that hold each of them at most once."""
     rest = np.flatnonzero(env_index >= 0)
     while len(rest):
         _, first = np.unique(env_index[rest], return_index=True)
@@ -428,6 +427,6 @@ def _rounds(env_index: np.ndarray) -> Iterator[np.ndarray]:
 def rows_for(
     specs: Sequence[ChannelSpec], num_envs: int, num_blocks: int, memory_bytes: int
 ) -> int:
-    """How many rows a block may have if all blocks together take this much memory."""
+    """The number of rows per block if all blocks together take this much memory."""
     row = max(1, num_envs * sum(spec.nbytes for spec in specs))
     return max(1, memory_bytes // (num_blocks * row))

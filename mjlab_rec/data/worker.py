@@ -1,4 +1,4 @@
-"""A thread that works on items in order, at its own pace; what it raises comes back."""
+"""A thread that works on items in order. Callers get its errors later."""
 
 from __future__ import annotations
 
@@ -18,31 +18,29 @@ Item = TypeVar("Item")
 
 _END = object()
 
-STEP_BACK = 5
-"""Niceness that lets the simulation's threads go first, so that no step is slow because a block is
-written. Only a little: until a block is written, a kill would lose it."""
+WRITER_NICENESS = 5
+"""Niceness of threads that write: the simulation's threads go first, so that writing a block does
+not slow down a step. It is low, because a kill loses a block until it is written."""
 
 
 class Worker(Generic[Item]):
     """Does `work` on items in another thread, in the order in which they were submitted.
 
-    After an error no more work is done, but items are still taken and given to `release`, so that
-    callers that wait for one of them go on. The error comes back in ``check``, ``submit`` and
-    ``wait``.
+    After an error no more work is done, but items are still taken and passed to `release`, so that
+    callers that wait for one of them do not hang. ``check``, ``submit`` and ``wait`` raise the
+    error.
 
     Args:
         name: Name of the thread, for debuggers and error messages.
         work: Called with each item.
         doing: What the work is, for error messages: "writing" or "drawing".
-        release: Called with each item afterwards, also if `work` failed or was left out.
-        finish: Called in the thread when all is over, also after an error.
-        capacity: How many submitted items may be unfinished while ``ready`` says yes. None sets no
-            limit.
-        max_hz: Items per second at most, unless a caller waits; None sets no limit.
-        niceness: How far the thread steps back behind others. Linux only: elsewhere the whole
-            process would.
-        clock: Seconds on the wall.
-        pause: Waits for an event, at most this many seconds, and tells whether it was set.
+        release: Called with each item afterwards, also if `work` failed or was skipped.
+        finish: Called in the thread at the end, also after an error.
+        capacity: ``ready`` is True while fewer items than this are unfinished. None: no limit.
+        max_hz: Maximum number of items per second, unless a caller waits. None: no limit.
+        niceness: Niceness of the thread. Linux only: elsewhere it would apply to the whole process.
+        clock: Returns the time in seconds.
+        pause: Waits for an event, at most this many seconds; returns whether it was set.
     """
 
     def __init__(
@@ -68,12 +66,12 @@ class Worker(Generic[Item]):
         self._niceness = niceness
         self._clock, self._pause = clock, pause
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # Counts without a lock, which a signal handler that submits could find taken by its own
-        # thread: one entry for each item that is not finished.
+        # One entry for each unfinished item. A counter with a lock could deadlock if a signal
+        # handler submits while its own thread holds the lock.
         self._unfinished: deque[None] = deque()
         self._hurry = threading.Event()  # A caller waits: no pauses.
         self._pid = os.getpid()
-        # A daemon, or Python would wait for it at exit before anybody can tell it to finish.
+        # A daemon, or Python would wait for it at exit before exit handlers can finish it.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -83,33 +81,35 @@ class Worker(Generic[Item]):
         return os.getpid() != self._pid
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if anything did."""
+        """Raise the thread's error, if it had one."""
         if self.forked:
             raise DataError(
-                f"{self.name}: this process was forked from the one that is {self._doing}, and has"
-                " no thread for it. Make a new environment in each process, or start them with"
-                " multiprocessing's 'spawn'."
+                f"{self.name}: this process was forked from one that is {self._doing}, and the"
+                " thread that does it exists only there. Make a new environment in each process,"
+                " or start processes with multiprocessing's 'spawn'."
             )
         if self.error is not None:
             raise DataError(f"{self.name}: {self._doing} failed: {self.error}") from self.error
 
     def ready(self) -> bool:
-        """Whether there is room for another item. Callers that need only the newest one ask."""
+        """Whether there is room for another item. For callers that may skip items."""
         return self._capacity is None or len(self._unfinished) < self._capacity
 
     def submit(self, item: Item) -> None:
-        """Hand over an item, whether or not there is room; returns at once."""
+        """Add an item, whether or not there is room; returns immediately."""
         self.check()
         if not self._thread.is_alive():
-            raise DataError(f"{self.name}: {self._doing} has been finished; nothing can be added.")
+            raise DataError(
+                f"{self.name}: {self._doing} has been finished; nothing more can be added."
+            )
         self._unfinished.append(None)
         self._items.put(item)
 
     def pause_until(self, moment: float) -> None:
-        """For `work`: step back until then, unless a caller waits or another item is there.
+        """For `work`: wait until then, unless a caller waits or there is another item.
 
         Args:
-            moment: What the clock says then.
+            moment: Time of the clock, in seconds.
         """
         rest = moment - self._clock()
         if rest > 0 and len(self._unfinished) < 2:
@@ -118,7 +118,7 @@ class Worker(Generic[Item]):
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything submitted so far is done, without pauses between items.
 
-        Raises DataError if that takes longer than `timeout` seconds; the work goes on.
+        Raises DataError if that takes longer than `timeout` seconds. The work continues.
         """
         self.check()
         if self._thread.is_alive():
@@ -128,12 +128,12 @@ class Worker(Generic[Item]):
             if not done.wait(timeout):
                 raise DataError(
                     f"{self.name}: {self._doing} is not done after {timeout:g} seconds:"
-                    f" {len(self._unfinished)} are left. Wait longer, or find out what holds it up."
+                    f" {len(self._unfinished)} are left. Wait longer, or find out what blocks it."
                 )
         self.check()
 
     def finish(self) -> None:
-        """Wait until everything submitted is done, and end the thread. Idempotent."""
+        """Wait until everything submitted is done, and end the thread. May be called twice."""
         if self.forked or not self._thread.is_alive():
             return
         self._hurry.set()
@@ -165,7 +165,7 @@ class Worker(Generic[Item]):
             self._guard(self._finish)
 
     def _guard(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function; the first error of all is kept."""
+        """Call a function and keep its error, if it is the first one."""
         try:
             function(*args)
         except BaseException as error:
@@ -173,4 +173,4 @@ class Worker(Generic[Item]):
 
 
 class _Mark(threading.Event):
-    """A place in the queue, set when it is reached."""
+    """An entry of the queue that is set when the thread reaches it."""

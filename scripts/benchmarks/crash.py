@@ -60,7 +60,7 @@ class CrashArgs:
 
 @dataclass(kw_only=True)
 class Kill:
-    """A killed process, and what is left of its recording."""
+    """A killed process, and the state of its recording."""
 
     number: int
     block_steps: int
@@ -81,7 +81,7 @@ class Kill:
 
 
 def main(args: Annotated[CrashArgs, tyro.conf.arg(name="")]) -> None:
-    """Kill recording processes at random times, and compare what is left with the truth."""
+    """Kill recording processes at random times, and check their recordings."""
     if min(args.kills, args.num_envs, args.at_a_time, *args.block_steps) < 1 or args.within_s <= 0:
         cli.fail(
             "--kills, --num-envs, --at-a-time and --block-steps must be at least 1, and --within-s"
@@ -177,7 +177,7 @@ def run(args: CrashArgs, parent: Path, number: int, moment: tuple[float, float])
 
 
 def examine(kill: Kill, path: Path, truth: Truth) -> None:
-    """Find out what is left of a recording."""
+    """Check what can be read of a recording."""
     from benchmarks.crash_check import check, refusal, walks
     from mjlab_rec.data.files import parts
 

@@ -1,4 +1,4 @@
-"""Cartpole: keep a pole upright, or swing it up first, by pushing the cart it stands on."""
+"""Cartpole: balance a pole on a cart, or swing it up first, by pushing the cart."""
 
 from mjlab_rec.registry import register_task
 

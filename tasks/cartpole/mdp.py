@@ -29,8 +29,8 @@ def smooth_reward(
 ) -> torch.Tensor:
     """Reward in [0, 1] for an upright, slow pole over a centred cart, pushed gently.
 
-    It is dm_control's product of four factors. Each ranges from a floor to 1, so that none alone
-    can cancel the whole reward, except a pole that hangs down:
+    It is the product of four factors, as in dm_control. Each has a minimum above 0, so it cannot
+    cancel the reward alone, except "upright" for a pole that hangs down:
 
         upright  (1 + cos angle) / 2        centred  (1 + bell(position)) / 2
         gentle   1 - min(1, action^2) / 5   slow     (1 + bell(angular velocity)) / 2
@@ -41,7 +41,7 @@ def smooth_reward(
     centred = joint_pos[:, cart].square().mul_(_CART_FALL).exp_()
     slow = data.joint_vel[:, pole].square().mul_(_POLE_FALL).exp_()
     effort = env.action_manager.action.square().clamp_(max=1.0)
-    # On a CPU the number of operations matters: addcmul_(r, x) does r *= 1 + x in one.
+    # On a CPU the number of operations matters: addcmul_(r, x) computes r *= 1 + x at once.
     reward = joint_pos[:, pole].cos().add_(1.0)
     reward.addcmul_(reward, centred).addcmul_(reward, slow).addcmul_(reward, effort, value=-0.2)
     return reward.mul_(1.0 / 8.0).squeeze(-1)

@@ -40,7 +40,7 @@ def test_record_tells_the_overhead_of_every_recorder(record):
     output, _ = record
     assert "engine mjbatch on cpu, channels: default" in re.sub(r"\s+", " ", output)
     assert len(line(output, "time of a round, ratio")) == 5
-    # A round is made of whole blocks.
+    # A round consists of whole blocks.
     assert line(output, "steps per round") == line(output, "steps per block") == ["6"] * 5
     assert line(output, "dropped steps") == ["0"] * 5
 

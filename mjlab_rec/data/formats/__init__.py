@@ -1,4 +1,4 @@
-"""One file per format: how blocks or episodes are written, and read back."""
+"""The file formats, each with a writer and a reader."""
 
 from mjlab_rec.data.formats.registry import (
     Format,

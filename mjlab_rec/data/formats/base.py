@@ -1,4 +1,4 @@
-"""What every format's writer and reader do."""
+"""The base classes of all writers and readers."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ Durability = Literal["kill", "power"]
 
 @dataclass(kw_only=True)
 class WriterOptions:
-    """How to write, whatever the format."""
+    """Options of writers of any format."""
 
     path: str = ""
-    """File, or folder for formats of many files. Formats without files ignore it."""
+    """Path of the file or folder. Formats without files ignore it."""
 
     if_exists: IfExists = "error"
-    """What to do if the path exists: refuse, replace it, go on after it, or take the next free
-    name such as rollout_1.h5."""
+    """What to do if the path exists: raise, replace it, append to it, or use the next free name
+    such as rollout_1.h5."""
 
     compression: str | None = None
-    """Name of a compression that the format knows; None writes plain data."""
+    """One of the format's compressions; None: uncompressed."""
 
     roll_over_bytes: int = 4 << 30
-    """Size at which a file is finished and its next part begins."""
+    """Size at which the next part of a recording begins."""
 
     block_rows: int = 1
-    """Rows that a full block has."""
+    """Rows of a full block."""
 
     durability: Durability = "kill"
-    """What the data survives once it is written: a "kill" of the process, or also a loss of
-    "power", for which each block or episode waits for the disk."""
+    """What written data survives: a "kill" of the process, or also a loss of "power", for which
+    writing each block or episode waits for the disk."""
 
 
 class Writer(abc.ABC):
-    """Writes a run. All methods are called from one thread, in the order of time.
+    """Writes a recording. All methods are called from one thread, in the order of time.
 
-    The constructor locks the path and writes what is known in advance, so that a bad path or
-    option is refused before anything is simulated. What is written by a call survives a kill of the
-    process once the call has returned, unless the format says otherwise.
+    The constructor locks the path and writes everything that is known in advance, so that a bad
+    path or option raises before the simulation begins. Data survives a kill of the process once the
+    call that wrote it has returned, unless the format says otherwise.
     """
 
     by_episode: ClassVar[bool] = False
     """Whether the format can only write whole episodes."""
 
     compressions: ClassVar[Sequence[str]] = ()
-    """Compressions that the format knows."""
+    """Possible values of `compression`."""
 
     gaps: int = 0
-    """Rows lost on the way to a writer of episodes; set before it is closed."""
+    """Rows lost before they reached a writer of episodes; set before it is closed."""
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         self.info = info
@@ -69,15 +69,15 @@ class Writer(abc.ABC):
         if options.compression is not None and options.compression not in self.compressions:
             known = ", ".join(self.compressions) or "none"
             raise ValueError(
-                f"{type(self).__name__} does not know the compression '{options.compression}'."
-                f" Known: {known}."
+                f"Unknown compression '{options.compression}' for {type(self).__name__}."
+                f" Possible: {known}."
             )
         check_path(type(self), options.path)
 
     @property
     @abc.abstractmethod
     def files(self) -> list[Path]:
-        """What was written so far, in order; for formats of many files the folder."""
+        """Files written so far, in order; for formats with a folder, the folder."""
 
     @property
     @abc.abstractmethod
@@ -85,30 +85,29 @@ class Writer(abc.ABC):
         """Bytes written so far."""
 
     def write(self, block: Block) -> None:
-        """Write a block. Its arrays are used again afterwards."""
+        """Write a block. Its arrays are reused after the call."""
         raise DataError(f"{type(self).__name__} writes whole episodes only.")
 
     @abc.abstractmethod
     def write_episode(self, episode: Episode) -> None:
-        """Write a whole episode. A run is written by blocks or by episodes, never by both."""
+        """Write a whole episode. A recording has blocks or episodes, never both."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Finish the files. Called once, also after a failed write."""
+        """Close the files. Called once, also after a failed write."""
 
 
 class Reader(abc.ABC):
-    """Reads a run, also one that is still being written or was left by a killed process.
+    """Reads a recording, also one that is being written or whose process was killed.
 
-    It is made with a path, and with `check`: whether all that is read is compared with its stored
-    checksum.
+    The constructor takes a path, and `check`: whether to compare everything with its checksum.
     """
 
     check: bool = True
-    """Whether a damaged block or episode raises DataError when it is read."""
+    """Whether reading a damaged block or episode raises DataError."""
 
     finished: bool = True
-    """Whether the recording was closed; else it is being written, or was left by a kill."""
+    """Whether the recording was closed; False while it is written and after a kill."""
 
     gaps: int = 0
     """Rows that were dropped because the disk was too slow."""
@@ -123,24 +122,24 @@ class Reader(abc.ABC):
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
         """Channels of the episode in row `index` of the table, each (rows, *shape).
 
-        "step", the steps taken in the episode before each row, may be asked for as well.
+        "step" is possible too: the steps of the episode before each row.
         """
 
     def read_many(self, indices: Sequence[int], channels: Sequence[str]) -> dict[str, np.ndarray]:
-        """Channels of several episodes, the rows of one after those of another; at least one."""
+        """Channels of one or more episodes, the rows of one after those of another."""
         found = [self.read(index, channels) for index in indices]
         return {name: np.concatenate([arrays[name] for arrays in found]) for name in channels}
 
     def model(self, index: int) -> dict[str, np.ndarray]:
-        """Model fields that differ from world to world, as they were in this episode."""
+        """Model fields that differ between worlds, as they were in this episode."""
         return {}
 
     def verify(self) -> list[str]:
-        """Read everything and compare checksums; a sentence for each damage that is found."""
+        """Read everything and compare checksums; returns a sentence per damage."""
         return []
 
     def close(self) -> None:  # noqa: B027 - most formats keep nothing open
-        """Release the files. May be called twice."""
+        """Close the files. May be called twice."""
 
 
 EPISODE_COLUMNS = {
@@ -149,11 +148,11 @@ EPISODE_COLUMNS = {
     "start": "Int64",  # control steps of the environment before the first recorded row
     "length": "Int32",  # control steps, recorded or not
     "rows": "Int32",  # recorded rows
-    "return": "Float64",  # sum of rewards over all these steps; null where it is not known
-    "recorded_return": "Float64",  # sum of the recorded rows' rewards; null where it is not known
+    "return": "Float64",  # sum of rewards over all these steps; null if unknown
+    "recorded_return": "Float64",  # sum of the recorded rows' rewards; null if unknown
     "terminated": "Boolean",
     "truncated": "Boolean",
-    "cut": "Boolean",  # ended by neither: reset from outside, or still running when recording ended
-    "success": "Boolean",  # null where it is not known
+    "cut": "Boolean",  # by a reset, or by the end of the recording
+    "success": "Boolean",  # null if unknown
     "partial": "Boolean",  # whether a row is missing that `every` would have recorded
 }

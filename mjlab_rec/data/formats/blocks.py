@@ -1,4 +1,4 @@
-"""Episodes out of blocks: what every reader of block-structured recordings shares."""
+"""The base of readers of block-structured recordings: episodes from blocks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class BlockRun(abc.ABC):
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
-        """Whether a channel has an array of its own."""
+        """Whether a channel has an array."""
 
     @abc.abstractmethod
     def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of some environments: an array (n, rows, ...), and where in it each one is."""
+        """Rows of some environments: an array (n, rows, ...), and the place of each one in it."""
 
     @abc.abstractmethod
     def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
@@ -43,13 +43,13 @@ class BlockRun(abc.ABC):
 
 
 class BlocksReader(Reader):
-    """Reads runs of blocks that follow each other at one path.
+    """Reads one or more runs of blocks that were recorded to one path, the later ones appended.
 
-    The episodes of a later run are numbered on from the highest number of those before it.
+    Each run continues the numbering of episodes from the highest number before it.
 
     Args:
         runs: The runs.
-        check: Refuse to read episodes of which rows are lost.
+        check: Raise when an episode with lost rows is read.
     """
 
     def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
@@ -90,14 +90,14 @@ class BlocksReader(Reader):
         for number in range(len(self._runs)) if len(self._runs) > 1 else [0]:
             mine = of == number
             self._refuse(number, chosen[mine], channels)
-            pieces = _Pieces(self._segments[number], self._at[chosen[mine]], into[mine])
-            for group in pieces.groups():
+            selection = _Selection(self._segments[number], self._at[chosen[mine]], into[mine])
+            for group in selection.groups():
                 for name, out in found.items():
                     _copy(out, self._runs[number], self._specs[number].get(name), group)
         return found
 
     def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
-        """Raise if episodes of a run are not whole, or their channels are others."""
+        """Raise if rows of episodes are lost, or their channels differ from the first run's."""
         for index in indices if self.check and self._segments[number].broken else ():
             why = self._segments[number].broken.get(int(self._at[index]))
             if why is not None:
@@ -109,8 +109,8 @@ class BlocksReader(Reader):
                 ours is None or (ours.dtype, ours.shape) != (first.dtype, first.shape)
             ):
                 raise DataError(
-                    f"The channel '{name}' is missing, or of another type or shape, in what was"
-                    f" appended to the recording (run {number} of it)."
+                    f"The channel '{name}' is missing, or has another type or shape, in run"
+                    f" {number}, which was appended to the recording."
                 )
 
     def model(self, index: int) -> dict[str, np.ndarray]:
@@ -121,20 +121,20 @@ class BlocksReader(Reader):
 
 @dataclass(kw_only=True)
 class _Group:
-    """Segments of episodes that lie in the same block: n of them."""
+    """Segments of n episodes in the same block."""
 
     block: int
     env_index: np.ndarray  # (n,)
     start: np.ndarray  # (n,), first row in the block
     size: np.ndarray  # (n,), rows
-    into: np.ndarray  # (n,), row of the result that the first one goes to
-    end: np.ndarray  # (n,), the episode's end, -1: it has none
+    into: np.ndarray  # (n,), row of the result for the first one
+    end: np.ndarray  # (n,), the episode's end; -1: it has none
     began: np.ndarray  # (n,), control step of the episode's start
 
     def rows(self, first: int, less: int = 0) -> tuple[Any, Any, Any]:
-        """Number of a segment, row in the block and row of the result, of all rows.
+        """Number of the segment, row in the block and row of the result, for all rows.
 
-        `first` is added to rows in the block, and `less` rows are left out at each segment's end.
+        `first` is added to rows in the block; `less` rows at each segment's end are skipped.
         """
         if len(self.env_index) == 1:
             start, into, size = int(self.start[0]), int(self.into[0]), int(self.size[0]) - less
@@ -145,8 +145,8 @@ class _Group:
         return number, self.start[number] + first + within, self.into[number] + within
 
 
-class _Pieces:
-    """The segments of some episodes, and where in a result their rows go."""
+class _Selection:
+    """The segments of some episodes, and the place of their rows in the result."""
 
     def __init__(self, segments: Segments, episodes: np.ndarray, into: np.ndarray) -> None:
         first = segments.offsets[episodes]
@@ -185,7 +185,7 @@ class _Pieces:
 
 
 def _copy(out: np.ndarray, run: BlockRun, spec: ChannelSpec | None, group: _Group) -> None:
-    """Copy a channel's rows to where they belong; no channel stands for the steps."""
+    """Copy a channel's rows into the result; without a channel, the steps."""
     block = group.block
     if spec is None:
         number, row, into = group.rows(0)

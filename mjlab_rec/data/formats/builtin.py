@@ -1,4 +1,4 @@
-"""The file formats of this package, declared as any other package declares its own."""
+"""The file formats of this package, declared like those of any other package."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ FORMATS = (
 
 def has_a_group_per_episode(path: Path) -> bool:
     """Whether an HDF5 file has the layout of robomimic and Isaac Lab."""
-    from mjlab_rec.data.formats import hdf5_head
+    from mjlab_rec.data.formats import hdf5_header
 
     with open(path, "rb") as stream:
-        if hdf5_head.is_ours(stream.read(hdf5_head.END)):
+        if hdf5_header.is_ours(stream.read(hdf5_header.END)):
             return False
     import h5py
 

@@ -1,4 +1,4 @@
-"""What readers ask of files before they believe them."""
+"""Checks that all readers make, because a file may contain anything."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import IO
 from mjlab_rec.data.formats.plain_files import opened, reason
 from mjlab_rec.data.schema import DataError
 
-_MODEST = 256 << 20  # bytes that are always read
-_MOST_RATIO = 200  # times that what is read may be larger than the file
-# What other libraries raise on files that are not what they say.
+_MODEST = 256 << 20  # bytes that are read in any case
+_MOST_RATIO = 200  # maximum size of the content, relative to that of the file
+# Errors of other libraries on damaged files.
 _ERRORS = (
     OSError,
     ValueError,
@@ -37,9 +37,9 @@ _ERRORS = (
 
 @contextlib.contextmanager
 def damage(what: str, path: Path | None = None) -> Iterator[None]:
-    """Turn what a file makes other libraries raise into one DataError.
+    """Turn errors of other libraries on a damaged file into a DataError.
 
-    A DataError passes; if it does not name `path`, with `what` in front.
+    A DataError stays as it is if it names `path`; otherwise `what` is put in front.
     """
     try:
         yield
@@ -52,14 +52,14 @@ def damage(what: str, path: Path | None = None) -> Iterator[None]:
 
 
 def check_size(nbytes: int, stored: int, what: str) -> None:
-    """Raise if a file of `stored` bytes can hardly hold this many: it must be a bomb."""
+    """Raise if `nbytes` of content are implausible for a file of `stored` bytes."""
     if nbytes > max(_MODEST, _MOST_RATIO * stored):
         raise DataError(
-            f"{what} would have {nbytes >> 20} MB, {nbytes // max(stored, 1)} times as much as the"
-            " file holds. It is damaged, or made to fill the memory, and is not read."
+            f"{what} would have {nbytes >> 20} MB, {nbytes // max(stored, 1)} times the size of"
+            " the file. It is damaged, or made to fill the memory, and is not read."
         )
 
 
 def open_file(path: Path, *, follow: bool = False) -> IO[bytes]:
-    """Open a file for reading; refuse what is no plain file, and links unless `follow`."""
+    """Open a plain file for reading; raise for anything else, and for links unless `follow`."""
     return open(opened(path, follow=follow), "rb")

@@ -1,4 +1,4 @@
-"""One tidy table as comma-separated values, for people, spreadsheets and scripts."""
+"""One table of rows as comma-separated values, for people, spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _HEADER_SPAN = Span.of(TABLE, 0, TABLE_HEADER, 0)
 class CsvWriter(Writer):
     """Writes columns time, env, episode and step, then a named one for each element of a channel.
 
-    The time is that in the episode, in seconds. Rows come in the order of time, then environment.
-    Numbers read back bit for bit. Next to ``rollout.csv`` stand ``rollout.episodes.csv``, with a
-    line for each episode that ended, ``rollout.csv.json``, which says what was recorded, and
-    ``rollout.csv.crc32``, with a checksum of all that was written. A block's rows come first, then
-    the lines of its episodes, then their checksums; each by one write. If the process is killed in
-    the middle, a line that is not complete is left out by the reader, and removed by who appends.
+    The time is that within the episode, in seconds. Rows are in the order of time, then
+    environment. Numbers are exact: they read back bit for bit. ``rollout.csv`` comes with three
+    files: ``rollout.episodes.csv`` has a line for each episode that ended, ``rollout.csv.json``
+    describes the recording, and ``rollout.csv.crc32`` has checksums of everything. A block's rows
+    are written first, then the lines of its episodes, then their checksums, each with one write.
+    After a kill the reader ignores an incomplete line, and appending removes it.
 
-    Appended episodes are numbered on from the highest number that is there. Model fields have no
-    place in a table of rows and are not written.
+    Appended episodes continue the numbering from the highest number. Model fields do not fit into a
+    table of rows and are not written.
     """
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
@@ -46,7 +46,7 @@ class CsvWriter(Writer):
             csv_files.check_ours(Path(options.path))
         self._power = options.durability == "power"
         self._offset = self._nbytes = self._old_gaps = self._new_gaps = self._spans = 0
-        self._holes = self._failed = False
+        self._rows_missing = self._failed = False
         self._tracker = EpisodeTracker(info)
         self._part = 0
         self._rows: GrowingFile | None = None
@@ -56,8 +56,8 @@ class CsvWriter(Writer):
         self._path_lock = PathLock(options.path, options.if_exists, companions=csv_files.companions)
         self._path = self._path_lock.path
         try:
-            if there := parts(self._path):
-                self._go_on(there)
+            if existing := parts(self._path):
+                self._append_to(existing)
             else:
                 self._begin()
         except BaseException:
@@ -74,7 +74,7 @@ class CsvWriter(Writer):
 
     def write(self, block: Block) -> None:
         if block.gap or block.active is not None:
-            self._note_holes()
+            self._note_missing_rows()
         number, step = block.numbering()
         ended, tracker = self._tracker.after(block, number, step)
         kept = None if block.active is None else np.flatnonzero(block.active)
@@ -97,7 +97,7 @@ class CsvWriter(Writer):
 
     def write_episode(self, episode: Episode) -> None:
         if episode.rows < episode.length:
-            self._note_holes()
+            self._note_missing_rows()
         same = np.ones(episode.rows, np.int32)
         text = self._text(
             episode.env * same,
@@ -112,7 +112,7 @@ class CsvWriter(Writer):
         failed = self._failed
         assert self._rows
         try:
-            self._rows.check_there()
+            self._rows.check_exists()
             running = self._tracker.running()
             for row in running:
                 row["number"] += self._offset
@@ -132,14 +132,14 @@ class CsvWriter(Writer):
         columns = [row_table.times(step, self.info.step_dt), env, number + self._offset, step]
         for spec in self.info.channels:
             values = channel(spec.name).astype(row_table.stored(spec.dtype), copy=False)
-            # Element by element, each in one piece, as polars wants them.
+            # One contiguous array per element, as polars needs them.
             columns.extend(np.ascontiguousarray(values.reshape(len(env), spec.size).T))
         return csv_text.dump_rows(columns)
 
     def _commit(
         self, rows: bytes | memoryview, count: int, lines: bytes, ended: int, lost: int
     ) -> None:
-        """Add rows, and lines to the table of episodes: both or none."""
+        """Add rows, and lines to the table of episodes: both or neither."""
         if not (len(rows) or lines or lost):
             return
         assert self._rows and self._table and self._checksums
@@ -157,7 +157,7 @@ class CsvWriter(Writer):
             self._note(spans)
         except BaseException:
             for file, size in zip(growing, sizes, strict=True):
-                file.back_to(size)
+                file.cut_to(size)
             raise
         self._failed = False
         self._new_gaps += lost
@@ -171,7 +171,7 @@ class CsvWriter(Writer):
         return span
 
     def _note(self, spans: Sequence[Span]) -> None:
-        """Add checksums: what they tell of is written by now."""
+        """Add checksums of what was written before."""
         assert self._checksums
         text = b"".join(span.line() for span in spans)
         self._checksums.append(text, self._power)
@@ -179,7 +179,7 @@ class CsvWriter(Writer):
         self._spans += len(spans)
 
     def _begin(self) -> None:
-        """Begin a run. The rows come last: without them there is no recording."""
+        """Create the files. The rows come last: without them there is no recording."""
         self._describe(finished=False)
         plain_files.replace(csv_files.episodes_path(self._path), TABLE_HEADER, self._power)
         checksums = csv_files.dump_spans([_HEADER_SPAN])
@@ -193,7 +193,7 @@ class CsvWriter(Writer):
         self._checksums = GrowingFile(csv_files.checksums_path(self._path))
 
     def _open_part(self, path: Path) -> None:
-        """Go on in a file of rows."""
+        """Continue in another file of rows."""
         rows = GrowingFile(path)
         number, empty = csv_files.part_number(self._path, path), rows.size == 0
         try:
@@ -212,53 +212,52 @@ class CsvWriter(Writer):
         self._rows, self._part = rows, number
         self._files.append(path)
 
-    def _note_holes(self) -> None:
-        if not self._holes:
-            self._describe(finished=False, holes=True)
-            self._holes = True
+    def _note_missing_rows(self) -> None:
+        if not self._rows_missing:
+            self._describe(finished=False, rows_missing=True)
+            self._rows_missing = True
 
-    def _describe(self, finished: bool, holes: bool = False) -> None:
+    def _describe(self, finished: bool, rows_missing: bool = False) -> None:
         text = episode_table.dump_info(
             self.info,
             attachments=True,
             gaps=self._old_gaps + self._new_gaps,
-            holes=holes or self._holes,
+            rows_missing=rows_missing or self._rows_missing,
             finished=finished,
             spans=self._spans,
         )
         plain_files.replace(sidecar(self._path), text.encode(), self._power)
 
-    def _go_on(self, there: list[Path]) -> None:
-        """Go on after what is there, if it is the same kind of run and whole but for its end."""
+    def _append_to(self, existing: list[Path]) -> None:
+        """Append to a recording, if it has the same channels and only its end may be missing."""
         path = self._path
         reader = CsvReader(path)
         if sidecar(path).exists():
-            self.info = episode_table.continued(reader.info, self.info, path)
+            self.info = episode_table.merged_info(reader.info, self.info, path)
         if reader.header and reader.header != self._columns:
             new = [name for name in self._columns if name not in reader.header]
             old = [name for name in reader.header if name not in self._columns]
             raise DataError(
-                f"Cannot append to '{path}': its columns differ. Only in the file:"
+                f"Cannot append to '{path}': it has other columns. Only in the file:"
                 f" {', '.join(old) or 'none'}. Only in the new recording:"
                 f" {', '.join(new) or 'none'}. Choose another path, or if_exists='number'."
             )
         if reader.damaged:
             raise DataError(
-                f"Cannot append to '{path}': it is damaged, so that the next free number of an"
-                f" episode is not known. {reader.damage[0]} Choose another path, or"
-                " if_exists='number'."
+                f"Cannot append to '{path}': it is damaged, so the number of the next episode is"
+                f" unknown. {reader.damage[0]} Choose another path, or if_exists='number'."
             )
-        self._old_gaps, self._holes = reader.gaps, reader.holes
+        self._old_gaps, self._rows_missing = reader.gaps, reader.rows_missing
         self._offset = reader.next_number
         self._describe(finished=False)
-        self._settle(reader)
+        self._repair(reader)
         self._open_companions()
-        self._open_part(there[-1])
+        self._open_part(existing[-1])
         unlisted = reader.unlisted()
         self._commit(b"", 0, dump_lines(unlisted), len(unlisted), 0)
 
-    def _settle(self, reader: CsvReader) -> None:
-        """Remove lines that are not complete, and bring the checksums up to date."""
+    def _repair(self, reader: CsvReader) -> None:
+        """Remove incomplete lines, and update the checksums."""
         lines = reader.lines.settled
         if not lines:
             lines = [_HEADER_SPAN]
@@ -281,6 +280,6 @@ class CsvWriter(Writer):
 def _check_names(names: list[str]) -> None:
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(
-            f"Columns of a csv file must have names of their own, but these would occur twice:"
+            f"Columns of a csv file must have different names, but these would occur twice:"
             f" {', '.join(twice)}. Rename channels or their elements."
         )

@@ -1,4 +1,4 @@
-"""The table of episodes of a CSV recording: what its file says, and what the rows say."""
+"""The table of episodes of a CSV recording, from its file and from the rows."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ _KEY = ["env", "number"]
 
 
 class EpisodeLines:
-    """What the file next to the rows says of the episodes.
+    """The lines of the file with the table of episodes.
 
     Args:
         path: The file.
-        spans: What is known of it and the rows; None if there is no file of checksums.
+        spans: Checksums of it and of the rows; None if there is no file of checksums.
         check: Whether to compare checksums.
     """
 
     def __init__(self, path: Path, spans: list[Span] | None, check: bool) -> None:
         self._path = path
         self.there = path.exists()
-        """Whether there is such a file."""
+        """Whether the file exists."""
         self.damage: list[str] = []
         """A sentence for each damage."""
         self.damaged = False
-        """Whether more than the end is missing."""
+        """Whether more than the end is damaged."""
         self.known = pl.DataFrame(schema=SCHEMA)
-        """The lines that can be read, the last one of each episode."""
+        """The lines that can be read, only the last one of each episode."""
         self.settled: list[Span] = []
-        """Checksums of all that could be read."""
+        """Checksums of everything that could be read."""
         content = plain_files.read(path) if self.there else b""
-        place, stop = 0, 0  # where what is known ends, and where it should end
+        place, stop = 0, 0  # end of what was read, and where it should be
         for span in sorted((s for s in spans or () if s.file == TABLE), key=lambda s: s.offset):
             piece, stop = content[span.offset : span.end], span.end
             if len(piece) < span.size:
                 break
             if span.offset != place:
-                self._tell("has no checksum", place)
+                self._note_damage("has no checksum", place)
             elif check and crc32(piece) != span.crc:
-                self._tell("does not match its checksum", place)
+                self._note_damage("does not match its checksum", place)
             elif place and not self._add(piece):
-                self._tell("cannot be read", place)
+                self._note_damage("cannot be read", place)
             self.settled.append(span)
             place = span.end
         if not place and len(content) >= len(TABLE_HEADER):
@@ -66,53 +66,52 @@ class EpisodeLines:
 
     @property
     def complete(self) -> bool:
-        """Whether an episode that is not there had not ended when the last line was written."""
+        """Whether all episodes that ended have a line, so that the others were running."""
         return self.there and not self.damage
 
     def _add(self, text: bytes) -> bool:
         try:
-            self._take(csv_text.load_rows(text, *_COLUMNS, nullable=True))
+            self._append(csv_text.load_rows(text, *_COLUMNS, nullable=True))
             return True
         except ValueError:
             return False
 
     def _add_tail(self, text: bytes, place: int) -> int:
-        """Lines that have no checksum, as many as can be read; returns how many."""
+        """Add lines without a checksum, as many as can be read; returns their number."""
         frame, size = csv_text.load_whole_lines(text, *_COLUMNS, _with_keys, nullable=True)
         if size:
             self.settled.append(Span.of(TABLE, place, text[:size], len(frame)))
-            self._take(frame)
+            self._append(frame)
         return len(frame)
 
-    def _take(self, frame: pl.DataFrame) -> None:
+    def _append(self, frame: pl.DataFrame) -> None:
         self.known = pl.concat([self.known, _with_keys(frame)])
 
-    def _tell(self, what: str, place: int) -> None:
+    def _note_damage(self, what: str, place: int) -> None:
         self.damaged = True
         self.damage.append(f"The table of episodes '{self._path}' {what} from byte {place} on.")
 
 
 def _with_keys(frame: pl.DataFrame) -> pl.DataFrame:
-    """Lines as they are; raises ValueError if one does not say which episode it is about."""
+    """Return the lines; raise ValueError if one lacks env, number or rows."""
     if frame.select(pl.any_horizontal(pl.col(*_KEY, "rows").is_null()).any()).item():
-        raise ValueError("a line is not complete")
+        raise ValueError("a line is incomplete")
     return frame
 
 
 class Episodes:
-    """Which rows are an episode, and what is known of it.
+    """The episodes of a recording: their rows, and the table.
 
     Args:
-        info: The run.
+        info: The recording.
         env: Environment of each row; rows are ordered by environment, episode and step.
         number: Episode of each row.
         step: Steps of the episode before each row.
         block: Block in which each row was written.
-        said: Values of the rows that tell about the episode, as far as they are there: "reward",
-            "terminated" and "truncated".
-        lines: What the table of episodes says.
-        damaged: Blocks that cannot be read, with a sentence for each.
-        holes: Whether steps are missing.
+        values: The channels "reward", "terminated" and "truncated" of the rows, those that exist.
+        lines: The file with the table of episodes.
+        damaged: Blocks that cannot be read, each with a sentence about it.
+        rows_missing: Whether steps have no row.
     """
 
     def __init__(
@@ -122,10 +121,10 @@ class Episodes:
         number: np.ndarray,
         step: np.ndarray,
         block: np.ndarray,
-        said: Mapping[str, np.ndarray],
+        values: Mapping[str, np.ndarray],
         lines: EpisodeLines,
         damaged: Mapping[int, str],
-        holes: bool,
+        rows_missing: bool,
     ) -> None:
         new = np.append(True, (env[1:] != env[:-1]) | (number[1:] != number[:-1]))[: len(env)]
         first = np.flatnonzero(new)
@@ -135,12 +134,12 @@ class Episodes:
             return combine.reduceat(values, first) if len(first) else values[:0]
 
         def at_last(channel: str) -> Any:
-            return said[channel][after - 1].astype(bool) if channel in said else nothing
+            return values[channel][after - 1].astype(bool) if channel in values else nothing
 
         nothing: Any = [None] * len(first)
         total = nothing
-        if "reward" in said:
-            total = of_each(said["reward"].astype(np.float64), np.add)
+        if "reward" in values:
+            total = of_each(values["reward"].astype(np.float64), np.add)
         flags = {"ended": at_last("terminated"), "timed_out": at_last("truncated")}
         rows = pl.DataFrame(
             {
@@ -158,7 +157,7 @@ class Episodes:
             schema_overrides={"sum": pl.Float64(), **dict.fromkeys(flags, pl.Boolean())},
         )
         keys = rows.select(_KEY)
-        if damaged:  # There may be episodes of which no row can be read.
+        if damaged:  # There may be episodes without a readable row.
             keys = pl.concat([keys, lines.known.select(_KEY)]).unique()
         joined = (
             keys.sort(_KEY)
@@ -173,14 +172,14 @@ class Episodes:
         self.first = joined["first"].to_numpy()
         """The first row of each episode."""
         self.after = self.first + joined["found"].to_numpy()
-        """The row behind its last one."""
-        derived = _derived(lines.complete, info.every, holes)
+        """The row after its last one."""
+        derived = _derived(lines.complete, info.every, rows_missing)
         self.table = _merged(joined.with_columns(**derived), set(self.unreadable))
-        """All columns that a table of episodes has."""
+        """The table of episodes."""
 
 
-def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
-    """What the rows say of an episode, whose line is missing."""
+def _derived(complete: bool, every: int, rows_missing: bool) -> dict[str, pl.Expr]:
+    """The columns of an episode without a line, computed from its rows."""
     terminated, truncated = pl.col("ended"), pl.col("timed_out")
     length, rows, total = pl.col("last_step") + 1, pl.col("found"), pl.col("sum")
     nothing = pl.lit(None)
@@ -188,7 +187,7 @@ def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
     if complete:  # it was still running
         terminated, truncated = terminated.fill_null(False), truncated.fill_null(False)
         partial = is_partial(pl.col("first_step"), length, rows, every)
-    elif every > 1 or holes:  # it may have gone on after its last row
+    elif every > 1 or rows_missing:  # it may have continued after its last row
         terminated = pl.when(terminated).then(pl.lit(True))
         truncated = pl.when(truncated).then(pl.lit(True))
         length = pl.when(terminated | truncated).then(length)
@@ -206,10 +205,10 @@ def _derived(complete: bool, every: int, holes: bool) -> dict[str, pl.Expr]:
 
 
 def _merged(joined: pl.DataFrame, unreadable: set[int]) -> pl.DataFrame:
-    """What the table says, where there is a line for an episode, else what its rows say."""
+    """The table, from the line of an episode if there is one, otherwise from its rows."""
     listed = pl.col("listed")
     hidden = pl.Series([i in unreadable for i in range(len(joined))], dtype=pl.Boolean)
-    # Only for rows at the end of a file that was cut short.
+    # Rows are missing at the end of a file that was cut short.
     fewer = listed & ~hidden & (pl.col("found") < pl.col("rows"))
     columns = {
         "rows": pl.when(listed & hidden).then(pl.col("rows")).otherwise(pl.col("found")),
@@ -228,7 +227,7 @@ def _merged(joined: pl.DataFrame, unreadable: set[int]) -> pl.DataFrame:
 
 
 def _unreadable(joined: pl.DataFrame, damaged: Mapping[int, str]) -> dict[int, str]:
-    """Which episodes may have rows in damaged blocks, and what is damaged."""
+    """The episodes that may have rows in damaged blocks, each with a sentence about it."""
     if not damaged or not len(joined):
         return {}
     blocks = np.array(sorted(damaged))

@@ -1,4 +1,4 @@
-"""Read a file of rows piece by piece, as its checksums divide it, and say what is damaged."""
+"""Read a file of rows block by block, and report damage."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from mjlab_rec.data.formats import csv_text, plain_files
 from mjlab_rec.data.formats.csv_files import Span
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, RunInfo
 
-_PIECE_BYTES = 8 << 20  # of text that are turned into numbers at once
+_PIECE_BYTES = 8 << 20  # of text that are parsed at once
 _HEADER_BYTES = 16 << 20
 _MOST = 1 << 31
 
 
 @dataclass
 class Damage:
-    """What was found to be wrong with a recording. Blocks are counted over all parts."""
+    """The damage found in a recording. Blocks are numbered across all parts."""
 
     sentences: list[str] = field(default_factory=list)
     blocks: dict[int, str] = field(default_factory=dict)
-    """Blocks that cannot be read, with a sentence for each."""
+    """Blocks that cannot be read, each with a sentence about it."""
 
     count: int = 0
-    """Blocks so far."""
+    """Number of blocks so far."""
 
     rows: int = 0
-    """Rows in them, the damaged ones included."""
+    """Rows in them, including damaged ones."""
 
     lasting: bool = False
-    """Whether checksums are lost, so that it is not known what else is."""
+    """Whether checksums are lost, so that other losses may be unnoticed."""
 
     def block(self, sentence: str) -> None:
-        """The last block is damaged."""
+        """Add a sentence about the last block, which is damaged."""
         self.sentences.append(sentence)
         self.blocks[self.count - 1] = sentence
 
 
 @dataclass
 class Rows:
-    """Rows of one block or of several in a row."""
+    """Rows of one or several consecutive blocks."""
 
     frame: pl.DataFrame
     block: np.ndarray  # (rows,), the block of each row
@@ -55,7 +55,7 @@ class Rows:
 class _Piece:
     offset: int
     stop: int
-    span: Span | None  # None: there is no checksum for it
+    span: Span | None  # None: it has no checksum
     last: bool = False  # whether nothing follows
 
 
@@ -64,11 +64,11 @@ class PartReader:
 
     Args:
         file: The file.
-        number: Which part of the run it is.
-        spans: What is known of it; None if there is no file of checksums at all.
-        info: What is recorded, if it is known.
+        number: Number of the part.
+        spans: Its checksums; None if there is no file of checksums.
+        info: Description of the recording, if there is one.
         check: Whether to compare checksums.
-        damage: Where to note what is wrong.
+        damage: Damage is added to it.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PartReader:
         self._kinds = None if info is None else csv_text.kinds_of(info)
         self._number = number
         self.settled: list[Span] = []
-        """Checksums of all that could be read, without what was lost; known after ``load``."""
+        """Checksums of everything that could be read; complete after ``load``."""
         self._file = plain_files.opened(file)
         try:
             self.size = os.fstat(self._file).st_size
@@ -97,13 +97,13 @@ class PartReader:
             raise
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         os.close(self._file)
 
     def load(self) -> Iterator[Rows]:
-        """All rows that can be read."""
+        """Read all rows that can be read."""
         if self.start:
-            self._settle(0, plain_files.read_at(self._file, self._path, 0, self.start), 0)
+            self._note_span(0, plain_files.read_at(self._file, self._path, 0, self.start), 0)
         run: list[tuple[Span, bytes]] = []
         for piece in self._pieces():
             content = plain_files.read_at(
@@ -115,7 +115,8 @@ class PartReader:
                     yield from self._verified(run)
                     run = []
                     self._note_block(span.rows)
-                    self._damage.block(f"{self._told(span)} does not match its checksum. {_CURE}")
+                    name = self._name_of(span)
+                    self._damage.block(f"{name} does not match its checksum. {_CURE}")
                     continue
                 run.append((span, content))
                 self.settled.append(span)
@@ -129,13 +130,13 @@ class PartReader:
         yield from self._verified(run)
         lost = sum(s.lost for s in self._spans) - sum(s.lost for s in self.settled)
         if lost:
-            self._settle(self.settled[-1].end if self.settled else 0, b"", 0, lost)
+            self._note_span(self.settled[-1].end if self.settled else 0, b"", 0, lost)
 
-    def _settle(self, offset: int, content: bytes, rows: int, lost: int = 0) -> None:
+    def _note_span(self, offset: int, content: bytes, rows: int, lost: int = 0) -> None:
         self.settled.append(Span.of(self._number, offset, content, rows, lost))
 
     def _load_header(self, info: RunInfo | None) -> tuple[list[str], int]:
-        """Names of the columns, and where the rows begin; at 0 if the header is not complete."""
+        """Names of the columns, and offset of the rows; 0 if the header is incomplete."""
         first = self._spans[0] if self._spans and self._spans[0].rows == 0 else None
         names = [] if info is None else csv_text.columns_of(info)
         expected = csv_text.dump_header(names) if names else b""
@@ -154,7 +155,7 @@ class PartReader:
             size *= 4
         header, start = csv_text.load_header(content, self._path)
         if not start and len(content) == size:
-            raise DataError(f"'{self._path}' is not a recording: its first line has no end.")
+            raise DataError(f"'{self._path}' is not a recording: its first line does not end.")
         missing = [name for name in ROW_COLUMNS if name not in header]
         if start and missing:
             raise DataError(
@@ -163,8 +164,8 @@ class PartReader:
             )
         if start and names:
             raise DataError(
-                f"'{self._path}' does not have the columns that its description says. If it was"
-                f" edited, remove '{self._path.name}.json', and the types are guessed."
+                f"'{self._path}' does not have the columns of its description. If it was edited on"
+                f" purpose, remove '{self._path.name}.json'; the types are then guessed."
             )
         if first is not None and self._check and crc32(content[:start]) != first.crc:
             raise DataError(
@@ -173,17 +174,17 @@ class PartReader:
         return header, start
 
     def _pieces(self) -> Iterator[_Piece]:
-        """The file behind its header, as the checksums divide it."""
+        """The content after the header, divided as the checksums divide it."""
         place = self.start
         if not place:
             if self._spans:
-                self._damage.sentences.append(f"'{self._path}' ends early: it has no whole line.")
+                self._damage.sentences.append(f"'{self._path}' ends early: it has no full line.")
             return
         spans = [span for span in self._spans if span.size and span.offset >= place]
         for span in spans:
             if span.offset < place:
                 self._damage.sentences.append(
-                    f"The checksums of '{self._path}' tell twice of byte {span.offset}."
+                    f"The checksums of '{self._path}' overlap at byte {span.offset}."
                 )
                 continue
             if span.offset > place and place < self.size:
@@ -195,7 +196,7 @@ class PartReader:
             self._damage.sentences.append(
                 f"'{self._path}' ends early: it has {self.size} of {place} bytes."
             )
-        while place < self.size:  # in pieces that memory has room for, if all is without checksum
+        while place < self.size:  # in pieces, because all of it may be too large for the memory
             stop = self.size
             if self._strict and stop - place > _PIECE_BYTES:
                 stop = self._line_end(place + _PIECE_BYTES)
@@ -222,7 +223,7 @@ class PartReader:
                     yield from self._verified([one])
                 return
             self._note_block(run[0][0].rows)
-            self._damage.block(f"{self._told(run[0][0])} cannot be read: {error}.")
+            self._damage.block(f"{self._name_of(run[0][0])} cannot be read: {error}.")
             return
         first = self._damage.count
         for span, _ in run:
@@ -231,7 +232,7 @@ class PartReader:
         yield Rows(frame, np.repeat(blocks, [span.rows for span, _ in run]))
 
     def _unverified(self, piece: _Piece, content: bytes) -> Iterator[Rows]:
-        """Rows that have no checksum, or of a block that was cut short."""
+        """Rows without a checksum, or of a block that was cut short."""
         size = content.rfind(b"\n") + 1
         lines = content.count(b"\n")
         if not lines:
@@ -245,8 +246,8 @@ class PartReader:
                 raise DataError(f"'{self._path}' is damaged: {error}.") from None
         elif piece.span is None and not piece.last and self._check:
             self._damage.block(
-                f"{lines} rows from byte {piece.offset} of '{self._path}' on have no checksum"
-                f" that can be read. {_CURE}"
+                f"{lines} rows of '{self._path}' from byte {piece.offset} on have no readable"
+                f" checksum. {_CURE}"
             )
             return
         else:
@@ -258,17 +259,17 @@ class PartReader:
                     f"'{self._path}' ends with {lines - len(frame)} lines that cannot be read."
                 )
         if len(frame):
-            self._settle(piece.offset, content[:size], len(frame))
+            self._note_span(piece.offset, content[:size], len(frame))
         yield Rows(frame, np.full(len(frame), self._damage.count - 1))
 
     def _frame(self, text: bytes, rows: int | None = None) -> pl.DataFrame:
         frame = self._checked(csv_text.load_rows(text, self.header, self._kinds))
         if rows is not None and len(frame) != rows:
-            raise ValueError(f"it has {len(frame)} rows, but should have {rows}")
+            raise ValueError(f"it has {len(frame)} rows instead of {rows}")
         return frame
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Raise ValueError for rows that cannot be."""
+        """Raise ValueError for impossible rows."""
         if not frame["time"].dtype.is_numeric():
             raise ValueError("not all values in column 'time' are numbers")
         for name in ("env", "episode", "step"):
@@ -287,10 +288,10 @@ class PartReader:
         self._damage.count += 1
         self._damage.rows += rows
 
-    def _told(self, span: Span) -> str:
-        """The block that was counted last."""
+    def _name_of(self, span: Span) -> str:
+        """The last block, for messages."""
         block, rows = self._damage.count - 1, self._damage.rows
         return f"'{self._path}', block {block} (rows {rows - span.rows} to {rows - 1})"
 
 
-_CURE = "The file was damaged, or edited: if that was on purpose, remove the file of checksums."
+_CURE = "It was damaged or edited. If it was edited on purpose, remove the file of checksums."

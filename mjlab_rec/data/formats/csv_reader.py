@@ -1,4 +1,4 @@
-"""Read tables of comma-separated values, finished or not."""
+"""Read CSV recordings, finished or not."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from mjlab_rec.data.schema import DataError, RunInfo
 
 
 class CsvReader(Reader):
-    """Reads a table and its parts, which it holds in memory.
+    """Reads a table in one or more parts, and keeps it in memory.
 
-    What the rows do not tell of an episode stands in the table of episodes next to them. If it is
-    missing or damaged, this is null: where an episode starts and whether it was a success; its
-    flags where there are no columns "terminated" and "truncated"; its return where there is no
-    column "reward" or a row is missing. If only some steps were recorded, an episode may have gone
-    on after its last row, so that its length, return and flags are known only if that row's flags
-    say that it ended there. If only the episode's line is missing, because the process was killed,
-    the episode is cut at its last row.
+    If the file with the table of episodes is missing or damaged, the table is computed from the
+    rows. Null is then: an episode's start and success; its flags if there are no columns
+    "terminated" and "truncated"; its return if there is no column "reward" or a row is missing. If
+    only some steps were recorded, an episode may have continued after its last row; its length,
+    return and flags are known only if the flags of that row say that it ended. If only the line of
+    an episode is missing, because the process was killed, the episode is cut at its last row.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
@@ -37,21 +36,21 @@ class CsvReader(Reader):
         self._damage = Damage()
         known = self._load_description()
         self.finished = self._about.get("finished") is True
-        self.holes = self._about.get("holes") is True
-        """Whether some steps are missing."""
-        # What one of these tells of is in those that are read after it, also if the file grows.
+        self.rows_missing = self._about.get("rows_missing") is True
+        """Whether some steps have no row."""
+        # Each file describes data in files that are read after it, so that all may grow meanwhile.
         self.spans = self._load_spans()
-        """What is known of all that was written; None if there is no file of checksums."""
+        """Checksums of everything that was written; None if there is no file of them."""
         self.gaps = sum(s.lost for s in self.spans or ())
         if self.spans is None:
             self.gaps = self._about.get("gaps", 0)
         self.lines = EpisodeLines(csv_files.episodes_path(self._path), self.spans, check)
-        """What the table of episodes says."""
+        """The file with the table of episodes."""
         self._damage.sentences += self.lines.damage
         self.header: list[str] = []
-        """Names of the columns; none if not even the header was written."""
+        """Names of the columns; empty if the header is incomplete."""
         self.settled: dict[Path, list[Span]] = {}
-        """Of each part, checksums of what could be read."""
+        """Checksums of what could be read, for each part."""
         rows = self._load_parts(known)
         self.info = known or csv_text.guessed_info(
             self.header, [piece.frame for piece in rows], self._path
@@ -77,16 +76,16 @@ class CsvReader(Reader):
 
     @property
     def damaged(self) -> bool:
-        """Whether more than the end is missing."""
+        """Whether more than the end is damaged."""
         return bool(self._damage.blocks or self._damage.lasting or self.lines.damaged)
 
     def unlisted(self) -> list[dict[str, Any]]:
-        """Episodes of which the table of episodes says nothing."""
+        """Episodes without a line in the table of episodes."""
         return self.episodes.filter(~self._episodes.listed).to_dicts()
 
     @property
     def next_number(self) -> int:
-        """A number that no episode has."""
+        """The number for the next episode."""
         known = [*self.episodes["number"], *self.lines.known["number"]]
         return 1 + max(known, default=-1)
 
@@ -96,8 +95,8 @@ class CsvReader(Reader):
         except DataError as error:
             return [str(error)]
         missing = [file for file in csv_files.companions(self._path) if not file.exists()]
-        told = [f"'{file}' is missing: not all could be compared." for file in missing]
-        return [*again.damage, *told]
+        unchecked = [f"'{file}' is missing: not everything could be checked." for file in missing]
+        return [*again.damage, *unchecked]
 
     def _load_description(self) -> RunInfo | None:
         self._about: dict[str, Any] = {}
@@ -128,14 +127,14 @@ class CsvReader(Reader):
     def _load_parts(self, known: RunInfo | None) -> list[Rows]:
         rows = []
         files = parts(self._path)
-        told = {csv_files.part_number(self._path, file) for file in files}
-        for number in sorted({s.file for s in self.spans or () if s.file >= 0} - told):
+        found = {csv_files.part_number(self._path, file) for file in files}
+        for number in sorted({s.file for s in self.spans or () if s.file >= 0} - found):
             self._damage.sentences.append(f"Part {number} of '{self._path}' is missing.")
         for file in files:
             part = self._open_part(file, known)
             try:
                 if self.header and part.header and part.header != self.header:
-                    raise DataError(f"'{file}' has other columns than the parts before it.")
+                    raise DataError(f"'{file}' has different columns than the parts before it.")
                 self.header = part.header or self.header
                 rows += part.load()
                 self.settled[file] = part.settled
@@ -152,7 +151,7 @@ class CsvReader(Reader):
         return PartReader(file, number, spans, info, self.check, self._damage)
 
     def _arrange(self, rows: list[Rows]) -> None:
-        """Put rows into the order of episodes, as an array for each channel."""
+        """Sort the rows by episode, into one array per channel."""
         tables = [csv_text.columns_by_name(piece.frame) for piece in rows]
         block = np.concatenate([np.zeros(0, np.int64), *(piece.block for piece in rows)])
         rows.clear()
@@ -180,13 +179,13 @@ class CsvReader(Reader):
             nothing = np.empty((0, *spec.shape), spec.dtype)
             self._arrays[spec.name] = np.concatenate([nothing, *pieces])[order]
         scalars = {spec.name for spec in self.info.channels if not spec.shape}
-        said = {
+        values = {
             name: self._arrays[name]
             for name in ("reward", "terminated", "truncated")
             if name in scalars
         }
         self._episodes = Episodes(
-            self.info, env, number, step, block[order], said,
-            self.lines, self._damage.blocks, self.holes,
+            self.info, env, number, step, block[order], values,
+            self.lines, self._damage.blocks, self.rows_missing,
         )  # fmt: skip
         self.episodes: pl.DataFrame = self._episodes.table

@@ -1,4 +1,4 @@
-"""The table of episodes of a CSV recording: which run, and a line for each that ended."""
+"""Lines of the table of episodes of a CSV recording."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mjlab_rec.data.schema import Block, RunInfo, is_partial
 
 
 def dump_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Rows of the table as text; what is not known is left empty."""
+    """Rows of the table as text; unknown values are empty."""
     lines = (",".join(_text(row[name]) for name in EPISODE_COLUMNS) + "\n" for row in rows)
     return "".join(lines).encode()
 
@@ -27,7 +27,7 @@ def _text(value: Any) -> str:
 
 
 class EpisodeTracker:
-    """Follows the episodes in blocks, and makes a row of the table of each that ended.
+    """Tracks the episodes in blocks, and returns a row of the table for each that ended.
 
     It holds a few numbers per environment. ``after`` returns a copy, so that a block whose write
     failed can be passed again.
@@ -36,14 +36,14 @@ class EpisodeTracker:
     def __init__(self, info: RunInfo) -> None:
         self._info, num_envs = info, len(info.envs)
         self._running = Running(num_envs)
-        self._rows = np.zeros(num_envs, np.int64)  # of it so far; if none, the next two mean
-        self._start = np.zeros(num_envs, np.int64)  # nothing
+        self._rows = np.zeros(num_envs, np.int64)  # so far; if 0, the next two are
+        self._start = np.zeros(num_envs, np.int64)  # unused
         self._first_step = np.zeros(num_envs, np.int64)
 
     def after(
         self, block: Block, number: np.ndarray, step: np.ndarray
     ) -> tuple[list[dict[str, Any]], EpisodeTracker]:
-        """What ended in a block, and the tracker as it is after the block.
+        """The episodes that ended in a block, and the tracker after it.
 
         Args:
             block: The block.
@@ -68,13 +68,13 @@ class EpisodeTracker:
         return ended, after
 
     def running(self) -> list[dict[str, Any]]:
-        """Rows of the table for the episodes that still run, as cut."""
+        """Rows of the table for the running episodes, as cut."""
         return self._cut(np.arange(len(self._rows)))
 
     def _merged(
         self, here: _RowsOf, env_index: np.ndarray, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, start and first step of episodes, with what they had before the block."""
+        """Rows, start and first step of episodes, including earlier blocks."""
         rows, start, first_step = here.find(env_index, number)
         before = (self._running.number[env_index] == number) & (self._rows[env_index] > 0)
         return (
@@ -84,7 +84,7 @@ class EpisodeTracker:
         )
 
     def _cut(self, env_indices: np.ndarray) -> list[dict[str, Any]]:
-        """Running episodes that have rows, as cut at their last row."""
+        """Running episodes that have rows, cut at their last row."""
         running, known = self._running, (self._rows, self._start, self._first_step)
         return [
             self._row(
@@ -117,16 +117,15 @@ class EpisodeTracker:
 
 
 class _RowsOf:
-    """Where in a block the rows of each episode are, those that count."""
+    """Number and place of the rows of each episode in a block."""
 
     def __init__(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
         if block.active is None:
             env_index, row = np.divmod(np.arange(number.size), max(1, block.rows))
         else:
             env_index, row = np.nonzero(block.active.T)
-        keys = _key(
-            env_index, number[row, env_index]
-        )  # ascending: an episode follows the one before
+        # Ascending, because an environment's episodes follow each other.
+        keys = _key(env_index, number[row, env_index])
         self._keys, first, self._counts = np.unique(keys, return_index=True, return_counts=True)
         self._start = block.step[row[first]]
         self._first_step = step[row[first], env_index[first]].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Lines of comma-separated values, as text and as arrays."""
+"""Convert arrays to lines of comma-separated values and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.plain_files import reason
-from mjlab_rec.data.formats.row_table import POLARS_ERRORS, polars_kind, undisturbed
+from mjlab_rec.data.formats.row_table import POLARS_ERRORS, not_interrupted, polars_kind
 from mjlab_rec.data.schema import ROW_COLUMNS, ChannelSpec, DataError, RunInfo
 
 ROW_KINDS: dict[str, pl.DataType] = {
@@ -26,24 +26,24 @@ _MOST_COLUMNS = 1 << 20
 
 
 def check_columns(info: RunInfo, path: Path) -> None:
-    """Raise if there are more columns than a table can have."""
+    """Raise if there are too many columns for a table."""
     episode_table.check_channels(info)
     count = sum(spec.size for spec in info.channels)
     if count > _MOST_COLUMNS:
         most = max(info.channels, key=lambda spec: spec.size)
         raise DataError(
-            f"'{path}' would have {count} columns, {most.size} of them for '{most.name}';"
-            f" {_MOST_COLUMNS} are possible. Leave channels out, or choose another format."
+            f"'{path}' would have {count} columns, {most.size} of them for '{most.name}'. At most"
+            f" {_MOST_COLUMNS} are possible. Record fewer channels, or choose another format."
         )
 
 
 def columns_of(info: RunInfo) -> list[str]:
-    """Names of all columns of a run's rows."""
+    """Names of all columns of a recording's rows."""
     return [*ROW_COLUMNS, *(column for spec in info.channels for column in spec.columns())]
 
 
 def kinds_of(info: RunInfo) -> list[pl.DataType]:
-    """The types of all columns of a run's rows."""
+    """Types of all columns of a recording's rows."""
     kinds = list(ROW_KINDS.values())
     for spec in info.channels:
         kinds += [polars_kind(spec.dtype)] * spec.size
@@ -58,26 +58,28 @@ def dump_header(names: Sequence[str]) -> bytes:
 
 
 def load_header(content: bytes, file: Path) -> tuple[list[str], int]:
-    """Names of the columns, and where the rows begin: at 0 if even the header is not complete."""
+    """Names of the columns, and offset of the rows; 0 if the header is incomplete."""
     end = header_end(content)
     if not end:
         return [], 0
     try:
         names = next(csv.reader(io.StringIO(content[:end].decode())))
     except (UnicodeDecodeError, csv.Error, StopIteration) as error:
-        raise DataError(f"'{file}' is not a table as text: {error}.") from error
+        raise DataError(
+            f"'{file}' is not a recording: its header cannot be read: {error}."
+        ) from error
     if len(set(names)) < len(names):
-        raise DataError(f"'{file}' is not a recording: a name of a column is there twice.")
+        raise DataError(f"'{file}' is not a recording: two columns have the same name.")
     return names, end
 
 
 def line_ends(text: bytes) -> np.ndarray:
-    """The place behind each line."""
+    """The offset after each line."""
     return np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
 
 
 def header_end(content: bytes) -> int:
-    """Where the rows begin; 0 if even the header is not complete. Names may contain line ends."""
+    """Offset of the rows; 0 if the header is incomplete. Names may contain line ends."""
     ends, quoted = line_ends(content), np.frombuffer(content, np.uint8) == ord('"')
     quotes = np.searchsorted(np.flatnonzero(quoted), ends)
     outside = ends[quotes % 2 == 0]
@@ -87,17 +89,17 @@ def header_end(content: bytes) -> int:
 def dump_rows(columns: Sequence[np.ndarray]) -> memoryview:
     """Columns as lines of text.
 
-    If Ctrl-C disturbs it, it begins again with smaller pieces, so that it comes to an end even if
-    the key is held down.
+    If Ctrl-C interrupts polars, it tries again with smaller pieces, so that it ends even if the key
+    is held down.
     """
-    names = map(str, range(len(columns)))  # The header is in the file already, so any will do.
+    names = map(str, range(len(columns)))  # The header is already written, so any names will do.
     text = io.BytesIO()
 
     def write() -> None:
         frame = pl.DataFrame([pl.Series(name, c) for name, c in zip(names, columns, strict=True)])
         frame.write_csv(text, include_header=False)
 
-    if undisturbed(write):
+    if not_interrupted(write):
         return text.getbuffer()
     half = len(columns[0]) // 2
     if half < _FEW:
@@ -109,13 +111,13 @@ def dump_rows(columns: Sequence[np.ndarray]) -> memoryview:
 def load_rows(
     text: bytes, names: Sequence[str], kinds: Sequence[pl.DataType] | None, nullable: bool = False
 ) -> pl.DataFrame:
-    """Lines as a table, its types guessed if none are given; raises ValueError if they are bad."""
+    """Parse lines. Without `kinds` the types are guessed. Raises ValueError for bad lines."""
     if not text:
         return pl.DataFrame(
             schema=dict(zip(names, kinds or [pl.Int64()] * len(names), strict=True))
         )
     try:
-        # The header was read before, as polars leaves doubled quotes in names as they are.
+        # The header was read before, because polars does not unescape doubled quotes in names.
         frame = pl.read_csv(
             text,
             has_header=False,
@@ -128,7 +130,7 @@ def load_rows(
     except POLARS_ERRORS as error:
         raise ValueError(reason(error)) from None
     if frame.width != len(names):
-        raise ValueError(f"there are {frame.width} values in a row, but {len(names)} columns")
+        raise ValueError(f"a row has {frame.width} values, but there are {len(names)} columns")
     if not nullable and (empty := [c.name for c in frame if c.null_count()]):
         raise ValueError(f"values are missing in column '{empty[0]}'")
     return frame
@@ -141,12 +143,12 @@ def load_whole_lines(
     checked: Callable[[pl.DataFrame], pl.DataFrame],
     nullable: bool = False,
 ) -> tuple[pl.DataFrame, int]:
-    """As many lines, from the first on, as can be read and pass a check, and their bytes."""
+    """The longest run of lines from the first that can be read and pass a check, and its size."""
     ends = line_ends(text)
     good, bad = 0, len(ends) + 1  # counts of lines
     frame = load_rows(b"", names, kinds)
     while bad - good > 1:
-        # All of them first: mostly they are good.
+        # All of them first: usually they are good.
         tried = len(ends) if bad > len(ends) else (good + bad) // 2
         try:
             frame = checked(load_rows(text[: ends[tried - 1]], names, kinds, nullable))
@@ -157,12 +159,12 @@ def load_whole_lines(
 
 
 def columns_by_name(frame: pl.DataFrame) -> dict[str, pl.Series]:
-    """The columns of a table; looking up one after another in the table would take long."""
+    """The columns of a table as a dict, in which lookups are fast."""
     return {column.name: column for column in frame.get_columns()}
 
 
 def channel(columns: Mapping[str, pl.Series], spec: ChannelSpec) -> np.ndarray:
-    """A channel out of the columns of a table: (rows, *shape)."""
+    """A channel from the columns of a table: (rows, *shape)."""
     names = spec.columns()
     out = np.empty((len(names), len(columns[names[0]])), spec.dtype)
     for element, name in zip(out, names, strict=True):
@@ -172,7 +174,7 @@ def channel(columns: Mapping[str, pl.Series], spec: ChannelSpec) -> np.ndarray:
 
 
 def guessed_info(header: Sequence[str], frames: Sequence[pl.DataFrame], path: Path) -> RunInfo:
-    """A description of a table that has none: columns such as ``obs[0]`` are one channel."""
+    """Guess the description of a table; ``obs[0]`` and ``obs[1]`` are a channel ``obs``."""
     groups: dict[str, list[str]] = {}
     known = set(header)
     for column in header:

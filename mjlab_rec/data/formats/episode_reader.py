@@ -1,4 +1,4 @@
-"""What readers of formats of whole episodes share."""
+"""The base of readers of formats with whole episodes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mjlab_rec.data.schema import DataError
 
 
 class EpisodeReader(Reader):
-    """A reader that keeps the rows of the table, and knows what was damaged when it was opened.
+    """A reader that knows the rows of the table, and the damage found when it was opened.
 
-    A subclass finds out ``info`` and the rows, and calls ``_take``.
+    A subclass sets ``info`` and calls ``_set_rows``.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
         self.path, self.check = Path(path), check
         self.damages: list[str] = []
-        """A sentence for each damage that was found when it was opened."""
+        """A sentence for each damage found when it was opened."""
         self._rows: list[dict[str, Any]] = []
 
-    def _take(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Take over the rows of the table, which were checked before, and tell of damages."""
+    def _set_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Set the rows of the table, which were checked before, and log damages."""
         if self.damages and not rows:
             raise DataError(f"Nothing in '{self.path}' can be read. {self.damages[0]}")
         log_damages(self.path, self.damages)
@@ -38,9 +38,9 @@ class EpisodeReader(Reader):
         self.episodes = episode_table.table(self._rows)
 
     def verify(self) -> list[str]:
-        """Read everything and compare checksums; a sentence for each damage that is found."""
+        """Read everything and compare checksums; returns a sentence per damage."""
         try:
-            again = type(self)(self.path)  # it compares, and remembers nothing
+            again = type(self)(self.path)  # with check=True, and nothing cached
         except DataError as error:
             return [str(error)]
         try:
@@ -54,14 +54,14 @@ class EpisodeReader(Reader):
             try:
                 self.read(index, list(self._kinds))
             except DataError as error:
-                told = [told for name in self._kinds if (told := self._damage(index, name))]
-                found += told or [str(error)]
-            if told := self._damage(index, None):
-                found.append(told)
+                of_channels = [self._damage(index, name) for name in self._kinds]
+                found += list(filter(None, of_channels)) or [str(error)]
+            if of_model := self._damage(index, None):
+                found.append(of_model)
         return found
 
     def _damage(self, index: int, channel: str | None) -> str:
-        """What is wrong with a channel of an episode, or with its model fields."""
+        """A sentence about damage to a channel of an episode, or to its model fields; or ""."""
         try:
             self.model(index) if channel is None else self.read(index, [channel])
         except DataError as error:
@@ -69,20 +69,20 @@ class EpisodeReader(Reader):
         return ""
 
     def _compare(self, values: np.ndarray, crc: int, channel: str, file: Path, first: int) -> None:
-        """Raise if rows of a channel are not those that were written."""
+        """Raise if rows of a channel do not match their checksum."""
         if self.check and array_crc32(values) != crc:
             raise DataError(
                 f"'{file}' is damaged in channel '{channel}': wrong checksum of the rows {first} to"
-                f" {first + len(values) - 1}. All else can be read."
+                f" {first + len(values) - 1}. Everything else can be read."
             )
 
     @contextmanager
     def _episode(self, row: dict[str, Any]) -> Iterator[None]:
-        """Say in errors which episode is concerned."""
+        """Name the episode in errors."""
         try:
             yield
         except DataError as error:
             raise DataError(
                 f"Episode {row['number']} of environment {row['env']}, with {row['rows']} rows,"
-                f" cannot be read whole. {error}"
+                f" cannot be read completely. {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""What formats of whole episodes share: the table of episodes, and going on with a recording."""
+"""The table of episodes and the description of a recording, for all formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError, Episode, RunInfo
 from mjlab_rec.data.schema import check_channels as check_together
-from mjlab_rec.data.values import check_count, check_dtype, check_name, check_shape, told
+from mjlab_rec.data.values import check_count, check_dtype, check_name, check_shape, short_repr
 
 SCHEMA: dict[str, pl.DataType] = {n: getattr(pl, kind)() for n, kind in EPISODE_COLUMNS.items()}
 MOST_TEXT = 64 << 20
@@ -60,7 +60,7 @@ def table_row(
 
 
 def row_of(episode: Episode, offset: int = 0) -> dict[str, Any]:
-    """The row of a whole episode; `offset` is added to its number."""
+    """The row of the table for an episode; `offset` is added to its number."""
     return table_row(
         env=int(episode.env),
         number=int(episode.number) + offset,
@@ -80,8 +80,8 @@ def _known(total: Any) -> float | None:
     return None if total is None or np.isnan(total) else float(total)
 
 
-def put_in_line(rows: Iterable[dict[str, Any]]) -> int:
-    """Note of episodes whose rows follow each other where each one begins; returns all rows."""
+def set_first_rows(rows: Iterable[dict[str, Any]]) -> int:
+    """Set the first row of each episode in consecutive rows; returns the number of rows."""
     count = 0
     for row in rows:
         row["first"] = count
@@ -90,7 +90,7 @@ def put_in_line(rows: Iterable[dict[str, Any]]) -> int:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The table as an array for each column, in which -1 or NaN is what is not known."""
+    """The table as one array per column; unknown values are -1 or NaN."""
     kinds = {"Boolean": np.bool_, "Float64": np.float64, "Int32": np.int64, "Int64": np.int64}
     found = {}
     for name, kind in EPISODE_COLUMNS.items():
@@ -103,15 +103,15 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the table in the order in which readers give them."""
+    """Rows of the table, sorted by environment and number."""
     return sorted(rows, key=lambda row: (row["env"], row["number"]))
 
 
 def checked(rows: Any, path: Path) -> list[dict[str, Any]]:
-    """Rows of the table as a file says them, which may be anything.
+    """Check rows of the table from a file, which may contain anything.
 
-    What is not known may be None, NaN or -1, and becomes None. Raises DataError for all that no
-    writer writes.
+    Unknown values may be None, NaN or -1, and become None. Raises DataError for rows that no writer
+    writes.
     """
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"'{path}' is damaged: its table of episodes is not a list of rows.")
@@ -129,14 +129,14 @@ def checked(rows: Any, path: Path) -> list[dict[str, Any]]:
 
 
 def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path) -> None:
-    """Make values of a column what its type promises; raise where that cannot be."""
+    """Convert the values of a column to its type; raise if that is impossible."""
     kinds = {"Boolean": {bool}, "Float64": {float, int, NoneType}}.get(kind, {int})
     if name == "success":
         kinds = {bool, int, NoneType}
     most = (1 << (63 if kind == "Int64" else 31)) - 1
     for row in rows:
         if name not in row:
-            raise DataError(f"'{path}' is damaged: an episode does not say its '{name}'.")
+            raise DataError(f"'{path}' is damaged: an episode has no '{name}'.")
         value = row[name]
         good = type(value) in kinds
         if good and kind == "Float64":
@@ -148,11 +148,13 @@ def _check_column(rows: list[dict[str, Any]], name: str, kind: str, path: Path) 
         elif good and kind != "Boolean":
             good = 0 <= value <= most
         if not good:
-            raise DataError(f"'{path}' is damaged: the '{name}' of an episode is {told(value)}.")
+            raise DataError(
+                f"'{path}' is damaged: the '{name}' of an episode is {short_repr(value)}."
+            )
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """The table of episodes, in the order of the rows given."""
+    """The table of episodes, in the order of the given rows."""
     return pl.DataFrame([[row[name] for name in SCHEMA] for row in rows], SCHEMA, orient="row")
 
 
@@ -162,7 +164,7 @@ def model_json(model: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def model_kinds(data: Any, path: Path | str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """The inverse of ``model_json``; raises DataError for whatever is not its result."""
+    """The inverse of ``model_json``; raises DataError for anything else."""
     found = {}
     try:
         for name, (text, shape) in data.items():
@@ -171,7 +173,7 @@ def model_kinds(data: Any, path: Path | str) -> dict[str, tuple[np.dtype, tuple[
             check_shape(shape, dtype, what)
             found[name] = dtype, tuple(shape)
     except (AttributeError, TypeError, ValueError):
-        raise DataError(f"'{path}' is damaged: it does not say what model fields it has.") from None
+        raise DataError(f"'{path}' is damaged: its list of model fields cannot be read.") from None
     return found
 
 
@@ -188,13 +190,13 @@ def read_attached(
     *,
     check: bool = True,
 ) -> dict[str, bytes]:
-    """The attached files that ``attached_json`` told of, but for those that are damaged.
+    """The attached files that ``attached_json`` lists, without damaged ones.
 
     Args:
-        data: What ``attached_json`` gave, or anything else.
-        read: Returns what is stored under a name, at most this number of bytes.
+        data: The result of ``attached_json``, or anything else.
+        read: Returns the content of a name, at most this number of bytes.
         path: The recording, for messages.
-        damages: Where to add a sentence for each that is damaged.
+        damages: A sentence is added to it for each damaged file.
         check: Whether checksums are compared.
     """
     found = {}
@@ -203,7 +205,9 @@ def read_attached(
             (check_name(name, "attached file"), int(n), int(crc)) for name, (n, crc) in data.items()
         ]
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise DataError(f"'{path}' is damaged: it does not say what is attached.") from None
+        raise DataError(
+            f"'{path}' is damaged: its list of attached files cannot be read."
+        ) from None
     for name, size, crc in files:
         try:
             content = read(name, size)
@@ -216,9 +220,9 @@ def read_attached(
 
 
 def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:
-    """What a run says about itself, and more, as text; attached files if wanted, in base64.
+    """The description of a recording as text, with `more` keys and attached files in base64.
 
-    Raises DataError for what ``load_info`` would not read back.
+    Raises DataError if ``load_info`` could not read it.
     """
     data = info.to_json() | more
     if attachments:
@@ -228,8 +232,8 @@ def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:
     text = seal(json.dumps(data, indent=2))
     if len(text) > MOST_TEXT:
         raise DataError(
-            f"The description of the run has {len(text) >> 20} MB with its attachments"
-            f" {', '.join(info.attachments)}, but must not exceed {MOST_TEXT >> 20} MB. Attach"
+            f"The description of the recording has {len(text) >> 20} MB with its attachments"
+            f" {', '.join(info.attachments)}, but at most {MOST_TEXT >> 20} MB are possible. Attach"
             " less, or choose the format hdf5 or npz."
         )
     load_info(text, "this recording")
@@ -239,10 +243,9 @@ def dump_info(info: RunInfo, *, attachments: bool, **more: Any) -> str:
 def load_info(
     text: str | bytes, path: Path | str, *, check: bool = True
 ) -> tuple[RunInfo, dict[str, Any]]:
-    """The inverse of ``dump_info``: the run, and all that was in the text.
+    """The inverse of ``dump_info``: the description, and all keys of the text.
 
-    Whatever the text, it raises nothing but DataError. If `check`, a checksum at its end is
-    compared.
+    Raises only DataError, for any text. If `check`, a checksum at its end is compared.
     """
     try:
         data = load_json(text, check=check)
@@ -267,18 +270,20 @@ def seal(text: str) -> str:
 
 
 def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) -> dict[str, Any]:
-    """A JSON object, without its checksum; raises DataError for everything else.
+    """Parse a JSON object, without its checksum; raises DataError for anything else.
 
     Args:
-        text: Any text or bytes at all.
+        text: Any text or bytes.
         check: Whether to compare the checksum, if there is one.
-        sealed: Whether a text without checksum is refused.
+        sealed: Whether a text without a checksum raises.
     """
     if len(text) > MOST_TEXT:
-        raise DataError(f"The text has {len(text) >> 20} MB; {MOST_TEXT >> 20} MB are possible.")
+        raise DataError(
+            f"The text has {len(text) >> 20} MB; at most {MOST_TEXT >> 20} MB are possible."
+        )
     try:
         content = text.encode() if isinstance(text, str) else text
-        # Each value comes with at least one of these; they bound the memory that is needed.
+        # Each value has at least one of these, so their number bounds the memory.
         if sum(map(content.count, b"[{,:")) > MOST_VALUES:
             raise DataError(f"The text has more than {MOST_VALUES} values.")
         if found := _SEAL.search(content, max(0, len(content) - 64)):
@@ -287,24 +292,24 @@ def load_json(text: str | bytes, *, check: bool = True, sealed: bool = False) ->
                 raise DataError("The text was changed after it was written: wrong checksum.")
             content += b"}"
         elif sealed:
-            raise DataError("The text is not complete: it has no checksum.")
+            raise DataError("The text is incomplete: it has no checksum.")
         data = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"The text is no JSON that can be read: {_reason(error)}.") from None
+        raise DataError(f"The text is not valid JSON: {_reason(error)}.") from None
     if not isinstance(data, dict):
-        raise DataError("The text is no JSON object.")
+        raise DataError("The text is not a JSON object.")
     if content.count(b"{") + content.count(b"[") > _MOST_LEVELS or b"\\u" in content:
         _check_values(data)
     return data
 
 
 def _check_values(data: dict[str, Any]) -> None:
-    """Raise for what can be loaded but neither compared nor written again."""
+    """Raise for values that can be loaded but neither compared nor written again."""
     level: list[Any] = [data]
     for _ in range(_MOST_LEVELS):
         values = [v for d in level for v in ((*d, *d.values()) if isinstance(d, dict) else d)]
         if any(isinstance(v, str) and _SURROGATE.search(v) for v in values):
-            raise DataError("The text is no JSON that can be read: it is not valid Unicode.")
+            raise DataError("The text is not valid JSON: it is not valid Unicode.")
         level = [value for value in values if isinstance(value, dict | list)]
         if not level:
             return
@@ -331,24 +336,24 @@ def check_channels(info: RunInfo) -> None:
         check_name(spec.name, "channel")
         if spec.name in ROW_COLUMNS:
             raise DataError(
-                f"A channel cannot be called '{spec.name}': every table of rows has a column of"
-                f" this name, like {', '.join(ROW_COLUMNS)}. Rename it."
+                f"A channel cannot be called '{spec.name}': every table of rows has the columns"
+                f" {', '.join(ROW_COLUMNS)}. Rename the channel."
             )
         if not spec.size:
             raise DataError(
-                f"Channel '{spec.name}' has the shape {list(spec.shape)}: it has no element, so"
-                " there is nothing to record. Leave it out."
+                f"Channel '{spec.name}' has the shape {list(spec.shape)}: it has no elements, so"
+                " there is nothing to record. Do not record it."
             )
 
 
-def continued(old: RunInfo, new: RunInfo, path: Path) -> RunInfo:
-    """What a table of rows is of once other environments may go on with it."""
+def merged_info(old: RunInfo, new: RunInfo, path: Path) -> RunInfo:
+    """The description of a table of rows after appending a recording to it."""
     check_same_run(old, new, path)
     return replace(old, envs=tuple(sorted({*old.envs, *new.envs})))
 
 
 def check_same_run(old: RunInfo, new: RunInfo, path: Path) -> None:
-    """Raise unless a recording can go on with these channels."""
+    """Raise unless a recording with these channels can be appended."""
     cure = "Choose another path, or if_exists='number'."
     if old.channels != new.channels:
         before, now = {s.name: s for s in old.channels}, {s.name: s for s in new.channels}
@@ -357,9 +362,9 @@ def check_same_run(old: RunInfo, new: RunInfo, path: Path) -> None:
             "new": [n for n in now if n not in before],
             "changed": [n for n in before if n in now and before[n] != now[n]],
         }
-        told = "; ".join(f"{what}: {', '.join(n)}" for what, n in differences.items() if n)
+        how = "; ".join(f"{what}: {', '.join(n)}" for what, n in differences.items() if n)
         raise DataError(
-            f"Cannot append to '{path}': it has other channels ({told or 'another order'}). {cure}"
+            f"Cannot append to '{path}': it has other channels ({how or 'another order'}). {cure}"
         )
     for name in ("step_dt", "every"):
         if getattr(old, name) != getattr(new, name):

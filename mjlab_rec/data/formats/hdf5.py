@@ -7,9 +7,9 @@ numbers the rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON
 of everything. The attribute ``how_to_read`` explains it to readers who have only h5py. Unused rows
 of a block are NaN, or 0 where the type has no NaN.
 
-All that is stored has checksums, and readers do without the HDF5 library, so that a damaged file
-costs no more than what is damaged. A copy that another program wrote, such as h5repack's, can be
-read with h5py only.
+Everything has checksums, and our reader does not use the HDF5 library, so that damage to a file
+affects only the damaged data. A copy that another program wrote, such as h5repack, can be read with
+h5py only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mjlab_rec.data import files
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.episode_table import check_same_run
 from mjlab_rec.data.formats.hdf5_create import new_file
-from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, place
+from mjlab_rec.data.formats.hdf5_file import Hdf5FilesWriter, RawFile, place
 from mjlab_rec.data.formats.hdf5_layout import (
     CONTINUED,
     ENV_DTYPE,
@@ -45,31 +45,30 @@ from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
 
-_PACKED_ROWS = 64  # fewest rows per block where episodes are written one after another
-_TILE = 4 << 20  # bytes put in the order of the file at once: what a processor's cache holds
+_PACKED_ROWS = 64  # minimum number of rows per block if whole episodes are written
+_TILE = 4 << 20  # bytes that are reordered at a time: the size of a processor's cache
 
 
 class Hdf5Writer(Hdf5FilesWriter):
     """Writes HDF5 files that plain h5py can open at any time, also after a kill.
 
-    With durability "kill" a loss of power costs what the system had not yet put on the disk, which
-    are usually the blocks of the last half minute; in the worst case HDF5's own parts of the file
-    are from different times, and only mjlab_rec can read it, which then says which blocks are
-    damaged. With "power" each block waits for the disk twice, and no block is lost but the running
-    one.
+    With durability "kill", a loss of power loses what the system had not yet written to the disk,
+    usually the blocks of the last half minute. In the worst case HDF5's metadata is inconsistent,
+    and only mjlab_rec can read the file and report the damaged blocks. With "power" each block
+    waits for the disk twice, and only the running block is lost.
 
-    Where a block cannot be written, because the disk is full or the file was deleted, the next one
-    may be, if needed in a new part, and the rows between are marked as lost.
+    If a block cannot be written, because the disk is full or the file was deleted, its rows are
+    marked as lost. The next block is tried again, if needed in a new part.
     """
 
     most_chunks = 1024
-    """Chunks of a dataset at which a file is finished."""
+    """Maximum number of chunks of a dataset; then the next part begins."""
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         self._run = uuid.uuid4().hex
-        self._lost: list[tuple[int, int]] = []  # blocks not written: their first step, their rows
-        self._serial = 0  # of the next episode, where whole episodes are written
+        self._lost: list[tuple[int, int]] = []  # blocks that were not written: first step, rows
+        self._serial = 0  # number of the next episode, if whole episodes are written
         self._scratch = np.empty(0, np.uint8)
         self._storage = Storage(
             compression=options.compression,
@@ -84,14 +83,14 @@ class Hdf5Writer(Hdf5FilesWriter):
     def write(self, block: Block) -> None:
         if block.rows > self.options.block_rows:
             raise DataError(
-                f"A block of {block.rows} rows was to be written, but WriterOptions.block_rows is"
+                f"The block has {block.rows} rows, but WriterOptions.block_rows is"
                 f" {self.options.block_rows}."
             )
         first = int(block.step[0]) if block.rows else -1
         try:
             self._write(block, sum(rows for at, rows in self._lost if at < first))
         except BaseException:
-            # Unless it is written once more, its rows are lost.
+            # Its rows are lost, unless it is written again.
             if (first, block.rows + block.gap) not in self._lost:
                 self._lost.append((first, block.rows + block.gap))
             raise
@@ -130,13 +129,14 @@ class Hdf5Writer(Hdf5FilesWriter):
                 assert each.spec is not None
                 tiles = self._tiles(block.arrays[each.spec.name], each)
                 columns[each.path] = [progress.through(tiles)]
-        with self._filling(part.leave):
+        with self._filling(part.abandon):
             part.write(columns, np.array([block.rows]), np.array([block.gap + lost]))
 
     def write_episode(self, episode: Episode) -> None:
         if not episode.rows:
             return
-        # Another number if this fails: blocks that were written belong to no episode then.
+        # If this fails, the number is not used again, so blocks already written belong to no
+        # episode.
         serial, self._serial = self._serial, self._serial + 1
         rows = max(self.options.block_rows, _PACKED_ROWS)
         blocks = -(-episode.rows // rows)
@@ -144,7 +144,7 @@ class Hdf5Writer(Hdf5FilesWriter):
         needs = {"ends": 1, **{f"model_fields/{name}": 1 for name in model}}
         layout = Layout(info=self.info, rows=rows, packed=True, model=_kinds(model))
         step = episode.arrays["step"].astype(np.int64)
-        # Steps of the environment, as where its rows are written with those of all others.
+        # Control steps of the environment, as in blocks of all environments.
         at = _padded(step - step[0] + episode.start, blocks, rows, -1)
         used = np.full(blocks, rows)
         used[-1] = episode.rows - (blocks - 1) * rows
@@ -164,11 +164,11 @@ class Hdf5Writer(Hdf5FilesWriter):
                 values = _padded(episode.arrays[spec.name], blocks, rows, _unused(spec.dtype))
                 path = f"blocks/{plan.layout.paths[spec.name]}"
                 columns[path] = [[row[None]] for row in values[piece]]
-            if done == blocks:  # readers take an episode once they see its end
+            if done == blocks:  # readers ignore an episode without its end
                 last = part.blocks + blocks - 1 - piece.start
                 columns["ends"] = [[_end_row(episode, last, serial, int(used[-1]) - 1)]]
                 columns |= _changes(model, np.zeros(1), np.full(1, serial))
-            with self._filling(part.leave):
+            with self._filling(part.abandon):
                 part.write(columns, used[piece], np.zeros(len(used[piece])))
 
     def _finish(self) -> None:
@@ -176,19 +176,19 @@ class Hdf5Writer(Hdf5FilesWriter):
             self._part.close(FINISHED)
 
     def _room(self, blocks: int, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
-        """A part that takes the next blocks, with room for them on the disk, and its plan.
+        """A part with room for the next blocks, also on the disk, and its plan.
 
-        No dataset can be added to a file, so a quantity that appears late takes a new one.
+        Datasets cannot be added to a file, so a quantity that appears later needs a new part.
         """
         part, plan = self._part, self._part.plan
         if plan is not None and plan.layout.packed != layout.packed:
-            raise DataError("A run is written by blocks or by episodes, never by both.")
+            raise DataError("A recording has blocks or episodes, but this one was given both.")
         try:
-            if part.file and part.disk.deleted:
-                part.leave()
+            if part.file and part.raw.deleted:
+                part.abandon()
                 raise DataError(
-                    f"'{self._files[-1]}' was deleted while it was being written, and what was in"
-                    " it is lost. What is written from now on goes to the next part."
+                    f"'{self._files[-1]}' was deleted while it was being written, and its data"
+                    " is lost. New data goes to the next part."
                 )
             if plan is None or not part.file or not self._fits(part, plan, needs, layout):
                 layout = layout if plan is None else plan.layout.joined(layout)
@@ -207,7 +207,7 @@ class Hdf5Writer(Hdf5FilesWriter):
         return not full and plan.layout.covers(layout) and part.fits(needs)
 
     def _open(self, plan: Plan | None) -> Part:
-        """Begin a file; it takes the place of the present one if nothing is in that."""
+        """Open a new file; it replaces the current one if that is empty."""
         fresh = not self._files or bool(self._part.blocks) or not self._files[-1].exists()
         path = self._path_lock.next_part() if fresh else self._files[-1]
         number = len(self._files) - (not fresh)
@@ -217,15 +217,15 @@ class Hdf5Writer(Hdf5FilesWriter):
             self._files.append(path)
         return part
 
-    def _place(self, path: Path, content: bytes) -> tuple[h5py.File, Disk]:
-        """A new file and its disk. Tests put a file object in its place."""
+    def _place(self, path: Path, content: bytes) -> tuple[h5py.File, RawFile]:
+        """Open a new file. Tests replace it by a file object."""
         file = place(path, content, self._power)
-        return file, Disk(file)
+        return file, RawFile(file)
 
     def _tiles(self, values: np.ndarray, column: Column) -> Iterator[np.ndarray]:
         """A block's values of a channel (n, rows, *shape), n environments at a time.
 
-        All are in the same piece of memory, which fits into a processor's cache.
+        All use the same memory, which fits into a processor's cache.
         """
         filled, total, *shape = values.shape
         rows, dtype, size = column.shape[0], column.dtype, column.nbytes
@@ -236,7 +236,7 @@ class Hdf5Writer(Hdf5FilesWriter):
         source = values.swapaxes(0, 1)
         whole = shape and values.size and values.dtype == dtype and values.flags.c_contiguous
         if whole:
-            # Each row of an environment is moved as one item: up to six times as fast.
+            # Copying each row of an environment as one item is up to six times as fast.
             item = _one_item(size // rows)
             source = values.reshape(filled, total, -1).view(item)[..., 0].T
         for start in range(0, total, count):
@@ -249,17 +249,17 @@ class Hdf5Writer(Hdf5FilesWriter):
 
 
 class _Progress:
-    """How much of a block is written, told after each tile."""
+    """Reports how much of a block is written, after each tile."""
 
-    def __init__(self, total: int, tell: Callable[[float], None]) -> None:
-        self._total, self._tell = total, tell
+    def __init__(self, total: int, report: Callable[[float], None]) -> None:
+        self._total, self._report = total, report
         self._done = 0
 
     def through(self, tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for tile in tiles:
             yield tile
             self._done += tile.nbytes
-            self._tell(self._done / self._total)
+            self._report(self._done / self._total)
 
 
 def _types(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:
@@ -271,7 +271,7 @@ def _kinds(model: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[i
 
 
 def _unused(dtype: np.dtype) -> Any:
-    """What there is in rows that a block has no values for."""
+    """The value of unused rows in a block."""
     return np.nan if dtype.kind in "fc" else 0
 
 
@@ -288,7 +288,7 @@ def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _changes(
     fields: Mapping[str, np.ndarray], env_index: np.ndarray, episode: np.ndarray
 ) -> dict[str, list[Pieces]]:
-    """What model fields add to their tables."""
+    """Rows for the tables of model fields."""
     where = np.zeros(len(env_index), MODEL_DTYPE)
     where["env_index"], where["episode"] = env_index, episode
     found: dict[str, list[Pieces]] = {}
@@ -299,7 +299,7 @@ def _changes(
 
 
 def _padded(values: np.ndarray, blocks: int, rows: int, unused: Any) -> np.ndarray:
-    """Rows as whole blocks, the last one filled up: (blocks, rows, ...)."""
+    """Split rows into full blocks, the last one padded: (blocks, rows, ...)."""
     out = np.full((blocks * rows, *values.shape[1:]), unused, values.dtype)
     out[: len(values)] = values
     return out.reshape(blocks, rows, *values.shape[1:])

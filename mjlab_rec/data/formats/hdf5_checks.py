@@ -1,4 +1,4 @@
-"""What readers ask of HDF5 objects before they believe them."""
+"""Checks of HDF5 objects, because a file may contain anything."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from mjlab_rec.data.formats.checks import check_size
 from mjlab_rec.data.schema import DataError
 
-_SMALL_CHUNK = 64 << 20  # bytes of a chunk that are always read
-_CERTAIN = 1 << 20  # bytes that a chunk may be longer than it should be
-_DEFLATE_RATIO = 1032  # the most that it compresses
+_SMALL_CHUNK = 64 << 20  # bytes of a chunk that are read in any case
+_CERTAIN = 1 << 20  # bytes that a chunk may be too long
+_DEFLATE_RATIO = 1032  # its maximum compression ratio
 _LZF = 32000
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE,
@@ -29,33 +29,33 @@ _FILTERS = {
 
 
 def find(group: Any, path: str) -> Any:
-    """What lies at a path, which must not lead through links to elsewhere.
+    """The object at a path; raises for links.
 
-    Like the next two it raises ValueError, and ``damage`` says where.
+    Like the next two functions it raises ValueError, and ``damage`` adds the file.
     """
     for key in path.split("/"):
         if not isinstance(group, h5py.Group):
-            raise ValueError(f"there is no '{path}' in it")
+            raise ValueError(f"it has no '{path}'")
         try:
             link = group.id.links.get_info(key.encode())
         except KeyError:
-            raise ValueError(f"there is no '{path}' in it") from None
+            raise ValueError(f"it has no '{path}'") from None
         if link.type != h5py.h5l.TYPE_HARD:
-            raise ValueError(f"'{path}' is a link to elsewhere. Links are not followed")
+            raise ValueError(f"'{path}' is a link. Links are not followed")
         group = group[key]
     return group
 
 
 def find_group(group: Any, path: str) -> h5py.Group:
-    """A group that lies at a path."""
+    """The group at a path."""
     item = find(group, path)
     if not isinstance(item, h5py.Group):
-        raise ValueError(f"'{path}' is no group")
+        raise ValueError(f"'{path}' is not a group")
     return item
 
 
 def attribute(item: Any, name: str) -> Any:
-    """A number, flag or short text that an object has as an attribute; None if it has none."""
+    """An attribute of an object: a number, flag or short text; None if there is none."""
     if name not in item.attrs:
         return None
     about = item.attrs.get_id(name)
@@ -69,9 +69,9 @@ def attribute(item: Any, name: str) -> Any:
 def read_values(
     item: Any, dtype: np.dtype, shape: tuple[int, ...], file_size: int, what: str
 ) -> np.ndarray:
-    """A dataset as an array, if it has this type and shape and the file really holds it."""
+    """Read a dataset; raise unless it has this type and shape, and its data is in the file."""
     if not isinstance(item, h5py.Dataset):
-        raise DataError(f"{what} is no dataset.")
+        raise DataError(f"{what} is not a dataset.")
     if item.dtype != dtype or item.shape != shape:
         raise DataError(
             f"{what} has the type {item.dtype} and the shape {item.shape}, not {dtype} and {shape}."
@@ -80,7 +80,7 @@ def read_values(
     plist = item.id.get_create_plist()
     layout = plist.get_layout()
     if plist.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise DataError(f"{what} lies in another file. Links are not followed.")
+        raise DataError(f"{what} is stored in another file. Links are not followed.")
     if item.id.get_storage_size() > file_size:
         raise DataError(f"{what} is cut off.")
     check_size(nbytes, file_size, what)
@@ -90,13 +90,13 @@ def read_values(
 
 
 def _check_chunks(item: Any, plist: Any, nbytes: int, what: str) -> None:
-    """Raise for chunks that would be much larger than they say once they are unpacked."""
+    """Raise for chunks that would decompress to much more than their size."""
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
     if not set(filters) <= _FILTERS:
         raise DataError(f"{what} is compressed in an unknown way.")
     chunk = math.prod(item.chunks) * item.dtype.itemsize
     if chunk > max(_SMALL_CHUNK, 2 * nbytes):
-        raise DataError(f"{what} has chunks that are larger than itself.")
+        raise DataError(f"{what} has chunks that are larger than the dataset.")
     if not filters:
         return
     deflate = h5py.h5z.FILTER_DEFLATE
@@ -115,4 +115,4 @@ def _check_chunks(item: Any, plist: Any, nbytes: int, what: str) -> None:
             unpack = zlib.decompressobj()
             unpack.decompress(raw, chunk + _CERTAIN)
             if not unpack.eof and unpack.unconsumed_tail:
-                raise DataError(f"{what} has a chunk that unpacks to more than its {chunk} bytes.")
+                raise DataError(f"{what} has a chunk that decompresses to more than {chunk} bytes.")

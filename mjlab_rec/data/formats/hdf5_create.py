@@ -1,4 +1,4 @@
-"""A new HDF5 file of a run, with all datasets that it will ever have."""
+"""Create an HDF5 file of a recording, with all its datasets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.formats import hdf5_head
+from mjlab_rec.data.formats import hdf5_header
 from mjlab_rec.data.formats.hdf5_file import content, put_text
-from mjlab_rec.data.formats.hdf5_guide import how_to_read, label
-from mjlab_rec.data.formats.hdf5_head import Head
+from mjlab_rec.data.formats.hdf5_header import Header
+from mjlab_rec.data.formats.hdf5_how_to_read import how_to_read, label
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     STATE_DTYPE,
@@ -25,7 +25,7 @@ from mjlab_rec.data.schema import FORMAT_VERSION, RunInfo
 
 
 def new_file(info: RunInfo, run: str, part: int, plan: Plan | None) -> bytes:
-    """What is in a file before its first block; without a plan it has no columns."""
+    """The content of a file before its first block; without a plan it has no columns."""
 
     def fill(file: h5py.File) -> Mapping[int, bytes]:
         _describe(file, info, run, part, plan)
@@ -36,21 +36,23 @@ def new_file(info: RunInfo, run: str, part: int, plan: Plan | None) -> bytes:
             )
             attachments[name] = (_offset(dataset), len(values), crc32(values))
         state = _listed(file, "index/state", 1, STATE_DTYPE)
-        head = Head(info=info, run=run, part=part, attachments=attachments, state=state, plan=plan)
+        header = Header(
+            info=info, run=run, part=part, attachments=attachments, state=state, plan=plan
+        )
         if plan is not None:
             for column in plan.columns:
                 label(_make(file, column), column)
-            # These are laid out in advance, so that they can be read whatever is being written.
-            head.index = _listed(file, "index/blocks", plan.capacity, index_dtype(plan.layout))
-            head.chunks = _listed(file, "index/chunks", (2, plan.slots), CHUNK_DTYPE)
-        text = head.dump()
+            # These have a fixed size, so that they can be read at any time.
+            header.index = _listed(file, "index/blocks", plan.capacity, index_dtype(plan.layout))
+            header.chunks = _listed(file, "index/chunks", (2, plan.slots), CHUNK_DTYPE)
+        text = header.dump()
         copies = [
-            file.create_dataset(f"index/head_{n}", data=np.frombuffer(text, np.uint8))
+            file.create_dataset(f"index/header_{n}", data=np.frombuffer(text, np.uint8))
             for n in (1, 2)
         ]
-        return hdf5_head.locators([(_offset(copy), text) for copy in copies])
+        return hdf5_header.locators([(_offset(copy), text) for copy in copies])
 
-    return content(0 if plan is None else plan.chunks, fill, hdf5_head.END)
+    return content(0 if plan is None else plan.chunks, fill, hdf5_header.END)
 
 
 def _describe(file: h5py.File, info: RunInfo, run: str, part: int, plan: Plan | None) -> None:
@@ -64,11 +66,11 @@ def _describe(file: h5py.File, info: RunInfo, run: str, part: int, plan: Plan | 
 
 
 def _make(file: h5py.File, column: Column) -> Any:
-    """A dataset that grows along its first axis."""
+    """Create a dataset that grows along its first axis."""
     more: dict[str, Any] = {"compression": column.compression}
     if column.compression is None:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        # A chunk has its place from when the dataset has grown, and only we write to it.
+        # A chunk gets its place when the dataset grows, and HDF5 does not write to it.
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         more["dcpl"] = plist
@@ -88,11 +90,11 @@ def _make(file: h5py.File, column: Column) -> Any:
 
 
 def _listed(file: h5py.File, name: str, count: Any, dtype: np.dtype) -> int:
-    """Make a list of zeros; returns where it begins."""
+    """Create a dataset of zeros; returns its offset."""
     dataset: Any = file.create_dataset(name, data=np.zeros(count, dtype))
     return _offset(dataset)
 
 
 def _offset(dataset: Any) -> int:
-    """Where the values of a dataset begin, 0 if it has none."""
+    """Offset of a dataset's values in the file; 0 if it has none."""
     return dataset.id.get_offset() or 0

@@ -1,9 +1,9 @@
-"""The file below a recording in HDF5: how it begins, gets its room, and is left when it fails.
+"""Create, grow and close HDF5 files so that disk errors do not damage them.
 
-HDF5 does not take errors of the disk well: a write that failed is forgotten or tried again when the
-file is closed, after which the file says that it is longer than it is. So a file begins as bytes in
-memory, room for a block is reserved before HDF5 hears of it, and if something still
-fails, HDF5 goes on with another file.
+HDF5 handles disk errors badly: a failed write is lost, or repeated when the file is closed, and
+then the file claims to be longer than it is. So a file is created in memory, room for a block is
+reserved before HDF5 writes, and if a write still fails, HDF5's file descriptor is redirected to
+another file.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mjlab_rec.data.schema import DataError, RunInfo
 
 _LOG = logging.getLogger(__name__)
 
-_RECENT = 64 << 20  # bytes at the end of a file that stay in memory for those who read it now
+_RECENT = 64 << 20  # bytes at the end of a file that stay in memory for readers
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Hdf5FilesWriter(Writer):
-    """A writer of HDF5 files, which may fail."""
+    """The base of writers of HDF5 files, which handles errors."""
 
     compressions = ("gzip", "lzf")
 
@@ -56,7 +56,7 @@ class Hdf5FilesWriter(Writer):
         try:
             self._finish()
         except (OSError, RuntimeError) as error:
-            # What failed before is known already, and that is why closing fails.
+            # The error that makes closing fail was raised before.
             if not self._failed:
                 raise self._failure(error) from error
             _LOG.warning("Could not finish '%s': %s.", self._files[-1], reason(error))
@@ -69,7 +69,7 @@ class Hdf5FilesWriter(Writer):
 
     @contextmanager
     def _beginning(self) -> Iterator[None]:
-        """Give up the path if the first file cannot be made."""
+        """Release the path if the first file cannot be created."""
         try:
             yield
         except BaseException as error:
@@ -80,13 +80,13 @@ class Hdf5FilesWriter(Writer):
             raise
 
     @contextmanager
-    def _filling(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Leave a file as it is if it cannot be written to; the next write gets another."""
+    def _filling(self, abandon: Callable[[], None]) -> Iterator[None]:
+        """Abandon a file if writing fails; the next write opens another one."""
         try:
             yield
         except BaseException as error:
             self._failed = True
-            leave()
+            abandon()
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise
@@ -96,16 +96,16 @@ class Hdf5FilesWriter(Writer):
         return cannot_write(self._files[-1], error)
 
 
-class Disk:
-    """What is done to an open file without HDF5."""
+class RawFile:
+    """Operations on an open file without HDF5."""
 
     def __init__(self, file: h5py.File) -> None:
         self._descriptor: int = file.id.get_vfd_handle()
 
     def reserve(self, size: int) -> None:
-        """Make the file that long, and make sure of the room. If there is none, nothing changes.
+        """Grow the file to this size and allocate the room; if the disk is full, nothing changes.
 
-        It is also the fastest way for a file to grow.
+        It is also the fastest way to grow a file.
         """
         before = os.fstat(self._descriptor).st_size
         if size <= before:
@@ -122,11 +122,11 @@ class Disk:
 
     @property
     def deleted(self) -> bool:
-        """Whether the file has no name any more, so that what is written to it is lost."""
+        """Whether the file was deleted."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def sync(self) -> None:
-        """Wait until what was written would survive a loss of power."""
+        """Wait until all data is on the disk."""
         os.fsync(self._descriptor)
 
     def write(self, values: np.ndarray, offset: int) -> None:
@@ -136,13 +136,12 @@ class Disk:
             count = os.pwrite(self._descriptor, content, offset)
             content, offset = content[count:], offset + count
 
-    def forget_old(self) -> None:
-        """Let go of memory that holds what was written long ago.
+    def drop_cached(self) -> None:
+        """Drop old data of the file from the page cache.
 
-        The system keeps what is written in memory until it needs that for something else. A long
-        recording would so push everything else out, and each block would take new memory, which
-        may cost more than the write itself. What is not on the disk yet is put there by the first
-        call and let go by a later one.
+        Otherwise a long recording would fill the cache, and each block would need new pages, which
+        can take longer than the write. The first call for some data writes it to the disk, a later
+        call drops it.
         """
         if hasattr(os, "posix_fadvise"):
             end = os.fstat(self._descriptor).st_size - _RECENT
@@ -151,10 +150,10 @@ class Disk:
                 advice = os.POSIX_FADV_DONTNEED
                 os.posix_fadvise(self._descriptor, first, end - first, advice)
 
-    def leave(self) -> None:
-        """Let HDF5 go on without the file, which stays as if the process were killed now."""
+    def abandon(self) -> None:
+        """Redirect HDF5 to another file; this one stays as if the process were killed now."""
         if hasattr(os, "memfd_create"):
-            other = os.memfd_create("left")
+            other = os.memfd_create("abandoned")
             os.dup2(other, self._descriptor, inheritable=False)
             os.close(other)
 
@@ -162,9 +161,9 @@ class Disk:
 def content(
     chunks: int, fill: Callable[[h5py.File], Mapping[int, bytes] | None], least: int = 0
 ) -> bytes:
-    """What is in a new file that `fill` makes datasets in, of up to that many chunks each.
+    """The content of a new file in which `fill` creates datasets, of up to `chunks` chunks each.
 
-    What `fill` returns is written past HDF5 to places below `least`, from byte 1024 on.
+    The bytes that `fill` returns are written without HDF5, at offsets from 1024 to `least`.
     """
     memory = io.BytesIO(_empty(max(64, chunks), least))
     with h5py.File(memory, "r+", libver="earliest") as file:
@@ -176,32 +175,32 @@ def content(
 
 
 def place(path: Path, content: bytes, power: bool = False) -> h5py.File:
-    """Make a new file and open it for writing.
+    """Create a file and open it for writing.
 
-    It gets its name when it is complete: what bears the name can always be read. With `power` that
-    is also true after a loss of power.
+    It gets its name when it is complete, so a file of this name can always be read, with `power`
+    also after a loss of power.
     """
     with replacing(path, power) as hidden:
         hidden.write_bytes(content)
-    # Without HDF5's cache of chunks: most values are written past it, and a reader in this process
-    # would see the old ones in it.
+    # Without HDF5's chunk cache: most values are written without HDF5, and a reader in this process
+    # would get old values from the cache.
     return h5py.File(path, "r+", libver="earliest", locking=False, rdcc_nbytes=0)
 
 
 def put_text(file: h5py.File | h5py.Group, name: str, text: str) -> None:
-    """Write a text of any length; an attribute must not exceed 64 KB."""
+    """Write a text of any length, as a dataset; attributes are limited to 64 KB."""
     content = text.encode()
     file.create_dataset(name, data=np.frombuffer(content, f"S{len(content)}")[0])
 
 
 def _empty(chunks: int, least: int) -> bytes:
-    """An empty HDF5 file in which a B-tree node has room for a number of chunks.
+    """An empty HDF5 file whose B-tree nodes have room for a number of chunks.
 
-    It has at least `least` bytes, the last of which HDF5 leaves alone.
+    It has at least `least` bytes, and HDF5 does not use the last of them.
 
-    HDF5 can make one, but h5py cannot ask for it. The number stands in version 1 of the superblock,
-    which has four bytes more than version 0. The header of the root group, which lies behind it,
-    makes room for them by moving to the end.
+    HDF5 can create such a file, but h5py has no option for it. The number is stored in version 1 of
+    the superblock, which is four bytes longer than version 0. The header of the root group, which
+    follows it, is moved to the end to make room.
     """
     memory = io.BytesIO()
     h5py.File(memory, "w", libver="earliest").close()

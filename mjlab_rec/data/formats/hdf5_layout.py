@@ -1,4 +1,4 @@
-"""What columns an HDF5 file of a run has, how they are cut into chunks, and how many blocks fit."""
+"""The columns of an HDF5 file of a recording, their chunks, and the number of blocks that fit."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ ENV_DTYPE = np.dtype(
     [("first_episode", "<i4"), ("first_step", "<i4"), ("total", "<f8"), ("recorded", "<f8")]
 )
 MODEL_DTYPE = np.dtype([("env_index", "<i4"), ("episode", "<i4")])
-# Where a chunk lies in the file. "mask" is not zero if its compression was left out.
+# The place of a chunk in the file. "mask" is not zero if it is not compressed.
 CHUNK_DTYPE = np.dtype([("at", "<u8"), ("size", "<u4"), ("mask", "<u4"), ("check", "<u4")])
-# How a file was left: 0 open, 1 the run goes on in the next part, 2 the recording is finished.
+# The state of a file: 0 open, 1 the recording continues in the next part, 2 it is finished.
 STATE_DTYPE = np.dtype([("state", "<i4"), ("blocks", "<i4"), ("check", "<u4")])
 OPEN, CONTINUED, FINISHED = range(3)
 
 _MOST_CHUNKS = 1024  # of a dataset
-_MOST_TILES = 8192  # of a compressed dataset, whose blocks are cut into several chunks
+_MOST_TILES = 8192  # of a compressed dataset, which has several chunks per block
 _FEWEST_CHUNKS = 16
-_FEWEST_TILES = 256  # where blocks cannot share a chunk, so that short episodes fill no part
-_NODES = 64 << 10  # bytes of B-tree nodes that any file may have, the next part four times as many
+_FEWEST_TILES = 256  # if blocks cannot share a chunk, so that short episodes do not fill a part
+_NODES = 64 << 10  # bytes of B-tree nodes of the first part; the next ones have more
 _ENTRY = 56 + 2 * CHUNK_DTYPE.itemsize  # bytes of a chunk in a B-tree node and in our lists
 _SMALL = 64 << 10  # bytes of all chunks of a block below which several blocks share them
-_TILE = 512 << 10  # bytes of a compressed chunk: what reading a single row must unpack
-_CHECKED = 16 << 10  # bytes of a channel that share a checksum: what reading a row must look at
+_TILE = 512 << 10  # bytes of a compressed chunk, all of which reading a row must decompress
+_CHECKED = 16 << 10  # bytes of a channel with a common checksum: what reading a row must read
 _CHECKED_ROWS = 4 << 10  # the same for a table
 _HDF5_LIMIT = (4 << 30) - 1  # bytes of a chunk
 
 
 @dataclass(kw_only=True)
 class Column:
-    """A dataset that grows with each block: by the same number of items, or by any as a table."""
+    """A dataset that grows with each block: by a fixed number of items, or as a table by any."""
 
     path: str
     dtype: np.dtype
     shape: tuple[int, ...] = ()  # of an item
     items: int = 0  # of a block; 0: it is a table
-    table: str = ""  # what says how many items a block adds to a table
+    table: str = ""  # key of the number of items that a block adds to a table
     axes: tuple[str, ...] = ()
-    spec: ChannelSpec | None = None  # whose values it holds
+    spec: ChannelSpec | None = None  # the channel that it stores
     compression: str | None = None
     chunk: int = 1  # items of a chunk
     unit: int = 1  # items that share a checksum
-    slots: int = 0  # chunks that it may have
+    slots: int = 0  # maximum number of chunks
 
     @property
     def nbytes(self) -> int:
@@ -63,23 +63,21 @@ class Column:
         return -(-self.items // self.chunk)
 
     def checks(self, items: int) -> int:
-        """Number of checksums of a number of items."""
+        """Number of checksums for a number of items."""
         return -(-items // self.unit)
 
 
 @dataclass(kw_only=True)
 class Layout:
-    """What there is a column for.
+    """The quantities that have a column.
 
-    Writers and readers go by it, so that what a file says about the type or shape of a column never
-    differs from what it says about the channel.
+    Writers and readers derive the columns from it, so the type and shape of a column always match
+    those of the channel.
     """
 
     info: RunInfo
     rows: int  # of a full block
-    packed: bool = (
-        False  # whole episodes one after another, stored like those of a single environment
-    )
+    packed: bool = False  # whole episodes one after another, as if of a single environment
     values: Mapping[str, np.dtype] = field(default_factory=dict)
     model: Mapping[str, tuple[np.dtype, tuple[int, ...]]] = field(default_factory=dict)
 
@@ -92,13 +90,13 @@ class Layout:
         self.value_paths = dataset_paths(self.values)
 
     def covers(self, other: Layout) -> bool:
-        """Whether there is a column for all that the other has one for."""
+        """Whether it has all columns of another layout."""
         return (
             other.values.keys() <= self.values.keys() and other.model.items() <= self.model.items()
         )
 
     def joined(self, other: Layout) -> Layout:
-        """A layout that has columns for what either has one for."""
+        """A layout with the columns of both."""
         values, model = {**other.values, **self.values}, {**other.model, **self.model}
         return replace(self, values=values, model=model)
 
@@ -110,9 +108,9 @@ class Layout:
         return self.num_envs * (self.rows * row + tail + ENV_DTYPE.itemsize) + 8 * self.rows
 
     def columns(self) -> Iterator[Column]:
-        """All columns, not yet cut into chunks. Those of which every block has as much come first.
+        """All columns, without chunks; those with a fixed number of items per block come first.
 
-        The checksums of a block follow each other in this order, in the last column.
+        The checksums of a block are in this order, in the last column.
         """
         env = "env_index"
         for spec in self.specs:
@@ -160,7 +158,7 @@ class Layout:
 
 @dataclass(kw_only=True)
 class Storage:
-    """How a file is stored, whatever its layout."""
+    """Options of storage."""
 
     compression: str | None
     roll_over_bytes: int
@@ -169,16 +167,16 @@ class Storage:
 
 @dataclass(kw_only=True)
 class Plan:
-    """The columns of a file as they are cut into chunks, and how many blocks it has room for."""
+    """The columns of a file with their chunks, and the number of blocks that fit."""
 
     layout: Layout
     columns: list[Column]
     capacity: int
-    chunks: int = 0  # that a B-tree node must have room for
+    chunks: int = 0  # capacity of a B-tree node
 
     @property
     def slots(self) -> int:
-        """Chunks that all columns may have."""
+        """Maximum number of chunks of all columns."""
         return sum(column.slots for column in self.columns)
 
     def checks(self, needs: Mapping[str, int]) -> int:
@@ -189,10 +187,10 @@ class Plan:
 def make_plan(
     layout: Layout, storage: Storage, part: int = 0, needs: Mapping[str, int] | None = None
 ) -> Plan:
-    """Cut columns into chunks.
+    """Choose the chunks of all columns.
 
-    `part` is the number of the file within its run. `needs` tells how many rows the next block adds
-    to a table.
+    `part` is the number of the file. `needs` is the number of rows that the next block adds to each
+    table.
     """
     needs = needs or {}
     columns, size = list(layout.columns()), layout.nbytes
@@ -208,7 +206,8 @@ def make_plan(
             column.unit = min(column.unit, items)
             column.chunk = group * items
         if compressed and column.path.startswith("blocks/"):
-            # A chunk that is compressed again moves within the file, and a kill would lose it.
+            # Chunks are never shared: compressing one again would move it, and a kill could lose
+            # it.
             tiles = max(1, min(64, items, -(-items * column.nbytes // _TILE)))
             column.compression = storage.compression
             column.chunk = column.unit = -(-items // tiles)
@@ -220,7 +219,7 @@ def make_plan(
     tiles = max((c.tiles for c in columns if c.compression), default=1)
     if compressed:
         fewest = max(fewest, _FEWEST_TILES // tiles)
-    # Whole nodes are written whenever a chunk is added, and the first block brings all of them.
+    # Adding a chunk writes a whole node, and the first block creates all nodes.
     nodes = max(_NODES, size * group // 8) << min(2 * part, 20)
     affordable = nodes // (len(columns) * tiles * _ENTRY + group * index_dtype(layout).itemsize)
     most = min(storage.most_chunks, _MOST_TILES // tiles, max(affordable, fewest))
@@ -232,7 +231,7 @@ def make_plan(
         if column.path == "index/step":
             column.chunk = max(group, 128) * column.items
         if not column.items:
-            # It grows by any number of rows, and its chunks are so large that they suffice.
+            # It grows by any number of rows; its chunks are large enough for all blocks.
             rows = max(256, min(layout.num_envs, size // (8 * column.nbytes)))
             if column.table == "checks":
                 rows = max(rows, more["checks"] * group)
@@ -243,31 +242,31 @@ def make_plan(
 
 
 def index_dtype(layout: Layout) -> np.dtype:
-    """A block: its rows, rows lost before it, where its rows of the tables begin, and how many.
+    """A block: its rows, rows lost before it, and first row and number of rows in each table.
 
-    "check" is that of the block's checksums, "own" that of this row.
+    "check" is the checksum of the block's checksums, "own" that of this row.
     """
     models = len(layout.model)
     tables = [("first_model", "<i8", (models,)), ("models", "<i4", (models,))] if models else []
     counts = [("rows", "<i4"), ("gap", "<i4"), ("first_end", "<i8"), ("ends", "<i4"), *tables]
     checks = [("first_check", "<i8"), ("checks", "<i4"), ("check", "<u4"), ("own", "<u4")]
-    # "done" comes last: a write that was cut off has not set it.
+    # "done" comes last, so an incomplete write does not set it.
     return np.dtype([*counts, *checks, ("done", "i1")])
 
 
 def own_check(row: bytes, dtype: np.dtype, number: int) -> int:
-    """The checksum of a row of the index, which holds for the block of that number only."""
+    """The checksum of a row of the index, which depends on the block's number."""
     assert dtype.fields is not None
     return crc32(row[: dtype.fields["own"][1]] + row[-1:], number)
 
 
 def chunk_check(entry: bytes, slot: int) -> int:
-    """The checksum of where a chunk lies, which holds for that slot of a column only."""
+    """The checksum of a chunk's place, which depends on its slot."""
     return crc32(entry[:-4], slot)
 
 
 def state_check(state: bytes) -> int:
-    """The checksum of how a file was left."""
+    """The checksum of a file's state."""
     return crc32(state[:-4])
 
 

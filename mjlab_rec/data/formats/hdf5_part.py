@@ -1,14 +1,14 @@
-"""One HDF5 file of a run: how blocks get into it so that a kill cannot hurt it.
+"""Write blocks to one HDF5 file of a recording so that a kill cannot damage it.
 
-Each flush of HDF5 is a series of writes to the file, and a process may die between any two of them.
-The file is readable after each one as long as no object is created and no B-tree node is split. So
-all datasets are there before the first block, a B-tree node is made large enough for all chunks of
-the file, and the file is finished before they are used up. HDF5 only says where chunks lie: values
-are written there without it, before the file knows of their chunk. A block counts once its row in
-``index/blocks`` says so, which is written when everything else of the block is in the file.
+A flush of HDF5 is a series of writes, and a process may die between any two of them. The file stays
+readable as long as no object is created and no B-tree node is split. So all datasets are created
+before the first block, B-tree nodes have room for all chunks of the file, and the next file begins
+before they are full. HDF5 only allocates chunks: values are written to their place without it,
+before the chunk is in the B-tree. A block is valid once its row in ``index/blocks`` is written,
+after everything else of the block.
 
-Where chunks lie is written once more, to ``index/chunks``, and checksums of all that a block holds
-to ``index/checks``, so that readers neither depend on HDF5 nor on its B-trees.
+The places of chunks are also written to ``index/chunks``, and checksums of a block to
+``index/checks``, so that readers need neither the HDF5 library nor its B-trees.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.formats.hdf5_file import Disk
+from mjlab_rec.data.formats.hdf5_file import RawFile
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     STATE_DTYPE,
@@ -32,19 +32,21 @@ from mjlab_rec.data.formats.hdf5_layout import (
     state_check,
 )
 
-_SLACK = 16 << 10  # bytes that HDF5 may take in addition to chunks and nodes
+_SLACK = 16 << 10  # bytes that HDF5 may need in addition to chunks and nodes
 
 Pieces = Iterable[np.ndarray]
-"""Items of a block that follow each other, in pieces that are a multiple of a column's unit."""
+"""Consecutive items of a block, in arrays whose length is a multiple of a column's unit."""
 
 
 class Part:
-    """An HDF5 file that is open for writing, with the columns of a plan, if it has one yet."""
+    """An HDF5 file that is open for writing, with the columns of a plan, if it has one."""
 
-    def __init__(self, file: h5py.File, disk: Disk, plan: Plan | None, power: bool = False) -> None:
+    def __init__(
+        self, file: h5py.File, raw: RawFile, plan: Plan | None, power: bool = False
+    ) -> None:
         self.file = file
         self.plan = plan
-        self.disk = disk
+        self.raw = raw
         self.blocks = 0
         self._power = power
         self._columns: list[_Growing] = []
@@ -55,16 +57,16 @@ class Part:
         size = CHUNK_DTYPE.itemsize
         for column in plan.columns:
             copies = chunks, chunks + plan.slots * size
-            self._columns.append(_Growing(file[column.path], column, plan, disk, copies))
+            self._columns.append(_Growing(file[column.path], column, plan, raw, copies))
             chunks += column.slots * size
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the file."""
+        """Size of the file."""
         return self.file.id.get_filesize()
 
     def fits(self, needs: Mapping[str, int]) -> bool:
-        """Whether there is room for another block and the rows that it adds to the tables."""
+        """Whether there is room for another block and the rows that it adds to tables."""
         assert self.plan is not None
         needs = {**needs, "checks": self.plan.checks(needs)}
         return self.blocks < self.plan.capacity and all(
@@ -72,7 +74,7 @@ class Part:
         )
 
     def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
-        """Make sure that the disk has room for these blocks; else the file stays as it is."""
+        """Reserve room on the disk for blocks; if it is full, the file is not changed."""
         assert self.plan is not None
         checks = self.plan.checks(needs) + (blocks - 1) * self.plan.checks({})
         needs = {**needs, "checks": checks}
@@ -81,16 +83,16 @@ class Part:
             for each in self._columns
         )
         if more:
-            self.disk.reserve(self.nbytes + more + _SLACK)
+            self.raw.reserve(self.nbytes + more + _SLACK)
 
     def write(
         self, columns: Mapping[str, Sequence[Pieces]], rows: np.ndarray, gap: np.ndarray
     ) -> None:
-        """Write blocks. They count once this is over, and survive from then on.
+        """Write blocks. They are valid, and survive a kill, once this returns.
 
         Args:
-            columns: What each block adds to a column, by path. A table grows with the last block
-                only, so there is one element for it.
+            columns: The items of each block, by path of the column. For a table there is only one
+                element, since only the last block adds rows to it.
             rows: Rows of each block.
             gap: Rows lost before each block.
         """
@@ -123,11 +125,11 @@ class Part:
             row["own"] = own_check(row.tobytes(), self._index_dtype, number)
         self.file.flush()
         if self._power:
-            self.disk.sync()
-        self.disk.write(index, self._index + self.blocks * index.itemsize)
+            self.raw.sync()
+        self.raw.write(index, self._index + self.blocks * index.itemsize)
         if self._power:
-            self.disk.sync()
-        self.disk.forget_old()
+            self.raw.sync()
+        self.raw.drop_cached()
         self.blocks += len(index)
 
     @property
@@ -135,48 +137,48 @@ class Part:
         """Rows of the tables."""
         return {each.column.table: each.length for each in self._columns}
 
-    def leave(self) -> None:
-        """Close the file as it is: nothing that was not committed gets into it."""
-        self.disk.leave()
+    def abandon(self) -> None:
+        """Close the file without writing anything that was not committed."""
+        self.raw.abandon()
         self.file.close()
 
     def close(self, state: int) -> None:
-        """Finish the file, and note how it was left."""
+        """Finish the file, and write its state."""
         self.file.flush()
         if self._power:
-            self.disk.sync()
+            self.raw.sync()
         mark: Any = np.zeros(1, STATE_DTYPE)
         mark["state"], mark["blocks"] = state, self.blocks
         mark["check"] = state_check(mark.tobytes())
-        self.disk.write(mark, _offset(self.file, "index/state"))
+        self.raw.write(mark, _offset(self.file, "index/state"))
         if self._power:
-            self.disk.sync()
+            self.raw.sync()
         self.file.close()
 
 
 class _Growing:
-    """A column in a file. Unless it is compressed, HDF5 never sees its values."""
+    """A column in a file. Unless it is compressed, its values are written without HDF5."""
 
     def __init__(
-        self, dataset: Any, column: Column, plan: Plan, disk: Disk, slots: Sequence[int]
+        self, dataset: Any, column: Column, plan: Plan, raw: RawFile, slots: Sequence[int]
     ) -> None:
         self.column = column
         self.length = 0  # along the first axis: blocks, or rows of a table
         self._id = dataset.id
         self._shape = dataset.shape[1:]
-        self._disk = disk
-        self._slots = slots  # where the file lists its chunks, twice
+        self._raw = raw
+        self._slots = slots  # offsets of both lists of its chunks
         self._node_bytes = (plan.chunks + 1) * (24 + 8 * dataset.ndim) + 1024
         self._chunk = -1
         self._offset = 0
 
     @property
     def room(self) -> int:
-        """Rows that can be added; for other columns than tables the plan's capacity counts."""
+        """Rows that can be added to a table; other columns are limited by the plan's capacity."""
         return self.column.slots * self.column.chunk - self.length
 
     def nbytes_for(self, rows: int) -> int:
-        """Bytes that the file grows by when rows are added, at most."""
+        """Maximum number of bytes by which the file grows when rows are added."""
         column, items = self.column, self.column.items or 1
         if column.compression:
             chunks = rows * column.tiles
@@ -187,7 +189,7 @@ class _Growing:
         return chunks * column.chunk * column.nbytes + node
 
     def put(self, pieces: Pieces) -> list[int]:
-        """Write a block's items, or rows of a table; returns their checksums."""
+        """Write items of a block, or rows of a table; returns their checksums."""
         column = self.column
         start = self.length * (column.items or 1)
         if column.items:
@@ -219,7 +221,7 @@ class _Growing:
                 self._offset = self._find(chunk, (first,))
                 self._chunk = chunk
             count = column.chunk - within
-            self._disk.write(values[:count], self._offset + within * column.nbytes)
+            self._raw.write(values[:count], self._offset + within * column.nbytes)
             values, start = values[count:], start + count
 
     def _compress(self, values: np.ndarray, start: int) -> None:
@@ -232,14 +234,14 @@ class _Growing:
         self._find(block * column.tiles + env_index // column.chunk, (block, env_index))
 
     def _find(self, slot: int, start: tuple[int, ...]) -> int:
-        """Where HDF5 keeps the chunk that begins there; it is noted in the file's own list."""
+        """The offset of a chunk in the file, which is also written to our own lists."""
         whole = (*start, *(0,) * (1 + len(self._shape) - len(start)))
         info = self._id.get_chunk_info_by_coord(whole)
         entry: Any = np.zeros(1, CHUNK_DTYPE)
         entry["at"], entry["size"], entry["mask"] = info.byte_offset, info.size, info.filter_mask
         entry["check"] = chunk_check(entry.tobytes(), slot)
         for copy in self._slots:
-            self._disk.write(entry, copy + slot * entry.itemsize)
+            self._raw.write(entry, copy + slot * entry.itemsize)
         return info.byte_offset
 
 

@@ -1,4 +1,4 @@
-"""Read recordings in HDF5, finished or not."""
+"""Read HDF5 recordings, finished or not."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ import numpy as np
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
-from mjlab_rec.data.formats.hdf5_stored import Kept
+from mjlab_rec.data.formats.hdf5_stored import Cache
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
 from mjlab_rec.data.schema import DataError, RunInfo
 
-_MOST_OPEN = 32  # files that stay open; the others are opened for each access
+_MOST_OPEN = 32  # files that stay open; others are opened for each access
 
 
 class Hdf5Reader(BlocksReader):
-    """Reads all parts of a run, and all runs that were appended to it.
+    """Reads all parts of a recording, and all runs that were appended to it.
 
-    Damage costs what is damaged: reading it raises an error that says what it is, and so does
-    reading an episode that has rows in a block that cannot be found.
+    Reading damaged data raises an error that names it, and so does reading an episode with rows in
+    a lost block. Everything else stays readable.
 
     Args:
         path: The first part.
-        check: Compare what is read with its checksums.
+        check: Whether to compare checksums.
     """
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        path, kept = Path(path), Kept()
+        path, cache = Path(path), Cache()
         self._last = path
-        self._left_out: list[str] = []
+        self._skipped: list[str] = []
 
         def open_part(each: Path, before: Sequence[StoredPart]) -> StoredPart:
             self._last = each
-            return StoredPart(each, check, len(before) < _MOST_OPEN, kept)
+            return StoredPart(each, check, len(before) < _MOST_OPEN, cache)
 
-        self._parts = open_parts(path, open_part, self._left_out)
+        self._parts = open_parts(path, open_part, self._skipped)
         try:
-            self._drop_strangers()
+            self._skip_unrelated()
             last = self._parts[-1]
             self.finished = last.path == self._last and last.state == FINISHED
-            told = [*self._left_out, *(part.missing for part in self._parts if part.missing)]
-            told += [why for part in self._parts for why in part.holes.values()]
-            if told and not any(part.blocks for part in self._parts):
-                raise DataError(f"No block of the recording '{path}' can be read. {told[0]}")
-            told += [problem for part in self._parts for problem in part.problems]
-            log_damages(path, list(dict.fromkeys(told)))
+            damages = [*self._skipped, *(part.missing for part in self._parts if part.missing)]
+            damages += [why for part in self._parts for why in part.lost.values()]
+            if damages and not any(part.blocks for part in self._parts):
+                raise DataError(f"No block of the recording '{path}' can be read. {damages[0]}")
+            damages += [problem for part in self._parts for problem in part.problems]
+            log_damages(path, list(dict.fromkeys(damages)))
             super().__init__(self._runs(), check)
         except BaseException:
             self.close()
             raise
 
     def verify(self) -> list[str]:
-        found = list(self._left_out)
+        found = list(self._skipped)
         for part in self._parts:
             found += part.verify()
         for run in self._stored:
@@ -66,8 +66,8 @@ class Hdf5Reader(BlocksReader):
         for part in self._parts:
             part.file.close()
 
-    def _drop_strangers(self) -> None:
-        """Leave out parts that do not belong to those before them."""
+    def _skip_unrelated(self) -> None:
+        """Skip parts that do not belong to those before them."""
         known: dict[str, StoredPart] = {}
         for part in list(self._parts):
             before = known.setdefault(part.run, part)
@@ -75,9 +75,9 @@ class Hdf5Reader(BlocksReader):
             if before is not part and (part.number <= before.number or not same):
                 self._parts.remove(part)
                 part.file.close()
-                self._left_out.append(
-                    f"'{part.path}' says that it is part {part.number} of the run, after part"
-                    f" {before.number}, or that it has other channels. It is left out."
+                self._skipped.append(
+                    f"'{part.path}' does not belong to the recording: it is part {part.number}"
+                    f" after part {before.number}, or has different channels. It is skipped."
                 )
             else:
                 known[part.run] = part
@@ -91,10 +91,10 @@ class Hdf5Reader(BlocksReader):
 
 
 def last_info(paths: Sequence[Path]) -> RunInfo | None:
-    """What the last part that can be read says about its run; None if there is none."""
+    """The description in the last part that can be read; None if there is none."""
     for path in reversed(paths):
         try:
-            part = StoredPart(path, check=False, keep=False, kept=Kept())
+            part = StoredPart(path, check=False, keep=False, cache=Cache())
         except DataError:
             continue
         part.file.close()
@@ -103,13 +103,13 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
 
 
 class _Run(BlockRun):
-    """All parts of a run, in order, as if they were one file without the blocks left out."""
+    """All parts of a run in order, as if they were one file, without lost blocks."""
 
     def __init__(self, parts: list[StoredPart]) -> None:
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
         self.lost_parts: list[str] = []
-        holes = self._holes(parts)
+        lost = self._lost_blocks(parts)
         parts = [part for part in parts if part.blocks]
         layouts = [part.layout for part in parts if part.layout is not None]
         packed = any(layout.packed for layout in layouts)
@@ -140,7 +140,7 @@ class _Run(BlockRun):
             ends=joined,
             values={name: np.concatenate(list(self._values(name))) for name in names},
             packed=packed,
-            holes=holes,
+            lost_before=lost,
         )
         self._changes = self._model_changes(layouts)
 
@@ -168,7 +168,7 @@ class _Run(BlockRun):
             mine &= where["episode"] == key if self.index.packed else where["episode"] <= key
             rows = np.flatnonzero(mine)
             last = int(rows[-1]) if len(rows) else -1
-            self._refuse_hole(int(block[last]) if last >= 0 else -1, env_index, key)
+            self._check_not_lost(int(block[last]) if last >= 0 else -1, env_index, key)
             if last >= 0:
                 part, number = self._at[block[last]]
                 column = part.columns[f"model_fields/{name}/value"]
@@ -176,34 +176,34 @@ class _Run(BlockRun):
                 found[name] = values[place[0]].copy()
         return found
 
-    def _refuse_hole(self, block: int, env_index: int, key: int) -> None:
-        """Raise if a block is lost that may have said more about an episode than that block."""
-        for hole, why in self.index.holes.items():
-            known = -1 if hole == 0 else self.index.first_episode[hole - 1, env_index]
-            if block < hole and key > known and not self.index.packed:
-                raise DataError(f"What the model was like in the episode is not known: {why}")
+    def _check_not_lost(self, block: int, env_index: int, key: int) -> None:
+        """Raise if a lost block after `block` may contain model fields of an episode."""
+        for lost, why in self.index.lost_before.items():
+            known = -1 if lost == 0 else self.index.first_episode[lost - 1, env_index]
+            if block < lost and key > known and not self.index.packed:
+                raise DataError(f"The model fields of the episode are unknown: {why}")
 
-    def _holes(self, parts: list[StoredPart]) -> dict[int, str]:
-        """Which blocks are followed by one that was lost, by how many blocks come before it."""
-        holes: dict[int, str] = {}
+    def _lost_blocks(self, parts: list[StoredPart]) -> dict[int, str]:
+        """Sentences about lost blocks, by the number of readable blocks before them."""
+        lost: dict[int, str] = {}
         count, number = 0, 0
         for part in parts:
             if part.number != number:
-                lost = f"Before '{part.path}', part {number} of the run is missing."
-                self.lost_parts.append(lost)
-                holes.setdefault(count, lost)
+                why = f"Part {number} is missing before '{part.path}'."
+                self.lost_parts.append(why)
+                lost.setdefault(count, why)
             number = part.number + 1
-            for block in sorted((*part.blocks, *part.holes)):
-                if block in part.holes:
-                    holes.setdefault(count, part.holes[block])
+            for block in sorted((*part.blocks, *part.lost)):
+                if block in part.lost:
+                    lost.setdefault(count, part.lost[block])
                 else:
                     count += 1
             if part.missing and part is not parts[-1]:
-                holes.setdefault(count, part.missing)
-        return holes
+                lost.setdefault(count, part.missing)
+        return lost
 
     def _values(self, name: str) -> Iterator[np.ndarray]:
-        """What recorders added to ends, not a number where they added nothing."""
+        """Values that recorders added to ends; NaN if they added none."""
         yield np.zeros(0)
         for part in self._parts:
             path = "" if part.layout is None else part.layout.value_paths.get(name, "")
@@ -213,7 +213,7 @@ class _Run(BlockRun):
     def _model_changes(
         self, layouts: list[Layout]
     ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each model field: whose it is, in which block it is stored, and at which place."""
+        """For each model field: its environments and episodes, and its blocks and rows."""
         found = {}
         for name in dict.fromkeys(name for layout in layouts for name in layout.model):
             path = f"model_fields/{name}/where"

@@ -1,7 +1,7 @@
-"""What is stored in an HDF5 file of a run, read by place and compared with its checksums.
+"""Read data of an HDF5 file by offset, and compare it with its checksums.
 
-Nothing is mapped into memory and no library walks the file, so that a file that gets shorter, or
-that was made to deceive, ends in an error that says so.
+Nothing is mapped into memory and the HDF5 library is not used, so a file that is truncated while it
+is read, or was manipulated, leads to a clear error.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import plain_files
-from mjlab_rec.data.formats.hdf5_head import END, PLACES
+from mjlab_rec.data.formats.hdf5_header import END, PLACES
 from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
 from mjlab_rec.data.schema import DataError
 
 if TYPE_CHECKING:
     from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 
-_DENSEST = 1100  # bytes that a compressed byte can stand for, in any compression
-_KEPT = 32 << 20  # bytes of values that a reader keeps because their neighbours are wanted soon
+_DENSEST = 1100  # maximum compression ratio, for all compressions
+_CACHE_BYTES = 32 << 20  # bytes of values in a reader's cache
 
 
 class StoredFile:
-    """A file that is read by place, in any process that knows of it.
+    """A file that is read by offset, also in forked and spawned processes.
 
-    It stays open if it is to be kept so; else it is opened for each access, so that a run may have
-    more parts than a process may have open files.
+    With `keep` it stays open; otherwise it is opened for each access, so that a recording may have
+    more parts than a process can have open files.
     """
 
     def __init__(self, path: Path, keep: bool) -> None:
@@ -40,35 +40,35 @@ class StoredFile:
         self._closed = False
         descriptor = self._opened()
         self.size = os.fstat(descriptor).st_size
-        self._locators = self._begins(descriptor)
+        self._locators = self._read_locators(descriptor)
         if keep:
             self._descriptor = descriptor
         else:
             os.close(descriptor)
 
     def read(self, at: int, size: int) -> bytes:
-        """Bytes from a place on."""
+        """Read bytes at an offset."""
         if at + size > self.size:
             raise self._cut_off(at + size)
         if self._descriptor is not None:
             return self._read(self._descriptor, at, size)
         descriptor = self._opened()
         try:
-            # They never change, and no two files have the same.
-            if self._begins(descriptor) != self._locators:
-                raise DataError(f"'{self.path}' was replaced since it was opened. Open it again.")
+            # The locators never change and differ between files.
+            if self._read_locators(descriptor) != self._locators:
+                raise DataError(f"'{self.path}' was replaced after it was opened. Open it again.")
             return self._read(descriptor, at, size)
         finally:
             os.close(descriptor)
 
-    def look_again(self) -> None:
-        """See how long the file is now."""
+    def update_size(self) -> None:
+        """Update the size of the file."""
         self.size = os.stat(
             self._absolute if self._descriptor is None else self._descriptor
         ).st_size
 
     def close(self) -> None:
-        """Release the file. May be called twice."""
+        """Close the file. May be called twice."""
         self._closed = True
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -79,7 +79,7 @@ class StoredFile:
             raise DataError(f"'{self.path}' was closed. Open the recording again.")
         return plain_files.opened(self._absolute)
 
-    def _begins(self, descriptor: int) -> bytes:
+    def _read_locators(self, descriptor: int) -> bytes:
         return plain_files.read_at(descriptor, self.path, PLACES[0], END - PLACES[0])
 
     def _read(self, descriptor: int, at: int, size: int) -> bytes:
@@ -90,28 +90,28 @@ class StoredFile:
 
     def _cut_off(self, end: int) -> DataError:
         return DataError(
-            f"'{self.path}' ends before byte {end}: it was cut off. Other episodes may be whole."
+            f"'{self.path}' ends before byte {end}: it was cut off. Other episodes may be complete."
         )
 
 
-class Kept:
-    """Values that were read and found to be right, until there are too many of them."""
+class Cache:
+    """A cache of values that were read and checked."""
 
     def __init__(self) -> None:
         self._values: dict[Any, np.ndarray] = {}
         self._nbytes = 0
 
     def get(self, key: Any) -> np.ndarray | None:
-        """What was kept, if it still is."""
+        """Cached values, or None."""
         return self._values.get(key)
 
     def put(self, key: Any, values: np.ndarray) -> None:
-        """Keep values, and forget the oldest ones if there are too many."""
-        if values.nbytes > _KEPT // 4:
+        """Add values, and drop the oldest ones if the cache is too large."""
+        if values.nbytes > _CACHE_BYTES // 4:
             return
         self._values[key] = values
         self._nbytes += values.nbytes
-        while self._nbytes > _KEPT:
+        while self._nbytes > _CACHE_BYTES:
             oldest = self._values.pop(next(iter(self._values)), None)
             self._nbytes -= 0 if oldest is None else oldest.nbytes
 
@@ -121,19 +121,19 @@ class StoredColumn:
 
     Args:
         blocks: The blocks of the file.
-        column: What it is.
+        column: Description of the column.
         copies: Its entries in both copies of the file's list of chunks.
-        kept: Where values are kept.
+        cache: The reader's cache.
     """
 
     def __init__(
-        self, blocks: StoredPart, column: Column, copies: list[np.ndarray], kept: Kept
+        self, blocks: StoredPart, column: Column, copies: list[np.ndarray], cache: Cache
     ) -> None:
         self.column = column
         self._blocks = blocks
         self._file = blocks.file
-        self._kept = kept
-        # Zero where an entry is not what was written.
+        self._cache = cache
+        # Zero if both copies of an entry are damaged.
         chunks = np.zeros_like(copies[0])
         for copy in copies:
             for slot, entry in enumerate(copy):
@@ -147,7 +147,7 @@ class StoredColumn:
         self._size, self._packed = size, packed
 
     def items(self, block: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some items of a block: an array that has them and maybe more, and their places in it.
+        """Items of a block: an array with at least these items, and their places in it.
 
         The array must not be changed.
         """
@@ -164,34 +164,34 @@ class StoredColumn:
     def unit(self, block: int, number: int) -> np.ndarray:
         """Items of a block that share a checksum."""
         key = self, block, number
-        values = self._kept.get(key)
+        values = self._cache.get(key)
         if values is None:
             first, (_, count) = number * self.column.unit, self._blocks.span(self.column, block)
-            values = self._some(block, first, min(self.column.unit, count - first))
-            self._kept.put(key, values)
+            values = self._read_items(block, first, min(self.column.unit, count - first))
+            self._cache.put(key, values)
         return values
 
     def block(self, block: int) -> np.ndarray:
         """All items of a block."""
         count = self._blocks.span(self.column, block)[1]
         if not self.column.compression:
-            return self._some(block, 0, count)
+            return self._read_items(block, 0, count)
         starts = range(0, count, self.column.unit)
-        units = [self._some(block, at, min(self.column.unit, count - at)) for at in starts]
+        units = [self._read_items(block, at, min(self.column.unit, count - at)) for at in starts]
         return np.concatenate(units)
 
     def damages(self, block: int) -> list[str]:
-        """Read a block once more; a sentence for each unit that is damaged."""
+        """Read a block again; returns a sentence for each damaged unit."""
         found, (_, count) = [], self._blocks.span(self.column, block)
         for first in range(0, count, self.column.unit):
             try:
-                self._some(block, first, min(self.column.unit, count - first))
+                self._read_items(block, first, min(self.column.unit, count - first))
             except DataError as error:
                 found.append(str(error))
         return found
 
     def ends(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """Where blocks end in the file, by their first items and how many they have."""
+        """Offsets after blocks, given their first items and numbers of items."""
         column = self.column
         if not len(self._at):
             return np.zeros(len(first), np.int64)
@@ -202,8 +202,8 @@ class StoredColumn:
         at = self._at[np.minimum(last // column.chunk, len(self._at) - 1)]
         return np.where(count > 0, at + (last % column.chunk + 1) * column.nbytes, 0)
 
-    def _some(self, block: int, first: int, count: int) -> np.ndarray:
-        """Some items of a block, from the beginning of a unit on."""
+    def _read_items(self, block: int, first: int, count: int) -> np.ndarray:
+        """Read items of a block that begin with a unit."""
         column = self.column
         if column.compression:
             content = self._unpacked(block * column.tiles + first // column.unit)
@@ -217,12 +217,12 @@ class StoredColumn:
             for number, at in enumerate(range(0, len(view), size), unit):
                 if crc32(view[at : at + size]) != expected[number]:
                     start = number * column.unit
-                    told = min(column.unit, first + count - start)
-                    raise DataError(self._blocks.damage(column, block, start, told))
+                    damaged = min(column.unit, first + count - start)
+                    raise DataError(self._blocks.damage(column, block, start, damaged))
         return np.frombuffer(content, column.dtype).reshape(count, *column.shape)
 
     def _content(self, start: int, count: int) -> bytes:
-        """Items from a number on, from as many chunks as it takes."""
+        """Read items from one or more chunks."""
         column, pieces = self.column, []
         while count:
             slot, within = divmod(start, column.chunk)
@@ -243,39 +243,39 @@ class StoredColumn:
                 content = b""
         if len(content) != wanted:
             raise DataError(
-                f"'{self._file.path}': chunk {slot} of '{self.column.path}' cannot be unpacked, so"
-                " it is damaged. Other episodes can be read."
+                f"'{self._file.path}': chunk {slot} of '{self.column.path}' is damaged: it cannot"
+                " be decompressed. Other episodes can be read."
             )
         return content
 
     def _place(self, slot: int) -> int:
-        """Where a chunk lies."""
+        """Offset of a chunk."""
         at = int(self._at[slot]) if slot < len(self._at) else 0
         if not at:
             raise DataError(
-                f"'{self._file.path}': where chunk {slot} of '{self.column.path}' lies is damaged."
-                " Other episodes can be read."
+                f"'{self._file.path}': chunk {slot} of '{self.column.path}' cannot be found,"
+                " because its entry in the list of chunks is damaged. Other episodes can be read."
             )
         return at
 
 
 def _inflated(content: bytes, size: int) -> bytes:
-    """Unpack what zlib packed, but not more than a byte too much."""
+    """Decompress zlib data, at most one byte too much."""
     return zlib.decompressobj().decompress(content, size + 1)
 
 
 def _lzf(content: bytes, size: int) -> bytes:
-    """Unpack what LZF packed, but not much more than `size` bytes."""
+    """Decompress LZF data, at most a little more than `size` bytes."""
     out = bytearray()
     at, end = 0, len(content)
     while at < end and len(out) <= size:
         control = content[at]
         at += 1
-        if control < 32:  # bytes as they are, one more than this
+        if control < 32:  # that many literal bytes plus one
             out += content[at : at + control + 1]
             at += control + 1
             continue
-        length = control >> 5  # what was there before, once more
+        length = control >> 5  # a copy of earlier bytes
         if length == 7:
             length += content[at]
             at += 1
@@ -283,7 +283,7 @@ def _lzf(content: bytes, size: int) -> bytes:
         at += 1
         length += 2
         if start < 0:
-            raise ValueError("It refers to what comes before its beginning.")
+            raise ValueError("a reference before the beginning")
         piece = out[start : start + length]
         while len(piece) < length:
             piece += piece[: length - len(piece)]

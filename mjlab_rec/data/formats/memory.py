@@ -16,7 +16,7 @@ from mjlab_rec.data.schema import Block, Episode, RunInfo
 
 
 class MemoryWriter(Writer):
-    """Keeps what is written. ``MemoryReader`` reads it, also while more is being written."""
+    """Keeps blocks or episodes in memory. ``MemoryReader`` reads them at any time."""
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
@@ -50,7 +50,7 @@ class MemoryWriter(Writer):
 
 
 def MemoryReader(writer: MemoryWriter) -> Reader:  # noqa: N802 - reads like the other readers
-    """A reader of what a writer keeps at this moment."""
+    """A reader of what a writer holds now."""
     if writer.episodes:
         return _EpisodesReader(writer.info, list(writer.episodes))
     return BlocksReader([_MemoryRun(writer.info, list(writer.blocks))])

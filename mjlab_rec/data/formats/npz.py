@@ -1,4 +1,4 @@
-"""Episodes as NumPy archives: a folder with a file for each episode, or one file at the end."""
+"""Episodes as NumPy archives: a folder with a file per episode, or a single file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _RESERVED = ("model_fields/", "episodes/", "attachments/")
 
 
 class NpzWriter(Writer):
-    """Writes ``.npz`` files that ``numpy.load`` opens, a member for each channel, and "step".
+    """Writes ``.npz`` files for ``numpy.load``, with a member for each channel and "step".
 
-    A path that ends in .npz becomes one file, in which the episodes follow each other; until it is
-    closed, or until `roll_over_bytes` have gathered for another part, everything is held in memory,
-    and would be lost if the process were killed. Any other path becomes a folder with a file for
-    each episode, which is there as soon as the episode is written.
+    A path that ends in .npz becomes one file with the rows of all episodes. They are kept in memory
+    until it is closed, or until `roll_over_bytes` fill a part, and are lost if the process is
+    killed. Any other path becomes a folder with a file for each episode, which is written when the
+    episode ends.
 
-    Appended episodes are numbered on from the highest number that is there.
+    Appended episodes continue the numbering from the highest number.
     """
 
     by_episode = True
@@ -68,7 +68,7 @@ class NpzWriter(Writer):
 class _Folder:
     """Writes a file for each episode, and then its line in the table.
 
-    So a line always has its file. A file without a line is what a kill between the two leaves.
+    So every line has its file. A kill between the two leaves a file without a line.
     """
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
@@ -81,12 +81,12 @@ class _Folder:
         self._next = self._offset = self._lines = self._gaps = 0
         self._table: GrowingFile | None = None
         try:
-            there = (self._path / META).exists()
-            if there:
-                self._go_on()
-            self._description(finished=False)  # raises for what could not be read back
+            exists = (self._path / META).exists()
+            if exists:
+                self._append_to_existing()
+            self._description(finished=False)  # raises if it could not be read back
             self._table = GrowingFile(self._path / TABLE)
-            if not there:
+            if not exists:
                 self._attach()
             self._describe(finished=False)
             if self._sync:
@@ -112,7 +112,7 @@ class _Folder:
         members |= {f"model_fields/{name}.npy": a for name, a in episode.model.items()}
         line = (episode_table.seal(json.dumps(row)) + "\n").encode()
         assert self._table
-        self._table.check_there()
+        self._table.check_exists()
         try:
             size = write_archive(file, members, self._deflate, self._sync)
         except OSError as error:
@@ -155,13 +155,13 @@ class _Folder:
             lines=self._lines,
         ).encode()
 
-    def _go_on(self) -> None:
-        there = FolderReader(self._path)
-        episode_table.check_same_run(there.info, self.info, self._path)
-        self.info = there.info
-        self._gaps = there.gaps
-        self._offset = 1 + max((row["number"] for row in there.lines), default=-1)
-        used = [row["file"] for row in there.lines] + [f.name for f in self._path.iterdir()]
+    def _append_to_existing(self) -> None:
+        old = FolderReader(self._path)
+        episode_table.check_same_run(old.info, self.info, self._path)
+        self.info = old.info
+        self._gaps = old.gaps
+        self._offset = 1 + max((row["number"] for row in old.lines), default=-1)
+        used = [row["file"] for row in old.lines] + [f.name for f in self._path.iterdir()]
         numbers = [FILE.fullmatch(name) for name in used]
         self._next = 1 + max((int(found[1]) for found in numbers if found), default=-1)
         table = self._path / TABLE
@@ -177,13 +177,13 @@ class _Folder:
 
 
 class _OneFile:
-    """Gathers episodes for one file."""
+    """Collects episodes for one file."""
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         if options.if_exists == "append":
             raise DataError(
-                f"A single .npz file such as '{options.path}' cannot be appended to. Leave out .npz"
-                " to get a folder of episodes, or choose if_exists='number'."
+                f"A single .npz file such as '{options.path}' cannot be appended to. Omit .npz to"
+                " get a folder of episodes, or choose if_exists='number'."
             )
         self.info = info
         self.nbytes = 0
@@ -192,7 +192,7 @@ class _OneFile:
         self._kinds = info.kinds
         self._part: Path | None = None
         self._empty()
-        self._members(0, finished=False)  # raises for what could not be read back
+        self._members(0, finished=False)  # raises if it could not be read back
         self._path_lock = PathLock(options.path, options.if_exists, can_append=False)
 
     def write(self, episode: Episode) -> None:
@@ -203,8 +203,8 @@ class _OneFile:
         if episode.model:
             self._models.append(episode.model)
         self._episodes.append(episode.arrays)
-        self._held += sum(array.nbytes for array in episode.arrays.values())
-        if self._held >= self._options.roll_over_bytes:
+        self._waiting_bytes += sum(array.nbytes for array in episode.arrays.values())
+        if self._waiting_bytes >= self._options.roll_over_bytes:
             self._write_part(0, finished=False)
 
     def close(self, gaps: int) -> None:
@@ -214,7 +214,7 @@ class _OneFile:
             self._path_lock.release()
 
     def _empty(self) -> None:
-        self._held = 0
+        self._waiting_bytes = 0
         self._table: list[dict[str, Any]] = []
         self._crc: list[list[int]] = []
         self._model_row: list[int] = []
@@ -232,14 +232,14 @@ class _OneFile:
         except OSError as error:
             raise DataError(
                 f"Cannot write to '{path}': {reason(error)}. Its episodes are still in memory, and"
-                " are written with the next ones."
+                " will be written with the next ones."
             ) from error
         self.files.append(path)
         self._part = None
         self._empty()
 
     def _members(self, gaps: int, finished: bool) -> dict[str, Any]:
-        """All that a part is made of."""
+        """All members of a part."""
         attached = self.info.attachments if not self.files else {}
         model = self._models[0] if self._models else {}
         members: dict[str, Any] = {
@@ -275,7 +275,7 @@ def _check_names(info: RunInfo) -> None:
         if spec.name == "step" or spec.name.startswith(_RESERVED):
             raise DataError(
                 f"A channel in an npz file cannot be called '{spec.name}': 'step' and names that"
-                f" begin with {' or '.join(_RESERVED)} mean something else there. Rename it."
+                f" begin with {' or '.join(_RESERVED)} are reserved. Rename the channel."
             )
     for name in info.attachments:
         check_name(name, "attached file")

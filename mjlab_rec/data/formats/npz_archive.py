@@ -1,4 +1,4 @@
-"""NumPy archives as files: they are written whole or not at all, and never believed when read."""
+"""NumPy archives as files: written atomically, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Archive:
 
     Args:
         path: The file.
-        check: Whether the checksums of what is read are compared.
+        check: Whether to compare checksums.
         follow: Whether the path may be a link.
     """
 
@@ -56,7 +56,7 @@ class Archive:
         return member in self._zip.NameToInfo
 
     def content(self, member: str, size: int) -> bytes:
-        """A member as it is; one of more than `size` bytes is refused."""
+        """The bytes of a member; raises if it has more than `size` of them."""
         with damage(f"'{member}' in '{self.path}'"), self._opened(member, size) as stream:
             return stream.read(size)
 
@@ -69,9 +69,9 @@ class Archive:
         checked: bool = False,
         most: int = 1 << 31,
     ) -> np.ndarray:
-        """A member as an array of this type and shape; None stands for any length up to `most`.
+        """A member as an array of this type and shape; None is any length up to `most`.
 
-        `checked` leaves the comparison of the checksum to the caller.
+        With `checked`, the caller compares the checksum.
         """
         what = f"'{member.removesuffix('.npy')}' in '{self.path}'"
         with damage(what):
@@ -90,7 +90,7 @@ class Archive:
                     )
                 nbytes = dtype.itemsize * math.prod(found)
                 if nbytes != self._zip.getinfo(member).file_size - stream.tell():
-                    raise DataError(f"{what} is longer or shorter than it says.")
+                    raise DataError(f"{what} is longer or shorter than its header says.")
                 out = np.empty(found, dtype)
                 _fill(out, stream)
                 return out
@@ -103,8 +103,8 @@ class Archive:
             raise DataError(f"'{member}' in '{self.path}' is compressed in an unknown way.")
         if about.file_size > most:
             raise DataError(
-                f"'{member}' in '{self.path}' has {about.file_size} bytes, more than the table of"
-                " episodes says."
+                f"'{member}' in '{self.path}' has {about.file_size} bytes, which is more than"
+                " expected from the table of episodes."
             )
         check_size(about.file_size, self.nbytes, f"'{member}' in '{self.path}'")
         stream = self._zip.open(about)
@@ -114,15 +114,15 @@ class Archive:
 
 
 def write_archive(path: Path, members: Mapping[str, Any], deflate: bool, sync: bool) -> int:
-    """Write an archive, which has its name once it is whole; returns its size.
+    """Write an archive atomically; returns its size.
 
-    `sync` waits until it is on the disk.
+    With `sync`, wait until it is on the disk.
     """
     kind = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
     with replacing(path, sync) as hidden:
         with zipfile.ZipFile(hidden, "w") as archive:
             for name, value in members.items():
-                # numpy.savez takes names as keyword arguments, of which it keeps some to itself.
+                # Not numpy.savez, which takes names as keyword arguments and reserves some of them.
                 member = zipfile.ZipInfo(name)
                 member.compress_type = kind
                 with archive.open(member, "w", force_zip64=True) as stream:
@@ -136,7 +136,7 @@ def write_archive(path: Path, members: Mapping[str, Any], deflate: bool, sync: b
 
 
 def _count(stream: IO[bytes]) -> int:
-    """How many members the end of an archive says that it has."""
+    """The number of members according to the end of an archive."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - 98))
     tail = stream.read(98)
@@ -156,7 +156,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _fill(out: np.ndarray, stream: IO[bytes]) -> None:
-    """Read an array to the end of a member, where its checksum is compared."""
+    """Read an array up to the end of the member, where zipfile compares the checksum."""
     content = out.reshape(-1).view(np.uint8).data
     at = 0
     while piece := stream.read(_CHUNK):

@@ -25,17 +25,17 @@ TABLE = "episodes.jsonl"
 FILE = re.compile(r"episode_(\d{6,12})\.npz", re.ASCII)
 
 _MOST_LINE = 1 << 16  # bytes
-_MOST_DAMAGES = 1000  # lines after which a table is none
+_MOST_DAMAGES = 1000  # damaged lines that a table may have
 
 
 def NpzReader(path: str | Path, check: bool = True) -> Reader:
-    """A reader of a folder of episodes or of a single file with its parts."""
+    """Open a folder of episodes, or a single file with its parts."""
     path = Path(path)
     return FolderReader(path, check) if path.is_dir() else _OneFileReader(path, check)
 
 
 class FolderReader(EpisodeReader):
-    """Reads a folder of episodes. Files that were removed from it are left out."""
+    """Reads a folder of episodes. Files that were removed are skipped."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
         super().__init__(path, check)
@@ -56,7 +56,7 @@ class FolderReader(EpisodeReader):
         for row in self.lines:
             file = str(row.get("file"))
             if not FILE.fullmatch(file):
-                raise DataError(f"'{table}' is damaged: it does not name an episode's file.")
+                raise DataError(f"'{table}' is damaged: a line does not name an episode's file.")
             row["model"] = episode_table.model_kinds(row.get("model"), table)
             if file not in sizes:
                 self.damages.append(f"'{path / file}' is missing.")
@@ -66,8 +66,10 @@ class FolderReader(EpisodeReader):
             rows.append(row)
         found, written = len(lines) + len(damages), about.get("lines")
         if self.finished and found != written:
-            self.damages.append(f"'{table}' has {found} whole lines, but {written} were written.")
-        self._take(rows)
+            self.damages.append(
+                f"'{table}' has {found} complete lines, but {written} were written."
+            )
+        self._set_rows(rows)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
         self.info.check_names(channels)
@@ -99,7 +101,7 @@ class FolderReader(EpisodeReader):
 
 
 class _OneFileReader(EpisodeReader):
-    """Reads a file in which episodes follow each other. Channels stay in memory once read."""
+    """Reads a single file with all episodes. Channels stay in memory once read."""
 
     def __init__(self, path: Path, check: bool = True) -> None:
         super().__init__(path, check)
@@ -109,9 +111,9 @@ class _OneFileReader(EpisodeReader):
         self.gaps = sum(part.gaps for part in parts)
         numbers = [part.number for part in parts]
         if not self.damages and numbers != list(range(len(numbers))):
-            self.damages.append(f"A part of '{path}' is missing: there are only {numbers}.")
-        self.damages += [told for part in parts for told in part.damages]
-        self._take([{**row, "part": part} for part in parts for row in part.rows])
+            self.damages.append(f"A part of '{path}' is missing: the parts {numbers} were found.")
+        self.damages += [damage for part in parts for damage in part.damages]
+        self._set_rows([{**row, "part": part} for part in parts for row in part.rows])
 
     def _open_part(self, file: Path, before: Sequence[_Part]) -> _Part:
         part = _Part(file, self.check)
@@ -159,7 +161,7 @@ class _OneFileReader(EpisodeReader):
 
 
 class _Part:
-    """What is known about one file without looking at a channel."""
+    """The description and the table of episodes of one file."""
 
     info: RunInfo
 
@@ -195,9 +197,9 @@ class _Part:
                 for values in zip(*columns.values(), strict=True)
             ]
             self.rows = episode_table.checked(rows, file)
-            self.count = episode_table.put_in_line(self.rows)
+            self.count = episode_table.set_first_rows(self.rows)
             if not all(-1 <= row["model"] < self.models for row in rows):
-                raise DataError(f"'{file}' is damaged: an episode's model is not there.")
+                raise DataError(f"'{file}' is damaged: the model fields of an episode are missing.")
             size = self.count * bytes_of(self.info.kinds.values())
             check_size(size, archive.nbytes, f"'{file}'")
 
@@ -210,7 +212,7 @@ TABLE_KINDS = {
 def _read_lines(path: Path, check: bool) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a table, and a sentence for each damaged one.
 
-    The last one is left out if it was not finished.
+    An incomplete last line is ignored.
     """
     rows, damages = [], []
     with open_file(path) as stream, damage(f"'{path}'"):

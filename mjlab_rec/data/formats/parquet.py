@@ -17,37 +17,36 @@ from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.parquet_reader import (
+    DESCRIPTION,
     EPISODES,
-    HEAD,
     INFO,
     ParquetReader,
     dump_model,
     part_files,
 )
 from mjlab_rec.data.formats.plain_files import cannot_write, removed, replacing, sync_to_disk
-from mjlab_rec.data.formats.row_table import POLARS_ERRORS, stored, times, undisturbed
+from mjlab_rec.data.formats.row_table import POLARS_ERRORS, not_interrupted, stored, times
 from mjlab_rec.data.schema import DataError, Episode, RunInfo
 
-__all__ = ["HEAD", "ParquetReader", "ParquetWriter"]
+__all__ = ["DESCRIPTION", "ParquetReader", "ParquetWriter"]
 
 PART_ROWS = 1 << 16
 PART_SECONDS = 60.0
 clock = time.monotonic
-_TABLE_BYTES = 16 << 20  # of the table of episodes in a part, about
+_TABLE_BYTES = 16 << 20  # approximate size of the table of episodes in a part
 
 
 class ParquetWriter(Writer):
     """Writes a folder that ``polars.read_parquet(folder)`` reads as one table.
 
-    Columns are time, env, episode and step, and one per channel, with a fixed-size array in each
-    row where a channel has several elements; float16 becomes float32. Rows of an episode follow
-    each other. A part is written as a whole once PART_ROWS rows or `roll_over_bytes` have gathered,
-    once PART_SECONDS have passed since the last one, and at the end; it is one row group, so that
-    row groups end with episodes. Episodes that wait for their part are lost if the process is
-    killed. The description of a part holds the table of its episodes, with a checksum of each of
-    their columns.
+    The columns are time, env, episode, step and one per channel: a number or a fixed-size array per
+    row; float16 becomes float32. The rows of an episode are consecutive. A part is written when its
+    episodes have PART_ROWS rows or `roll_over_bytes`, PART_SECONDS after the last part, and at the
+    end. It is one row group, so row groups end with episodes. Episodes that are not yet written are
+    lost if the process is killed. The metadata of a part contains the table of its episodes, with a
+    checksum for each of their columns.
 
-    Appended episodes are numbered on from the highest number that is there.
+    Appended episodes continue the numbering from the highest number.
     """
 
     by_episode = True
@@ -57,19 +56,19 @@ class ParquetWriter(Writer):
         super().__init__(info, options)
         episode_table.check_channels(info)
         self._offset = self._next = self._parts = 0
-        self._old_gaps = self._head_bytes = self._nbytes = 0
+        self._old_gaps = self._description_bytes = self._nbytes = 0
         self._waiting: list[tuple[dict[str, Any], Episode]] = []
         self._rows = self._bytes = self._text = 0
         self._since = clock()
         self._power = options.durability == "power"
-        self._path_lock = PathLock(options.path, options.if_exists, folder=True, mark=HEAD)
+        self._path_lock = PathLock(options.path, options.if_exists, folder=True, mark=DESCRIPTION)
         self._path = self._path_lock.path
         try:
             self._remove_leftovers()
-            if (self._path / HEAD).exists():
-                self._go_on()
+            if (self._path / DESCRIPTION).exists():
+                self._append_to_existing()
             self._described = episode_table.dump_info(self.info, attachments=False)
-            self._write_head(finished=False)
+            self._write_description(finished=False)
             if self._power:
                 sync_to_disk(self._path.parent)
         except BaseException:
@@ -82,7 +81,7 @@ class ParquetWriter(Writer):
 
     @property
     def nbytes(self) -> int:
-        return self._head_bytes + self._nbytes
+        return self._description_bytes + self._nbytes
 
     def write_episode(self, episode: Episode) -> None:
         row = episode_table.row_of(episode, self._offset)
@@ -100,11 +99,11 @@ class ParquetWriter(Writer):
         try:
             if self._waiting:
                 self._write_part()
-            self._write_head(finished=True)
+            self._write_description(finished=True)
         finally:
             self._path_lock.release()
 
-    def _write_head(self, finished: bool) -> None:
+    def _write_description(self, finished: bool) -> None:
         text = episode_table.dump_info(
             self.info,
             attachments=True,
@@ -112,10 +111,10 @@ class ParquetWriter(Writer):
             finished=finished,
             parts=self._parts,
         )
-        self._write(HEAD, [], {INFO: text})
+        self._write(DESCRIPTION, [], {INFO: text})
 
     def _write_part(self) -> None:
-        """Write the episodes that wait; if that fails they go on waiting."""
+        """Write the waiting episodes. If that fails they stay."""
         rows = []
         for row, episode in self._waiting:
             arrays = [episode.arrays["step"].astype(np.int32, copy=False)]
@@ -138,7 +137,7 @@ class ParquetWriter(Writer):
         self, name: str, episodes: list[tuple[dict[str, Any], Episode]], about: dict[str, str]
     ) -> None:
         frame = self._frame(episodes)
-        # Next to the folder, where no reader takes it for a part.
+        # Outside of the folder, because readers of the folder would take it for a part.
         hidden = self._path.with_name(f".{self._path.name}.{name}.tmp")
         try:
             with replacing(self._path / name, self._power, hidden):
@@ -149,15 +148,15 @@ class ParquetWriter(Writer):
                     row_group_size=max(1, len(frame)),
                     metadata=about,
                 )
-                while not undisturbed(write):
+                while not not_interrupted(write):
                     pass
                 size = hidden.stat().st_size
-                if not (self._path / HEAD).exists() and name != HEAD:
+                if not (self._path / DESCRIPTION).exists() and name != DESCRIPTION:
                     raise removed(self._path)
         except (*POLARS_ERRORS, OSError) as error:
             raise cannot_write(self._path, error) from error
-        if name == HEAD:
-            self._head_bytes = size
+        if name == DESCRIPTION:
+            self._description_bytes = size
         else:
             self._nbytes += size
 
@@ -166,7 +165,7 @@ class ParquetWriter(Writer):
 
         kinds = self.info.kinds
 
-        def gathered(name: str) -> np.ndarray:
+        def concatenated(name: str) -> np.ndarray:
             dtype, shape = kinds[name]
             arrays = [np.empty((0, *shape), dtype), *(e.arrays[name] for _, e in episodes)]
             return np.concatenate(arrays).astype(stored(dtype), copy=False)
@@ -174,32 +173,32 @@ class ParquetWriter(Writer):
         def repeated(name: str) -> np.ndarray:
             return np.repeat(np.array([row[name] for row, _ in episodes], "i4"), counts)
 
-        step = gathered("step")
+        step = concatenated("step")
         columns = {
             "time": times(step, self.info.step_dt),
             "env": repeated("env"),
             "episode": repeated("number"),
             "step": step,
-            **{spec.name: gathered(spec.name) for spec in self.info.channels},
+            **{spec.name: concatenated(spec.name) for spec in self.info.channels},
         }
         return pl.DataFrame([pl.Series(name, values) for name, values in columns.items()])
 
     def _remove_leftovers(self) -> None:
-        """Remove what a process left that was killed while it wrote a part."""
+        """Remove files of a process that was killed while it wrote a part."""
         for name in os.listdir(self._path.parent):
             if name.startswith(f".{self._path.name}.") and name.endswith(".parquet.tmp"):
                 self._path.with_name(name).unlink(missing_ok=True)
 
-    def _go_on(self) -> None:
-        there = ParquetReader(self._path)
-        self.info = episode_table.continued(there.info, self.info, self._path)
-        if there.damages:
+    def _append_to_existing(self) -> None:
+        old = ParquetReader(self._path)
+        self.info = episode_table.merged_info(old.info, self.info, self._path)
+        if old.damages:
             raise DataError(
-                f"Cannot append to '{self._path}': it is damaged, so that the next free number of"
-                f" an episode is not known. {there.damages[0]} Move damaged parts elsewhere, or"
-                " choose another path, or if_exists='number'."
+                f"Cannot append to '{self._path}': it is damaged, so the number of the next episode"
+                f" is unknown. {old.damages[0]} Move damaged parts elsewhere, choose another"
+                " path, or if_exists='number'."
             )
-        self._old_gaps = there.gaps
-        self._offset = 1 + max(there.episodes["number"].to_list(), default=-1)
+        self._old_gaps = old.gaps
+        self._offset = 1 + max(old.episodes["number"].to_list(), default=-1)
         numbers = part_files(self._path)
         self._next, self._parts = 1 + max(numbers, default=-1), len(numbers)

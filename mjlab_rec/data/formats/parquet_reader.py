@@ -1,4 +1,4 @@
-"""Read a folder of Parquet files, of which nothing is believed."""
+"""Read a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.row_table import POLARS_ERRORS
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
-# Has no rows, only the description of the run: the folder holds nothing but Parquet files of one
-# schema, or polars.read_parquet(folder) and others would refuse it.
-HEAD = "mjlab_rec.parquet"
-INFO = "mjlab_rec"  # what the run says about itself
-EPISODES = "episodes"  # the table of the episodes in a part
+# A file with the description of the recording and no rows. It is a Parquet file too, because
+# polars.read_parquet(folder) and others need a folder of Parquet files with one schema.
+DESCRIPTION = "mjlab_rec.parquet"
+INFO = "mjlab_rec"  # metadata key: the description of the recording
+EPISODES = "episodes"  # metadata key: the table of the episodes in a part
 CACHE_BYTES = 1 << 29
 
-# Rows without any content still differ in their steps or episodes, so that no compression gets a
-# row of an honest file below this.
+# Rows differ at least in their step or episode, so a valid file has at most this many rows per
+# byte, however well it is compressed.
 _ROWS_PER_BYTE = 64
-_TOLD = 10  # missing parts that are named
+_MOST_LISTED = 10  # missing parts that are named
 
 
 class ParquetReader(EpisodeReader):
-    """Reads a folder of Parquet files, of which it keeps some in memory once they are decoded.
+    """Reads a folder of Parquet files, and keeps some decoded columns in memory.
 
-    What was not decoded before cannot be read in a forked process.
+    A forked process can only read columns that were decoded before.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
@@ -55,9 +55,9 @@ class ParquetReader(EpisodeReader):
                 self.damages.append(str(error))
         written = about.get("parts")
         count = max(max(numbers, default=-1) + 1, written if isinstance(written, int) else 0)
-        missing = islice((number for number in range(count) if number not in numbers), _TOLD)
+        missing = islice((number for number in range(count) if number not in numbers), _MOST_LISTED)
         self.damages += [f"Part {number} of '{self.path}' is missing." for number in missing]
-        self._take(rows)
+        self._set_rows(rows)
         self._decoded: dict[tuple[Path, str], np.ndarray] = {}
         self._decoded_bytes = 0
 
@@ -81,15 +81,14 @@ class ParquetReader(EpisodeReader):
         self._decoded_bytes = 0
 
     def _load_description(self) -> tuple[RunInfo, dict[str, Any]]:
-        """What the run says about itself; each part says it too, but for attached files."""
+        """The description of the recording; each part has it too, without attached files."""
         try:
-            return self._described(self.path / HEAD)
+            return self._described(self.path / DESCRIPTION)
         except DataError as error:
             for file in part_files(self.path).values():
                 with contextlib.suppress(DataError):
                     found = self._described(file)
-                    told = f"{error} Attached files, if there were any, are lost."
-                    self.damages.append(told)
+                    self.damages.append(f"{error} Attached files, if any, are lost.")
                     return found
             raise
 
@@ -99,7 +98,7 @@ class ParquetReader(EpisodeReader):
         return info, about
 
     def _load_episodes(self, file: Path) -> list[dict[str, Any]]:
-        """The episodes in a part, if it has the rows and columns that it should have."""
+        """The table of episodes of a part; raises unless its rows and columns match."""
         text = _metadata(file, EPISODES)
         envs = set(self.info.envs)
         with damage(f"The table of episodes in '{file}'", file):
@@ -114,12 +113,14 @@ class ParquetReader(EpisodeReader):
                 if not checksums.fullmatch(row["crc32"]):
                     raise ValueError("an episode has no checksums")
                 row["model"] = _load_model(row["model"], file)
-        count = episode_table.put_in_line(rows)
+        count = episode_table.set_first_rows(rows)
         for row in rows:
             row.update(file=file, part_rows=count)
         found, kinds = _shape(file)
-        if found != count or count > _ROWS_PER_BYTE * file.stat().st_size:
-            raise DataError(f"'{file}' is damaged: it says {count} rows, but has not so many.")
+        if found != count:
+            raise DataError(f"'{file}' is damaged: it has {found} rows instead of {count}.")
+        if count > _ROWS_PER_BYTE * file.stat().st_size:
+            raise DataError(f"'{file}' is damaged: it is too small for {count} rows.")
         for spec in self.info.channels:
             kind = row_table.polars_kind(spec.dtype, spec.shape)
             if kinds.get(spec.name) != kind:
@@ -128,11 +129,11 @@ class ParquetReader(EpisodeReader):
                     f" {kinds.get(spec.name, 'missing')}, not {kind}."
                 )
         if kinds.get("step") != pl.Int32:
-            raise DataError(f"'{file}' is damaged: its column 'step' is not of 32-bit integers.")
+            raise DataError(f"'{file}' is damaged: its column 'step' is not Int32.")
         return rows
 
     def _decoded_part(self, row: dict[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Columns of an episode: from memory, or decoded, with the whole part if there is room."""
+        """Columns of an episode, from memory or decoded; a whole part is decoded if it fits."""
         file, rows = row["file"], slice(row["first"], row["first"] + row["rows"])
         missing = [name for name in names if (file, name) not in self._decoded]
         if missing and os.getpid() != self._pid:
@@ -207,13 +208,13 @@ def _load_model(data: Any, file: Path) -> dict[str, np.ndarray]:
 
 
 def _scan(file: Path) -> pl.LazyFrame:
-    # Names are taken as they are: they may have brackets, or look like key=value.
+    # Names may contain brackets, or look like key=value.
     return pl.scan_parquet(file, glob=False, hive_partitioning=False)
 
 
 def _metadata(file: Path, key: str) -> str:
     try:
-        os.close(plain_files.opened(file))  # no pipe
+        os.close(plain_files.opened(file))  # raises for a pipe
         about = pl.read_parquet_metadata(file)
     except (*POLARS_ERRORS, OSError) as error:
         raise _damaged(file, error) from None
@@ -223,7 +224,7 @@ def _metadata(file: Path, key: str) -> str:
 
 
 def _shape(file: Path) -> tuple[int, Mapping[str, pl.DataType]]:
-    """How many rows a file says it has, and the types of its columns."""
+    """The number of rows of a file, and the types of its columns."""
     try:
         lazy = _scan(file)
         return int(lazy.select(pl.len()).collect().item()), dict(lazy.collect_schema())
@@ -232,4 +233,4 @@ def _shape(file: Path) -> tuple[int, Mapping[str, pl.DataType]]:
 
 
 def _damaged(file: Path, error: BaseException) -> DataError:
-    return DataError(f"'{file}' is damaged or not complete: {plain_files.reason(error)}.")
+    return DataError(f"'{file}' is damaged or incomplete: {plain_files.reason(error)}.")

@@ -1,4 +1,4 @@
-"""Recordings of several files: damage to one must not cost the others."""
+"""Recordings of several files: if one is damaged, the others stay readable."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mjlab_rec.data.schema import DataError
 Part = TypeVar("Part")
 
 _LOG = logging.getLogger(__name__)
-_MOST_TOLD = 10
+_MOST_LOGGED = 10
 
 
 def open_parts(
     path: Path, open_part: Callable[[Path, Sequence[Part]], Part], damages: list[str]
 ) -> list[Part]:
-    """The parts of a recording that can be read; a sentence about each other one is added.
+    """Open the parts of a recording that can be read, and describe the others.
 
     Args:
         path: The first part.
-        open_part: Opens a part, after those before it that could be opened; raises DataError.
-        damages: Where to add sentences.
+        open_part: Opens a part, given those before it; raises DataError.
+        damages: A sentence is added to it for each part that cannot be read.
     """
     paths = files.parts(path)
     if not paths:
@@ -36,15 +36,15 @@ def open_parts(
         except DataError as error:
             if len(paths) == 1:
                 raise
-            damages.append(f"{error} It is left out.")
+            damages.append(f"{error} It is skipped.")
     if not found:
         raise DataError(f"Nothing in '{path}' can be read. {damages[0]}")
     return found
 
 
 def log_damages(path: Path, damages: Sequence[str]) -> None:
-    """Warn of what is wrong with a recording."""
-    for told in damages[:_MOST_TOLD]:
-        _LOG.warning("%s", told)
-    if len(damages) > _MOST_TOLD:
-        _LOG.warning("'%s' has %d damages. verify() tells all.", path, len(damages))
+    """Log warnings about damage to a recording."""
+    for sentence in damages[:_MOST_LOGGED]:
+        _LOG.warning("%s", sentence)
+    if len(damages) > _MOST_LOGGED:
+        _LOG.warning("'%s' has %d damages. verify() lists all of them.", path, len(damages))

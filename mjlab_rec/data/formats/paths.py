@@ -1,4 +1,4 @@
-"""Where channels lie in a file in which a path is either a dataset or a group, never both."""
+"""Paths of channels in a file, where a path is either a dataset or a group, never both."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable
 def dataset_paths(
     names: Iterable[str], wish: Callable[[str], str] = str, taken: Iterable[str] = ()
 ) -> dict[str, str]:
-    """A path of its own for each name: the name itself wherever that is possible.
+    """A unique path for each name: the name itself if possible.
 
-    What would lie below another dataset lies next to it: with ``obs/actor`` a dataset,
+    A dataset that would be below another one is put next to it: if ``obs/actor`` is a dataset,
     ``obs/actor/joints`` is at ``obs/actor.joints``. If that exists as well, a dot is added. The
-    order of the names does not matter, so that readers find the paths from the names alone.
+    order of the names does not matter, so that readers can compute the paths from the names.
 
     Args:
-        names: Names of what has a dataset.
-        wish: The path that a name should have.
-        taken: Paths that are not to be used, nor anything below them.
+        names: Names of datasets.
+        wish: The preferred path for a name.
+        taken: Paths that must not be used, nor anything below them.
     """
     datasets, groups = set(taken), set()
     found = {}

@@ -1,4 +1,4 @@
-"""Plain files: read with care, replaced as a whole, or grown by whole writes."""
+"""Read, replace and append to plain files."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from mjlab_rec.data.schema import DataError
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words: the system's, or the first line of the message."""
+    """A short reason: the system's, or the first line of the message."""
     number = getattr(error, "errno", None)
-    told = os.strerror(number) if number else str(error).partition("\n")[0]
-    return told[:200].rstrip(".") or type(error).__name__
+    text = os.strerror(number) if number else str(error).partition("\n")[0]
+    return text[:200].rstrip(".") or type(error).__name__
 
 
 def cannot_read(path: Path, error: OSError) -> DataError:
-    """The error to raise where the system does not give what is in a file or folder."""
+    """The error for a file or folder that cannot be read."""
     return DataError(f"Cannot read '{path}': {reason(error)}.")
 
 
 def cannot_write(path: Path, error: BaseException) -> DataError:
-    """The error to raise where a write failed and was taken back."""
-    return DataError(
-        f"Cannot write to '{path}': {reason(error)}. What was written before can be read."
-    )
+    """The error for a write that failed and was undone."""
+    return DataError(f"Cannot write to '{path}': {reason(error)}. Data written before can be read.")
 
 
 def opened(path: Path, *, follow: bool = True) -> int:
-    """Descriptor of a file to read. Pipes and devices are refused, and links unless `follow`."""
+    """Open a file for reading. Raises for pipes and devices, and for links unless `follow`."""
     try:
         if not follow and path.is_symlink():
             raise DataError(f"'{path}' is a link to another file. Links are not followed.")
@@ -42,13 +40,13 @@ def opened(path: Path, *, follow: bool = True) -> int:
         os.close(file)
     except OSError as error:
         raise cannot_read(path, error) from error
-    raise DataError(f"'{path}' is not a file with contents, but a folder, pipe or device.")
+    raise DataError(f"'{path}' is not a plain file, but a folder, pipe or device.")
 
 
 def read(
     path: Path, first: int | None = None, *, most: int = 1 << 62, follow: bool = True
 ) -> bytes:
-    """A file, or its first bytes; one of more than `most` bytes is refused."""
+    """Read a file, or its first bytes; raises if it has more than `most` bytes."""
     file = opened(path, follow=follow)
     try:
         size = os.fstat(file).st_size
@@ -60,7 +58,7 @@ def read(
 
 
 def read_at(file: int, path: Path, offset: int, size: int) -> bytes:
-    """A piece of a file; shorter if the file ends before."""
+    """Read a piece of a file; shorter if the file ends before."""
     pieces = []
     try:
         while size > 0 and (piece := os.pread(file, min(size, 1 << 30), offset)):
@@ -72,7 +70,7 @@ def read_at(file: int, path: Path, offset: int, size: int) -> bytes:
 
 
 class GrowingFile:
-    """A file that is only appended to, by whole writes: what fails is taken back."""
+    """A file that is only appended to. A failed write is undone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,8 +82,8 @@ class GrowingFile:
             raise cannot_write(path, error) from error
 
     def append(self, content: bytes | memoryview, sync: bool = False) -> None:
-        """Write all of it, and wait for the disk if asked to; raises DataError if that fails."""
-        self.check_there()
+        """Append content, and wait for the disk if `sync`; raises DataError if that fails."""
+        self.check_exists()
         rest = memoryview(content)
         try:
             while rest:
@@ -93,14 +91,14 @@ class GrowingFile:
             if sync:
                 os.fsync(self._file)
         except BaseException as error:
-            self.back_to(self.size)
+            self.cut_to(self.size)
             if isinstance(error, OSError):
                 raise cannot_write(self.path, error) from error
             raise
         self.size += len(content)
 
-    def back_to(self, size: int) -> None:
-        """Forget what was written behind this size."""
+    def cut_to(self, size: int) -> None:
+        """Cut the file to this size."""
         try:
             os.ftruncate(self._file, size)
         except OSError as error:
@@ -108,33 +106,32 @@ class GrowingFile:
         self.size = size
 
     def close(self) -> None:
-        """Close it; nothing is waiting to be written."""
+        """Close the file."""
         os.close(self._file)
 
-    def check_there(self) -> None:
+    def check_exists(self) -> None:
         """Raise if the file was removed or replaced by another."""
         try:
-            there = os.path.samestat(os.stat(self.path), os.fstat(self._file))
+            exists = os.path.samestat(os.stat(self.path), os.fstat(self._file))
         except OSError:
-            there = False
-        if not there:
+            exists = False
+        if not exists:
             raise removed(self.path)
 
 
 def removed(path: Path) -> DataError:
-    """The error to raise where a recording is gone while it is being written."""
+    """The error for a recording that disappeared while it was being written."""
     return DataError(
-        f"'{path}' was removed or replaced while it was being written. What it held is lost; what"
-        " was to be written now has no place. Start a new recording."
+        f"'{path}' was removed or replaced while it was being written. Its data is lost, and"
+        " nothing more can be written. Start a new recording."
     )
 
 
 @contextmanager
 def replacing(path: Path, sync: bool, hidden: Path | None = None) -> Iterator[Path]:
-    """A hidden path at which to write a file that then takes the place of another.
+    """Replace a file atomically: write the new one to the hidden path that is returned.
 
-    A reader sees one or the other, as a whole. With `sync` that is also true after a loss of
-    power.
+    Readers see the old file or the new one. With `sync` that is also true after a loss of power.
     """
     hidden = hidden or path.with_name(f".{path.name}.tmp")
     try:
@@ -149,7 +146,7 @@ def replacing(path: Path, sync: bool, hidden: Path | None = None) -> Iterator[Pa
 
 
 def replace(path: Path, content: bytes, sync: bool) -> None:
-    """Put a whole file in the place of another."""
+    """Replace a file atomically."""
     try:
         with replacing(path, sync) as hidden:
             hidden.write_bytes(content)
@@ -158,7 +155,7 @@ def replace(path: Path, content: bytes, sync: bool) -> None:
 
 
 def cut(path: Path, size: int) -> None:
-    """Remove what is in a file behind this size."""
+    """Cut a file to this size, if it is larger."""
     try:
         if os.stat(path).st_size > size:
             os.truncate(path, size)
@@ -167,7 +164,7 @@ def cut(path: Path, size: int) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, would survive a loss of power."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)

@@ -1,4 +1,4 @@
-"""File formats by their name and by what is at a path: those of this package and of others."""
+"""File formats by name or by the content of a path: those of this package and of others."""
 
 from __future__ import annotations
 
@@ -26,76 +26,76 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """What is known of a file format before any of its code is imported."""
+    """Description of a file format, without importing its code."""
 
     name: str
-    """By which it is asked for, such as "hdf5"."""
+    """Its name, such as "hdf5"."""
 
     writer: str
     """The ``Writer``, as "package.module:Class"."""
 
     reader: str | None = None
-    """The ``Reader``, as "package.module:Class"; None if nothing is read from a path."""
+    """The ``Reader``, as "package.module:Class"; None if the format cannot be read from a path."""
 
     suffixes: tuple[str, ...] = ()
-    """How its files' names end, such as ".h5"; a new file gets the first."""
+    """Suffixes of its files, such as ".h5"; new files get the first one."""
 
     mark: str = ""
-    """Name of the file by which a folder is known to be a recording in this format."""
+    """Name of the file that marks a folder as a recording in this format."""
 
     magic: bytes = b""
-    """How its files begin. Such a file may have any name that no other format has; without magic
-    bytes files are known by their suffix."""
+    """First bytes of its files, which may then have any name that is not of another format. Without
+    magic bytes, files are recognised by their suffix."""
 
     recognises: str | None = None
-    """A cheap function from a path to a bool, as "package.module:function", where another format
-    has the same magic, suffix or mark. It is asked only where those fit."""
+    """A cheap function from a path to a bool, as "package.module:function", for formats that share
+    their magic, suffix or mark with another. It is called only if those fit."""
 
     def __post_init__(self) -> None:
         for target in filter(None, (self.writer, self.reader, self.recognises)):
             module, colon, name = target.partition(":")
             if not (module and colon and name):
                 raise ValueError(
-                    f"Format '{self.name}': {target!r} names nothing. Write 'package.module:name'."
+                    f"Format '{self.name}': {target!r} must have the form 'package.module:name'."
                 )
         if wrong := [s for s in self.suffixes if not s.startswith(".") or s == "."]:
-            raise ValueError(f"Format '{self.name}': suffixes begin with a dot, got {wrong}.")
+            raise ValueError(f"Format '{self.name}': suffixes must begin with a dot, got {wrong}.")
         if self.reader and not (self.suffixes or self.mark or self.magic):
             raise ValueError(
-                f"Format '{self.name}' has a reader, but its recordings cannot be known: give it"
-                " suffixes, a mark or magic bytes."
+                f"Format '{self.name}' has a reader, but nothing to recognise its recordings by:"
+                " give it suffixes, a mark or magic bytes."
             )
 
     def writer_class(self) -> type[Writer]:
-        """What writes it."""
+        """The ``Writer``, imported."""
         return self._load(self.writer)
 
     def open(self, path: Path, check: bool = True) -> Reader:
-        """Read the recording at a path."""
+        """Open the recording at a path."""
         assert self.reader is not None
         return self._load(self.reader)(path, check=check)
 
     def matches_name(self, path: Path) -> bool:
-        """Whether a path is called like a file in this format."""
+        """Whether a path has a suffix of this format."""
         name = path.name.lower()
         return any(name.endswith(s.lower()) and len(name) > len(s) for s in self.suffixes)
 
-    def fits(self, path: Path, head: bytes | None) -> bool:
-        """Whether a file that begins with `head`, or a folder (None), may be in this format."""
+    def fits(self, path: Path, start: bytes | None) -> bool:
+        """Whether a file with these first bytes, or a folder (None), may be in this format."""
         if self.reader is None:
             return False
-        if head is None:
+        if start is None:
             return bool(self.mark) and (path / self.mark).is_file()
-        return head.startswith(self.magic) if self.magic else self.matches_name(path)
+        return start.startswith(self.magic) if self.magic else self.matches_name(path)
 
-    def asks(self, path: Path) -> bool:
-        """What ``recognises`` says to a path."""
+    def is_recognised(self, path: Path) -> bool:
+        """The result of ``recognises`` for a path."""
         assert self.recognises is not None
         return bool(self._load(self.recognises)(path))
 
     def __str__(self) -> str:
         ways = [*self.suffixes, *["a folder"] * bool(self.mark)]
-        return f"{self.name} ({', '.join(ways) or 'known by its content'})"
+        return f"{self.name} ({', '.join(ways) or 'recognised by its content'})"
 
     def _load(self, target: str) -> Any:
         module, _, name = target.partition(":")
@@ -103,20 +103,20 @@ class Format:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise DataError(
-                f"The format '{self.name}' cannot be used: '{target}' was not loaded: {error}."
+                f"The format '{self.name}' cannot be used: loading '{target}' failed: {error}."
             ) from error
 
 
 def register_format(format: Format) -> None:
-    """Make a format known, for code that is not installed, such as a notebook.
+    """Register a format, in code that is not an installed package, such as a notebook.
 
-    A package declares an entry point in the group "mjlab_rec.formats" instead.
+    Packages declare an entry point in the group "mjlab_rec.formats" instead.
     """
     _add(_known()[0], format)
 
 
 def formats() -> list[Format]:
-    """All formats that are known."""
+    """All known formats."""
     return list(_known()[0].values())
 
 
@@ -124,7 +124,7 @@ def format_named(name: str) -> Format:
     """A format by its name."""
     known, broken = _known()
     if name not in known:
-        raise ValueError(f"Unknown format '{name}'. {nearest(name, list(known))}{_but(broken)}")
+        raise ValueError(f"Unknown format '{name}'. {nearest(name, list(known))}{_failed(broken)}")
     return known[name]
 
 
@@ -134,24 +134,24 @@ def writer_class(name: str) -> type[Writer]:
 
 
 def recognise(files: Iterable[Path]) -> Format | None:
-    """The format of the parts of a recording, or of a folder; None if it is not known.
+    """The format of the parts of a recording, or of a folder; None if it is unknown.
 
-    Parts that are damaged do not cost the others: the first that can be told decides.
+    Damaged parts do not matter: the first part that is recognised decides.
     """
     guess = None
     for file in files:
-        head = None if file.is_dir() else _head(file)
-        fitting = [format for format in formats() if format.fits(file, head)]
+        start = None if file.is_dir() else _first_bytes(file)
+        fitting = [format for format in formats() if format.fits(file, start)]
         fitting.sort(key=lambda format: not format.matches_name(file))
         sure = True
         for format in fitting:
             if format.recognises is None:
                 continue
             try:
-                if format.asks(file):
+                if format.is_recognised(file):
                     return format
-            except Exception as error:  # A damaged file may make it raise anything.
-                logger.debug("%s: %s does not know: %s", file, format.name, error)
+            except Exception as error:  # A damaged file can cause any error.
+                logger.debug("%s: %s failed to check it: %s", file, format.name, error)
                 sure = False
         plain = [format for format in fitting if format.recognises is None]
         guess = guess or next(iter(plain), None)
@@ -161,14 +161,14 @@ def recognise(files: Iterable[Path]) -> Format | None:
 
 
 def known_formats() -> str:
-    """A sentence that names the formats that can be read, and how their files are called."""
+    """A sentence with the formats that can be read, and their suffixes."""
     known, broken = _known()
     readable = [str(format) for format in known.values() if format.reader]
-    return f"Formats that can be read: {'; '.join(readable)}.{_but(broken)}"
+    return f"Formats that can be read: {'; '.join(readable)}.{_failed(broken)}"
 
 
 def check_path(writer: type[Writer], path: str) -> None:
-    """Raise if what a writer would write there would not be known as its own afterwards."""
+    """Raise if a recording at a path would not be recognised as one of the writer's format."""
     format = next((f for f in formats() if _class_of(f) is writer), None)
     if format is None or format.reader is None or not path or format.matches_name(Path(path)):
         return
@@ -177,21 +177,21 @@ def check_path(writer: type[Writer], path: str) -> None:
     if not (others or nameless):
         return
     ends = " or ".join(format.suffixes)
-    cure = f"Call it {Path(path).stem}{format.suffixes[0]}." if ends else "Leave the suffix out."
+    cure = f"Name it {Path(path).stem}{format.suffixes[0]}." if ends else "Omit the suffix."
     if others:
         raise DataError(
-            f"'{path}' is called like a file of the format {others[0].name}, but {format.name} is"
-            f" to be written. {cure}"
+            f"'{path}' has the suffix of the format {others[0].name}, but the recorder writes"
+            f" {format.name}. {cure}"
         )
     raise DataError(
-        f"'{path}' would not be known as a recording of the format {format.name}, whose files end"
-        f" in {ends}. {cure}"
+        f"'{path}' would not be recognised as a recording in the format {format.name}, whose files"
+        f" end in {ends}. {cure}"
     )
 
 
 @functools.cache
 def _known() -> tuple[dict[str, Format], list[str]]:
-    """The formats by name, and the entry points that failed; looked for once."""
+    """The formats by name, and the entry points that failed to load; searched once."""
     from mjlab_rec.data.formats.builtin import FORMATS
 
     known: dict[str, Format] = {}
@@ -203,32 +203,34 @@ def _known() -> tuple[dict[str, Format], list[str]]:
             _add(known, point.load())
         except Exception:
             broken.append(point.name)
-            logger.exception("The file format %r could not be loaded; it is missing.", point.name)
+            logger.exception(
+                "The file format %r could not be loaded and is not available.", point.name
+            )
     return known, broken
 
 
 def _add(known: dict[str, Format], format: Format) -> None:
     if not isinstance(format, Format):
-        raise TypeError(f"A file format is a Format, not {format!r}.")
+        raise TypeError(f"A file format must be a Format, got {format!r}.")
     if known.setdefault(format.name, format) != format:
         raise ValueError(
-            f"There is a format '{format.name}' already, written by"
+            f"There already is a format '{format.name}', written by"
             f" '{known[format.name].writer}'. Choose another name."
         )
 
 
 def _class_of(format: Format) -> type[Writer] | None:
-    """The writer of a format, if its module was imported already."""
+    """The writer of a format, if its module is imported."""
     module, _, name = format.writer.partition(":")
     return getattr(sys.modules.get(module), name, None)
 
 
-def _head(file: Path) -> bytes:
-    """The first bytes of a file, as many as the longest magic has."""
+def _first_bytes(file: Path) -> bytes:
+    """The first bytes of a file, as many as the longest magic."""
     check_kind(file)
     with open(file, "rb") as stream:
         return stream.read(max(len(format.magic) for format in formats()))
 
 
-def _but(broken: Sequence[str]) -> str:
-    return f" Not loaded, because they failed: {', '.join(broken)}." if broken else ""
+def _failed(broken: Sequence[str]) -> str:
+    return f" Failed to load: {', '.join(broken)}." if broken else ""

@@ -1,8 +1,8 @@
 """HDF5 files in the layout of robomimic and Isaac Lab: a group for each episode.
 
-Learners read them as they are. They suit small runs: an episode costs a flush and several objects,
-and a process that is killed while an episode is being written may take the whole file with it. The
-format "hdf5" has neither fault and can be exported to this one.
+Learning code for this layout can read them directly. It suits small recordings: each episode costs
+a flush and several objects, and a kill while an episode is written can destroy the whole file. The
+format "hdf5" has neither drawback.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mjlab_rec.data import files
 from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.formats import episode_table, robomimic_layout
 from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.formats.hdf5_file import Disk, Hdf5FilesWriter, content, place, put_text
+from mjlab_rec.data.formats.hdf5_file import Hdf5FilesWriter, RawFile, content, place, put_text
 from mjlab_rec.data.formats.plain_files import removed
 from mjlab_rec.data.formats.robomimic_layout import OWN, mark
 from mjlab_rec.data.formats.robomimic_reader import RobomimicReader
@@ -27,16 +27,16 @@ from mjlab_rec.data.values import check_name
 
 __all__ = ["RobomimicReader", "RobomimicWriter"]
 
-_OBJECT = 8 << 10  # bytes that a dataset takes besides its values, at most
+_OBJECT = 8 << 10  # maximum overhead of a dataset
 _MOST_TEXT = 60 << 10  # bytes of an attribute
-_GYM = 2  # robomimic's number for environments that are made by name
+_GYM = 2  # robomimic's number for Gym environments
 
 
 class RobomimicWriter(Hdf5FilesWriter):
     """Writes ``data/demo_<i>`` with obs, next_obs, actions, rewards, dones and states.
 
-    A file whose process is killed, or whose machine loses power, while an episode is written may be
-    lost. Appended episodes are numbered on from the highest number that is there.
+    The file may be lost if the process is killed, or the machine loses power, while an episode is
+    written. Appended episodes continue the numbering from the highest number.
     """
 
     by_episode = True
@@ -51,37 +51,37 @@ class RobomimicWriter(Hdf5FilesWriter):
         self._paths = robomimic_layout.paths(info)
         with self._beginning():
             if options.if_exists == "append" and files.parts(self._path_lock.path):
-                self._go_on()
+                self._append_to_existing()
             self._open()
 
     def write_episode(self, episode: Episode) -> None:
         if not episode.rows:
             return
         try:
-            self._settle()
+            self._open_next()
             self._reserve(episode)
         except OSError as error:
             raise self._failure(error) from error
-        with self._filling(self._leave):
+        with self._filling(self._abandon):
             self._put(episode)
             self._flush()
 
-    def _go_on(self) -> None:
-        there = RobomimicReader(self._path_lock.path)
+    def _append_to_existing(self) -> None:
+        old = RobomimicReader(self._path_lock.path)
         try:
-            if not there.ours:
+            if not old.ours:
                 raise DataError(
                     f"Cannot append to '{self._path_lock.path}': it was not recorded by mjlab_rec."
                     " Choose another path, or if_exists='number'."
                 )
-            episode_table.check_same_run(there.info, self.info, self._path_lock.path)
-            self._offset = 1 + max(there.episodes["number"].to_list(), default=-1)
+            episode_table.check_same_run(old.info, self.info, self._path_lock.path)
+            self._offset = 1 + max(old.episodes["number"].to_list(), default=-1)
         finally:
-            there.close()
+            old.close()
 
-    def _settle(self) -> None:
-        """Make sure that there is a file to write to, the next one if this one is large enough."""
-        if self._file and self._disk.deleted:
+    def _open_next(self) -> None:
+        """Open a file if none is open, and the next part if this one is large enough."""
+        if self._file and self._raw.deleted:
             self._failed = True
             raise removed(self._files[-1])
         if self._file and self._demos:
@@ -96,12 +96,12 @@ class RobomimicWriter(Hdf5FilesWriter):
             self._part = self._path_lock.next_part()
         self._demos = self._rows = 0
         self._file = place(self._part, content(0, self._fill))
-        self._disk = Disk(self._file)
+        self._raw = RawFile(self._file)
         self._files.append(self._part)
         self._part = None
         self._data: Any = self._file["data"]
         if self._power:
-            self._disk.sync()
+            self._raw.sync()
 
     def _fill(self, file: h5py.File) -> None:
         data = file.create_group("data")
@@ -118,10 +118,10 @@ class RobomimicWriter(Hdf5FilesWriter):
             own.create_dataset(f"attachments/{name}", data=np.frombuffer(attachment, np.uint8))
 
     def _reserve(self, episode: Episode) -> None:
-        """Make sure that the disk has room; if it has not, the file stays as it is."""
+        """Reserve room on the disk; if it is full, the file is not changed."""
         values = [*episode.arrays.values(), *episode.model.values(), np.zeros(episode.rows, bool)]
         more = sum(value.nbytes + _OBJECT for value in values)
-        self._disk.reserve(self._file.id.get_filesize() + more + _OBJECT)
+        self._raw.reserve(self._file.id.get_filesize() + more + _OBJECT)
 
     def _put(self, episode: Episode) -> None:
         demo = self._data.create_group(f"demo_{self._demos}")
@@ -148,10 +148,13 @@ class RobomimicWriter(Hdf5FilesWriter):
         row["checksums"] = [array_crc32(episode.arrays[name]) for name in names]
         row["model"] = episode_table.model_json(episode.model)
         row["model_checksums"] = [array_crc32(value) for value in episode.model.values()]
-        # The others are for other programs; in this one all that we read ourselves is sealed.
+        # The other attributes are for other programs. Our reader uses this one, which has a
+        # checksum.
         text = episode_table.seal(json.dumps(row)).encode()
         if len(text) > _MOST_TEXT:
-            raise DataError(f"{len(names)} channels are too many for this format. Choose hdf5.")
+            raise DataError(
+                f"{len(names)} channels are too many for this format. Choose the format hdf5."
+            )
         attrs[OWN] = np.bytes_(text)
         demo.attrs.update(attrs)
         self._demos += 1
@@ -169,14 +172,14 @@ class RobomimicWriter(Hdf5FilesWriter):
             self._flush()
             self._file.close()
 
-    def _leave(self) -> None:
-        self._disk.leave()
+    def _abandon(self) -> None:
+        self._raw.abandon()
         self._file.close()
 
     def _flush(self) -> None:
         self._file.flush()
         if self._power:
-            self._disk.sync()
+            self._raw.sync()
 
     def _filters(self, values: np.ndarray) -> dict[str, Any]:
         if self.options.compression is None or not values.size:

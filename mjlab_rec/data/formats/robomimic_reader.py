@@ -1,4 +1,4 @@
-"""Read HDF5 files in the layout of robomimic and Isaac Lab, their own files included."""
+"""Read HDF5 files in the layout of robomimic and Isaac Lab, including files of theirs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
 from mjlab_rec.data.formats.parts import open_parts
 from mjlab_rec.data.formats.plain_files import opened, reason
-from mjlab_rec.data.formats.robomimic_foreign import distinguish, foreign_info, foreign_row
+from mjlab_rec.data.formats.robomimic_guess import guessed_info, guessed_row, renumber_duplicates
 from mjlab_rec.data.formats.robomimic_layout import NAMES, OWN
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 T = TypeVar("T")
 
 _DEMO = re.compile(r"demo_(\d{1,9})", re.ASCII)
-_GROWING_S = 2.0  # a file that was written to within this time may still be growing
+_GROWING_S = 2.0  # a file that was changed within this time may still grow
 _TRIES = 20
 _PAUSE_S = 0.02
 
 
 class RobomimicReader(EpisodeReader):
-    """Reads files of this layout, also those of Isaac Lab and robomimic themselves.
+    """Reads files of this layout, also files written by Isaac Lab and robomimic.
 
-    Files may still grow: what cannot be read because it is being written is read again. Each
-    process opens the files for itself.
+    Files may grow meanwhile: if data is just being written, reading is tried again. Each process
+    opens the files itself.
     """
 
     def __init__(self, path: str | Path, check: bool = True) -> None:
@@ -45,12 +45,12 @@ class RobomimicReader(EpisodeReader):
         try:
             first = self._files[0]
             self.info, self.ours, self.finished = first.info, first.ours, self._files[-1].last
-            self.damages += [told for file in self._files for told in file.damages]
+            self.damages += [damage for file in self._files for damage in file.damages]
             rows = [{**row, "part": file} for file in self._files for row in file.rows]
             if not self.ours:
-                distinguish(rows)
+                renumber_duplicates(rows)
             self._paths = robomimic_layout.paths(self.info) if self.ours else NAMES
-            self._take(rows)
+            self._set_rows(rows)
         except BaseException:
             self.close()
             raise
@@ -59,7 +59,7 @@ class RobomimicReader(EpisodeReader):
         file = _File(path, self.check)
         try:
             if before and file.ours != before[0].ours:
-                raise DataError(f"'{path}' and '{before[0].path}' are not of one recording.")
+                raise DataError(f"'{path}' and '{before[0].path}' are not parts of one recording.")
             if before and file.ours:
                 episode_table.check_same_run(before[0].info, file.info, path)
         except DataError:
@@ -86,7 +86,7 @@ class RobomimicReader(EpisodeReader):
             return {name: values(demo, name) for name in channels}
 
         with self._episode(row):
-            return file.patiently(all_values)
+            return file.retry(all_values)
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         row = self._rows[index]
@@ -103,10 +103,10 @@ class RobomimicReader(EpisodeReader):
             }
 
         with self._episode(row):
-            return file.patiently(values)
+            return file.retry(values)
 
     def verify(self) -> list[str]:
-        self.close()  # HDF5 remembers what it read before, and some errors only once
+        self.close()  # HDF5 caches data, and reports some errors only once
         return super().verify()
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class RobomimicReader(EpisodeReader):
 
 
 class _File:
-    """A file, opened by each process for itself, and what it says about its episodes."""
+    """A file, which each process opens itself, and its table of episodes."""
 
     info: RunInfo
     ours: bool
@@ -131,7 +131,7 @@ class _File:
         try:
             with damage(f"'{path}'", path):
                 for _ in range(_TRIES):
-                    self.patiently(self._load)
+                    self.retry(self._load)
                     if not self.damages or not self._grows():
                         break
                     self.close()
@@ -147,8 +147,8 @@ class _File:
                 self._handle.close()
         self._handle = None
 
-    def patiently(self, work: Callable[[], T]) -> T:
-        """Do some work; if it fails while the file grows, open the file again and repeat it."""
+    def retry(self, work: Callable[[], T]) -> T:
+        """Do work; if it fails while the file grows, open the file again and retry."""
         for _ in range(_TRIES):
             try:
                 with damage(f"'{self.path}'"):
@@ -185,12 +185,12 @@ class _File:
 
     def _opened(self) -> Any:
         if self._handle is None or self._process != os.getpid():
-            os.close(opened(self.path))  # no pipe
+            os.close(opened(self.path))  # raises for a pipe
             try:
                 self._handle = h5py.File(self.path, "r", locking=False)
             except OSError as error:
                 raise DataError(
-                    f"'{self.path}' is no HDF5 file that can be read: {reason(error)}."
+                    f"'{self.path}' cannot be read as an HDF5 file: {reason(error)}."
                 ) from error
             self._process, self._size = os.getpid(), self.path.stat().st_size
         return self._handle
@@ -209,7 +209,7 @@ class _File:
             self._load_own(find_group(file, OWN), len(demos))
             more = len(names) - len(demos)
             if more:
-                self.damages.append(f"'{self.path}' has {more} episodes whose name is damaged.")
+                self.damages.append(f"'{self.path}' has {more} episodes with a damaged name.")
         for name in demos:
             try:
                 with damage(f"'{name}' in '{self.path}'", self.path):
@@ -217,13 +217,13 @@ class _File:
                     row = (
                         self._own_row(demo)
                         if self.ours
-                        else foreign_row(demo, self._size, self.path)
+                        else guessed_row(demo, self._size, self.path)
                     )
                     self.rows.append({**row, "demo": name})
             except DataError as error:
                 self.damages.append(str(error))
         if not self.ours:
-            self.info = foreign_info(data, self.rows, self.damages, self.path)
+            self.info = guessed_info(data, self.rows, self.damages, self.path)
         each = bytes_of(self.info.kinds.values())
         for row in self.rows:
             what = f"'{row['demo']}' in '{self.path}'"
@@ -255,13 +255,13 @@ class _File:
     def _text(self, item: Any, most: int) -> bytes:
         dtype = item.dtype if isinstance(item, h5py.Dataset) else np.dtype("f4")
         if dtype.kind != "S" or dtype.itemsize > most:
-            raise DataError(f"'{self.path}' does not describe itself in a text.")
+            raise DataError(f"'{self.path}' is damaged: its description is not a text.")
         return read_values(item, dtype, (), self._size, f"The text of '{self.path}'").item()
 
     def _own_row(self, demo: Any) -> dict[str, Any]:
         text = attribute(demo, OWN)
         if text is None:
-            raise DataError("It was not written to its end, or it is damaged.")
+            raise DataError("It is incomplete or damaged.")
         row = episode_table.load_json(text, check=self.check, sealed=True)
         (row,) = episode_table.checked([row], self.path)
         row["model"] = episode_table.model_kinds(row.get("model"), self.path)
@@ -271,5 +271,5 @@ class _File:
             and isinstance(model, list)
             and (len(sums), len(model)) == (1 + len(self.info.channels), len(row["model"]))
         ):
-            raise DataError(f"'{self.path}' is damaged: an episode does not say its checksums.")
+            raise DataError(f"'{self.path}' is damaged: an episode has no checksums.")
         return row

@@ -1,4 +1,4 @@
-"""What formats that are one table of rows share: types of columns, times, and ways of polars."""
+"""Helpers of formats with one table of rows: types of columns, times, and polars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def stored(dtype: np.dtype) -> np.dtype:
-    """The type that values have in a table, which has no numbers of two bytes."""
+    """The type of values in a table, which has no 16-bit floats."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
@@ -23,16 +23,16 @@ def polars_kind(dtype: np.dtype, shape: tuple[int, ...] = ()) -> pl.DataType:
 
 
 def times(step: np.ndarray, step_dt: float) -> np.ndarray:
-    """The time of rows in their episode."""
-    # Rounded, or 3 * 0.1 s would be written as 0.30000000000000004.
+    """The times of rows within their episode, in seconds."""
+    # Rounded, because 3 * 0.1 s would be written as 0.30000000000000004.
     return np.round(step * step_dt, 9)
 
 
-def undisturbed(work: Callable[[], None]) -> bool:
-    """Do work of polars; returns False if Ctrl-C ended it, which was not meant for it.
+def not_interrupted(work: Callable[[], None]) -> bool:
+    """Run work that uses polars; returns False if Ctrl-C interrupted it in another thread.
 
-    Polars has a handler of its own for Ctrl-C, which ends whatever it does in any thread. Only the
-    main thread is meant, where Python raises it as well.
+    Polars has its own handler of Ctrl-C, which interrupts its work in every thread. Only the main
+    thread should be interrupted, where Python raises KeyboardInterrupt as well.
     """
     try:
         work()

@@ -1,4 +1,4 @@
-"""Which rows of which blocks an episode is made of, and what is known of it."""
+"""Find the rows of each episode in blocks, and compute the table of episodes."""
 
 from __future__ import annotations
 
@@ -42,20 +42,22 @@ class Index:
     first_episode: np.ndarray  # (B, N), key of the first row's episode
     first_step: np.ndarray  # (B, N)
     total: np.ndarray  # (B, N), return of the running episode after the last row
-    recorded: np.ndarray  # (B, N), the part of it that rows were recorded of
+    recorded: np.ndarray  # (B, N), the sum over the recorded rows
     ends: np.ndarray  # (n,) of END_DTYPE
-    values: dict[str, np.ndarray] = field(default_factory=dict)  # what a recorder added, (n,)
-    packed: bool = False  # whole episodes one after another, and nothing but whole episodes
-    holes: dict[int, str] = field(default_factory=dict)  # number of the block before which others
-    # are lost, and a sentence about them
+    values: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # values that a recorder added, (n,)
+    packed: bool = False  # whole episodes one after another
+    lost_before: dict[int, str] = field(default_factory=dict)  # number of a block before which
+    # others are lost -> a sentence about them
 
 
 class Segments:
-    """Which rows of which blocks each episode of a run is made of: S segments, E episodes."""
+    """The rows of each episode: S segments of rows in a block, for E episodes."""
 
     def __init__(self, index: Index, every: int) -> None:
         block, env_index, start, stop, key, began = _segments(index)
-        if index.packed:  # an episode without its end was never written to its end
+        if index.packed:  # an episode without its end is incomplete
             kept = np.isin(key, index.ends["key"])
             block, env_index, start, stop, key, began = (
                 column[kept] for column in (block, env_index, start, stop, key, began)
@@ -72,14 +74,16 @@ class Segments:
         )  # (E,)
         self.end = _find(index.ends, self.env_index, self.key)  # (E,), -1: it has no end
         self.broken: dict[int, str] = {}  # episodes that have rows in lost blocks
-        for hole, why in index.holes.items():
-            self._break(index, env_index, hole, why, every)
+        for lost, why in index.lost_before.items():
+            self._mark_broken(index, env_index, lost, why, every)
 
     def __len__(self) -> int:
         return len(self.env_index)
 
-    def _break(self, index: Index, env_index: np.ndarray, hole: int, why: str, every: int) -> None:
-        """Note which episodes have rows in the blocks that are lost before a block."""
+    def _mark_broken(
+        self, index: Index, env_index: np.ndarray, lost: int, why: str, every: int
+    ) -> None:
+        """Mark episodes with rows in the blocks that are lost before a block."""
         of = np.repeat(np.arange(len(self)), np.diff(self.offsets))  # episode of each segment
         if index.packed:
             rows = np.bincount(of, self.stop - self.start, len(self))
@@ -88,11 +92,11 @@ class Segments:
             return
         width = len(index.rows) + 1
         env_indices = np.arange(index.first_episode.shape[1])
-        after = np.searchsorted(env_index * width + self.block, env_indices * width + hole)
+        after = np.searchsorted(env_index * width + self.block, env_indices * width + lost)
         for here, at in zip(env_indices, after, strict=True):
             if at > 0 and env_index[at - 1] == here:
                 end = self.end[of[at - 1]]
-                if end < 0 or index.ends["block"][end] >= hole:
+                if end < 0 or index.ends["block"][end] >= lost:
                     self.broken[int(of[at - 1])] = why
             if at < len(of) and env_index[at] == here:
                 step = index.step[self.block[at], self.start[at]]
@@ -111,7 +115,7 @@ class Segments:
         start = index.step[self.block[opening], self.start[opening]]
         length = np.where(ended, ends["length"], index.step[last_block, last_row] + 1 - self.began)
         terminated, truncated = ended & ends["terminated"], ended & ends["truncated"]
-        said = ended & (ends["success"] >= 0)
+        known = ended & (ends["success"] >= 0)
         columns = {
             "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.env_index]),
             "number": np.where(ended, ends["number"], self.key),
@@ -123,7 +127,7 @@ class Segments:
             "terminated": terminated,
             "truncated": truncated,
             "cut": ~(terminated | truncated),
-            "success": _nullable(ends["success"] == 1, said),
+            "success": _nullable(ends["success"] == 1, known),
             "partial": is_partial(start - self.began, length, rows, info.every),
         }
         try:
@@ -149,7 +153,7 @@ def end_rows(ends: Ends, block: int, info: RunInfo) -> np.ndarray:
 
 
 def column(ends: Ends, name: str) -> np.ndarray:
-    """What a recorder added to ends of episodes; not a number where it added nothing."""
+    """Values that a recorder added to ends of episodes; NaN if it added none."""
     return ends.values[name] if name in ends.values else np.full(len(ends), np.nan)
 
 
@@ -164,8 +168,8 @@ def _segments(index: Index) -> tuple[np.ndarray, ...]:
     row = np.zeros(blocks * num_envs, np.int64)
     key = index.first_episode.T.ravel()
     began = (index.step[:, :1] - index.first_step).T.ravel()
-    # An episode begins on the row after another's last row; one whose end comes before the block's
-    # first row is no longer there.
+    # An episode begins with the row after the last row of another one, unless that ended before the
+    # block's first row.
     ends = index.ends[(index.ends["row"] >= 0)]
     ends = ends[ends["row"] + 1 < index.rows[ends["block"]]]
     if not index.packed and len(ends):
@@ -176,7 +180,7 @@ def _segments(index: Index) -> tuple[np.ndarray, ...]:
         began = np.concatenate([began, ends["at"]])
         place = (env_index * blocks + block) * most + row
         order = np.lexsort((key, place))
-        # Of several episodes that would begin on a row all but the last had no row at all.
+        # If several episodes would begin with a row, all but the last have no rows.
         last = np.ones(len(order), bool)
         last[:-1] = place[order][1:] != place[order][:-1]
         order = order[last]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.mp4 import Mp4Writer
-from mjlab_rec.data.worker import STEP_BACK, Worker
+from mjlab_rec.data.worker import WRITER_NICENESS, Worker
 from mjlab_rec.recorders.video.clips import Clip, grid_shape
 from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
@@ -81,7 +81,7 @@ class ClipWriter:
         self._room = threading.Condition()
         self._writers: dict[Clip, Mp4Writer] = {}
         self._finished_bytes = 0
-        self._thread = Worker(name, self._work, release=self._release, niceness=STEP_BACK)
+        self._thread = Worker(name, self._work, release=self._release, niceness=WRITER_NICENESS)
 
     @property
     def forked(self) -> bool:

@@ -1,4 +1,4 @@
-"""What other programs' files in the layout of robomimic and Isaac Lab say, as far as they do."""
+"""Files of other programs in the layout of robomimic and Isaac Lab."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MOST_DEPTH = 16
 _MOST_ITEMS = 1000
 
 
-def foreign_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
-    """An episode's row of the table, out of a file of that size at that path.
+def guessed_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
+    """An episode's row of the table, from a file of this size at a path.
 
-    What another program did not write is guessed.
+    Values that the other program did not write are guessed.
     """
     if attribute(demo, OWN) is not None:
         raise DataError("It was recorded by mjlab_rec, but its file is damaged.")
@@ -35,7 +35,7 @@ def foreign_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
     rows = check_count(rows, "Its num_samples")
     if actions is not None and (actions.shape or ())[:1] != (rows,):
         raise ValueError(f"it has {rows} samples, but actions of the shape {actions.shape}")
-    env = _told(demo, "env")
+    env = _number(demo, "env")
     total = None
     if "rewards" in demo:
         rewards = find(demo, "rewards")
@@ -43,7 +43,7 @@ def foreign_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
             what = f"'rewards' of '{demo.name}' in '{path}'"
             values = read_values(rewards, rewards.dtype, (rows,), size, what)
             total = float(np.sum(values, dtype=np.float64))
-    success = _told(demo, "success")
+    success = _number(demo, "success")
     row = {
         "env": env if type(env) is int and 0 <= env < 1 << 31 else 0,
         "number": int(demo.name.rpartition("_")[2]),
@@ -52,8 +52,8 @@ def foreign_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
         "rows": rows,
         "return": total,
         "recorded_return": total,
-        "terminated": bool(_told(demo, "terminated")),
-        "truncated": bool(_told(demo, "truncated")),
+        "terminated": bool(_number(demo, "terminated")),
+        "truncated": bool(_number(demo, "truncated")),
         "success": None if success is None else bool(success),
         "partial": False,
         "model": {},
@@ -61,10 +61,10 @@ def foreign_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
     return episode_table.checked([row], path)[0]
 
 
-def foreign_info(data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path) -> RunInfo:
-    """What a file says about its run, by its group of episodes.
+def guessed_info(data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path) -> RunInfo:
+    """The description of a recording, from its group of episodes.
 
-    Episodes that cannot be read are removed from `rows`, with a sentence about each.
+    Episodes that cannot be read are removed from `rows`, and a sentence about each is added.
     """
     try:
         text = attribute(data, "env_args")
@@ -86,7 +86,7 @@ def foreign_info(data: Any, rows: list[dict[str, Any]], damages: list[str], path
 def _channels_of_first(
     data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path
 ) -> tuple[ChannelSpec, ...]:
-    """The channels of the first episode in which they can be found."""
+    """The channels of the first episode that can be read."""
     for row in list(rows):
         try:
             with damage(f"'{row['demo']}' in '{path}'"):
@@ -97,8 +97,8 @@ def _channels_of_first(
     return ()
 
 
-def _told(demo: Any, name: str) -> Any:
-    """An attribute that others may use for anything; None where it is no number."""
+def _number(demo: Any, name: str) -> Any:
+    """A numeric attribute; None if another program uses it for something else."""
     try:
         value = attribute(demo, name)
     except ValueError:
@@ -106,8 +106,8 @@ def _told(demo: Any, name: str) -> Any:
     return value if isinstance(value, int | float) else None
 
 
-def distinguish(rows: list[dict[str, Any]]) -> None:
-    """Give episodes that have the number of another one a number of their own."""
+def renumber_duplicates(rows: list[dict[str, Any]]) -> None:
+    """Renumber episodes so that no number occurs twice in an environment."""
     taken: dict[int, set[int]] = {}
     for row in rows:
         numbers = taken.setdefault(row["env"], set())
@@ -117,7 +117,7 @@ def distinguish(rows: list[dict[str, Any]]) -> None:
 
 
 def _channels(demo: Any, rows: int) -> Iterator[ChannelSpec]:
-    """A channel for each dataset that has numbers for every row."""
+    """A channel for each dataset with numbers for every row."""
     ours = {path: name for name, path in NAMES.items() if name != "step"}
     waiting = [("", demo)]
     seen = 0
@@ -130,7 +130,7 @@ def _channels(demo: Any, rows: int) -> Iterator[ChannelSpec]:
             name = check_name(f"{prefix}{key}", "dataset")
             item = find(group, key)
             if isinstance(item, h5py.Group):
-                if name != "initial_state":  # Isaac Lab's, of before the first row
+                if name != "initial_state":  # of Isaac Lab, the state before the first row
                     waiting.append((f"{name}/", item))
                 continue
             if not isinstance(item, h5py.Dataset) or item.shape is None:

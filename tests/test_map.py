@@ -1,4 +1,4 @@
-"""The map of the house is true, and its front door opens without heavy imports."""
+"""The list of modules in mjlab_rec/README.md is complete, and imports stay light."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from test_layers import RANK
 
 ROOT = Path(__file__).parent.parent
-HOUSE = ROOT / "mjlab_rec"
-MAP = HOUSE / "README.md"
+PACKAGE = ROOT / "mjlab_rec"
+MAP = PACKAGE / "README.md"
 
 
-def house_map() -> str:
+def module_map() -> str:
     """Every folder and module below mjlab_rec, in layer order, with its docstring's first line."""
 
     def lines(folder: Path, indent: str) -> Iterator[str]:
@@ -29,20 +29,20 @@ def house_map() -> str:
                 yield entry(indent + name, path)
 
     def order(path: Path) -> tuple[int, bool, str]:
-        rank = RANK.get(f"mjlab_rec.{path.stem}", 0) if path.parent == HOUSE else 0
+        rank = RANK.get(f"mjlab_rec.{path.stem}", 0) if path.parent == PACKAGE else 0
         return rank, path.is_file(), path.name
 
     def entry(name: str, path: Path) -> str:
         doc = ast.get_docstring(ast.parse(path.read_text())) or "(no docstring)"
         return f"{name:29} {doc.splitlines()[0]}"
 
-    return "\n".join(lines(HOUSE, ""))
+    return "\n".join(lines(PACKAGE, ""))
 
 
-def test_map_shows_the_tree():
+def test_map_lists_all_modules():
     text = MAP.read_text()
-    missing = [line for line in house_map().splitlines() if line not in text]
-    assert house_map() in text, f"`make map` brings it up to date, for example: {missing[:3]}"
+    missing = [line for line in module_map().splitlines() if line not in text]
+    assert module_map() in text, f"run `make map`. Missing, for example: {missing[:3]}"
 
 
 def imported_by(statement: str) -> set[str]:
@@ -67,7 +67,7 @@ def imported_by(statement: str) -> set[str]:
         ("import mjlab_rec.envs", {"warp", "mujoco_warp", "mjbatch", "polars", "h5py", "tyro"}),
     ],
 )
-def test_import_leaves_heavy_packages_alone(statement, heavy):
+def test_import_does_not_load_heavy_packages(statement, heavy):
     assert imported_by(statement) & heavy == set()
 
 
@@ -87,10 +87,10 @@ with ManagerBasedRlEnv(cfg, device="cpu") as env:
 
 def test_license_and_typing_marker_are_shipped():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
-    assert (HOUSE / "py.typed").exists()
+    assert (PACKAGE / "py.typed").exists()
 
 
 if __name__ == "__main__":  # `make map`
     before, _, rest = MAP.read_text().partition("```text\n")
     after = rest.partition("\n```")[2]
-    MAP.write_text(f"{before}```text\n{house_map()}\n```{after}")
+    MAP.write_text(f"{before}```text\n{module_map()}\n```{after}")

@@ -9,7 +9,7 @@ import h5py
 
 from mjlab_rec.data.formats.hdf5_layout import Column
 
-_ATTRIBUTE = 32 << 10  # bytes of element names above which they are left to the head
+_ATTRIBUTE = 32 << 10  # maximum bytes of element names in an attribute; the header has them too
 
 _COMMON = """\
 A recording of mjlab_rec. mjlab_rec.data.open_rollouts(path) returns whole episodes, checks all

@@ -1,9 +1,9 @@
-"""What a recording in HDF5 says about itself, at a place where it is found without HDF5.
+"""The header of a recording in HDF5, which is found without the HDF5 library.
 
-HDF5 finds what is in a file by a chain of addresses, and a wrong byte in any of them costs the
-whole file, or leads the library astray. So readers of ours do not need it. At two fixed places that
-HDF5 does not use there is a locator; each one points to a copy of the head, a JSON text that says
-where everything else begins. What grows later has its place in lists whose own place is fixed.
+HDF5 finds data by a chain of addresses, and one wrong byte in any of them can make the whole file
+unreadable or crash the library. So our reader does not use it. At two fixed offsets that HDF5 does
+not use there are locators; each one points to a copy of the header, a JSON text with the offset of
+everything else. The places of data that is added later are in lists of fixed size.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from mjlab_rec.data.values import check_count, check_dtype
 
 MARK = b"mjlab_rec blocks"
 PLACES = (1024, 1536)
-END = 2048  # of what is read at once to find the head
+END = 2048  # bytes that are read to find the header
 
-_LOCATOR = struct.Struct("<16sIQQI")  # mark, version, place and size of the head, its checksum
+_LOCATOR = struct.Struct("<16sIQQI")  # mark, version, offset and size of the header, its checksum
 _CHECK = struct.Struct("<I")
-_MOST = 1 << 40  # more than any count or size can be
+_MOST = 1 << 40  # an upper limit of all counts and sizes
 
 
 @dataclass(kw_only=True)
-class Head:
-    """What a file says about itself, but for what grows in it."""
+class Header:
+    """The description of a file, without data that is added later."""
 
     info: RunInfo
     run: str
     part: int  # number within the run
-    attachments: dict[str, tuple[int, int, int]]  # place, size, checksum
-    state: int  # place of how the file was left
+    attachments: dict[str, tuple[int, int, int]]  # offset, size, checksum
+    state: int  # offset of the state of the file
     plan: Plan | None = None  # None: there are no columns yet
-    index: int = 0  # place of the list of blocks
-    chunks: int = 0  # place of the list of chunks
+    index: int = 0  # offset of the list of blocks
+    chunks: int = 0  # offset of the list of chunks
     problems: list[str] = field(default_factory=list)
 
     def dump(self) -> bytes:
-        """As text that ``load`` reads."""
+        """The text that ``load`` reads."""
         data: dict[str, Any] = {
             "info": self.info.to_json(),
             "run": self.run,
@@ -75,10 +75,10 @@ class Head:
         return json.dumps(data).encode()
 
 
-def locators(heads: list[tuple[int, bytes]]) -> dict[int, bytes]:
-    """What belongs at the fixed places, for copies of the head and their places."""
+def locators(headers: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    """The locators at the fixed offsets, for copies of the header and their offsets."""
     found = {}
-    for place, (at, text) in zip(PLACES, heads, strict=True):
+    for place, (at, text) in zip(PLACES, headers, strict=True):
         locator = _LOCATOR.pack(MARK, FORMAT_VERSION, at, len(text), crc32(text))
         found[place] = locator + _CHECK.pack(crc32(locator))
     return found
@@ -89,14 +89,14 @@ def is_ours(start: bytes) -> bool:
     return any(start[place : place + len(MARK)] == MARK for place in PLACES)
 
 
-def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Head:
-    """The head of a file of that size, which `read` reads by place and size."""
+def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Header:
+    """Load the header of a file of this size; `read` takes an offset and a size."""
     start = read(0, min(END, size))
     texts, problems, versions = [], [], set()
     for copy, place in enumerate(PLACES, 1):
         locator = start[place : place + _LOCATOR.size]
         check = start[place + _LOCATOR.size : place + _LOCATOR.size + _CHECK.size]
-        what = f"'{path}': copy {copy} of its head"
+        what = f"'{path}': copy {copy} of its header"
         if len(check) < _CHECK.size or _CHECK.pack(crc32(locator)) != check:
             problems.append(f"{what} cannot be found.")
             continue
@@ -117,40 +117,40 @@ def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Head:
         )
     if not texts and not is_ours(start):
         raise DataError(
-            f"'{path}' was not recorded by mjlab_rec, or another program wrote it again: it does"
-            " not describe itself."
+            f"'{path}' was not recorded by mjlab_rec, or another program rewrote it: it has no"
+            " header of a recording."
         )
     if not texts:
         raise DataError(f"'{path}' is damaged. {' '.join(problems)}")
-    with damage(f"What '{path}' says of itself", path):
-        head = _parse(json.loads(texts[0]), size, path)
-    head.problems = problems
-    return head
+    with damage(f"The header of '{path}'", path):
+        header = _parse(json.loads(texts[0]), size, path)
+    header.problems = problems
+    return header
 
 
-def _parse(data: Mapping[str, Any], size: int, path: Path) -> Head:
+def _parse(data: Mapping[str, Any], size: int, path: Path) -> Header:
     info = RunInfo.from_json(data["info"])
     attachments = {}
     for name, numbers in data["attachments"].items():
         at, length, check = map(_count, numbers)
         _within(at, length, size, f"the attached file '{name:.100}'")
         attachments[str(name)] = (at, length, check)
-    head = Head(
+    header = Header(
         info=info,
         run=str(data["run"]),
         part=_count(data["part"]),
         attachments=attachments,
         state=_count(data["state"]),
     )
-    _within(head.state, STATE_DTYPE.itemsize, size, "its state")
+    _within(header.state, STATE_DTYPE.itemsize, size, "its state")
     if "plan" in data:
-        head.plan = _plan(info, data["plan"], path)
-        head.index, head.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
-        index = head.plan.capacity * index_dtype(head.plan.layout).itemsize
-        _within(head.index, index, size, f"the list of {head.plan.capacity} blocks")
-        chunks = 2 * head.plan.slots * CHUNK_DTYPE.itemsize
-        _within(head.chunks, chunks, size, f"the list of {head.plan.slots} chunks")
-    return head
+        header.plan = _plan(info, data["plan"], path)
+        header.index, header.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
+        index = header.plan.capacity * index_dtype(header.plan.layout).itemsize
+        _within(header.index, index, size, f"the list of {header.plan.capacity} blocks")
+        chunks = 2 * header.plan.slots * CHUNK_DTYPE.itemsize
+        _within(header.chunks, chunks, size, f"the list of {header.plan.slots} chunks")
+    return header
 
 
 def _plan(info: RunInfo, data: Mapping[str, Any], path: Path) -> Plan:
@@ -181,4 +181,4 @@ def _count(value: Any, least: int = 0) -> int:
 
 def _within(at: int, length: int, size: int, what: str) -> None:
     if at + length > size:
-        raise ValueError(f"{what} would end at byte {at + length}, the file at {size}")
+        raise ValueError(f"{what} would end at byte {at + length}, but the file ends at {size}")
