@@ -249,52 +249,64 @@ def _raw_hdf5(rec: Rec, world: World, episodes: list[ExpectedEpisode], path: Pat
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
     ended: dict[tuple[int, int], dict[str, Any]] = {}
     packed = False
-    with contextlib.ExitStack() as stack:
-        for each in (path, *sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))):
-            file: Any = stack.enter_context(h5py.File(each, "r"))
-            if "ends" not in file:
-                continue  # It has no rows.
-            packed = bool(file.attrs["packed"])
-            yield from _padding(file)
-            blocks = file["index/blocks"][()]
-            ends = file["ends"][: blocks["ends"].sum()]
-            for end in ends:
-                names = (
-                    n for n in ends.dtype.names if n not in ("block", "env_index", "row", "key")
-                )
-                ended[end["env"].item(), end["number"].item()] = {n: end[n].item() for n in names}
-            for block in np.flatnonzero(blocks["done"]).tolist():
-                _read_block(file, block, packed, found)
+    for each in (path, *sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))):
+        file = _Arrays(each)
+        if "ends" not in file.arrays:
+            continue  # It has no rows.
+        packed = bool(file.attrs["packed"])
+        yield from _padding(file)
+        blocks = file["index/blocks"]
+        ends = file["ends"][: blocks["ends"].sum()]
+        for end in ends:
+            names = (n for n in ends.dtype.names if n not in ("block", "env_index", "row", "key"))
+            ended[end["env"].item(), end["number"].item()] = {n: end[n].item() for n in names}
+        for block in np.flatnonzero(blocks["done"]).tolist():
+            _read_block(file, block, packed, found)
     if packed:
         found = {key: rows for key, rows in found.items() if key in ended}
     yield from _check_hdf5(rec, world, episodes, found, ended)
 
 
-def _padding(file: Any) -> Iterator[str]:
+class _Arrays:
+    """All datasets of an HDF5 file, read once: reading each row by itself takes minutes."""
+
+    def __init__(self, path: Path) -> None:
+        self.arrays: dict[str, Any] = {}
+        with h5py.File(path, "r") as file:
+            self.attrs = dict(file.attrs)
+            file.visititems(self._read)
+
+    def _read(self, path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            self.arrays[path] = item[()]
+
+    def __getitem__(self, path: str) -> Any:
+        return self.arrays[path]
+
+    def below(self, group: str) -> list[str]:
+        """Paths of the datasets of a group, from the group."""
+        return [path.removeprefix(group) for path in self.arrays if path.startswith(group)]
+
+
+def _padding(file: _Arrays) -> Iterator[str]:
     """Look for rows that hold values but do not count."""
-    for block, rows in enumerate(file["index/blocks"]["rows"]):
-        for path in _datasets(file["blocks"]):
-            dataset = file[f"blocks/{path}"]
-            empty = np.zeros((), dataset.dtype) if dataset.dtype.kind != "f" else np.nan
-            rest = dataset[block, :, rows:] if block < len(dataset) else np.zeros(0)
+    for path in file.below("blocks/"):
+        values = file[f"blocks/{path}"]
+        empty = np.zeros((), values.dtype) if values.dtype.kind != "f" else np.nan
+        for block, rows in enumerate(file["index/blocks"]["rows"][: len(values)]):
+            rest = values[block, :, rows:]
             if not np.array_equal(rest, np.broadcast_to(empty, rest.shape), equal_nan=True):
                 yield f"block {block} of {path} has values after its {rows} rows"
 
 
-def _datasets(group: Any) -> list[str]:
-    paths: list[str] = []
-    group.visititems(lambda path, item: paths.append(path) if hasattr(item, "shape") else None)
-    return paths
-
-
 def _read_block(
-    file: Any, block: int, packed: bool, found: dict[tuple[int, int], list[dict[str, Any]]]
+    file: _Arrays, block: int, packed: bool, found: dict[tuple[int, int], list[dict[str, Any]]]
 ) -> None:
     """Sort the rows of a block by episode."""
-    envs = json.loads(file["info"][()])["envs"]
+    envs = json.loads(file["info"])["envs"]
     count = file["index/blocks"]["rows"][block]
     all_ends = file["ends"][: file["index/blocks"]["ends"].sum()]
-    names = _datasets(file["blocks"])
+    names, tails = file.below("blocks/"), file.below("tail/")
     for env_index, first in enumerate(file["index/envs"]["first_episode"][block]):
         ends, at = (
             all_ends[all_ends["env_index"] == env_index],
@@ -311,7 +323,7 @@ def _read_block(
             values = {name: file[f"blocks/{name}"][block, env_index, row] for name in names}
             values["step"] = file["index/step"][block, row]
             over = (ends["block"] == block) & (ends["row"] == row)
-            for name in _datasets(file["tail"]) if "tail" in file else ():
+            for name in tails:
                 if over.any():
                     last = file[f"final/{name}"][at[over][0]]
                 elif row == count - 1:

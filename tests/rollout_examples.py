@@ -349,14 +349,18 @@ def examples(draw: Any, dims: Dims) -> Example:
         world=world,
         recorders=tuple(recs),
         happens=tuple(_sane(dims, recs, happens)),
-        neutral=dims.neutral and draw(st.integers(0, 9)) == 9 and not _traps(happens),
+        neutral=dims.neutral and draw(st.integers(0, 9)) == 9 and not _is_changed(recs, happens),
     )
 
 
-def _traps(happens: Sequence[Any]) -> bool:
-    """Whether a recorder makes a step fail."""
-    steps = (thing for thing in happens if type(thing) is Steps)
-    return any("recorder" in step.fail for step in steps)
+def _is_changed(recs: Sequence[Rec], happens: Sequence[Any]) -> bool:
+    """Whether a step fails because of a recorder, or elsewhere than without recorders.
+
+    For final observations, the observation terms are called before the resets too.
+    """
+    fails = [thing.fail for thing in happens if type(thing) is Steps]
+    wants_final_obs = any("next_obs" in channel for rec in recs for channel in rec.channels)
+    return any("recorder" in fail for fail in fails) or (wants_final_obs and "observation" in fails)
 
 
 def moments(rec: Rec) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from colour_world import Painter, board_cfg, steps
-from rollout_examples import Example, Rec, ResetBy, Take, Tell
+from rollout_examples import Example, Rec, Request, ResetBy, Steps
 from rollout_run import run
 from rollout_world import World
 from worlds import actions, cart_cfg, shaky, tip
@@ -47,7 +47,7 @@ def env() -> Any:
 
 
 def walk(env: ManagerBasedRlEnv, count: int, seed: int = 0) -> list[torch.Tensor]:
-    """Take steps, and return everything that they returned."""
+    """Steps steps, and return everything that they returned."""
     seen = []
     for action in actions(count, env.num_envs, seed):
         obs, reward, terminated, truncated, _ = env.step(action)
@@ -349,8 +349,8 @@ def test_clips_are_named_by_the_environments_episode(tmp_path, ffmpeg, monkeypat
     assert shown == ["board-episode-3", "board-episode-4"]
 
 
-STEP, END, FAIL = Take(count=2), Take(ends=(1, 0)), Take(fail="reward")
-ADD, RESET = Tell(what="add"), Tell(what="reset")
+STEP, END, FAIL = Steps(count=2), Steps(ends=(1, 0)), Steps(fail="reward")
+ADD, RESET = Request(what="add"), Request(what="reset")
 TWO, LATE = World(num_envs=2), Rec(added=True)
 
 
@@ -361,21 +361,21 @@ TWO, LATE = World(num_envs=2), Rec(added=True)
         (LATE, (END, FAIL, ADD, STEP, ResetBy(), STEP)),  # No row: what it begins from is unknown.
         (LATE, (STEP, FAIL, ResetBy(), ADD, STEP)),
         (LATE, (FAIL, STEP, ADD, STEP, END)),
-        (LATE, (STEP, Take(ends=(1, 1), fail="observation"), STEP, ADD, STEP)),
-        (LATE, (Take(ends=(1, 1), fail="observation"), STEP, ADD, STEP)),  # No episode before it.
+        (LATE, (STEP, Steps(ends=(1, 1), fail="observation"), STEP, ADD, STEP)),
+        (LATE, (Steps(ends=(1, 1), fail="observation"), STEP, ADD, STEP)),  # No episode before it.
         (Rec(added=True, every=3, channels=("own/tip", "own/after")), (STEP, ADD, STEP, END, STEP)),
-        (LATE, (STEP, ADD, STEP, Tell(what="remove"), STEP)),
-        (Rec(added=True, autostart=False), (STEP, ADD, STEP, Tell(what="start"), STEP)),
+        (LATE, (STEP, ADD, STEP, Request(what="remove"), STEP)),
+        (Rec(added=True, autostart=False), (STEP, ADD, STEP, Request(what="start"), STEP)),
         (LATE, (STEP, ADD, STEP, RESET, STEP, END)),
-        (Rec(), (STEP, RESET, STEP, Tell(what="reset", envs=(1,)), STEP, END, STEP)),
+        (Rec(), (STEP, RESET, STEP, Request(what="reset", envs=(1,)), STEP, END, STEP)),
         (Rec(), (STEP, RESET, RESET, ResetBy(), RESET, STEP)),
-        (Rec(), (STEP, Tell(what="stop"), RESET, STEP, Tell(what="start"), STEP)),
-        (Rec(append=True, format="hdf5"), (STEP, RESET, STEP, Tell(what="stop"), RESET, STEP)),
+        (Rec(), (STEP, Request(what="stop"), RESET, STEP, Request(what="start"), STEP)),
+        (Rec(append=True, format="hdf5"), (STEP, RESET, STEP, Request(what="stop"), RESET, STEP)),
         (Rec(trigger=("at_episodes", (1,))), (STEP, RESET, STEP, RESET, STEP)),
         (Rec(trigger=("every_n_steps", 3)), (STEP, RESET, STEP, STEP, RESET, STEP)),
-        (Rec(), (STEP, Take(inside=(("reward", 0, "reset"),)), STEP)),
-        (Rec(), (STEP, Take(ends=(1, 0), inside=(("reward", 0, "reset elsewhere"),)), STEP)),
-        (Rec(), (STEP, Take(fail="event", inside=(("reward", 0, "reset"),)), STEP)),
+        (Rec(), (STEP, Steps(inside=(("reward", 0, "reset"),)), STEP)),
+        (Rec(), (STEP, Steps(ends=(1, 0), inside=(("reward", 0, "reset elsewhere"),)), STEP)),
+        (Rec(), (STEP, Steps(fail="event", inside=(("reward", 0, "reset"),)), STEP)),
     ],
 )
 @pytest.mark.parametrize("auto_reset", [True, False])
