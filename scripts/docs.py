@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Imported before pdoc, which keeps modules from starting processes; mujoco starts one.
 import mujoco  # noqa: F401
-import pdoc
+import pdoc.render
 import tyro
 
 import mjlab_rec
@@ -46,7 +46,7 @@ def show_imported(package: str) -> None:
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("mjlab_rec")
     ]
     modules = [info.name for info in pkgutil.iter_modules(module.__path__)]
-    module.__all__ = [*imported, *modules]
+    vars(module)["__all__"] = [*imported, *modules]
 
 
 if __name__ == "__main__":

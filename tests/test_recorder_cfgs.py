@@ -56,6 +56,7 @@ def test_values_that_fit(values):
         ({"count": 2.5}, "Cfg.count must be a whole number of at least 1, got 2.5."),
         ({"count": "3"}, "Cfg.count must be a whole number of at least 1, got '3'."),
         ({"count": True}, "Cfg.count must be a whole number of at least 1, got True."),
+        ({"share": None}, "Cfg.share must be a number from 0 to 1, got None."),
         ({"rate": 0}, "Cfg.rate must be a number above 0, got 0."),
         ({"rate": float("nan")}, "Cfg.rate must be a number above 0, got nan."),
         ({"rate": float("inf")}, "Cfg.rate must be a number above 0, got inf."),

@@ -69,6 +69,22 @@ def test_an_error_in_an_entity_names_it():
 
 
 @pytest.mark.parametrize("xml", [ARM, DOG])
+def test_a_floor_in_a_robots_model_is_warned_of(xml: str, caplog: pytest.LogCaptureFixture):
+    floor = '<geom name="ground" type="plane" size="1 1 1"/>'
+    with_floor = xml.replace("<worldbody>", f"<worldbody>{floor}")
+    for_show = floor.replace("/>", ' contype="0" conaffinity="0"/>')
+    with caplog.at_level(logging.WARNING):
+        build(terrain=TerrainEntityCfg(), entities={"robot": entity(xml)})
+        build(terrain=None, entities={"robot": entity(with_floor)})
+        shown = xml.replace("<worldbody>", f"<worldbody>{for_show}")
+        build(terrain=TerrainEntityCfg(), entities={"robot": entity(shown)})
+        assert not caplog.messages
+        build(terrain=TerrainEntityCfg(), entities={"robot": entity(with_floor)})
+    (message,) = caplog.messages
+    assert "Entity 'robot': its model has a floor of its own (ground)" in message
+
+
+@pytest.mark.parametrize("xml", [ARM, DOG])
 def test_options_that_get_lost_are_warned_of_once(xml: str, caplog: pytest.LogCaptureFixture):
     xml = xml.replace("<worldbody>", '<option timestep="0.01" gravity="0 0 -3"/><worldbody>')
     with caplog.at_level(logging.WARNING), warnings.catch_warnings():

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from mjlab_rec.data.files import IfExists
@@ -195,16 +196,16 @@ def _misfit(value: Any, hint: Any) -> str:
     """Why a value is invalid for a field; empty if it is valid or cannot be checked."""
     options = union_members(hint)
     kinds = {_kind(option) for option in options}
-    if value is None and type(None) in kinds:
+    if value is None and NoneType in kinds:
         return ""
     words = [word for option in options if _kind(option) is Literal for word in get_args(option)]
-    if words and kinds <= {Literal, type(None)}:
-        none = [None] if type(None) in kinds else []
+    if words and kinds <= {Literal, NoneType}:
+        none = [None] if NoneType in kinds else []
         return "" if value in words else _not_among(value, [*none, *words])
     if isinstance(value, str) and tuple in kinds and str not in kinds:
         return f"is a string; write ({value!r},) for a single value."
     numbers = [option for option in options if _kind(option) in (int, float)]
-    if numbers and isinstance(value, (str, Real)) and not kinds & {str, Any}:
+    if numbers and isinstance(value, (str, Real, NoneType)) and not kinds & {str, Any}:
         fits = any(_is_number(value, option) for option in numbers)
         return "" if fits else f"must be {_in_words(numbers[0])}, got {value!r}."
     if kinds == {bool} and not isinstance(value, bool):

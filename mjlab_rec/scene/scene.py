@@ -239,6 +239,15 @@ class Scene:
             wanted = {light.name or "" for light in entity.cfg.lights}
             for light in entity.spec.lights:
                 light.active = light.active and light.name in wanted
+        floors = [geom.name or "(no name)" for geom in entity.spec.geoms if _is_ground(geom)]
+        if floors and self._terrain is not None:
+            logger.warning(
+                "Entity '%s': its model has a floor of its own (%s) and the scene has a terrain, so"
+                " feet touch both. Delete it in spec_fn, with spec.delete(spec.geom(NAME)), or set"
+                " SceneCfg.terrain=None.",
+                name,
+                ", ".join(floors),
+            )
         entity.name = name
         frame = self._spec.worldbody.add_frame()
         self._spec.attach(entity.spec, prefix=f"{name}/", frame=frame)
@@ -257,6 +266,12 @@ class Scene:
             self._sensors[name] = sensor
         for name in in_xml:
             self._sensors[name] = BuiltinSensor.from_existing(name)
+
+
+def _is_ground(geom: mujoco.MjsGeom) -> bool:
+    """Whether it is a plane or a height field that things collide with."""
+    kinds = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
+    return geom.type in kinds and bool(geom.contype or geom.conaffinity)
 
 
 def _set_looks(spec: mujoco.MjSpec) -> None:
