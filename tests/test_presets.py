@@ -141,11 +141,12 @@ def test_command_line_words_set_fields(words, value):
 
 def test_a_word_of_a_field_comes_before_what_else_a_text_can_mean():
     """Otherwise "auto" would be read as a trigger's name."""
-    preset = Preset("rerun")
-    preset.set("trigger", ["every_n_episodes(2)"])
-    preset.set("trigger", ["auto"])
-    cfg: Any = preset.build()
-    assert cfg.trigger == "auto"
+    for name in ("rerun", "video"):
+        preset = Preset(name)
+        preset.set("trigger", ["every_n_episodes(2)"])
+        preset.set("trigger", ["auto"])
+        cfg: Any = preset.build()
+        assert cfg.trigger == "auto"
     assert load_preset("rerun", trigger="at_steps(3)").trigger == at_steps(3)  # type: ignore
 
 

@@ -35,7 +35,8 @@ def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> A
     Lists become tuples and whole numbers floats where declared, tables become dataclasses, and
     "package.module:name" becomes a function.
     """
-    options = union_members(hint)
+    # The words of a field come first, whatever else a text can mean.
+    options = sorted(union_members(hint), key=lambda o: typing.get_origin(o) is not typing.Literal)
     for option in options:
         if typing.get_origin(option) is typing.Literal and _try(value, option, makers)[0]:
             return value
