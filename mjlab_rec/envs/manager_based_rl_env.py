@@ -385,7 +385,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         Args:
             recording: What ``start_recording`` returned, or its name; None means all of them.
-                Again for the same one does nothing.
+                Stopping the same one again does nothing.
         """
         if os.getpid() != self._pid:
             return
