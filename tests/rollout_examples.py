@@ -359,7 +359,8 @@ def _is_changed(recs: Sequence[Rec], happens: Sequence[Any]) -> bool:
     For final observations, the observation terms are called before the resets too.
     """
     fails = [thing.fail for thing in happens if type(thing) is Steps]
-    wants_final_obs = any("next_obs" in channel for rec in recs for channel in rec.channels)
+    channels = [channel for rec in recs for channel in rec.channels]
+    wants_final_obs = "own/tip" in channels or any("next_obs" in name for name in channels)
     return any("recorder" in fail for fail in fails) or (wants_final_obs and "observation" in fails)
 
 
