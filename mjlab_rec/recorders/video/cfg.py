@@ -69,13 +69,12 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Number of columns in a grid. None makes it about as high as wide."""
 
     trigger: TriggerLike | Literal["auto"] | None = "auto"
-    """When to begin a clip: every_n_steps(1000), every_n_episodes(10), ``lambda step: step % 1000
-    == 0``, ``lambda episode: episode % 10 == 0`` or others. Episodes are those of each environment,
-    or of a grid's first one; steps are those of ``env.common_step_counter``. None means a single
-    clip, from when recording starts. "auto" means capped_cubic_episodes(): episodes 0, 1, 8, 27,
-    ..., 1000, 2000, ... But it means None if the path is a file or you begin the recording with
-    ``start()``, and no clips but the last ones if there is a ``last_clip``. A trigger that fires
-    during a clip begins another, overlapping one."""
+    """When to begin a clip: "auto" (episodes 0, 1, 8, 27, ..., 1000, 2000, ...), every_n_steps(1000),
+    every_n_episodes(10) or another trigger; None makes a single clip, from when recording starts. A
+    function such as ``lambda step: step % 1000 == 0`` is a trigger too. Each environment counts its
+    own episodes; in a grid, the first one counts. Steps are those of ``env.common_step_counter``.
+    "auto" means None if the path is a file or you call ``start()`` yourself; with ``last_clip`` it
+    means no other clips. A trigger that fires during a clip begins another, overlapping one."""
 
     length: Count | None = None
     """Steps per clip. The clip continues across episode ends."""
