@@ -69,12 +69,13 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Number of columns in a grid. None makes it about as high as wide."""
 
     trigger: TriggerLike | Literal["auto"] | None = "auto"
-    """When to begin a clip: "auto" (episodes 0, 1, 8, 27, ..., 1000, 2000, ...), every_n_steps(1000),
-    every_n_episodes(10) or another trigger; None makes a single clip, from when recording starts. A
-    function such as ``lambda step: step % 1000 == 0`` is a trigger too. Each environment counts its
-    own episodes; in a grid, the first one counts. Steps are those of ``env.common_step_counter``.
-    "auto" means None if the path is a file or you call ``start()`` yourself; with ``last_clip`` it
-    means no other clips. A trigger that fires during a clip begins another, overlapping one."""
+    """When to begin a clip: "auto" (episodes 0, 1, 8, 27, ..., 1000, 2000, ...),
+    every_n_steps(1000), every_n_episodes(10) or another trigger; None makes a single clip, from
+    when recording starts. A function such as ``lambda step: step % 1000 == 0`` is a trigger too.
+    Each environment counts its own episodes; in a grid, the first one counts. Steps are those of
+    ``env.common_step_counter``. "auto" means None if the path is a file or you call ``start()``
+    yourself; with ``last_clip`` it means no other clips. A trigger that fires during a clip begins
+    another, overlapping one."""
 
     length: Count | None = None
     """Steps per clip. The clip continues across episode ends."""
