@@ -124,7 +124,7 @@ def test_command_runs(page, command, folder):
     elif program in PLAY_OR_LIST:
         run_command([*PLAY_OR_LIST[program], *options])
     else:
-        names = [f"{program} {options[0]}", program]
+        names = [" ".join([program, *options[:1]]), program]
         run_script([program, *options, *next(SHORT[n] for n in names if n in SHORT).split()])
 
 

@@ -452,7 +452,7 @@ def test_a_full_disk_is_a_clear_error_and_what_was_written_stays_readable(name, 
     script = f"""
         import resource, sys
         sys.path.insert(0, {str(ROOT)!r})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 19, 3 << 19))
         from worlds import actions, cart_cfg
         from mjlab_rec.envs import ManagerBasedRlEnv
         from mjlab_rec.recorders import *

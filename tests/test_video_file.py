@@ -60,7 +60,7 @@ def test_what_the_tables_say_is_possible():
         if "trigger" in given:
             triggers.trigger_from(given["trigger"])
         tried += 1
-    assert tried >= 14
+    assert tried >= 12
 
 
 # -- when clips begin ------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_no_clip_begins_while_another_is_recorded_into_the_file(studio):
 def test_a_file_that_is_there_is_treated_as_declared(studio):
     path = studio.folder / "a.mp4"
     path.write_bytes(b"precious")
-    with pytest.raises(DataError, match="'.*a.mp4' exists already.* such as a_1.mp4"):
+    with pytest.raises(DataError, match="'.*a.mp4' already exists.* such as a_1.mp4"):
         studio.film(3, path=str(path), if_exists="error")
     studio.film(3, path=str(path), trigger=at_episodes(5))  # No clip, so no file.
     assert path.read_bytes() == b"precious"
