@@ -60,7 +60,12 @@ def test_what_the_tables_say_is_possible():
         if "trigger" in given:
             triggers.trigger_from(given["trigger"])
         tried += 1
-    assert tried >= 12
+    page = (ROOT / "mjlab_rec" / "recorders" / "README.md").read_text()
+    for named in re.findall(r"`VideoRecorderCfg\(([a-z_]+=, [^)]*)\)`", page):
+        for name in named.split(", "):
+            assert name.removesuffix("=") in fields
+            tried += 1
+    assert tried >= 14
 
 
 # -- when clips begin ------------------------------------------------------------------------------

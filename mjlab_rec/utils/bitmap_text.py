@@ -70,7 +70,7 @@ _MARGIN = 2  # Cells around the text.
 _FIRST, _OTHER = 32, 127
 _SMALL_PICTURE = 240  # pixels high: letters of one pixel per cell; at twice that, of two
 _MOST = 0.2  # The largest share of a picture that text covers.
-_FEW = 16  # So many characters of each line stay, and lines at the end are left out instead.
+_FEW = 16  # Each line keeps at least this many characters; the last lines are dropped instead.
 _TEXT = 255
 _SHADE = 3  # The image under the text is darkened by this factor.
 
