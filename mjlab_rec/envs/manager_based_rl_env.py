@@ -98,6 +98,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )
+        if self.scene.sensor_context is not None:
+            self.sim.set_sensor_context(self.scene.sensor_context)
 
         self.common_step_counter = 0
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)

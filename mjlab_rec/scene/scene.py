@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
-from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg
+from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg, SensorContext
+from mjlab_rec.sensor.sensor_context import make_sensor_context
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
 from mjlab_rec.utils.spec import non_default_option_fields
 from mjlab_rec.utils.string import nearest
@@ -64,6 +65,7 @@ class Scene:
         self._device = device
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
+        self._sensor_context: SensorContext | None = None
         self._terrain = self._make_terrain()
         # The terrain's names have no prefix, so it is what everything else is attached to.
         self._spec = mujoco.MjSpec() if self._terrain is None else self._terrain.spec
@@ -121,6 +123,11 @@ class Scene:
         return self._terrain
 
     @property
+    def sensor_context(self) -> SensorContext | None:
+        """What ray and camera sensors share, for ``sim.set_sensor_context``; None without any."""
+        return self._sensor_context
+
+    @property
     def needs_substeps(self) -> bool:
         """Whether something must run between the physics steps of a control step.
 
@@ -166,25 +173,30 @@ class Scene:
             entity.initialize(mj_model, model, data, self._device)
         for sensor in self._sensors.values():
             sensor.initialize(mj_model, model, data, self._device)
+        self._sensor_context = make_sensor_context(
+            self._sensors.values(), mj_model, model, data, self._device
+        )
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Reset targets, delays and sensor histories in the given worlds."""
         for entity in self._entities.values():
             entity.reset(env_ids)
+        self.invalidate()
         for sensor in self._sensors.values():
-            sensor.invalidate()
             sensor.reset(env_ids)
 
     def update(self, dt: float) -> None:
         """Update actuators and sensors after a physics step of ``dt`` seconds."""
         for entity in self._entities.values():
             entity.update(dt)
+        self.invalidate()
         for sensor in self._sensors.values():
-            sensor.invalidate()
             sensor.update(dt)
 
     def invalidate(self) -> None:
         """Tell sensors that derived quantities have changed, as after ``sim.forward()``."""
+        if self._sensor_context is not None:
+            self._sensor_context.invalidate()
         for sensor in self._sensors.values():
             sensor.invalidate()
 
