@@ -65,13 +65,6 @@ class EntityData(RootData):
         self.is_fixed_base = entity.is_fixed_base
         self.is_articulated = entity.is_articulated
         self.is_actuated = entity.is_actuated
-        if not self.is_fixed_base:
-            self._root_pos, self._root_quat = ("qpos", "free_pos"), ("qpos", "free_quat")
-        elif indexing.mocap_id is not None:
-            self._root_pos, self._root_quat = ("mocap_pos", "mocap"), ("mocap_quat", "mocap")
-        else:
-            self._root_pos, self._root_quat = ("xpos", "root"), ("xquat", "root")
-
         start = entity.initial_state
         self.default_root_state = self._for_all_worlds(start.root)
         """Initial pose and, for a floating base, velocities (num_envs, 7 or 13)."""
@@ -141,6 +134,7 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
     body_ids = indexing.body_ids.tolist()
     geom_bodies = model.geom_bodyid[indexing.geom_ids.tolist()]
     site_bodies = model.site_bodyid[indexing.site_ids.tolist()]
+    root = indexing.root_body_id if body_ids else 0
     free_q, free_v = indexing.free_joint_q_adr.tolist(), indexing.free_joint_v_adr.tolist()
 
     def index(ids: Any) -> Index:
@@ -165,12 +159,9 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
         "ctrl": index(indexing.ctrl_ids),
         "joint_q": index(indexing.joint_q_adr),
         "joint_v": index(indexing.joint_v_adr),
-        "root": body_ids[0] if body_ids else 0,
-        "mocap": -1 if indexing.mocap_id is None else indexing.mocap_id,
+        "root": root,
+        "root_tree": int(model.body_rootid[root]),
         "free_q": index(free_q),
-        "free_pos": index(free_q[:3]),
         "free_quat": index(free_q[3:]),
         "free_v": index(free_v),
-        "free_lin": index(free_v[:3]),
-        "free_ang": index(free_v[3:]),
     }
