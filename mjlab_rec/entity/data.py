@@ -165,7 +165,7 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
         "ctrl": index(indexing.ctrl_ids),
         "joint_q": index(indexing.joint_q_adr),
         "joint_v": index(indexing.joint_v_adr),
-        "root": body_ids[0] if body_ids else 0,
+        "root": indexing.root_body_id,
         "mocap": -1 if indexing.mocap_id is None else indexing.mocap_id,
         "free_q": index(free_q),
         "free_pos": index(free_q[:3]),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
+from mjlab_rec.entity.initial_state import add_keyframe, take_keyframe
 from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
 from mjlab_rec.utils.spec import non_default_option_fields
@@ -57,7 +58,8 @@ class Scene:
     worlds do not interact: origins only spread them out for display and on uneven ground.
     """
 
-    def __init__(self, cfg: SceneCfg, device: str = "cpu") -> None:
+    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu") -> None:
+        cfg = scene_cfg
         if cfg.num_envs < 1:
             raise ValueError(f"SceneCfg.num_envs must be at least 1, got {cfg.num_envs}.")
         self._cfg = cfg
@@ -218,10 +220,9 @@ class Scene:
             except ValueError as error:
                 raise ValueError(f"Entity '{name}': {error}") from error
             self._attach(name, entity)
-            qpos += entity.initial_state.qpos(floating=not entity.is_fixed_base)
+            qpos += entity.initial_state.qpos
             ctrl += entity.initial_state.ctrl
-        if qpos or ctrl:
-            self._spec.add_key(name="init_state", qpos=qpos, ctrl=ctrl)
+        add_keyframe(self._spec, qpos, ctrl)
 
     def _attach(self, name: str, entity: Entity) -> None:
         lost = non_default_option_fields(entity.spec.option)
@@ -249,6 +250,7 @@ class Scene:
                 ", ".join(floors),
             )
         entity.name = name
+        take_keyframe(entity.spec)  # The scene's has all entities' parts.
         frame = self._spec.worldbody.add_frame()
         self._spec.attach(entity.spec, prefix=f"{name}/", frame=frame)
         self._entities[name] = entity
