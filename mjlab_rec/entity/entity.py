@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -24,6 +25,7 @@ from mjlab_rec.entity.names import PLURALS, Kind
 from mjlab_rec.entity.writes import EntityWrites
 from mjlab_rec.utils.spec import auto_wrap_fixed_base_mocap
 from mjlab_rec.utils.spec_config import warn_overlapping_geom_edits
+from mjlab_rec.utils.spec_export import packed, use_absolute_paths, write_files, write_zip
 from mjlab_rec.utils.string import resolve_matching_names
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,13 @@ class Entity(EntityWrites):
 
     def _build_spec(self) -> None:
         """Build the spec from a copy, because ``spec_fn`` may return the same spec again."""
-        self._spec = auto_wrap_fixed_base_mocap(lambda: self.cfg.spec_fn().copy())()
+
+        def spec_fn() -> mujoco.MjSpec:
+            spec = self.cfg.spec_fn().copy()
+            use_absolute_paths(spec)
+            return spec
+
+        self._spec = auto_wrap_fixed_base_mocap(spec_fn)()
 
     def _identify_free_joint(self) -> mujoco.MjsJoint | None:
         free = [j for j in self._spec.joints if j.type == mujoco.mjtJoint.mjJNT_FREE]
@@ -266,6 +274,15 @@ class Entity(EntityWrites):
     def compile(self) -> mujoco.MjModel:
         """Compile the entity alone, for example to look at it."""
         return self._spec.compile()
+
+    def write_xml(self, xml_path: str | Path) -> None:
+        """Write the entity's model as XML, and its files into a folder ``assets`` next to it."""
+        path = Path(xml_path)
+        write_files(packed(self._spec, path.name), path.parent)
+
+    def to_zip(self, path: str | Path) -> None:
+        """Write the entity's model and its files into one zip file."""
+        write_zip(packed(self._spec, f"{self.name or 'entity'}.xml"), Path(path))
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
         """Connect the entity to the simulation, after the scene is compiled.

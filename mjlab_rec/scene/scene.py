@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -16,7 +17,7 @@ from mjlab_rec.entity import Entity, EntityCfg
 from mjlab_rec.entity.initial_state import add_keyframe, take_keyframe
 from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
-from mjlab_rec.utils.spec import non_default_option_fields
+from mjlab_rec.utils.spec import export_spec, non_default_option_fields
 from mjlab_rec.utils.string import nearest
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,19 @@ class Scene:
     def compile(self) -> mujoco.MjModel:
         """Compile the scene."""
         return self._spec.compile()
+
+    def write(self, output_dir: str | Path, *, zip: bool = False) -> None:
+        """Write the scene as ``scene.xml``, with its files in ``assets/``, for any MuJoCo.
+
+        Args:
+            output_dir: The folder, created if needed.
+            zip: Write one file, ``<output_dir>.zip``, instead.
+        """
+        export_spec(self._spec, output_dir, zip=zip)
+
+    def to_zip(self, path: str | Path) -> None:
+        """Write the scene into one zip file; the same as ``write(path, zip=True)``."""
+        self.write(path, zip=True)
 
     def initialize(
         self,
