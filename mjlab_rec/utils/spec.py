@@ -12,6 +12,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from mjlab_rec.utils.spec_export import export_spec as export_spec
+
 logger = logging.getLogger(__name__)
 
 
