@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import mujoco
 import torch
 
 from mjlab_rec.actuator import Actuator, ActuatorCfg, TransmissionType, XmlActuator
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
 from mjlab_rec.actuator.groups import ActuatorGroup, group_actuators
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 from mjlab_rec.entity.config import EntityCfg
 from mjlab_rec.entity.data import EntityData
 from mjlab_rec.entity.indexing import EntityIndexing, compute_indexing
@@ -116,19 +117,32 @@ class Entity(EntityWrites):
     def _find_targets(self, cfg: ActuatorCfg) -> tuple[list[int], list[str]]:
         kind = _TARGET_KINDS[TransmissionType(cfg.transmission_type)]
         try:
-            return self._find(kind, cfg.target_names_expr, None, False)
+            found = self._find(kind, cfg.target_names_expr, None, False)
         except ValueError as error:
-            hints = []
-            for transmission, other in _TARGET_KINDS.items():
+            hints = [
+                f" The {PLURALS[other]} {', '.join(names)} match: did you mean "
+                f"transmission_type=TransmissionType.{transmission.name}?"
+                for transmission, other, names in self._other_matches(cfg)
+            ]
+            raise ValueError(f"{type(cfg).__name__}: {error}{''.join(hints)}") from None
+        for transmission, other, names in self._other_matches(cfg):
+            logger.warning(
+                "%s acts on the %s %s, but its names %s also match the %s %s. To drive these too, "
+                "add a config with transmission_type=TransmissionType.%s.",
+                *(type(cfg).__name__, PLURALS[kind], ", ".join(found[1]), cfg.target_names_expr),
+                *(PLURALS[other], ", ".join(names), transmission.name),
+            )
+        return found
+
+    def _other_matches(self, cfg: ActuatorCfg) -> Iterator[tuple[TransmissionType, str, list[str]]]:
+        """Yield the other kinds of targets that the config's names match, and the matches."""
+        for transmission, kind in _TARGET_KINDS.items():
+            if transmission != cfg.transmission_type:
                 try:
-                    _, names = resolve_matching_names(cfg.target_names_expr, self.names_of(other))
+                    _, names = resolve_matching_names(cfg.target_names_expr, self.names_of(kind))
                 except ValueError:
                     continue
-                hints.append(
-                    f" The {PLURALS[other]} {', '.join(names)} match: did you mean "
-                    f"transmission_type=TransmissionType.{transmission.name}?"
-                )
-            raise ValueError(f"{type(cfg).__name__}: {error}{''.join(hints)}") from None
+                yield transmission, kind, names
 
     def _in_model_order(
         self, pending: list[tuple[Actuator, list[str]]]
