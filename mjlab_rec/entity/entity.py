@@ -134,7 +134,9 @@ class Entity(EntityWrites):
             )
         return found
 
-    def _other_matches(self, cfg: ActuatorCfg) -> Iterator[tuple[TransmissionType, str, list[str]]]:
+    def _other_matches(
+        self, cfg: ActuatorCfg
+    ) -> Iterator[tuple[TransmissionType, Kind, list[str]]]:
         """Yield the other kinds of targets that the config's names match, and the matches."""
         for transmission, kind in _TARGET_KINDS.items():
             if transmission != cfg.transmission_type:
