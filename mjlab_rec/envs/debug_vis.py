@@ -33,6 +33,6 @@ def _sources(env: ManagerBasedRlEnv) -> Iterator[tuple[str, Any]]:
         draws = type(sensor).debug_vis is not Sensor.debug_vis
         if draws and getattr(getattr(sensor, "cfg", None), "debug_vis", True):
             yield f"sensor {name}", sensor
-    terrain = env.scene.terrain
+    terrain: Any = env.scene.terrain
     if hasattr(terrain, "debug_vis") and getattr(terrain.cfg, "debug_vis", False):
         yield "terrain", terrain

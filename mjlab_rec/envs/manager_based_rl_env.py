@@ -430,7 +430,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """
         with self._step_lock, single_torch_thread(self.device), self.rng.rewound():
             for name, source in self.debug_vis_sources.items():
-                if name not in visualizer.hidden:
+                if name not in getattr(visualizer, "hidden", ()):
                     source.debug_vis(visualizer)
 
     def close(self, **kwargs: Any) -> None:

@@ -127,7 +127,7 @@ class CommandTerm(ManagerTermBase):
         on_change: Callable[[], None] | None = None,
         request_action: Callable[[str, Any], None] | None = None,
     ) -> None:
-        """Override to put controls of your own on the web page, in place of sliders for the command.
+        """Override to put your own controls on the web page, in place of sliders of the command.
 
         What the page's user does is called in another thread than the one that steps.
 

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from mjlab_rec.sim.debug_shapes import ARROW, BOX, CYLINDER, ELLIPSOID, Ghost, Shapes
+from mjlab_rec.sim.ghosts import GhostPoser
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ShapeDrawer:
             geom = scene.geoms[first + i]
             geom_type = _TYPES[int(shapes.kind[i])]
             mujoco.mjv_initGeom(geom, geom_type, size[i], pos[i], mat[i], shapes.rgba[i])
+            geom.size = size[i]  # mjv_initGeom expects sizes in the order of a model's.
             geom.category = _DECORATION
         full = count < len(shapes)
         for ghost in shapes.ghosts:
@@ -76,30 +78,6 @@ class ShapeDrawer:
         if not self._warned:
             self._warned = True
             logger.warning("Debug shapes: %s", message)
-
-
-class GhostPoser:
-    """Computes where the parts of ghosts are."""
-
-    def __init__(self) -> None:
-        self._data: dict[int, tuple[mujoco.MjModel, mujoco.MjData]] = {}
-
-    def pose(self, ghost: Ghost) -> mujoco.MjData:
-        """Take a ghost's pose. The data returned is overwritten by the next pose of its model."""
-        model = ghost.model
-        if id(model) not in self._data:
-            self._data[id(model)] = model, mujoco.MjData(model)
-        data = self._data[id(model)][1]
-        data.qpos[:] = ghost.qpos
-        if ghost.mocap_pos is not None:
-            data.mocap_pos[:] = ghost.mocap_pos
-        if ghost.mocap_quat is not None:
-            data.mocap_quat[:] = ghost.mocap_quat
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        mujoco.mj_flex(model, data)
-        mujoco.mj_tendon(model, data)
-        return data
 
 
 def _same_parts(model: mujoco.MjModel, other: mujoco.MjModel) -> bool:

@@ -1,10 +1,11 @@
-"""Shapes drawn into a scene to explain it, such as arrows and ghosts of robots, as plain numbers."""
+"""Shapes that are drawn into a scene to explain it, such as arrows, as plain numbers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -76,11 +77,9 @@ class Shapes:
     def chosen(self, which: np.ndarray) -> Shapes:
         """Return some of the shapes, given a mask or indices; and all ghosts."""
         numbers = np.arange(len(self))[which]
-        return Shapes(
-            *(getattr(self, name)[which] for name in _ARRAYS),
-            tuple(self.labels[number] for number in numbers) if self.labels else (),
-            self.ghosts,
-        )
+        labels = tuple(self.labels[number] for number in numbers) if self.labels else ()
+        arrays: dict[str, Any] = {name: getattr(self, name)[which] for name in _ARRAYS}
+        return dataclasses.replace(self, **arrays, labels=labels)
 
     def moved(self, env_ids: Sequence[int], offsets: np.ndarray) -> Shapes:
         """Return them where environments are drawn that are drawn elsewhere than they are.
@@ -124,10 +123,13 @@ def joined(parts: Sequence[Shapes]) -> Shapes:
     if len(parts) == 1:
         return parts[0]
     parts = [no_shapes(), *parts]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
+    }
     whole = Shapes(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS),
-        tuple(label for part in parts for label in part.labels),
-        tuple(ghost for part in parts for ghost in part.ghosts),
+        **arrays,
+        labels=tuple(label for part in parts for label in part.labels),
+        ghosts=tuple(ghost for part in parts for ghost in part.ghosts),
     )
     looks = np.concatenate(
         [whole.kind[:, None], whole.pos, whole.mat.reshape(-1, 9), whole.size, whole.rgba], axis=1
