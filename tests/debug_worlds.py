@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from worlds import GoalCfg, cart_cfg, tip_height
 from worlds import Goal as PlainGoal
+from worlds import GoalCfg, cart_cfg, tip_height
 
 from mjlab_rec.envs import ManagerBasedRlEnvCfg
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg
+from mjlab_rec.sim.viewer_config import ViewerConfig
 from mjlab_rec.terrains import TerrainEntityCfg
 
 SPHERE, BOX, CYLINDER, ELLIPSOID = (1.0, 0.0, 0.0, 1.0), (0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 0, 1)
-FORCE = (1.0, 0.0, 1.0, 1.0)
 
 
 class Goal(PlainGoal):
@@ -88,13 +88,6 @@ class Still:
             visualizer.add_ellipsoid((1, 0, 0.2), (0.2, 0.1, 0.1), np.eye(3).ravel(), ELLIPSOID)
 
 
-@dataclass
-class Worlds:
-    """What the functions below count."""
-
-    drawn: list[int] = field(default_factory=list)
-
-
 def drawn_cfg(num_envs: int = 2, ghosts: bool = True, **overrides: Any) -> ManagerBasedRlEnvCfg:
     """The cart, whose command, reward, observation and event draw."""
     cfg = cart_cfg(num_envs, **overrides)
@@ -104,3 +97,16 @@ def drawn_cfg(num_envs: int = 2, ghosts: bool = True, **overrides: Any) -> Manag
     cfg.events["still"] = EventTermCfg(func=Still, mode="reset")
     cfg.scene.terrain = TerrainEntityCfg()
     return cfg
+
+
+def world_picture(**fields: Any) -> ViewerConfig:
+    """A camera that sees all that is drawn, without shadows."""
+    view = ViewerConfig(width=320, height=240, enable_shadows=False, max_extra_envs=0, **fields)
+    return view.seen_from((1.0, -6.0, 2.5), (0.0, 0.0, 1.3))
+
+
+def share(image: np.ndarray, color: int) -> float:
+    """Share of the pixels that show red (0) or green (1)."""
+    values = image.astype(int)
+    others = np.delete(values, color, axis=-1).max(axis=-1)
+    return float((values[..., color] - others > 60).mean())

@@ -13,7 +13,7 @@ import numpy as np
 ARROW, CYLINDER, ELLIPSOID, BOX = range(4)
 """Kinds of shapes. A sphere is an ellipsoid, and a frame three arrows."""
 
-KINDS = ("arrow", "cylinder", "ellipsoid", "box")
+KINDS = ("arrows", "cylinders", "ellipsoids", "boxes")
 
 ALL_ENVS = -1
 """In place of an environment, for shapes that belong to several or to none."""

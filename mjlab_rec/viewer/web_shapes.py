@@ -34,7 +34,7 @@ class WebShapes:
         for kind, name in enumerate(KINDS):
             some = shapes.chosen(shapes.kind == kind)
             if len(some):
-                path = f"{_ROOT}/{name}s"
+                path = f"{_ROOT}/{name}"
                 drawn.add(path)
                 instances = self._of(path, unit_triangles(kind))
                 instances.show(some.pos + offset, some.mat, some.size, some.rgba)

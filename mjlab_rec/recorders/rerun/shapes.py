@@ -99,7 +99,7 @@ class RerunShapes:
             counts = np.array([mask.sum() for mask in which])
             if kind not in self._known and not counts.any():
                 continue
-            path = f"{ROOT}/{name}s"
+            path = f"{ROOT}/{name}"
             if kind not in self._known:
                 self._known.add(kind)
                 self._write_once(kind, path)
@@ -112,7 +112,7 @@ class RerunShapes:
             self._columns.send(path, frames, self._archetype(kind, **parts), counts)
         for ghost in [ghost for some in shapes for ghost in some.ghosts]:
             if id(ghost.model) not in self._models:
-                self._add_model(ghost.model)
+                self._add_model(ghost.model, frames)
         for _, model, parts in self._models.values():
             of_model = [[g for g in some.ghosts if g.model is model] for some in shapes]
             self._write_ghosts(frames, model, parts, of_model)
@@ -139,15 +139,17 @@ class RerunShapes:
         archetype = rr.Ellipsoids3D if kind == ELLIPSOID else rr.Boxes3D
         return archetype.columns(half_sizes=size, **placed)
 
-    def _add_model(self, model: mujoco.MjModel) -> None:
-        """Write what a ghost of a model looks like, hidden until there is one."""
+    def _add_model(self, model: mujoco.MjModel, frames: Frames) -> None:
+        """Add a model with ghosts; before these frames it has none."""
         root = f"{ROOT}/ghosts/{len(self._models)}"
         parts = ghost_parts(model)
         self._models[id(model)] = root, model, parts
-        assert self._first is not None
+        first = self._first
+        if first is None or first.steps[0] >= frames.steps[0]:
+            return
         nothing = np.zeros((0, 3), np.float32), np.zeros((0, 4), np.float32)
         for number in range(len(parts)):
-            self._send_poses(f"{root}/{number}", self._first, np.zeros(1, int), *nothing)
+            self._send_poses(f"{root}/{number}", first, np.zeros(1, int), *nothing)
 
     def _write_ghosts(
         self,
