@@ -95,6 +95,7 @@ class Simulation:
 
     def step(self, n: int = 1) -> None:
         """Advance every world by n physics steps."""
+        self.data.renew()
         self._engine.step(n)
 
     def forward(self, mask: EnvIds = None) -> None:
@@ -103,6 +104,7 @@ class Simulation:
         Args:
             mask: The worlds to update, as a bool mask or indices; the others do not change.
         """
+        self.data.renew()
         if mask is None:
             self._engine.forward(masked=False)
         else:
@@ -116,6 +118,7 @@ class Simulation:
             env_ids: Worlds to reset, as indices or a bool mask; None means all.
         """
         self._fill_mask(env_ids)
+        self.data.renew()
         self._engine.reset()
 
     def set_sensor_context(self, context: SensorContext) -> None:
@@ -216,6 +219,7 @@ class Simulation:
                 f"got {tuple(rows.shape)}."
             )
         if len(ids):
+            self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
     def health(self) -> torch.Tensor:
