@@ -1,3 +1,4 @@
+# type: ignore
 """Where a ray meets a geom: warp functions for each of MuJoCo's shapes, with mj_ray's meaning.
 
 Each takes a ray in the geom's own frame and returns the distance to the nearest surface, in units
@@ -5,8 +6,6 @@ of the ray's direction and negative without a hit, and the outward normal there.
 plane is hit from the front only, and everything else also from inside. One difference: a height
 field is solid, while in mj_ray a ray that starts inside meets its lowest level, z = 0, on the way.
 """
-
-from __future__ import annotations
 
 import mujoco
 import warp as wp
@@ -214,7 +213,7 @@ def _hfield_sides(
     size: wp.vec4,
     rows: int,
     columns: int,
-    heights: wp.array(dtype=float),  # type: ignore[valid-type]
+    heights: wp.array(dtype=float),
     start: int,
     p: wp.vec3,
     v: wp.vec3,
@@ -251,7 +250,7 @@ def hfield_hit(
     size: wp.vec4,
     rows: int,
     columns: int,
-    heights: wp.array(dtype=float),  # type: ignore[valid-type]
+    heights: wp.array(dtype=float),
     start: int,
     p: wp.vec3,
     v: wp.vec3,
