@@ -304,15 +304,19 @@ def test_mocap_bodies_count_as_moving():
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("field", ["geom_size", "geom_pos", "geom_rgba"])
 def test_model_fields_per_world(engine, field):
-    box = '<geom name="box" type="box" size="1 1 .1" pos="0 0 1"/>'
-    sim = make(FLOOR.format(more=box), engine)
-    caster = sim.ray_caster(spec_of(*DOWN, excluded_bodies=[1]))
+    box = '<geom name="box" type="box" size="1 1 .1"/>'
+    # MuJoCo-Warp never moves a geom of a fixed body.
+    lift = f'<body mocap="{str(field == "geom_pos").lower()}" pos="0 0 1">{box}</body>'
+    sim = make(FLOOR.format(more=lift), engine)
+    carrier = sim.mj_model.body("carrier").id
+    spec = spec_of(*DOWN, frames=(("body", carrier),), excluded_bodies=[carrier])
+    caster = sim.ray_caster(spec)
     np.testing.assert_allclose(caster.cast().distances[:, 0], 1.9, atol=1e-5)
     sim.expand_model_fields([field])
     geom = sim.mj_model.geom("box").id
     value, want = {
         "geom_size": (torch.tensor([1.0, 1.0, 0.3]), 1.7),
-        "geom_pos": (torch.tensor([0.0, 0.0, 2.0]), 0.9),
+        "geom_pos": (torch.tensor([0.0, 0.0, 1.0]), 0.9),
         "geom_rgba": (torch.zeros(4), 3.0),
     }[field]
     getattr(sim.model, field)[1, geom] = value
