@@ -45,11 +45,9 @@ def random_color(rng: np.random.Generator) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.2, 0.45), rng.uniform(0.6, 0.78))
 
 
-def border_color(scheme: ColorScheme, rng: np.random.Generator) -> tuple[float, ...]:
+def border_color(scheme: ColorScheme) -> tuple[float, ...]:
     """Colour of the border around all tiles."""
-    if scheme == "random":
-        return (*random_color(rng), 1.0)
-    return _BORDER if scheme == "height" else _GREY
+    return _GREY if scheme == "none" else _BORDER
 
 
 def paint(

@@ -175,7 +175,7 @@ class TerrainGenerator:
         inner = (self.num_rows * x, self.num_cols * y)
         outer = (inner[0] + 2.0 * width, inner[1] + 2.0 * width)
         height = abs(self.cfg.border_height)
-        color = border_color(self.cfg.color_scheme, self._rng(self.num_rows, self.num_cols, _COLOR))
+        color = border_color(self.cfg.color_scheme)
         for geom in make_border(body, outer, inner, height, (0.0, 0.0, -height / 2)):
             geom.rgba = color
             self._register(geom)

@@ -18,6 +18,8 @@ from mjlab_rec.terrains.checks import (
 )
 from mjlab_rec.terrains.sub_terrain import SubTerrainCfg, TerrainOutput
 
+_HAIR = 5e-4  # By how much faces differ that would coincide, in meters.
+
 
 @dataclass(kw_only=True)
 class BoxNarrowBeamsTerrainCfg(SubTerrainCfg):
@@ -66,7 +68,10 @@ class BoxNarrowBeamsTerrainCfg(SubTerrainCfg):
         tile.slab(-self.floor_depth)
         tile.border(inner, z)
         tile.block((2.0 * half, 2.0 * half), z)
-        for angle in np.arange(self.num_beams) * (2.0 * math.pi / self.num_beams):
+        for k in range(self.num_beams):
+            angle = 2.0 * math.pi * k / self.num_beams
+            # Where beams meet, only one of them is touched and seen.
+            lower = _HAIR * (3 if 0 < k == self.num_beams - 1 else 1 + k % 2)
             cos, sin = math.cos(angle), math.sin(angle)
             # Far enough for both corners at its end to reach the border.
             ends = [
@@ -77,5 +82,10 @@ class BoxNarrowBeamsTerrainCfg(SubTerrainCfg):
             far = min(ends)
             middle, reach = 0.5 * (half + far), 0.5 * (far - half)
             x, y = tile.center[0] + middle * cos, tile.center[1] + middle * sin
-            tile.box((x - reach, x + reach), (y - width / 2, y + width / 2), z, yaw=float(angle))
+            tile.box(
+                (x - reach, x + reach),
+                (y - width / 2, y + width / 2),
+                (z[0], z[1] - lower),
+                yaw=angle,
+            )
         return tile.output(self.beam_height)

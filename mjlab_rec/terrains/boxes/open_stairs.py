@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from mjlab_rec.terrains.boxes.build import GROUND, Tile, interpolate, shrunk
+from mjlab_rec.terrains.boxes.build import Tile, interpolate, shrunk
 from mjlab_rec.terrains.boxes.stairs import fitting_steps
 from mjlab_rec.terrains.checks import (
     check_not_negative,
@@ -20,7 +20,7 @@ from mjlab_rec.terrains.sub_terrain import SubTerrainCfg, TerrainOutput
 
 @dataclass(kw_only=True)
 class BoxOpenStairsTerrainCfg(SubTerrainCfg):
-    """Thin boards as steps on all four sides of a platform; feet can get under them."""
+    """Thin boards as steps on all sides of a platform, over ground; feet can get under them."""
 
     step_height_range: tuple[float, float] = (0.1, 0.2)
     """Height of a step at difficulty 0 and 1, in meters."""
@@ -54,8 +54,13 @@ class BoxOpenStairsTerrainCfg(SubTerrainCfg):
         count = fitting_steps(self, inner, self.platform_width, width, "step_width_range")
 
         tile = Tile(spec, self.size)
-        tile.border(inner, (-GROUND, 0.0))
         tops = [-k * height if self.inverted else (k + 1) * height for k in range(count + 1)]
+        if self.inverted:
+            floor = tops[-1] - max(height, 2.0 * self.step_thickness)
+            tile.slab(floor)
+            tile.border(inner, (floor, 0.0))
+        else:
+            tile.slab(0.0)
         for k, top in enumerate(tops[:-1]):
             outer = shrunk(inner, k * width)
             tile.frame(outer, shrunk(outer, width), (top - self.step_thickness, top))

@@ -101,7 +101,7 @@ def add_height_field(
     if origin is None:
         origin = _highest_near_middle(grid, heights)
     tile = Tile(spec, grid.size)
-    low, high = float(heights.min()), float(heights.max())
+    low, high, mean = float(heights.min()), float(heights.max()), float(heights.mean())
     if high - low < FLAT:
         tile.slab(high)
         return tile.output(origin)
@@ -124,7 +124,7 @@ def add_height_field(
     geom = tile.body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname=name, pos=[*tile.center, low]
     )
-    tile.geometries.append(TerrainGeometry(geom=geom, hfield=field, heights=heights, top=high))
+    tile.geometries.append(TerrainGeometry(geom=geom, hfield=field, heights=heights, top=mean))
     return tile.output(origin)
 
 
