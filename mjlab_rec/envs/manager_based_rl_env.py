@@ -90,13 +90,15 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         device = str(resolve_device(device))
         check_memory(cfg, device)
-        self.scene = Scene(cfg.scene, device=device)
+        self.scene = Scene(cfg.scene, device=device, seed=self.cfg.seed)
         self.sim = Simulation(
             num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
         )
         self.num_envs = self.scene.num_envs
         self.device = self.sim.device
         self.rng = RandomStreams(self.num_envs, self.device, self.cfg.seed)
+        if self.scene.terrain is not None:
+            self.scene.terrain.streams = self.rng
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )

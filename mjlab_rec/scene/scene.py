@@ -58,14 +58,21 @@ class Scene:
 
     Every entity `name` is attached with the prefix `name/`, the terrain without a prefix. The
     worlds do not interact: origins only spread them out for display and on uneven ground.
+
+    Args:
+        scene_cfg: What is in the scene.
+        device: Where tensors live.
+        seed: Seed of generated ground, if its cfg has none, and of the worlds' first tiles on it.
+            None draws one.
     """
 
-    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu") -> None:
+    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu", seed: int | None = None) -> None:
         cfg = scene_cfg
         if cfg.num_envs < 1:
             raise ValueError(f"SceneCfg.num_envs must be at least 1, got {cfg.num_envs}.")
         self._cfg = cfg
         self._device = device
+        self._seed = seed
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
         self._sensor_context: SensorContext | None = None
@@ -228,7 +235,7 @@ class Scene:
         cfg = dataclasses.replace(
             self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
         )
-        terrain = TerrainEntity(cfg, self._device)
+        terrain = TerrainEntity(cfg, self._device, self._seed)
         terrain.name = "terrain"
         self._entities[terrain.name] = terrain
         return terrain
