@@ -21,11 +21,13 @@ from mjlab_rec.sim.engine import (
     reject_common,
     state_layout,
 )
+from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.sensor import SensorContext
+    from mjlab_rec.sim.ray_caster import RayCaster
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +130,18 @@ class Simulation:
         """Tell ray and camera sensors that derived quantities are new; they compute when read."""
         if self._sensor_context is not None:
             self._sensor_context.sense()
+
+    def ray_caster(self, spec: RaySpec) -> RayCaster:
+        """Return an object that casts these rays whenever it is asked to."""
+        # Imports warp, which takes a second.
+        from mjlab_rec.sim.ray_caster import RayCaster
+
+        return RayCaster(self, spec)
+
+    @property
+    def per_world_fields(self) -> set[str]:
+        """Model fields with a value per world: expanded ones, and recomputed constants."""
+        return self._engine.per_world
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +15,11 @@ import warp as wp
 
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
+from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
+from mjlab_rec.sim.warp_start import start_warp as _start_warp
 
 _log = logging.getLogger(__name__)
 
-_SLOW_START_S = 6.0
 _KINDS = list(HEALTH_KINDS)
 if not hasattr(mjw, "OverflowType"):
     raise ImportError(
@@ -317,15 +317,6 @@ class WarpEngine:
         return False
 
 
-def _start_warp() -> None:
-    """Start warp without its banner and its line for every module that it loads."""
-    if hasattr(wp.config, "log_level"):
-        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    else:  # before warp 1.14
-        wp.config.quiet = True  # type: ignore[attr-defined]
-    wp.init()
-
-
 def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
     """Copy the model and its initial state to the device, explaining what does not work."""
     data = mujoco.MjData(model)
@@ -373,19 +364,3 @@ def _to_torch(array: Any) -> torch.Tensor:
     shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
     scalar = getattr(array.dtype, "_wp_scalar_type_", array.dtype)
     return torch.empty(shape, dtype=wp.dtype_to_torch(scalar), device=str(array.device))
-
-
-@contextmanager
-def _say_if_compiling() -> Iterator[None]:
-    """Log one line if the start takes long, which means that kernels are compiling."""
-    timer = threading.Timer(
-        _SLOW_START_S,
-        _log.warning,
-        ["Compiling MuJoCo-Warp kernels: once per machine and kind of model, 30 s to a minute."],
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
