@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -122,6 +123,8 @@ class MjbatchEngine:
             old = torch.from_numpy(self._old_state)[:, self._layout[name]].to(tensor.dtype)
             self._old_inputs[name] = (old.view(tensor.shape).numpy(), tensor.numpy())
             return tensor
+        if name in self._derived:
+            return self._derived[name]
         kept = {field: tensor.clone() for field, tensor in self._derived.items()}
         tensor = self._bind_tensor(name)
         if self._old_n and self._lagging.any():
@@ -181,6 +184,19 @@ class MjbatchEngine:
         self.mask[ids] = True
         self._batch.forward(self._mask_array)
         self._lagging &= ~self.mask
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras with MuJoCo-Warp on the CPU, from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import LOOKS, PLACES, cameras_on_cpu
+
+        return cameras_on_cpu(
+            self._model,
+            look,
+            self._num_envs,
+            places={name: self.bind(name) for name in PLACES},
+            looks={name: self.model_field(name) for name in LOOKS if name in self.per_world},
+            num_threads=self._batch.num_threads,
+        )
 
     def _bind_tensor(self, name: str) -> torch.Tensor:
         try:

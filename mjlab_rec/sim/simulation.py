@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -23,6 +24,7 @@ from mjlab_rec.sim.engine import (
 )
 from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
+from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -142,6 +144,20 @@ class Simulation:
     def per_world_fields(self) -> set[str]:
         """Model fields with a value per world: expanded ones, and recomputed constants."""
         return self._engine.per_world
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Make what draws the model's cameras for camera sensors.
+
+        Model fields that get a value per world later need a new one.
+        """
+        try:
+            with torch.inference_mode(False):
+                return self._engine.cameras(look)
+        except ImportError as error:
+            raise UnavailableError(
+                f"Pictures of camera sensors need MuJoCo-Warp ({error}):"
+                " pip install --upgrade 'mujoco-warp>=3.14'."
+            ) from error
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.

@@ -13,6 +13,7 @@ import mujoco_warp as mjw
 import torch
 import warp as wp
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
 from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
@@ -86,6 +87,7 @@ class WarpEngine:
     ) -> None:
         _start_warp()
         self._num_envs = num_envs
+        self._mj_model = model
         self._torch_device = device
         self._device = wp.device_from_torch(device)
         self._streams: dict[int, wp.Stream] = {}
@@ -188,6 +190,20 @@ class WarpEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self.forward(masked=len(ids) < self._num_envs)
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import WarpCameras
+
+        return WarpCameras(
+            self._mj_model,
+            look,
+            self._num_envs,
+            self._model,
+            self._data,
+            self._scope,
+            self.per_world,
+        )
 
     def _set_const(self, level: RecomputeLevel) -> None:
         model, data = self._model, self._data
