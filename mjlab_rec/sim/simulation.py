@@ -22,6 +22,7 @@ from mjlab_rec.sim.engine import (
     reject_common,
     state_layout,
 )
+from mjlab_rec.sim.jacobian import PointJacobian
 from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.utils.extras import UnavailableError
@@ -158,6 +159,16 @@ class Simulation:
                 f"Pictures of camera sensors need MuJoCo-Warp ({error}):"
                 " pip install --upgrade 'mujoco-warp>=3.14'."
             ) from error
+
+    def jacobian(self, body_id: int, dof_ids: Sequence[int] | None = None) -> PointJacobian:
+        """Return the Jacobian of points on a body, to be computed again at any time.
+
+        Args:
+            body_id: The body, by its index in the model.
+            dof_ids: The degrees of freedom, by their indices in qvel; None means all.
+        """
+        dofs = range(self.mj_model.nv) if dof_ids is None else dof_ids
+        return PointJacobian(self.data, self.mj_model, body_id, list(dofs))
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.
