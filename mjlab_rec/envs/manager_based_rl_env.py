@@ -207,8 +207,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """Call this manager's recorders from the next step on."""
         self.recorder_manager = manager
         # Substeps can run in one call unless something acts or reads in between.
+        self._acts_once = (
+            self.action_manager.constant_between_substeps and self.scene.constant_between_substeps
+        )
         self._substeps_matter = (
-            not self.action_manager.constant_between_substeps
+            not self._acts_once
             or self.scene.needs_substeps
             or self.metrics_manager.has_substep_terms
             or self.recorder_manager.has_substep_terms
@@ -495,9 +498,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.sim.step(self.cfg.decimation)
             self.scene.update(dt=self.step_dt)
             return
-        for _ in range(self.cfg.decimation):
-            self.action_manager.apply_action()
-            self.scene.write_data_to_sim()
+        for substep in range(self.cfg.decimation):
+            if substep == 0 or not self._acts_once:
+                self.action_manager.apply_action()
+                self.scene.write_data_to_sim()
             self.sim.step()
             self.scene.update(dt=self.physics_dt)
             self.metrics_manager.compute_substep()

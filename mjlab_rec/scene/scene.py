@@ -138,12 +138,17 @@ class Scene:
         return self._sensor_context
 
     @property
+    def constant_between_substeps(self) -> bool:
+        """Whether writing ctrl once is enough for all physics steps of a control step."""
+        return all(entity.constant_between_substeps for entity in self._entities.values())
+
+    @property
     def needs_substeps(self) -> bool:
         """Whether something must run between the physics steps of a control step.
 
         If not, writing ctrl once and letting the engine take several steps gives the same bits.
         """
-        return not all(e.constant_between_substeps for e in self._entities.values()) or any(
+        return not self.constant_between_substeps or any(
             sensor.needs_substeps for sensor in self._sensors.values()
         )
 
