@@ -100,6 +100,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )
+        if self.scene.sensor_context is not None:
+            self.sim.set_sensor_context(self.scene.sensor_context)
 
         self.common_step_counter = 0
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
@@ -262,9 +264,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         then the environments whose episode ended are reset; one forward pass brings all derived
         quantities up to date; commands and observations come last.
 
-        Terminations, rewards and events see derived quantities (body poses, velocities, sensors)
-        from the beginning of the last physics step, as MuJoCo leaves them; joint positions and
-        velocities are current. In observations everything is current.
+        Terminations, rewards and events see derived quantities (poses and velocities of bodies,
+        the root included, and sensors) from the beginning of the last physics step, as MuJoCo
+        leaves them; joint positions and velocities are current. With ``cfg.fresh_terms`` a forward
+        pass comes first, and everything is current. In observations everything always is.
 
         Returns:
             Observations, reward (num_envs,), terminated (num_envs,), truncated (num_envs,), extras.
@@ -289,6 +292,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.recorder_manager.record_pre_step()
         self.action_manager.process_action(action)
         self._simulate()
+        if self.cfg.fresh_terms:
+            self._forward()
 
         self.episode_length_buf += 1
         self.common_step_counter += 1
@@ -313,14 +318,16 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if numbers[1][0]:
             check_finite(self.action_manager.action)
 
-        self.event_manager.apply("step")
-        self.event_manager.apply_intervals(event_ids, self.step_dt)
+        changed = self.event_manager.apply("step")
+        changed |= self.event_manager.apply_intervals(event_ids, self.step_dt)
+        is_current = self.cfg.fresh_terms and not changed
 
         final_obs: Observations | None = None
         wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
-            if wants_final_obs or self.curriculum_manager.active_terms:
+            reads_end = wants_final_obs or self.curriculum_manager.active_terms
+            if reads_end and not is_current:
                 # Both read the end of the episode; neither may affect what the other sees.
                 self._forward(self.reset_buf)
             if wants_final_obs:
@@ -332,7 +339,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if over:
             self._awaits_reset = set(done_ids.tolist())
 
-        self._forward()
+        if not is_current:
+            self._forward()
+        elif resets:
+            self._forward(self.reset_buf)
         # Commands of a finished episode stay as they were: nothing follows them any more.
         self.command_manager.update(command_ids, running_ids[0] if over else None)
         self.sim.sense()

@@ -9,3 +9,5 @@ from mjlab_rec.sensor.contact_sensor import ContactSensor as ContactSensor
 from mjlab_rec.sensor.contact_sensor import ContactSensorCfg as ContactSensorCfg
 from mjlab_rec.sensor.sensor import Sensor as Sensor
 from mjlab_rec.sensor.sensor import SensorCfg as SensorCfg
+from mjlab_rec.sensor.sensor_context import ContextSensor as ContextSensor
+from mjlab_rec.sensor.sensor_context import SensorContext as SensorContext

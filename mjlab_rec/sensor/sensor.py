@@ -40,6 +40,9 @@ class Sensor(ABC, Generic[T]):
     that caches data must drop it in ``invalidate``.
     """
 
+    requires_sensor_context: bool = False
+    """Whether it casts rays or draws pictures, with a ``SensorContext``; see `ContextSensor`."""
+
     @property
     def needs_substeps(self) -> bool:
         """Whether ``update`` must run after every physics step rather than once a control step."""

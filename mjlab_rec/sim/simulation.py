@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -22,6 +23,9 @@ from mjlab_rec.sim.engine import (
 )
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.sensor import SensorContext
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +82,7 @@ class Simulation:
         self.expanded_fields: set[str] = set()
         self._defaults: dict[str, torch.Tensor] = {}
         self._reported: set[int] = set()
+        self._sensor_context: SensorContext | None = None
         self.state_size = state_layout(self.mj_model)[-1].columns.stop
         with torch.inference_mode(False):
             self._engine = _build_engine(num_envs, cfg, self.mj_model, torch_device)
@@ -88,6 +93,7 @@ class Simulation:
 
     def step(self, n: int = 1) -> None:
         """Advance every world by n physics steps."""
+        self.data.renew()
         self._engine.step(n)
 
     def forward(self, mask: EnvIds = None) -> None:
@@ -96,6 +102,7 @@ class Simulation:
         Args:
             mask: The worlds to update, as a bool mask or indices; the others do not change.
         """
+        self.data.renew()
         if mask is None:
             self._engine.forward(masked=False)
         else:
@@ -109,10 +116,18 @@ class Simulation:
             env_ids: Worlds to reset, as indices or a bool mask; None means all.
         """
         self._fill_mask(env_ids)
+        self.data.renew()
         self._engine.reset()
 
+    def set_sensor_context(self, context: SensorContext) -> None:
+        """Compute rays and pictures for these sensors, which are ``scene.sensor_context``."""
+        self._sensor_context = context
+        context.connect(self)
+
     def sense(self) -> None:
-        """Update sensors that need more than `forward`. No current sensor does."""
+        """Tell ray and camera sensors that derived quantities are new; they compute when read."""
+        if self._sensor_context is not None:
+            self._sensor_context.sense()
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.
@@ -128,6 +143,8 @@ class Simulation:
             self._engine.expand(new)
         self.expanded_fields.update(new)
         self.model.forget(new)
+        if self._sensor_context is not None:
+            self._sensor_context.recreate(self.mj_model, self.expanded_fields)
 
     def get_default_field(self, field: str) -> torch.Tensor:
         """Return a field's value in the compiled model, without a world axis. Never write to it."""
@@ -188,6 +205,7 @@ class Simulation:
                 f"got {tuple(rows.shape)}."
             )
         if len(ids):
+            self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
     def health(self) -> torch.Tensor:

@@ -194,15 +194,27 @@ class apply_body_impulse:
 
     def __init__(self, cfg: EventTermCfg, env: ManagerBasedRlEnv) -> None:
         self._env = env
-        self._asset_cfg: SceneEntityCfg = cfg.params.get("asset_cfg", DEFAULT_ASSET_CFG)
-        self._asset: Entity = env.scene[self._asset_cfg.name]
-        self._bodies = self._asset_cfg.index("body")
-        self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
-        self._cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
+        self._params = cfg.params
         self._active = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-        self._before = torch.zeros(env.num_envs, self._num_bodies, 6, device=env.device)
         # Time left in the wait, or in the impulse where one is active; drawn at each reset.
-        self._time_left = torch.full((env.num_envs,), self._cooldown_s[1], device=env.device)
+        cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
+        self._time_left = torch.full((env.num_envs,), cooldown_s[1], device=env.device)
+        self._choose(cfg.params.get("asset_cfg", DEFAULT_ASSET_CFG))
+
+    def _choose(self, asset_cfg: SceneEntityCfg) -> None:
+        self._asset: Entity = self._env.scene[asset_cfg.name]
+        self._bodies = asset_cfg.index("body")
+        self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
+        self._before = torch.zeros(self._env.num_envs, self._num_bodies, 6, device=self._env.device)
+
+    def _end_all(self) -> None:
+        """End all impulses, because other bodies are chosen now."""
+        current = self._asset.data.body_external_wrench[:, self._bodies]
+        wrench = torch.where(self._active[:, None, None], self._before, current)
+        self._asset.write_external_wrench_to_sim(
+            wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
+        )
+        self._active.zero_()
 
     def __call__(
         self,
@@ -228,6 +240,11 @@ class apply_body_impulse:
             body_point_offset: Where the force acts, from the body's centre of mass, in the body's
                 axes (m). Off-centre forces turn the body too.
         """
+        if self._asset is not env.scene[asset_cfg.name] or self._bodies is not asset_cfg.index(
+            "body"
+        ):
+            self._end_all()
+            self._choose(asset_cfg)
         # Every environment draws at every step, used or not: the host need not ask the device which
         # ones need a number, and no environment's numbers depend on the others.
         n, components = env.num_envs, 3 * self._num_bodies
@@ -265,6 +282,5 @@ class apply_body_impulse:
             everyone = torch.arange(self._env.num_envs, device=self._env.device)
             env_ids = everyone[slice(None) if env_ids is None else env_ids]
         self._active[env_ids] = False
-        self._time_left[env_ids] = self._env.rng.uniform(
-            *self._cooldown_s, (len(env_ids),), env_ids
-        )
+        low, high = self._params["cooldown_s"]
+        self._time_left[env_ids] = self._env.rng.uniform(low, high, (len(env_ids),), env_ids)
