@@ -92,7 +92,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         check_memory(cfg, device)
         self.scene = Scene(cfg.scene, device=device, seed=self.cfg.seed)
         self.sim = Simulation(
-            num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
+            num_envs=self.scene.num_envs,
+            cfg=cfg.sim,
+            spec=self.scene.spec,
+            device=device,
+            variant_info=self.scene.collect_variant_info(),
         )
         self.num_envs = self.scene.num_envs
         self.device = self.sim.device

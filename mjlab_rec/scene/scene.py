@@ -164,6 +164,14 @@ class Scene:
         """Whether there is a sensor or entity of that name."""
         return name in self._sensors or name in self._entities
 
+    def collect_variant_info(self) -> list[tuple[str, Any]]:
+        """The variants of entities that have some, by the prefix of their names."""
+        return [
+            (f"{name}/", entity.variant_metadata)
+            for name, entity in self._entities.items()
+            if entity.variant_metadata is not None
+        ]
+
     def compile(self) -> mujoco.MjModel:
         """Compile the scene."""
         return self._spec.compile()

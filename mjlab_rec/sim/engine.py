@@ -109,6 +109,10 @@ class Engine(Protocol):
         """Names that `bind` knows, for error messages."""
         ...
 
+    def can_expand(self, field: str) -> bool:
+        """Whether a model field can have a value per world."""
+        ...
+
     def expand(self, fields: list[str]) -> None:
         """Give model fields a value per world; they join `per_world`."""
 

@@ -30,6 +30,7 @@ _CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
 _DIVERGED = slice(int(_WARNINGS.mjWARN_BADQPOS) - _WATCHED.start, None)
 # Offsets within a body, and the shortcuts that MuJoCo's compiler takes where they are zero.
 _PLACES = {"body_ipos", "body_iquat", "geom_pos", "geom_quat", "site_pos", "site_quat"}
+_ASSETS = ("mesh_", "bvh_", "hfield_", "tex_", "skin_", "flex", "oct_")
 _SHORTCUTS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 
 
@@ -139,6 +140,10 @@ class MjbatchEngine:
     def data_fields(self) -> list[str]:
         """Names of MuJoCo's data arrays."""
         return array_names(mujoco.MjData(self._model))
+
+    def can_expand(self, field: str) -> bool:
+        """Whether a model field can have a value per world: all can but the data of assets."""
+        return not field.startswith(_ASSETS)
 
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to a value per world."""

@@ -147,6 +147,10 @@ class WarpEngine:
         """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
         return list(_array_fields(mjw.Data, "nworld"))
 
+    def can_expand(self, field: str) -> bool:
+        """Whether MuJoCo-Warp has an axis for the worlds in this field."""
+        return field in _array_fields(mjw.Model, "*")
+
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to an array with a row per world."""
         batched = _array_fields(mjw.Model, "*")
