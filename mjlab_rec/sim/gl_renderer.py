@@ -25,7 +25,7 @@ from mjlab_rec.sim.viewer_config import (
 if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
-_MAX_GEOMS = 10_000
+_MAX_GEOMS = 10_000  # besides those of one environment
 _MAX_READERS = 4096  # for different sets of captured environments
 _SHADOW_PIXELS = 3  # per pixel of the image
 _SHADOW_REACH = 1.5  # How far from the point looked at there are shadows, in camera distances.
@@ -84,7 +84,7 @@ class GlRenderer:
         self._options.geomgroup[:] = cfg.geom_group
         self._options.sitegroup[:] = cfg.site_group
         self._perturbation = mujoco.MjvPerturb()
-        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS + model.ngeom)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = cfg.enable_shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = cfg.enable_reflections
         self._frame = mujoco.MjrRect(0, 0, cfg.width, cfg.height)
