@@ -307,7 +307,10 @@ def test_singular_poses_and_no_damping_stay_finite():
     ("fields", "message"),
     [
         ({"frame_name": "hnad"}, r"frame_name: Looking for sites .*'hnad'.*hand"),
-        ({"frame_type": "geom", "frame_name": "geom.*"}, "frame_name 'geom.*' matches several geoms: geom0"),
+        (
+            {"frame_type": "geom", "frame_name": "geom.*"},
+            "frame_name 'geom.*' matches several geoms: geom0",
+        ),
         (
             {"frame_type": "body", "frame_name": "lid"},
             "none of the joints joint0, .* moves the body 'lid'. Choose a frame on the arm",
