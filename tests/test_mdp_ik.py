@@ -324,7 +324,7 @@ def test_singular_poses_and_no_damping_stay_finite():
         ({"frame_name": "hnad"}, r"frame_name: Looking for sites .*'hnad'.*hand"),
         (
             {"frame_type": "geom", "frame_name": "geom.*"},
-            "frame_name 'geom.*' matches several geoms: geom0",
+            "frame_name 'geom.*' matches several geoms",
         ),
         (
             {"frame_type": "body", "frame_name": "lid"},
