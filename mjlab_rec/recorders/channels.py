@@ -42,8 +42,9 @@ class Channel:
 
     current: bool = False
     """Whether an "after" value must also be current in an episode's last row, which costs a forward
-    pass in steps that end episodes. Otherwise what the physics derives from the state, such as body
-    poses and sensors, is one physics step behind there."""
+    pass in steps that end episodes. Otherwise what the physics derives from the state, such as
+    poses and velocities of bodies and sensors, is one physics step behind there (but for an
+    environment with ``fresh_terms``)."""
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,7 @@ from mjlab_rec.utils.spec_actuators import create_motor_actuator as create_motor
 from mjlab_rec.utils.spec_actuators import create_muscle_actuator as create_muscle_actuator
 from mjlab_rec.utils.spec_actuators import create_position_actuator as create_position_actuator
 from mjlab_rec.utils.spec_actuators import create_velocity_actuator as create_velocity_actuator
+from mjlab_rec.utils.spec_export import export_spec as export_spec
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,9 @@ class UniformVelocityCommand(CommandTerm):
         """Resample and, by chance, start these environments at the commanded velocity."""
         extras = super().reset(env_ids)
         if self.cfg.init_velocity_prob > 0.0:
-            self._update_command(env_ids)  # Standing and heading change the command.
+            # Standing and heading change the command. The robot's own heading is still that of the
+            # episode before, until the next forward pass: take the one that was just written.
+            self._adapt(self._heading_of_state)
             chosen = self._env.rng.uniform(0.0, 1.0, (len(env_ids), 1), env_ids)
             self._set_root_velocity(env_ids, chosen < self.cfg.init_velocity_prob)
         return extras
@@ -159,9 +162,18 @@ class UniformVelocityCommand(CommandTerm):
 
     def _update_command(self, env_ids: torch.Tensor | None = None) -> None:
         # A pure function of the state, so updating all environments is right for some of them too.
+        self._adapt(lambda: self.robot.data.heading_w)
+
+    def _heading_of_state(self) -> torch.Tensor:
+        data = self.robot.data
+        forward = quat_apply(data.peek("qpos", "free_quat"), data.forward_vec_b)
+        return torch.atan2(forward[:, 1], forward[:, 0])
+
+    def _adapt(self, heading_of: Callable[[], torch.Tensor]) -> None:
+        """Turn and stop the commands as the kinds of environments require."""
         cfg, command = self.cfg, self.vel_command_b
         if cfg.heading_command or cfg.rel_world_envs > 0.0:
-            heading = self.robot.data.heading_w
+            heading = heading_of()
             if cfg.heading_command:
                 self.heading_error = wrap_to_pi(self.heading_target - heading)
                 rate = cfg.heading_control_stiffness * self.heading_error
