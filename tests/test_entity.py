@@ -14,7 +14,7 @@ from entity_worlds import ARM, DOG, build, entity, object_velocity, reference, s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjlab_rec.actuator import BuiltinMotorActuatorCfg, BuiltinPositionActuatorCfg
+from mjlab_rec.actuator import BuiltinMotorActuatorCfg, BuiltinPositionActuatorCfg, XmlActuatorCfg
 from mjlab_rec.entity import Entity, EntityCfg
 from mjlab_rec.utils.math import quat_apply, quat_apply_inverse
 
@@ -421,14 +421,80 @@ def test_ball_joints_start_unrotated_and_are_written_whole():
         entity(xml, init_state=EntityCfg.InitialStateCfg(joint_pos={"ball": 0.5})).build()
 
 
-def test_more_than_one_free_joint_or_one_not_at_the_root_is_an_error():
+def test_more_than_one_free_joint_is_an_error():
     body = '<body name="{0}" pos="{1} 0 0"><freejoint name="{0}"/><geom size="0.1"/></body>'
     two = f"<mujoco><worldbody>{body.format('a', 0)}{body.format('b', 1)}</worldbody></mujoco>"
     with pytest.raises(ValueError, match="2 free joints"):
         entity(two).build()
-    late = two.replace('<freejoint name="a"/>', "")
-    with pytest.raises(ValueError, match="free joint is on body 'b', .* the root, is 'a'"):
-        entity(late).build()
+
+
+BESIDE = """
+<mujoco>
+  <worldbody>
+    <body name="post" pos="1 0 0.5">
+      <geom size="0.1"/>
+      <body name="gate"><joint name="gate"/><geom size="0.1" pos="0.3 0 0"/></body>
+    </body>
+    <body name="ball"><freejoint name="free"/><geom name="ball" size="0.1" mass="2"/>
+      <body name="tail"><joint name="tail"/><geom size="0.05" pos="0.2 0 0" mass="0.1"/></body>
+    </body>
+  </worldbody>
+  <keyframe><key qpos="0.3  0 0 0 1 0 0 0  0.4"/></keyframe>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("joint_pos", [{"gate": 0.3, "tail": 0.4}, None])
+def test_the_body_with_the_free_joint_is_the_root_wherever_it_is(joint_pos: Any):
+    start = EntityCfg.InitialStateCfg(pos=(2.0, 3.0, 4.0), joint_pos=joint_pos)
+    cfg = entity(BESIDE, init_state=start)
+    alone = cfg.build()
+    assert alone.root_body.name == "ball" and not alone.is_fixed_base and not alone.is_mocap
+    scene, sim = build(num_envs=3, entities={"x": cfg})
+    key = sim.mj_model.key_qpos[0]
+    assert key == pytest.approx([0.3, 2, 3, 4, 1, 0, 0, 0, 0.4])
+    robot = scene["x"]
+    close(robot.data.default_joint_pos[0], [0.3, 0.4])
+    assert sim.mj_model.body(robot.indexing.root_body_id).name == "x/ball"
+    pose = torch.tensor([[5.0, 6, 7, 0, 1, 0, 0]]).expand(3, 7)
+    robot.write_root_link_pose_to_sim(pose)
+    robot.write_root_link_velocity_to_sim(torch.ones(3, 6))
+    robot.write_joint_position_to_sim(torch.tensor([[0.1, 0.2]]).expand(3, 2))
+    sim.forward()
+    close(robot.data.root_link_pose_w[0], pose[0])
+    close(robot.data.root_link_vel_w[0], np.ones(6))
+    names = list(robot.body_names)
+    close(robot.data.body_link_pos_w[0, names.index("ball")], [5, 6, 7])
+    close(robot.data.body_link_pos_w[0, names.index("post")], [1, 0, 0.5])
+    close(robot.data.joint_pos[0], [0.1, 0.2])
+
+
+def test_the_entitys_own_model_has_a_keyframe_with_its_start():
+    start = EntityCfg.InitialStateCfg(pos=(0.0, 0.0, 2.0), joint_pos={"fl_hip": 0.4})
+    hips = BuiltinPositionActuatorCfg(target_names_expr=(".*_hip",), stiffness=20.0, damping=1.0)
+    model = entity(DOG, hips, init_state=start).build().compile()
+    assert [model.key(i).name for i in range(model.nkey)] == ["init_state"]
+    assert model.key_qpos[0] == pytest.approx([0, 0, 2, 1, 0, 0, 0, 0.4, *[0] * 7])
+    assert model.key_ctrl[0] == pytest.approx([0.4, 0, 0, 0])
+
+
+def test_a_pattern_that_also_matches_other_kinds_of_parts_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+):
+    entity(ARM, BuiltinMotorActuatorCfg(target_names_expr=(".*",), effort_limit=5.0)).build()
+    assert "('.*',) is meant for joints, but" in caplog.text
+    assert "the tendons cord, which" in caplog.text and "the sites hand, which" in caplog.text
+    assert "TransmissionType.SITE" in caplog.text
+    caplog.clear()
+    entity(ARM, BuiltinMotorActuatorCfg(target_names_expr=("elbow",), effort_limit=5.0)).build()
+    # Actuators of the XML: sites that have none cannot be meant.
+    motors = "<actuator><motor joint='elbow'/></actuator></mujoco>"
+    xml = ARM.replace("</mujoco>", motors).replace('name="shoulder"', 'name="elbow2"')
+    entity(
+        xml.replace('joint="shoulder"', 'joint="elbow2"'),
+        XmlActuatorCfg(target_names_expr=("elbow|hand|cord",)),
+    ).build()
+    assert not caplog.text
 
 
 def test_a_spec_handed_out_twice_is_not_edited():

@@ -134,7 +134,6 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
     body_ids = indexing.body_ids.tolist()
     geom_bodies = model.geom_bodyid[indexing.geom_ids.tolist()]
     site_bodies = model.site_bodyid[indexing.site_ids.tolist()]
-    root = indexing.root_body_id if body_ids else 0
     free_q, free_v = indexing.free_joint_q_adr.tolist(), indexing.free_joint_v_adr.tolist()
 
     def index(ids: Any) -> Index:
@@ -159,8 +158,8 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
         "ctrl": index(indexing.ctrl_ids),
         "joint_q": index(indexing.joint_q_adr),
         "joint_v": index(indexing.joint_v_adr),
-        "root": root,
-        "root_tree": int(model.body_rootid[root]),
+        "root": indexing.root_body_id,
+        "root_tree": int(model.body_rootid[indexing.root_body_id]),
         "free_q": index(free_q),
         "free_quat": index(free_q[3:]),
         "free_v": index(free_v),

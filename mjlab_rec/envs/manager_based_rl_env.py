@@ -21,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 
 from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
 from mjlab_rec.envs.checks import check_finite, checked_action
+from mjlab_rec.envs.debug_vis import debug_vis_sources
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
 from mjlab_rec.envs.recordings import Recordings
 from mjlab_rec.envs.running_episodes import RunningEpisodes
@@ -46,6 +47,7 @@ from mjlab_rec.managers.reward_manager import RewardManager
 from mjlab_rec.managers.termination_manager import TerminationManager
 from mjlab_rec.scene import Scene
 from mjlab_rec.sim import Simulation, resolve_device
+from mjlab_rec.sim.debug_visualizer import DebugVisualizer, shapes_of
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.indexing import checked_ids
 from mjlab_rec.utils.random import RandomStreams
@@ -88,16 +90,24 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         device = str(resolve_device(device))
         check_memory(cfg, device)
-        self.scene = Scene(cfg.scene, device=device)
+        self.scene = Scene(cfg.scene, device=device, seed=self.cfg.seed)
         self.sim = Simulation(
-            num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
+            num_envs=self.scene.num_envs,
+            cfg=cfg.sim,
+            spec=self.scene.spec,
+            device=device,
+            variant_info=self.scene.collect_variant_info(),
         )
         self.num_envs = self.scene.num_envs
         self.device = self.sim.device
         self.rng = RandomStreams(self.num_envs, self.device, self.cfg.seed)
+        if self.scene.terrain is not None:
+            self.scene.terrain.streams = self.rng
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )
+        if self.scene.sensor_context is not None:
+            self.sim.set_sensor_context(self.scene.sensor_context)
 
         self.common_step_counter = 0
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
@@ -226,7 +236,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         start-up events are repeated, so that from then on everything random depends on the seed
         alone; this needs a reset of all environments. Curricula continue where they were.
 
-        Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``.
+        Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``. With
+        ``options={"gui_reset": True}`` commands may change the first state to one that was chosen
+        on the web page.
         """
         self._check_open()
         if env_ids is None and options is not None:
@@ -243,6 +255,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self._reset_idx(ids)
             self._forward()
             self.command_manager.begin(ids)
+            if (options or {}).get("gui_reset") and self.command_manager.apply_gui_reset(ids):
+                self.scene.write_data_to_sim()
+                self._forward()
             self.sim.sense()
             self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
             self.running_episodes.reset(ids)
@@ -415,7 +430,27 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             from mjlab_rec.sim.renderer import make_renderer
 
             self._renderer = make_renderer(self.sim, self.cfg.viewer, self.scene)
-        return self._renderer.render()
+        shapes = None
+        if self.cfg.viewer.debug_vis:
+            shapes = shapes_of(self, [self.cfg.viewer.env_idx])
+        return self._renderer.render(shapes=shapes)
+
+    @property
+    def debug_vis_sources(self) -> dict[str, Any]:
+        """What draws in ``update_visualizers``, by name: terms, sensors and the terrain."""
+        return debug_vis_sources(self)
+
+    @torch.no_grad()
+    def update_visualizers(self, visualizer: DebugVisualizer) -> None:
+        """Let terms, sensors and the terrain draw, except those in ``visualizer.hidden``.
+
+        Viewers and recorders call this where such drawings are shown. It must not change anything,
+        and random numbers drawn in it do not affect the rollout.
+        """
+        with self._step_lock, single_torch_thread(self.device), self.rng.rewound():
+            for name, source in self.debug_vis_sources.items():
+                if name not in getattr(visualizer, "hidden", ()):
+                    source.debug_vis(visualizer)
 
     def close(self, **kwargs: Any) -> None:
         """Close the recorders, which write what is left, and free the renderer. Idempotent."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
+from mjlab_rec.sim.debug_gl import ShapeDrawer
+from mjlab_rec.sim.debug_shapes import Shapes
 from mjlab_rec.sim.gl import GlContext, find_backend
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import PosedModel, Snapshot, SnapshotReader
@@ -34,6 +36,9 @@ class _Shot:
     snapshot: Snapshot
     pictures: list[list[int]]
     """For each image, the snapshot's rows in it; the one in the middle comes first."""
+
+    shapes: Sequence[Shapes] | None
+    """The shapes in each image."""
 
 
 class GlRenderer:
@@ -83,9 +88,10 @@ class GlRenderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = cfg.enable_shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = cfg.enable_reflections
         self._frame = mujoco.MjrRect(0, 0, cfg.width, cfg.height)
+        self._shapes = ShapeDrawer(model)
         self._gl: GlContext | None = None  # Made in the thread that draws.
 
-    def capture(self, env_ids: Sequence[int]) -> _Shot:
+    def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> _Shot:
         """Capture what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
@@ -93,7 +99,7 @@ class GlRenderer:
                 self._readers.clear()
             self._readers[key] = self._reader(key)
         reader, pictures = self._readers[key]
-        return _Shot(reader.read(), pictures)
+        return _Shot(reader.read(), pictures, shapes)
 
     def draw(self, shot: _Shot) -> np.ndarray:
         """Draw an image of each environment: new uint8 array (environments, height, width, 3)."""
@@ -103,14 +109,15 @@ class GlRenderer:
         shape = len(shot.pictures), self._cfg.height, self._cfg.width, 3
         images = np.empty(shape, dtype=np.uint8)
         shot.snapshot.wait()
-        for image, rows in zip(images, shot.pictures, strict=True):
-            self._draw(shot.snapshot, rows, self._gl, image)
+        for number, rows in enumerate(shot.pictures):
+            shapes = None if shot.shapes is None else shot.shapes[number]
+            self._draw(shot.snapshot, rows, shapes, self._gl, images[number])
         return images[:, ::-1]  # OpenGL counts rows from the bottom.
 
-    def render(self, env_idx: int | None = None) -> np.ndarray:
+    def render(self, env_idx: int | None = None, shapes: Shapes | None = None) -> np.ndarray:
         """Capture and draw an environment in one call: (height, width, 3)."""
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
-        return self.draw(self.capture([env_idx]))[0].copy()
+        return self.draw(self.capture([env_idx], None if shapes is None else [shapes]))[0].copy()
 
     def close(self) -> None:
         """Free the graphics memory. Idempotent."""
@@ -124,7 +131,14 @@ class GlRenderer:
         rows = [[needed.index(env) for env in picture] for picture in pictures]
         return SnapshotReader(self._sim, needed), rows
 
-    def _draw(self, snapshot: Snapshot, rows: list[int], gl: GlContext, image: np.ndarray) -> None:
+    def _draw(
+        self,
+        snapshot: Snapshot,
+        rows: list[int],
+        shapes: Shapes | None,
+        gl: GlContext,
+        image: np.ndarray,
+    ) -> None:
         everything, dynamic = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
         model = self._posed.model
         data = self._posed.pose(snapshot, rows[0])
@@ -146,6 +160,8 @@ class GlRenderer:
             mujoco.mjv_addGeoms(
                 model, data, self._options, self._perturbation, int(dynamic), self._scene
             )
+        if shapes is not None:
+            self._shapes.draw(self._scene, shapes)
         if self._cfg.enable_shadows:
             self._aim_shadows()
         mujoco.mjr_render(self._frame, self._scene, gl.mjr)
