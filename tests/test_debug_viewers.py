@@ -14,7 +14,6 @@ from test_viewer_native import photograph as photograph
 from test_viewer_native import screen as screen
 from test_viewer_web import Stage, button, changed, until
 from test_viewer_web import canvas as canvas
-from worlds import cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.sim.debug_shapes import ARROW, KINDS
@@ -22,8 +21,6 @@ from mjlab_rec.sim.debug_visualizer import DebugVisualizer, shapes_of
 from mjlab_rec.viewer.frame import FrameReader
 from mjlab_rec.viewer.native_keys import NativeKeys
 from mjlab_rec.viewer.playback import Playback
-from mjlab_rec.viewer.web import WebViewer
-from mjlab_rec.viewer.web_commands import request_action
 from mjlab_rec.viewer.web_shapes import WebShapes
 
 INSERT = 260

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import warp as wp
 
+from mjlab_rec.sim.cameras import CameraDataType
 from mjlab_rec.sim.debug_shapes import Shapes
 from mjlab_rec.sim.shape_overlay import Lens, ShapeOverlay
 from mjlab_rec.sim.simulation import Simulation
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
 # Warp keeps its current device and its kernels in global variables.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 _NO_GROUP = -1
 _MAX_READERS = 4096  # for different sets of captured environments
 _MAX_BATCHES = 4  # for different numbers of them
@@ -88,7 +90,7 @@ class WarpRenderer:
         self._readers: dict[tuple[int, ...], SnapshotReader] = {}
         self._batches: dict[tuple[int, tuple[str, ...]], _WorldBatch] = {}
         self._overlay = ShapeOverlay()
-        self._model = _drawn_model(sim.mj_model)
+        self._model = drawn_model(sim.mj_model)
         self._is_empty = not (
             np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
         )
@@ -137,7 +139,7 @@ class WarpRenderer:
 
     def close(self) -> None:
         """Free the memory of the images. Idempotent."""
-        with _one_at_a_time:
+        with one_at_a_time:
             self._batches.clear()
 
     def _add_shapes(self, images: np.ndarray, view: np.ndarray, shapes: Sequence[Shapes]) -> None:
@@ -183,7 +185,7 @@ class WarpRenderer:
     @contextmanager
     def _warp(self) -> Iterator[None]:
         """Run warp on the simulation's device, on torch's current stream."""
-        with _one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
+        with one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
             if self._device.is_cpu:
                 yield
                 return
@@ -276,7 +278,7 @@ class _WorldBatch:
         self, model: mujoco.MjModel, cfg: ViewerConfig, count: int, followed: int | None
     ) -> None:
         """Append a camera to the model's own, which only this class moves."""
-        warp_model, data, context = self._model, self._data, self._context
+        warp_model, data = self._model, self._data
         fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
         projection = int(model.vis.global_.orthographic)
         warp_model.cam_projection = wp.array([*model.cam_projection, projection], dtype=int)
@@ -286,17 +288,9 @@ class _WorldBatch:
         data.cam_xpos = wp.zeros((count, model.ncam + 1), dtype=wp.vec3)
         data.cam_xmat = wp.zeros((count, model.ncam + 1), dtype=wp.mat33)
 
-        size = cfg.width * cfg.height
-        context.nrender = 1
-        context.cam_id_map = wp.array([model.ncam], dtype=int)
-        context.cam_res = wp.array([[cfg.width, cfg.height]], dtype=wp.vec2i)
-        context.total_rays = size
-        context.rgb_data = wp.zeros((count, size), dtype=wp.uint32)
-        context.rgb_adr = wp.zeros(1, dtype=int)
-        context.render_rgb = wp.array([True], dtype=bool)
-        context.depth_adr = context.seg_adr = wp.array([-1], dtype=int)
-        context.render_depth = context.render_seg = wp.array([False], dtype=bool)
-        context.has_orthographic_camera = bool(projection)
+        self._context = single_camera(
+            self._context, count, model.ncam, cfg.width, cfg.height, ("rgb",), bool(projection)
+        )
 
         axes, offset = _free_view(cfg)
         place = _to_torch(data.cam_xpos)[:, -1]
@@ -329,6 +323,44 @@ def _lens(model: mujoco.MjModel, camera: int | None, fovy: float, width: int, he
     )
 
 
+def single_camera(
+    context: Any,
+    count: int,
+    camera: int,
+    width: int,
+    height: int,
+    data_types: Sequence[CameraDataType],
+    orthographic: bool,
+) -> Any:
+    """Return a context that draws one camera into new memory and shares the rest with another.
+
+    Args:
+        context: The other context.
+        count: Number of worlds.
+        camera: Number of the camera.
+        width: Width of the pictures.
+        height: Height of the pictures.
+        data_types: Kinds of pictures.
+        orthographic: Whether the camera's projection is orthographic.
+    """
+    context, size = copy.copy(context), width * height
+    context.nrender = 1
+    context.has_orthographic_camera = orthographic
+    context.cam_id_map = wp.array([camera], dtype=int)
+    context.cam_res = wp.array([[width, height]], dtype=wp.vec2i)
+    context.total_rays = size
+    for kind, short, dtype in (
+        ("rgb", "rgb", wp.uint32),
+        ("depth", "depth", float),
+        ("segmentation", "seg", wp.vec2i),
+    ):
+        on = kind in data_types
+        setattr(context, f"{short}_data", wp.zeros((count, size if on else 1), dtype=dtype))
+        setattr(context, f"{short}_adr", wp.array([0 if on else -1], dtype=int))
+        setattr(context, f"render_{short}", wp.array([on], dtype=bool))
+    return context
+
+
 def _shown_groups(cfg: ViewerConfig) -> list[int]:
     return [group for group, shown in enumerate(cfg.geom_group) if shown]
 
@@ -345,7 +377,7 @@ def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(axes).float(), torch.from_numpy(-cfg.distance * forward).float()
 
 
-def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
+def drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
     """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack."""
     model = copy_for_drawing(model)
     option = model.opt

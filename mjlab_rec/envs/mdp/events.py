@@ -27,7 +27,9 @@ __all__ = [
     "apply_body_impulse",
     "apply_external_force_torque",
     "push_by_setting_velocity",
+    "randomize_terrain",
     "reset_joints_by_offset",
+    "reset_root_state_from_flat_patches",
     "reset_root_state_uniform",
     "reset_scene_to_default",
     "resolve_env_ids",
@@ -72,6 +74,15 @@ def _write_root_pose(
         )
 
 
+def randomize_terrain(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
+    """Move environments to random tiles of generated ground, of any kind and difficulty.
+
+    Put it before the events that place robots, which use the origins.
+    """
+    if env.scene.terrain is not None:
+        env.scene.terrain.randomize_env_origins(resolve_env_ids(env, env_ids))
+
+
 def reset_scene_to_default(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
     """Put every entity into its default pose and joint state, at its environment's origin."""
     env_ids = resolve_env_ids(env, env_ids)
@@ -106,9 +117,63 @@ def reset_root_state_uniform(
         asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
     """
     env_ids = resolve_env_ids(env, env_ids)
-    asset: Entity = env.scene[asset_cfg.name]
     offset = _sample_se3(env, pose_range, env_ids)
-    pos, quat = _default_root_pose(env, asset, env_ids)
+    pos, quat = _default_root_pose(env, env.scene[asset_cfg.name], env_ids)
+    _write_root_state(env, env_ids, pos, quat, offset, velocity_range, asset_cfg)
+
+
+def reset_root_state_from_flat_patches(
+    env: ManagerBasedRlEnv,
+    env_ids: torch.Tensor | None,
+    patch_name: str = "spawn",
+    pose_range: dict[str, tuple[float, float]] | None = None,
+    velocity_range: dict[str, tuple[float, float]] | None = None,
+    asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
+) -> None:
+    """Put the root on a random flat patch of the environment's tile, plus a uniform offset.
+
+    Its height above the patch is that of its default pose. Without such patches, as on a plane, it
+    is put at the environment's origin, like by ``reset_root_state_uniform``.
+
+    Args:
+        env: The environment.
+        env_ids: Environments to reset; None for all.
+        patch_name: Name of the patches, in ``flat_patch_sampling`` of the sub-terrains.
+        pose_range: Offsets, as for ``reset_root_state_uniform``.
+        velocity_range: Velocities, as for ``reset_root_state_uniform``.
+        asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
+    """
+    env_ids = resolve_env_ids(env, env_ids)
+    terrain = env.scene.terrain
+    if terrain is None or patch_name not in terrain.flat_patches:
+        if terrain is not None and terrain.flat_patches:
+            known = list(terrain.flat_patches)
+            raise ValueError(
+                f"The terrain has no flat patches '{patch_name}'. {nearest(patch_name, known)}"
+            )
+        reset_root_state_uniform(env, env_ids, pose_range or {}, velocity_range, asset_cfg)
+        return
+    patches = terrain.flat_patches[patch_name]
+    levels, types = terrain.terrain_levels[env_ids], terrain.terrain_types[env_ids]
+    chosen = env.rng.integers(0, patches.shape[2], (len(env_ids),), env_ids)
+    offset = _sample_se3(env, pose_range or {}, env_ids)
+    root = env.scene[asset_cfg.name].data.default_root_state[env_ids]
+    pos = patches[levels, types, chosen].clone()
+    pos[:, 2] += root[:, 2]
+    _write_root_state(env, env_ids, pos, root[:, 3:7], offset, velocity_range, asset_cfg)
+
+
+def _write_root_state(
+    env: ManagerBasedRlEnv,
+    env_ids: torch.Tensor,
+    pos: torch.Tensor,
+    quat: torch.Tensor,
+    offset: torch.Tensor,
+    velocity_range: dict[str, tuple[float, float]] | None,
+    asset_cfg: SceneEntityCfg,
+) -> None:
+    """Write a pose plus an offset, and the default velocity plus one from the range."""
+    asset: Entity = env.scene[asset_cfg.name]
     turn = quat_from_euler_xyz(offset[:, 3], offset[:, 4], offset[:, 5])
     _write_root_pose(asset_cfg.name, asset, pos + offset[:, :3], quat_mul(quat, turn), env_ids)
     if asset.is_fixed_base:
