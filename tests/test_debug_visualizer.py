@@ -133,6 +133,7 @@ def test_what_cannot_be_drawn_is_left_out():
     draw.add_arrow((0, 0, 0), (0, float("nan"), 1), RED)
     draw.add_sphere((float("inf"), 0, 0), 0.1, RED)
     draw.add_sphere((0, 0, 0), 0.0, RED)
+    draw.add_sphere(np.zeros((0, 3)), 0.1, RED)
     draw.add_sphere((0, 0, 0), 0.1, RED, label="good")
     assert draw.shapes().labels == ("good",)
 
