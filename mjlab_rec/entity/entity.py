@@ -57,6 +57,7 @@ class Entity(EntityWrites):
         self._groups: list[ActuatorGroup] = []
         self._indexing: EntityIndexing | None = None
         self._data: EntityData | None = None
+        self._variant_metadata: Any = None
         self._build_spec()
         self._free_joint = self._identify_free_joint()
         self._apply_spec_editors()
@@ -217,6 +218,11 @@ class Entity(EntityWrites):
     def spec(self) -> mujoco.MjSpec:
         """The entity's MuJoCo model, before compiling."""
         return self._spec
+
+    @property
+    def variant_metadata(self) -> Any:
+        """What differs between worlds, if the entity has variants (VariantEntityCfg), else None."""
+        return self._variant_metadata
 
     @property
     def root_body(self) -> mujoco.MjsBody:

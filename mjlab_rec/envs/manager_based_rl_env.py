@@ -90,13 +90,19 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         device = str(resolve_device(device))
         check_memory(cfg, device)
-        self.scene = Scene(cfg.scene, device=device)
+        self.scene = Scene(cfg.scene, device=device, seed=self.cfg.seed)
         self.sim = Simulation(
-            num_envs=self.scene.num_envs, cfg=cfg.sim, spec=self.scene.spec, device=device
+            num_envs=self.scene.num_envs,
+            cfg=cfg.sim,
+            spec=self.scene.spec,
+            device=device,
+            variant_info=self.scene.collect_variant_info(),
         )
         self.num_envs = self.scene.num_envs
         self.device = self.sim.device
         self.rng = RandomStreams(self.num_envs, self.device, self.cfg.seed)
+        if self.scene.terrain is not None:
+            self.scene.terrain.streams = self.rng
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )
@@ -205,8 +211,11 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         """Call this manager's recorders from the next step on."""
         self.recorder_manager = manager
         # Substeps can run in one call unless something acts or reads in between.
+        self._acts_once = (
+            self.action_manager.constant_between_substeps and self.scene.constant_between_substeps
+        )
         self._substeps_matter = (
-            not self.action_manager.constant_between_substeps
+            not self._acts_once
             or self.scene.needs_substeps
             or self.metrics_manager.has_substep_terms
             or self.recorder_manager.has_substep_terms
@@ -493,9 +502,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.sim.step(self.cfg.decimation)
             self.scene.update(dt=self.step_dt)
             return
-        for _ in range(self.cfg.decimation):
-            self.action_manager.apply_action()
-            self.scene.write_data_to_sim()
+        for substep in range(self.cfg.decimation):
+            if substep == 0 or not self._acts_once:
+                self.action_manager.apply_action()
+                self.scene.write_data_to_sim()
             self.sim.step()
             self.scene.update(dt=self.physics_dt)
             self.metrics_manager.compute_substep()

@@ -58,14 +58,21 @@ class Scene:
 
     Every entity `name` is attached with the prefix `name/`, the terrain without a prefix. The
     worlds do not interact: origins only spread them out for display and on uneven ground.
+
+    Args:
+        scene_cfg: What is in the scene.
+        device: Where tensors live.
+        seed: Seed of generated ground, if its cfg has none, and of the worlds' first tiles on it.
+            None draws one.
     """
 
-    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu") -> None:
+    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu", seed: int | None = None) -> None:
         cfg = scene_cfg
         if cfg.num_envs < 1:
             raise ValueError(f"SceneCfg.num_envs must be at least 1, got {cfg.num_envs}.")
         self._cfg = cfg
         self._device = device
+        self._seed = seed
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
         self._sensor_context: SensorContext | None = None
@@ -131,12 +138,17 @@ class Scene:
         return self._sensor_context
 
     @property
+    def constant_between_substeps(self) -> bool:
+        """Whether writing ctrl once is enough for all physics steps of a control step."""
+        return all(entity.constant_between_substeps for entity in self._entities.values())
+
+    @property
     def needs_substeps(self) -> bool:
         """Whether something must run between the physics steps of a control step.
 
         If not, writing ctrl once and letting the engine take several steps gives the same bits.
         """
-        return not all(e.constant_between_substeps for e in self._entities.values()) or any(
+        return not self.constant_between_substeps or any(
             sensor.needs_substeps for sensor in self._sensors.values()
         )
 
@@ -151,6 +163,14 @@ class Scene:
     def __contains__(self, name: str) -> bool:
         """Whether there is a sensor or entity of that name."""
         return name in self._sensors or name in self._entities
+
+    def collect_variant_info(self) -> list[tuple[str, Any]]:
+        """The variants of entities that have some, by the prefix of their names."""
+        return [
+            (f"{name}/", entity.variant_metadata)
+            for name, entity in self._entities.items()
+            if entity.variant_metadata is not None
+        ]
 
     def compile(self) -> mujoco.MjModel:
         """Compile the scene."""
@@ -228,7 +248,7 @@ class Scene:
         cfg = dataclasses.replace(
             self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
         )
-        terrain = TerrainEntity(cfg, self._device)
+        terrain = TerrainEntity(cfg, self._device, self._seed)
         terrain.name = "terrain"
         self._entities[terrain.name] = terrain
         return terrain

@@ -37,6 +37,7 @@ from mjlab_rec.utils.indexing import EnvIds
 
 if TYPE_CHECKING:
     from mjlab_rec.sim import Simulation
+    from mjlab_rec.sim.cameras import CameraLook, Cameras
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class SensorContext:
         """Grows whenever derived quantities change: results of an earlier moment are out of
         date."""
         self._sim: Simulation | None = None
+        self._cameras: Cameras | None = None
         for sensor in self.sensors:
             sensor.set_context(self)
 
@@ -107,7 +109,14 @@ class SensorContext:
     def connect(self, sim: Simulation) -> None:
         """Compute everything with this simulation; ``sim.set_sensor_context`` calls it."""
         self._sim = sim
+        self._cameras = None
         self.invalidate()
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """What draws pictures, made at the first picture; all camera sensors have the same look."""
+        if self._cameras is None:
+            self._cameras = self.sim.cameras(look)
+        return self._cameras
 
     def recreate(
         self, mj_model: mujoco.MjModel, expanded_fields: Iterable[str] | None = None
@@ -119,6 +128,7 @@ class SensorContext:
             expanded_fields: All fields with a value per world, or None if not known.
         """
         self.mj_model = mj_model
+        self._cameras = None
         fields = set(expanded_fields or ())
         for sensor in self.sensors:
             sensor.model_changed(fields)

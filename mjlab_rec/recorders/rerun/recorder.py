@@ -22,7 +22,7 @@ from mjlab_rec.recorders.rerun.shapes import ShapesOfSteps
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
 from mjlab_rec.recorders.rerun.writer import RerunTarget, RerunWriter
 from mjlab_rec.recorders.transitions import TransitionRecorder
-from mjlab_rec.terrains.terrain_entity import grid_origins
+from mjlab_rec.terrains.origins import grid_origins
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from mjlab_rec.actuator import (
     XmlActuator,
 )
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, bounds, resolve_env_ids
+from mjlab_rec.envs.mdp.dr._core import default_values
 from mjlab_rec.envs.mdp.dr._types import Distribution, Operation, draw, resolve_operation
 from mjlab_rec.managers.event_manager import requires_model_fields
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
@@ -191,7 +192,7 @@ class _Writer:
     ) -> None:
         """Write one component of a model field; ``sign`` is the number's sign in that field."""
         values = getattr(self.env.sim.model, field)
-        default = self.env.sim.get_default_field(field)[ids, axis]
+        default = default_values(self.env, field, ids, self.env_ids)[..., axis]
         new = default * drawn if self._scales else sign * drawn
         cells = (self.env_ids[:, None], ids, axis)
         values[cells] = torch.where(chosen, new, values[cells])
