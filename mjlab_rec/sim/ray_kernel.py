@@ -54,24 +54,27 @@ def _geom_hit(
     none = wp.vec3(0.0, 0.0, 0.0)
     if ((groups >> scene[0].group[geom]) & 1) == 0 or scene[0].body[geom] == excluded:
         return NO_HIT, none
-    kind = scene[0].kind[geom]
+    is_fixed = scene[0].is_fixed[geom] != 0
     pos = scene[0].fixed_pos[geom]
-    mat = scene[0].fixed_mat[geom]
-    if scene[0].is_fixed[geom] == 0:
+    if not is_fixed:
         pos = scene[0].pos[world, geom]
-        mat = scene[0].mat[world, geom]
     away = start - pos
-    data_id = int(-1)
+    data_id = scene[0].data_id[world % scene[0].data_id.shape[0], geom]
+    kind = scene[0].kind[geom]
+    radius = scene[0].radius[geom]
     if kind == MESH or kind == SDF or kind == HFIELD:
-        data_id = scene[0].data_id[world % scene[0].data_id.shape[0], geom]
         if data_id < 0:
             return NO_HIT, none
         if kind != HFIELD:
             radius = scene[0].mesh_radius[data_id]
-            along = wp.dot(away, direction)
-            outside = wp.dot(away, away) - radius * radius
-            if outside > 0.0 and (along > 0.0 or along * along < outside):
-                return NO_HIT, none
+    # Most geoms are far from the ray.
+    along = wp.dot(away, direction)
+    outside = wp.dot(away, away) - radius * radius
+    if outside > 0.0 and (along > 0.0 or along * along < outside):
+        return NO_HIT, none
+    mat = scene[0].fixed_mat[geom]
+    if not is_fixed:
+        mat = scene[0].mat[world, geom]
     turn = wp.transpose(mat)
     p = turn @ away
     v = turn @ direction
@@ -88,7 +91,7 @@ def _geom_hit(
             v,
             limit,
         )
-    elif data_id >= 0:
+    elif kind == MESH or kind == SDF:
         x, normal = mesh_hit(scene[0].mesh[data_id], p, v, limit)
     else:
         size = scene[0].size[world % scene[0].size.shape[0], geom]

@@ -38,6 +38,7 @@ class RayScene:
     kind: wp.array(dtype=int)  # type: ignore[valid-type]
     group: wp.array(dtype=int)  # type: ignore[valid-type]
     body: wp.array(dtype=int)  # type: ignore[valid-type]
+    radius: wp.array(dtype=float)  # type: ignore[valid-type]
     # With a row for all worlds, or one per world.
     size: wp.array2d(dtype=wp.vec3)  # type: ignore[valid-type]
     data_id: wp.array2d(dtype=int)  # type: ignore[valid-type]
@@ -118,6 +119,7 @@ def build_scene(
     scene.kind = array(model.geom_type, int)
     scene.group = array(np.clip(model.geom_group, 0, mujoco.mjNGROUP - 1), int)
     scene.body = array(model.geom_bodyid, int)
+    scene.radius = array(_radii(model, per_world("geom_size") is not None), float)
     scene.size = rows("geom_size", wp.vec3)
     scene.data_id = rows("geom_dataid", int)
     scene.material = rows("geom_matid", int)
@@ -147,6 +149,13 @@ def fixed_geoms(model: mujoco.MjModel) -> np.ndarray:
         parent = model.body_parentid[body]
         is_fixed[body] &= is_fixed[parent] and model.body_mocapid[body] < 0
     return is_fixed[model.geom_bodyid]
+
+
+def _radii(model: mujoco.MjModel, any_size: bool) -> np.ndarray:
+    """How far geoms reach from their centres; infinite where that is not known."""
+    unbounded = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
+    unknown = np.isin(model.geom_type, unbounded) | any_size
+    return np.where(unknown, 1.0e15, model.geom_rbound * (1.0 + 1.0e-5) + 1.0e-6)
 
 
 def _add_cells(
