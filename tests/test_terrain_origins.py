@@ -214,11 +214,17 @@ def test_without_patches_robots_are_placed_at_the_origin():
 
 def test_nothing_waits_for_the_device():
     ids, yes = torch.tensor([1, 3]), torch.tensor([True, False])
-    with env_on(ground_cfg()) as env, NoWaits():
-        env.rng._on_cpu = False  # As on a GPU.
+
+    def move(env: ManagerBasedRlEnv) -> None:
         env.scene.terrain.update_env_origins(ids, yes, ~yes)
         mdp.randomize_terrain(env, ids)
         mdp.reset_root_state_from_flat_patches(env, ids)
+
+    with env_on(ground_cfg()) as env:
+        env.rng._on_cpu = False  # As on a GPU.
+        move(env)  # Constants are copied once.
+        with NoWaits():
+            move(env)
 
 
 def test_robots_stand_on_generated_ground():
