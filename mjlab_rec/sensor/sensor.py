@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 T = TypeVar("T")
 
@@ -70,6 +71,9 @@ class Sensor(ABC, Generic[T]):
     @abstractmethod
     def _compute_data(self) -> T:
         """Compute the current data."""
+
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
+        """Override to draw what the sensor measures."""
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Clear the history of the given worlds."""

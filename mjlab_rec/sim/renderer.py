@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
+from mjlab_rec.sim.debug_shapes import Shapes
 from mjlab_rec.sim.gl import find_backend
 from mjlab_rec.sim.gl_renderer import GlRenderer
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
@@ -29,8 +30,8 @@ class Renderer(Protocol):
     simulation; ``draw`` is slow and may run in another thread, in parallel with the simulation.
     """
 
-    def capture(self, env_ids: Sequence[int]) -> Any:
-        """Capture what these environments look like now.
+    def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> Any:
+        """Capture what these environments look like now, with shapes to draw into each image.
 
         Call it in the thread that steps the simulation. The result stays valid while the simulation
         continues, and is for this renderer's ``draw`` only.
@@ -44,7 +45,7 @@ class Renderer(Protocol):
         """
         ...
 
-    def render(self, env_idx: int | None = None) -> np.ndarray:
+    def render(self, env_idx: int | None = None, shapes: Shapes | None = None) -> np.ndarray:
         """Draw an environment now (None: ``cfg.env_idx``): uint8 (height, width, 3)."""
         ...
 

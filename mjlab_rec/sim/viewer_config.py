@@ -67,6 +67,10 @@ class ViewerConfig:
     site_group: tuple[int, int, int, int, int, int] = (1, 1, 1, 0, 0, 0)
     """Which of MuJoCo's six site groups to draw (OpenGL only)."""
 
+    debug_vis: bool = False
+    """Also draw what terms, sensors and the terrain draw to explain themselves, such as the arrow
+    of a command: those whose own ``debug_vis`` is on. Viewers can switch it on and off."""
+
     env_idx: int = 0
     """The environment to draw."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +16,13 @@ import warp as wp
 from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
+from mjlab_rec.sim.sim_data import TorchArray, WarpBridge
+from mjlab_rec.sim.sim_data import as_tensor as _to_torch
+from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
+from mjlab_rec.sim.warp_start import start_warp as _start_warp
 
 _log = logging.getLogger(__name__)
 
-_SLOW_START_S = 6.0
 _KINDS = list(HEALTH_KINDS)
 if not hasattr(mjw, "OverflowType"):
     raise ImportError(
@@ -95,6 +97,7 @@ class WarpEngine:
         self._use_graphs = use_graphs and self._graphs_work()
         with self._scope(), _say_if_compiling():
             self._model, self._data = _put(num_envs, cfg, model)
+            self._bridge = WarpBridge(self._data)
             self._has_late_act = model.na > model.nu
             self._counts = wp.zeros(len(HEALTH_KINDS), dtype=int)
             self._mask_array = wp.zeros(num_envs, dtype=bool)
@@ -146,6 +149,37 @@ class WarpEngine:
     def data_fields(self) -> list[str]:
         """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
         return list(_array_fields(mjw.Data, "nworld"))
+
+    def can_expand(self, field: str) -> bool:
+        """Whether MuJoCo-Warp has an axis for the worlds in this field."""
+        return field in _array_fields(mjw.Model, "*")
+
+    def data_struct(self, name: str) -> Any:
+        """Contacts, constraints and their numbers, as MuJoCo-Warp keeps them."""
+        value = getattr(self._data, name, None)
+        if value is None or callable(value):
+            raise KeyError(name)
+        return TorchArray(value) if isinstance(value, wp.array) else getattr(self._bridge, name)
+
+    def model_struct(self, name: str) -> Any:
+        """MuJoCo-Warp's options or statistics; the numbers have a row per world."""
+        if not hasattr(self._model, name):
+            raise AttributeError(f"This version of MuJoCo-Warp has no model.{name}.")
+        return getattr(WarpBridge(self._model, self._num_envs), name)
+
+    @property
+    def wp_model(self) -> mjw.Model:
+        """MuJoCo-Warp's model."""
+        return self._model
+
+    @property
+    def wp_data(self) -> mjw.Data:
+        """MuJoCo-Warp's data."""
+        return self._data
+
+    def forget_graphs(self) -> None:
+        """Capture graphs anew at the next calls."""
+        self._graphs.clear()
 
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to an array with a row per world."""
@@ -333,15 +367,6 @@ class WarpEngine:
         return False
 
 
-def _start_warp() -> None:
-    """Start warp without its banner and its line for every module that it loads."""
-    if hasattr(wp.config, "log_level"):
-        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    else:  # before warp 1.14
-        wp.config.quiet = True  # type: ignore[attr-defined]
-    wp.init()
-
-
 def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
     """Copy the model and its initial state to the device, explaining what does not work."""
     data = mujoco.MjData(model)
@@ -380,28 +405,3 @@ def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
         for field in fields
         if isinstance(field.type, wp.array) and field.type.shape[:1] == (first_axis,)
     }
-
-
-def _to_torch(array: Any) -> torch.Tensor:
-    if array.size:
-        return wp.to_torch(array)
-    # warp cannot convert empty arrays on the CPU.
-    shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
-    scalar = getattr(array.dtype, "_wp_scalar_type_", array.dtype)
-    return torch.empty(shape, dtype=wp.dtype_to_torch(scalar), device=str(array.device))
-
-
-@contextmanager
-def _say_if_compiling() -> Iterator[None]:
-    """Log one line if the start takes long, which means that kernels are compiling."""
-    timer = threading.Timer(
-        _SLOW_START_S,
-        _log.warning,
-        ["Compiling MuJoCo-Warp kernels: once per machine and kind of model, 30 s to a minute."],
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
