@@ -329,7 +329,7 @@ def test_metadata_gives_the_gains_of_every_actuator():
     assert facts["joint_damping"] == pytest.approx([gains[name][1] for name in names])
     assert facts["run_path"] == "me/run" and facts["command_names"] == []
     assert facts["observation_names"] == ["pos", "vel"]
-    assert facts["observation_terms_scale"] == [pytest.approx([2.0, 3.0, 4.0]), 1.0]
+    assert facts["observation_terms_scale"] == [[2.0, 3.0, 4.0], 1.0]
     assert facts["observation_terms_clip"] == [[-1.0, 1.0], [-float("inf"), float("inf")]]
     assert facts["observation_terms_history_length"] == [0, 2]
     assert facts["action_scale"] == [0.5 if name == "elbow" else 1.0 for name in names]
