@@ -40,6 +40,7 @@ class ShapeDrawer:
         """Add shapes to what is in an ``MjvScene``, as far as there is room."""
         count = max(0, min(len(shapes), scene.maxgeom - scene.ngeom))
         pos, size = shapes.pos.astype(np.float64), shapes.size.astype(np.float64)
+        size[shapes.kind == ARROW, 2] *= 2.0  # MuJoCo draws an arrow half as long as its size.
         mat = shapes.mat.astype(np.float64).reshape(-1, 9)
         first = scene.ngeom
         scene.ngeom += count
