@@ -296,6 +296,44 @@ def test_a_tasks_own_runner_is_a_subclass(tmp_path: Path):
     runner.env.close()
 
 
+# Image encoders.
+
+
+@RSL_RL
+def test_a_spatial_softmax_gives_the_place_of_a_spot():
+    from mjlab_rec.rl.spatial_softmax import SpatialSoftmax
+
+    channels = torch.zeros(2, 3, 5, 9)
+    channels[0, 1, 0, 8] = channels[1, 2, 4, 4] = 100.0
+    places = SpatialSoftmax(5, 9, temperature=0.5)(channels)
+    assert places.shape == (2, 6)
+    torch.testing.assert_close(places[0], torch.tensor([0.0, 0.0, 1.0, -1.0, 0.0, 0.0]))
+    torch.testing.assert_close(places[1], torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
+
+
+@RSL_RL
+def test_images_can_be_encoded_as_places(capsys: pytest.CaptureFixture[str]):
+    from tensordict import TensorDict  # pyright: ignore[reportMissingImports]
+
+    from mjlab_rec.rl.spatial_softmax import SpatialSoftmaxCNNModel
+
+    obs = TensorDict({"state": torch.rand(2, 5), "eye": torch.rand(2, 3, 16, 24)}, [2])
+    groups = {"actor": ["state", "eye"], "critic": ["state", "eye"]}
+    cnn = {"output_channels": [4, 6], "kernel_size": 3, "spatial_softmax_temperature": 0.7}
+    model: Any = SpatialSoftmaxCNNModel(obs, groups, "actor", 2, cnn_cfg=cnn, hidden_dims=(8,))
+    encoder = model.cnns["eye"]
+    assert encoder.output_dim == 12 and encoder.spatial_softmax.temperature == 0.7
+    assert capsys.readouterr().out == ""
+    out = model(obs)
+    assert out.shape == (2, 2)
+    exported = model.as_onnx(verbose=False).eval()
+    torch.testing.assert_close(exported(obs["state"], obs["eye"]), out)
+    other: Any = SpatialSoftmaxCNNModel(obs, groups, "critic", 1, cnn_cfg={}, cnns=model.cnns)
+    assert other.cnns["eye"] is encoder
+    with pytest.raises(ValueError, match=r"cnn_cfg has the groups \['ear'\], but the image obs"):
+        SpatialSoftmaxCNNModel(obs, groups, "actor", 2, cnn_cfg={"ear": cnn})
+
+
 # Metadata.
 
 
