@@ -22,6 +22,7 @@ from mjlab_rec.sim.engine import (
     state_layout,
 )
 from mjlab_rec.sim.views import DataView, ModelView, default_value
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
 
 _log = logging.getLogger(__name__)
@@ -210,6 +211,11 @@ class Simulation:
             if count and kind not in self._reported:
                 self._reported.add(kind)
                 _log.warning("%s", _health_warning(kind, self._engine))
+
+    @property
+    def nan_guard(self) -> NanGuardCfg:
+        """Configuration of the NaN guard."""
+        return self.cfg.nan_guard
 
     @property
     def wp_model(self) -> Any:
