@@ -30,6 +30,10 @@ from mjlab_rec.terrains import TerrainEntityCfg
 SERVOS = BuiltinPositionActuatorCfg(target_names_expr=(".*",), stiffness=9.0, damping=1.0)
 
 
+def test_the_config_can_be_given_by_name():
+    assert Scene(scene_cfg=SceneCfg(num_envs=3), device="cpu").num_envs == 3
+
+
 def test_no_worlds_is_an_error():
     for count in (0, -3):
         with pytest.raises(ValueError, match=f"num_envs must be at least 1, got {count}"):

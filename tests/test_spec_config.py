@@ -256,12 +256,21 @@ def test_a_texture_and_its_material_reach_the_geoms_in_a_scene():
         ({"textures": TextureCfg("t", "cube", cubefiles=("a",))}, "must be six files, got 1"),
         ({"materials": MaterialCfg("m", texture="t")}, "'m': the model has no texture 't'. There"),
         ({"materials": MaterialCfg("m", texrepeat=(1, 0))}, r"positive, got \(1, 0\)"),
-        ({"materials": MaterialCfg("m", geom_names_expr=("trnk",))}, "'m': geom.*mean 'trunk'"),
+        ({"materials": MaterialCfg("m", geom_names_expr=("(",))}, "'m': geom.*not a regular"),
     ],
 )
 def test_wrong_looks_are_errors_that_say_what_is_wrong(editors: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         compiled(**{name: (editor,) for name, editor in editors.items()})
+
+
+def test_a_materials_pattern_without_a_match_is_skipped_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+):
+    model = compiled(materials=(MaterialCfg("m", geom_names_expr=("trnk", "lid")),))
+    assert model.geom("lid").matid == model.material("m").id
+    assert "MaterialCfg 'm': geom_names_expr: no name begins with 'trnk'" in caplog.text
+    assert "mean 'trunk'" in caplog.text and "skipped" in caplog.text
 
 
 def test_every_field_of_a_texture_and_a_light_reaches_the_model():

@@ -42,6 +42,9 @@ class PlayArgs(cli.RecordArgs):
     browser. With a viewer the task runs in real time; change the speed in the viewer."""
     camera: str | None = None
     """Name or number of a camera in the model, for videos and viewers."""
+    debug_vis: bool = False
+    """Show what terms, sensors and the terrain draw, such as arrows of commands, in viewers and
+    recordings. Viewers can switch it on and off."""
     real_time: bool = False
     """Run in real time, or slower if the machine is too slow."""
     no_terminations: bool = False
@@ -101,6 +104,8 @@ def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
     """Set the fields of the cfg that have an option."""
     if args.no_terminations:
         cfg.terminations = {}
+    if args.debug_vis:
+        cfg.viewer.debug_vis = True
     if args.camera is not None:
         cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
 

@@ -5,3 +5,5 @@ from mjlab_rec.entity.config import EntityCfg as EntityCfg
 from mjlab_rec.entity.data import EntityData as EntityData
 from mjlab_rec.entity.entity import Entity as Entity
 from mjlab_rec.entity.indexing import EntityIndexing as EntityIndexing
+from mjlab_rec.entity.variants import VariantEntityCfg as VariantEntityCfg
+from mjlab_rec.entity.variants import VariantMetadata as VariantMetadata

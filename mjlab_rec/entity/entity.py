@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import torch
 
-from mjlab_rec.actuator import Actuator, ActuatorCfg, TransmissionType, XmlActuator
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
+from mjlab_rec.actuator import Actuator, ActuatorCfg, TransmissionType, XmlActuator, XmlActuatorCfg
 from mjlab_rec.actuator.groups import ActuatorGroup, group_actuators
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 from mjlab_rec.entity.config import EntityCfg
 from mjlab_rec.entity.data import EntityData
 from mjlab_rec.entity.indexing import EntityIndexing, compute_indexing
-from mjlab_rec.entity.initial_state import initial_state, joint_limits, take_keyframe
+from mjlab_rec.entity.initial_state import (
+    add_keyframe,
+    initial_state,
+    joint_limits,
+    take_keyframe,
+)
 from mjlab_rec.entity.names import PLURALS, Kind
 from mjlab_rec.entity.writes import EntityWrites
 from mjlab_rec.utils.spec import auto_wrap_fixed_base_mocap
 from mjlab_rec.utils.spec_config import warn_overlapping_geom_edits
+from mjlab_rec.utils.spec_export import packed, use_absolute_paths, write_files, write_zip
 from mjlab_rec.utils.string import resolve_matching_names
 
 logger = logging.getLogger(__name__)
@@ -34,7 +41,8 @@ class Entity(EntityWrites):
     """A body tree with at most one free joint, its actuators and its state in all worlds.
 
     A base is floating (it has a free joint) or fixed. A fixed base sits on a mocap body, so that
-    every world can place its own. The entity may have other joints, actuated or not.
+    every world can place its own. The entity may have other joints, actuated or not. Next to a
+    floating base there may be bodies that are fixed to the world; those stay where they are.
 
     The constructor builds the spec, the scene attaches and compiles it, and ``initialize`` connects
     it to the simulation. ``data`` exists from then on.
@@ -49,6 +57,7 @@ class Entity(EntityWrites):
         self._groups: list[ActuatorGroup] = []
         self._indexing: EntityIndexing | None = None
         self._data: EntityData | None = None
+        self._variant_metadata: Any = None
         self._build_spec()
         self._free_joint = self._identify_free_joint()
         self._apply_spec_editors()
@@ -59,17 +68,23 @@ class Entity(EntityWrites):
             self._spec,
             self.elements_of("joint"),
             self.joint_names,
-            not self.is_fixed_base,
             keyframe,
         )
         """Where the entity starts, by config and keyframe."""
         if self.is_fixed_base and self.num_bodies:
             self.root_body.pos[:] = cfg.init_state.pos
             self.root_body.quat[:] = cfg.init_state.rot
+        add_keyframe(self._spec, self.initial_state.qpos, self.initial_state.ctrl)
 
     def _build_spec(self) -> None:
         """Build the spec from a copy, because ``spec_fn`` may return the same spec again."""
-        self._spec = auto_wrap_fixed_base_mocap(lambda: self.cfg.spec_fn().copy())()
+
+        def spec_fn() -> mujoco.MjSpec:
+            spec = self.cfg.spec_fn().copy()
+            use_absolute_paths(spec)
+            return spec
+
+        self._spec = auto_wrap_fixed_base_mocap(spec_fn)()
 
     def _identify_free_joint(self) -> mujoco.MjsJoint | None:
         free = [j for j in self._spec.joints if j.type == mujoco.mjtJoint.mjJNT_FREE]
@@ -80,12 +95,6 @@ class Entity(EntityWrites):
             )
         if not free:
             return None
-        parent, root = free[0].parent.name, self.root_body.name
-        if parent != root:
-            raise ValueError(
-                f"The free joint is on body '{parent}', but the model's first body, the root, is "
-                f"'{root}'. Put the floating body first, or make the others separate entities."
-            )
         if not free[0].name:
             free[0].name = "floating_base_joint"
         return free[0]
@@ -116,19 +125,45 @@ class Entity(EntityWrites):
     def _find_targets(self, cfg: ActuatorCfg) -> tuple[list[int], list[str]]:
         kind = _TARGET_KINDS[TransmissionType(cfg.transmission_type)]
         try:
-            return self._find(kind, cfg.target_names_expr, None, False)
+            found = self._find(kind, cfg.target_names_expr, None, False)
         except ValueError as error:
-            hints = []
-            for transmission, other in _TARGET_KINDS.items():
-                try:
-                    _, names = resolve_matching_names(cfg.target_names_expr, self.names_of(other))
-                except ValueError:
-                    continue
-                hints.append(
-                    f" The {PLURALS[other]} {', '.join(names)} match: did you mean "
-                    f"transmission_type=TransmissionType.{transmission.name}?"
-                )
+            hints = [
+                f" The {PLURALS[other]} {', '.join(names)} match: did you mean "
+                f"transmission_type=TransmissionType.{transmission.name}?"
+                for transmission, other, names in self._other_matches(cfg, kind)
+            ]
             raise ValueError(f"{type(cfg).__name__}: {error}{''.join(hints)}") from None
+        for transmission, other, names in self._other_matches(cfg, kind):
+            logger.warning(
+                "%s: target_names_expr %s is meant for %s, but its patterns also match the %s %s, "
+                "which get no actuator. If they should, add a config with "
+                "transmission_type=TransmissionType.%s; if not, use narrower patterns.",
+                type(cfg).__name__,
+                cfg.target_names_expr,
+                PLURALS[kind],
+                PLURALS[other],
+                ", ".join(names),
+                transmission.name,
+            )
+        return found
+
+    def _other_matches(
+        self, cfg: ActuatorCfg, kind: Kind
+    ) -> list[tuple[TransmissionType, Kind, list[str]]]:
+        """Parts of other kinds that all patterns of an actuator config match as well."""
+        matches: list[tuple[TransmissionType, Kind, list[str]]] = []
+        in_xml = {actuator.target for actuator in self._spec.actuators}
+        for transmission, other in _TARGET_KINDS.items():
+            try:
+                _, names = resolve_matching_names(cfg.target_names_expr, self.names_of(other))
+            except ValueError:
+                continue
+            if isinstance(cfg, XmlActuatorCfg):
+                # An actuator of the XML that is left out; a part without one is none of its.
+                names = [name for name in names if name in in_xml]
+            if other != kind and names:
+                matches.append((transmission, other, names))
+        return matches
 
     def _in_model_order(
         self, pending: list[tuple[Actuator, list[str]]]
@@ -185,9 +220,14 @@ class Entity(EntityWrites):
         return self._spec
 
     @property
+    def variant_metadata(self) -> Any:
+        """What differs between worlds, if the entity has variants (VariantEntityCfg), else None."""
+        return self._variant_metadata
+
+    @property
     def root_body(self) -> mujoco.MjsBody:
-        """The first body of the tree."""
-        return self._spec.bodies[1]
+        """The body with the free joint; without one the first body."""
+        return self._spec.bodies[1] if self._free_joint is None else self._free_joint.parent
 
     @property
     def all_joint_names(self) -> tuple[str, ...]:
@@ -240,6 +280,15 @@ class Entity(EntityWrites):
     def compile(self) -> mujoco.MjModel:
         """Compile the entity alone, for example to look at it."""
         return self._spec.compile()
+
+    def write_xml(self, xml_path: str | Path) -> None:
+        """Write the entity's model as XML, and its files into a folder ``assets`` next to it."""
+        path = Path(xml_path)
+        write_files(packed(self._spec, path.name), path.parent)
+
+    def to_zip(self, path: str | Path) -> None:
+        """Write the entity's model and its files into one zip file."""
+        write_zip(packed(self._spec, f"{self.name or 'entity'}.xml"), Path(path))
 
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
         """Connect the entity to the simulation, after the scene is compiled.

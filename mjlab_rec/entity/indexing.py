@@ -39,6 +39,8 @@ class EntityIndexing:
     pair_ids: torch.Tensor
     ctrl_ids: torch.Tensor
     joint_ids: torch.Tensor
+    root_body_id: int
+    """Index of the root body: the one with the free joint, or the first one."""
     mocap_id: int | None
     """Row of mocap_pos that moves the root, for a movable fixed base."""
 
@@ -50,11 +52,6 @@ class EntityIndexing:
     """The seven columns of qpos of a floating base, or none."""
     free_joint_v_adr: torch.Tensor
     """The six columns of qvel of a floating base, or none."""
-
-    @property
-    def root_body_id(self) -> int:
-        """Index of the root body."""
-        return self.bodies[0].id
 
 
 def compute_indexing(
@@ -76,16 +73,18 @@ def compute_indexing(
     actuators = entity.elements_of("actuator") if is_actuated else ()
 
     joint_q, joint_v, free_q, free_v = [], [], [], []
+    root = bodies[0].id if bodies else 0
     for body in bodies:
         start, count = int(model.body_jntadr[body.id]), int(model.body_jntnum[body.id])
         for joint in range(start, start + count):
             kind = int(model.jnt_type[joint])
             q, v = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
             is_free = kind == mujoco.mjtJoint.mjJNT_FREE
+            root = body.id if is_free else root
             (free_q if is_free else joint_q).extend(range(q, q + qpos_width(kind)))
             (free_v if is_free else joint_v).extend(range(v, v + dof_width(kind)))
 
-    mocap_id = int(model.body_mocapid[bodies[0].id]) if bodies else -1
+    mocap_id = int(model.body_mocapid[root]) if bodies else -1
     return EntityIndexing(
         bodies=bodies,
         joints=joints,
@@ -109,6 +108,7 @@ def compute_indexing(
         pair_ids=ids_of(pairs),
         ctrl_ids=ids_of(actuators),
         joint_ids=ids_of(joints),
+        root_body_id=root,
         mocap_id=mocap_id if mocap_id >= 0 else None,
         joint_q_adr=tensor(joint_q),
         joint_v_adr=tensor(joint_v),

@@ -27,10 +27,16 @@ class InitialState:
     """As in qvel, without the free joint."""
     ctrl: list[float]
     """Control that holds the joints where they start; 0 for actuators without position targets."""
+    free_column: int | None
+    """Where in the entity's part of qpos the free joint begins; None for a fixed base."""
 
-    def qpos(self, floating: bool) -> list[float]:
+    @property
+    def qpos(self) -> list[float]:
         """The entity's part of qpos."""
-        return [*(self.root[:7] if floating else []), *self.joint_pos]
+        if self.free_column is None:
+            return list(self.joint_pos)
+        before, after = self.joint_pos[: self.free_column], self.joint_pos[self.free_column :]
+        return [*before, *self.root[:7], *after]
 
 
 def take_keyframe(spec: mujoco.MjSpec) -> list[float] | None:
@@ -42,17 +48,23 @@ def take_keyframe(spec: mujoco.MjSpec) -> list[float] | None:
     return qpos
 
 
+def add_keyframe(spec: mujoco.MjSpec, qpos: list[float], ctrl: list[float]) -> None:
+    """Add the keyframe "init_state", unless there is nothing to put into it."""
+    if qpos or ctrl:
+        spec.add_key(name="init_state", qpos=qpos, ctrl=ctrl)
+
+
 def initial_state(
     cfg: EntityCfg.InitialStateCfg,
     spec: mujoco.MjSpec,
     joints: tuple[mujoco.MjsJoint, ...],
     joint_names: tuple[str, ...],
-    floating: bool,
     keyframe: list[float] | None,
 ) -> InitialState:
     """Work out an entity's initial state."""
     root = [*cfg.pos, *cfg.rot]
-    if floating:
+    column = _free_column(spec)
+    if column is not None:
         root += [*cfg.lin_vel, *cfg.ang_vel]
     if cfg.joint_pos is None:
         if keyframe is None:
@@ -60,7 +72,9 @@ def initial_state(
                 "init_state.joint_pos=None takes the joint positions of the model's keyframe, but "
                 "the model has none. Add a <keyframe> to the XML or give joint_pos."
             )
-        joint_pos = keyframe[7 if floating else 0 :]
+        joint_pos = list(keyframe)
+        if column is not None:
+            del joint_pos[column : column + 7]
     else:
         joint_pos = _spread(cfg.joint_pos, joints, joint_names, "joint_pos")
     joint_vel = _spread(cfg.joint_vel, joints, joint_names, "joint_vel")
@@ -71,7 +85,9 @@ def initial_state(
         if joint.type != _BALL
     }
     ctrl = [pos_of.get(a.target, 0.0) if _holds_position(a) else 0.0 for a in spec.actuators]
-    return InitialState(root=root, joint_pos=joint_pos, joint_vel=joint_vel, ctrl=ctrl)
+    return InitialState(
+        root=root, joint_pos=joint_pos, joint_vel=joint_vel, ctrl=ctrl, free_column=column
+    )
 
 
 def joint_limits(
@@ -86,6 +102,15 @@ def joint_limits(
     hard[unlimited] = anything
     soft[unlimited] = anything
     return hard, soft
+
+
+def _free_column(spec: mujoco.MjSpec) -> int | None:
+    column = 0
+    for joint in spec.joints:
+        if joint.type == mujoco.mjtJoint.mjJNT_FREE:
+            return column
+        column += qpos_width(joint.type)
+    return None
 
 
 def _spread(

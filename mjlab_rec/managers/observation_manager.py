@@ -18,6 +18,7 @@ from mjlab_rec.managers.manager_base import (
     find_term,
     resettable,
 )
+from mjlab_rec.managers.observation_tail import GroupTail
 from mjlab_rec.utils.buffers import CircularBuffer, DelayBuffer
 from mjlab_rec.utils.noise import NoiseCfg, NoiseModel, NoiseModelCfg
 from mjlab_rec.utils.tables import format_table
@@ -153,10 +154,17 @@ class _Term:
 class _Group:
     """An observation group ready to run."""
 
-    def __init__(self, cfg: ObservationGroupCfg, terms: list[_Term], shapes: list[Shape]) -> None:
+    def __init__(
+        self,
+        cfg: ObservationGroupCfg,
+        terms: list[_Term],
+        shapes: list[Shape],
+        tail: GroupTail | None,
+    ) -> None:
         self.cfg = cfg
         self.terms = terms
         self.shapes = shapes
+        self.tail = tail  # If given, it does what follows on the terms' functions.
         # The config counts the axes of one environment; in tensors the environments come first.
         self.dim = cfg.concatenate_dim + (cfg.concatenate_dim >= 0)
 
@@ -315,11 +323,14 @@ class ObservationManager(ManagerBase):
         self, name: str, group: _Group, raw: dict[int, torch.Tensor], env_ids: torch.Tensor | None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         policy, per_term = group.cfg.nan_policy, group.cfg.nan_check_per_term
+        if group.tail is not None:
+            values = [self._value_of(call, raw) for call in self._calls_of[name]]
+            obs = torch.cat(values, dim=-1)
+            obs = group.tail.apply(obs, self._env.rng.observation)
+            return obs if policy == "disabled" else _handle_nans(obs, policy, name)
         parts = []
         for term, call in zip(group.terms, self._calls_of[name], strict=True):
-            obs = raw.get(call)
-            if obs is None:
-                obs = raw[call] = self._evaluate(call)
+            obs = self._value_of(call, raw)
             if term.noise is not None:
                 obs = term.noise(obs, self._env.rng.observation)
             if term.cfg.clip is not None:
@@ -369,6 +380,13 @@ class ObservationManager(ManagerBase):
             mask[env_ids] = False
             self._stale = [mask]
 
+    def _value_of(self, call: int, raw: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The value of a call, which is made once for all terms that share it."""
+        value = raw.get(call)
+        if value is None:
+            value = raw[call] = self._evaluate(call)
+        return value
+
     def _evaluate(self, call: int) -> torch.Tensor:
         func, params, shape, where = self._calls[call]
         value = func(self._env, **params)
@@ -385,6 +403,7 @@ class ObservationManager(ManagerBase):
         self._groups: dict[str, _Group] = {}
         self._resets: list[Callable[..., Any]] = []
         self._calls: list[tuple[Callable[..., torch.Tensor], dict[str, Any], torch.Size, str]] = []
+        self._dtypes: list[torch.dtype] = []
         self._calls_of: dict[str, list[int]] = {}
         for group_name, group_cfg in self.cfg.items():
             if group_cfg is None or not any(group_cfg.terms.values()):
@@ -394,7 +413,7 @@ class ObservationManager(ManagerBase):
                     f"Observation group '{group_name}': unknown nan_policy"
                     f" '{group_cfg.nan_policy}'. Known: {', '.join(_NAN_POLICIES)}."
                 )
-            terms, shapes, calls = [], [], []
+            terms, shapes, calls, plain = [], [], [], []
             for name, term_cfg in self._resolve(group_cfg.terms).items():
                 if not group_cfg.enable_corruption:
                     term_cfg.noise = None
@@ -403,12 +422,19 @@ class ObservationManager(ManagerBase):
                     term_cfg.flatten_history_dim = group_cfg.flatten_history_dim
                 where = f"Observation term '{group_name}/{name}'"
                 calls.append(self._add_call(term_cfg, where))
-                shape = tuple(self._calls[calls[-1]][2][1:])
+                shape, dtype = tuple(self._calls[calls[-1]][2][1:]), self._dtypes[calls[-1]]
+                plain.append(GroupTail.suits(term_cfg, shape, dtype))
                 terms.append(_Term(name, term_cfg, self._env))
                 shapes.append(terms[-1].output_shape(shape))
                 self._resets += resettable({name: term_cfg})
             self._calls_of[group_name] = calls
-            self._groups[group_name] = _Group(deepcopy(group_cfg), terms, shapes)
+            tail = None
+            per_term = group_cfg.nan_policy != "disabled" and group_cfg.nan_check_per_term
+            flat = group_cfg.concatenate_terms and group_cfg.concatenate_dim in (-1, 0)
+            if all(plain) and flat and not per_term:
+                widths = [shape[0] for shape in shapes]
+                tail = GroupTail(terms, widths, self._env.num_envs, self._env.device)
+            self._groups[group_name] = _Group(deepcopy(group_cfg), terms, shapes, tail)
             if group_cfg.concatenate_terms:
                 self._check_concatenation(group_name)
 
@@ -425,6 +451,7 @@ class ObservationManager(ManagerBase):
                 " one row per environment."
             )
         self._calls.append((cfg.func, cfg.params, value.shape, where))
+        self._dtypes.append(value.dtype)
         return len(self._calls) - 1
 
     def _check_concatenation(self, group_name: str) -> None:

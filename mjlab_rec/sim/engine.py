@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel
 
 HEALTH_KINDS = {
@@ -108,6 +109,10 @@ class Engine(Protocol):
         """Names that `bind` knows, for error messages."""
         ...
 
+    def can_expand(self, field: str) -> bool:
+        """Whether a model field can have a value per world."""
+        ...
+
     def data_struct(self, name: str) -> Any:
         """Data without an axis for the worlds, such as contacts; KeyError if there are none."""
 
@@ -132,6 +137,10 @@ class Engine(Protocol):
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
         """Overwrite the state of worlds, and update their derived fields."""
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Make what draws the model's cameras. Fields expanded later need a new one."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -33,6 +34,7 @@ _WARP_ONLY = {"contact", "nacon", "naconmax", "ncollision", "ncon", "nefc", "ne"
 _WARP_ONLY |= {"efc", "njmax", "collision_pair", "collision_worldid", "solver_niter"}
 # Offsets within a body, and the shortcuts that MuJoCo's compiler takes where they are zero.
 _PLACES = {"body_ipos", "body_iquat", "geom_pos", "geom_quat", "site_pos", "site_quat"}
+_ASSETS = ("mesh_", "bvh_", "hfield_", "tex_", "skin_", "flex", "oct_")
 _SHORTCUTS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 
 
@@ -126,6 +128,8 @@ class MjbatchEngine:
             old = torch.from_numpy(self._old_state)[:, self._layout[name]].to(tensor.dtype)
             self._old_inputs[name] = (old.view(tensor.shape).numpy(), tensor.numpy())
             return tensor
+        if name in self._derived:
+            return self._derived[name]
         kept = {field: tensor.clone() for field, tensor in self._derived.items()}
         tensor = self._bind_tensor(name)
         if self._old_n and self._lagging.any():
@@ -140,6 +144,10 @@ class MjbatchEngine:
     def data_fields(self) -> list[str]:
         """Names of MuJoCo's data arrays."""
         return array_names(mujoco.MjData(self._model))
+
+    def can_expand(self, field: str) -> bool:
+        """Whether a model field can have a value per world: all can but the data of assets."""
+        return not field.startswith(_ASSETS)
 
     def data_struct(self, name: str) -> Any:
         """Explain that mjbatch keeps contacts and constraints to itself."""
@@ -202,6 +210,19 @@ class MjbatchEngine:
         self.mask[ids] = True
         self._batch.forward(self._mask_array)
         self._lagging &= ~self.mask
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras with MuJoCo-Warp on the CPU, from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import LOOKS, PLACES, cameras_on_cpu
+
+        return cameras_on_cpu(
+            self._model,
+            look,
+            self._num_envs,
+            places={name: self.bind(name) for name in PLACES},
+            looks={name: self.model_field(name) for name in LOOKS if name in self.per_world},
+            num_threads=self._batch.num_threads,
+        )
 
     def _bind_tensor(self, name: str) -> torch.Tensor:
         try:

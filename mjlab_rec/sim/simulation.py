@@ -6,12 +6,13 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -21,9 +22,17 @@ from mjlab_rec.sim.engine import (
     reject_common,
     state_layout,
 )
+from mjlab_rec.sim.jacobian import PointJacobian
+from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
+from mjlab_rec.sim.world_fields import VariantInfo, WorldFields, world_fields
+from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.sensor import SensorContext
+    from mjlab_rec.sim.ray_caster import RayCaster
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +63,8 @@ class Simulation:
         model: The compiled model. It is copied; the caller's does not change.
         device: `cpu`, `cuda`, `cuda:<index>`, or `auto` for a GPU if there is one.
         spec: Compiled into the model if no model is given.
+        variant_info: What differs between worlds from the beginning, as
+            `Scene.collect_variant_info` returns it.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Simulation:
         device: str = "cpu",
         *,
         spec: mujoco.MjSpec | None = None,
+        variant_info: VariantInfo = (),
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
@@ -76,10 +88,14 @@ class Simulation:
         self.mj_model: mujoco.MjModel = spec.compile() if spec else copy.copy(model)
         cfg.mujoco.apply(self.mj_model)
         reject_common(self.mj_model)
+        worlds = world_fields(self.mj_model, num_envs, variant_info) if variant_info else None
 
         self.expanded_fields: set[str] = set()
+        self.per_world_default_fields: set[str] = set()
+        """Expanded fields of which worlds have different defaults."""
         self._defaults: dict[str, torch.Tensor] = {}
         self._reported: set[int] = set()
+        self._sensor_context: SensorContext | None = None
         self._mj_data: mujoco.MjData | None = None
         self.state_size = state_layout(self.mj_model)[-1].columns.stop
         with torch.inference_mode(False):
@@ -88,9 +104,32 @@ class Simulation:
         self.engine_name = self._engine.name
         self.data = DataView(self._engine, self.mj_model, num_envs)
         self.model = ModelView(self._engine, self.mj_model, num_envs, torch_device)
+        self.world_to_variant: dict[str, torch.Tensor] = {}
+        """By entity with variants, the index of each world's variant (num_envs,)."""
+        if worlds is not None:
+            self._set_world_fields(worlds)
+
+    def _set_world_fields(self, worlds: WorldFields) -> None:
+        fields = {name: v for name, v in worlds.fields.items() if self._engine.can_expand(name)}
+        for name, values in fields.items():
+            dtype = np.float32 if values.dtype.kind == "f" else values.dtype
+            value = torch.from_numpy(values.astype(dtype)).to(self.device)
+            self.get_default_field(name)
+            value = value.view(self.num_envs, *self._defaults[name].shape)
+            self._defaults[name] = value
+        with torch.inference_mode(False):
+            self._engine.expand(list(fields))
+            for name in fields:
+                self._engine.model_field(name).copy_(self._defaults[name])
+            self._engine.forward(masked=False)
+        self.expanded_fields.update(fields)
+        self.per_world_default_fields.update(fields)
+        for name, variants in worlds.world_to_variant.items():
+            self.world_to_variant[name] = torch.from_numpy(variants).to(self.device)
 
     def step(self, n: int = 1) -> None:
         """Advance every world by n physics steps."""
+        self.data.renew()
         self._engine.step(n)
 
     def forward(self, mask: EnvIds = None) -> None:
@@ -99,6 +138,7 @@ class Simulation:
         Args:
             mask: The worlds to update, as a bool mask or indices; the others do not change.
         """
+        self.data.renew()
         if mask is None:
             self._engine.forward(masked=False)
         else:
@@ -112,10 +152,54 @@ class Simulation:
             env_ids: Worlds to reset, as indices or a bool mask; None means all.
         """
         self._fill_mask(env_ids)
+        self.data.renew()
         self._engine.reset()
 
+    def set_sensor_context(self, context: SensorContext) -> None:
+        """Compute rays and pictures for these sensors, which are ``scene.sensor_context``."""
+        self._sensor_context = context
+        context.connect(self)
+
     def sense(self) -> None:
-        """Update sensors that need more than `forward`. No current sensor does."""
+        """Tell ray and camera sensors that derived quantities are new; they compute when read."""
+        if self._sensor_context is not None:
+            self._sensor_context.sense()
+
+    def ray_caster(self, spec: RaySpec) -> RayCaster:
+        """Return an object that casts these rays whenever it is asked to."""
+        # Imports warp, which takes a second.
+        from mjlab_rec.sim.ray_caster import RayCaster
+
+        return RayCaster(self, spec)
+
+    @property
+    def per_world_fields(self) -> set[str]:
+        """Model fields with a value per world: expanded ones, and recomputed constants."""
+        return self._engine.per_world
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Make what draws the model's cameras for camera sensors.
+
+        Model fields that get a value per world later need a new one.
+        """
+        try:
+            with torch.inference_mode(False):
+                return self._engine.cameras(look)
+        except ImportError as error:
+            raise UnavailableError(
+                f"Pictures of camera sensors need MuJoCo-Warp ({error}):"
+                " pip install --upgrade 'mujoco-warp>=3.14'."
+            ) from error
+
+    def jacobian(self, body_id: int, dof_ids: Sequence[int] | None = None) -> PointJacobian:
+        """Return the Jacobian of points on a body, to be computed again at any time.
+
+        Args:
+            body_id: The body, by its index in the model.
+            dof_ids: The degrees of freedom, by their indices in qvel; None means all.
+        """
+        dofs = range(self.mj_model.nv) if dof_ids is None else dof_ids
+        return PointJacobian(self.data, self.mj_model, body_id, list(dofs))
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.
@@ -131,9 +215,14 @@ class Simulation:
             self._engine.expand(new)
         self.expanded_fields.update(new)
         self.model.forget(new)
+        if self._sensor_context is not None:
+            self._sensor_context.recreate(self.mj_model, self.expanded_fields)
 
     def get_default_field(self, field: str) -> torch.Tensor:
-        """Return a field's value in the compiled model, without a world axis. Never write to it."""
+        """Return a field's value in the compiled model. Never write to it.
+
+        It has a world axis only if it is one of `per_world_default_fields`.
+        """
         if field not in self._defaults:
             value = getattr(self.mj_model, field, None)
             if not isinstance(value, np.ndarray):
@@ -191,6 +280,7 @@ class Simulation:
                 f"got {tuple(rows.shape)}."
             )
         if len(ids):
+            self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
     def health(self) -> torch.Tensor:

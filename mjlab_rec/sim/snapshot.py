@@ -18,6 +18,7 @@ DRAWN_FIELDS = (
     *_MASSES,  # These matter only to cameras and lights that follow a centre of mass.
     *("qpos0", "body_pos", "body_quat", "jnt_pos", "jnt_axis"),
     *("geom_pos", "geom_quat", "geom_size", "geom_rgba", "geom_matid"),
+    "geom_dataid",
     *("site_pos", "site_quat", "site_size", "site_rgba", "site_matid"),
     *("cam_pos", "cam_quat", "cam_fovy", "cam_intrinsic", "cam_pos0", "cam_poscom0", "cam_mat0"),
     *("light_pos", "light_dir", "light_pos0", "light_poscom0", "light_dir0", "light_diffuse"),

@@ -26,11 +26,13 @@ class DataView:
     """
 
     nworld: int
+    generation: int
+    """Rises whenever the engine may have changed what it derives from the state."""
     _engine: Engine
     _mj_model: mujoco.MjModel
 
     def __init__(self, engine: Engine, model: mujoco.MjModel, num_envs: int) -> None:
-        self.__dict__.update(_engine=engine, _mj_model=model, nworld=num_envs)
+        self.__dict__.update(_engine=engine, _mj_model=model, nworld=num_envs, generation=0)
 
     # Reached only while the attribute does not exist.
     def __getattr__(self, name: str) -> torch.Tensor:
@@ -53,6 +55,10 @@ class DataView:
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(_no_assignment("data", name))
+
+    def renew(self) -> None:
+        """Say that derived fields changed, so that what was computed from them is out of date."""
+        self.__dict__["generation"] += 1
 
     def _bind(self, name: str) -> Any:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,14 +13,16 @@ import mujoco_warp as mjw
 import torch
 import warp as wp
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
 from mjlab_rec.sim.sim_data import TorchArray, WarpBridge
 from mjlab_rec.sim.sim_data import as_tensor as _to_torch
+from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
+from mjlab_rec.sim.warp_start import start_warp as _start_warp
 
 _log = logging.getLogger(__name__)
 
-_SLOW_START_S = 6.0
 _KINDS = list(HEALTH_KINDS)
 if not hasattr(mjw, "OverflowType"):
     raise ImportError(
@@ -88,6 +89,7 @@ class WarpEngine:
     ) -> None:
         _start_warp()
         self._num_envs = num_envs
+        self._mj_model = model
         self._torch_device = device
         self._device = wp.device_from_torch(device)
         self._streams: dict[int, wp.Stream] = {}
@@ -147,6 +149,10 @@ class WarpEngine:
     def data_fields(self) -> list[str]:
         """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
         return list(_array_fields(mjw.Data, "nworld"))
+
+    def can_expand(self, field: str) -> bool:
+        """Whether MuJoCo-Warp has an axis for the worlds in this field."""
+        return field in _array_fields(mjw.Model, "*")
 
     def data_struct(self, name: str) -> Any:
         """Contacts, constraints and their numbers, as MuJoCo-Warp keeps them."""
@@ -218,6 +224,20 @@ class WarpEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self.forward(masked=len(ids) < self._num_envs)
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import WarpCameras
+
+        return WarpCameras(
+            self._mj_model,
+            look,
+            self._num_envs,
+            self._model,
+            self._data,
+            self._scope,
+            self.per_world,
+        )
 
     def _set_const(self, level: RecomputeLevel) -> None:
         model, data = self._model, self._data
@@ -347,15 +367,6 @@ class WarpEngine:
         return False
 
 
-def _start_warp() -> None:
-    """Start warp without its banner and its line for every module that it loads."""
-    if hasattr(wp.config, "log_level"):
-        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    else:  # before warp 1.14
-        wp.config.quiet = True  # type: ignore[attr-defined]
-    wp.init()
-
-
 def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
     """Copy the model and its initial state to the device, explaining what does not work."""
     data = mujoco.MjData(model)
@@ -394,19 +405,3 @@ def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
         for field in fields
         if isinstance(field.type, wp.array) and field.type.shape[:1] == (first_axis,)
     }
-
-
-@contextmanager
-def _say_if_compiling() -> Iterator[None]:
-    """Log one line if the start takes long, which means that kernels are compiling."""
-    timer = threading.Timer(
-        _SLOW_START_S,
-        _log.warning,
-        ["Compiling MuJoCo-Warp kernels: once per machine and kind of model, 30 s to a minute."],
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
@@ -10,12 +11,19 @@ import mujoco
 
 from mjlab_rec.utils.spec_config_geoms import CollisionCfg as CollisionCfg
 from mjlab_rec.utils.spec_config_geoms import GeomCfg as GeomCfg
+from mjlab_rec.utils.spec_config_geoms import (
+    NoMatchError,
+    check_values,
+    match_names,
+    resolve_values,
+)
 from mjlab_rec.utils.spec_config_geoms import SpecCfg as SpecCfg
-from mjlab_rec.utils.spec_config_geoms import check_values, match_names, resolve_values
 from mjlab_rec.utils.spec_config_geoms import (
     warn_overlapping_geom_edits as warn_overlapping_geom_edits,
 )
 from mjlab_rec.utils.string import nearest
+
+logger = logging.getLogger(__name__)
 
 _TEXTURES = {
     "2d": mujoco.mjtTexture.mjTEXTURE_2D,
@@ -206,10 +214,19 @@ class MaterialCfg(SpecCfg):
         )
         if self.texture is not None:
             material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = self.texture
-        geoms = spec.geoms
+        self._assign(spec.geoms, title)
+
+    def _assign(self, geoms: list[mujoco.MjsGeom], title: str) -> None:
         names = [geom.name for geom in geoms]
-        for i in match_names(self.geom_names_expr or (), names, f"{title}: geom_names_expr"):
-            geoms[i].material = self.name
+        for expr in self.geom_names_expr or ():
+            try:
+                chosen = match_names(expr, names, f"{title}: geom_names_expr")
+            except NoMatchError as error:
+                # One config may serve several models; a color that is missing is easily seen.
+                logger.warning("%s This pattern is skipped.", error)
+                continue
+            for i in chosen:
+                geoms[i].material = self.name
 
 
 @dataclass

@@ -37,6 +37,10 @@ class SpecCfg(ABC):
         """Change the model."""
 
 
+class NoMatchError(ValueError):
+    """A pattern that matches no name."""
+
+
 def match_names(exprs: str | Iterable[str], names: Sequence[str], what: str) -> list[int]:
     """Return the indices of the names whose beginning matches one of the regular expressions.
 
@@ -81,7 +85,7 @@ def _match(pattern: str, names: Sequence[str], what: str) -> list[int]:
     found = [i for i, name in enumerate(names) if compiled.match(name)]
     if not found:
         known = [name for name in names if name]
-        raise ValueError(f"{what}: no name begins with {pattern!r}. {nearest(pattern, known)}")
+        raise NoMatchError(f"{what}: no name begins with {pattern!r}. {nearest(pattern, known)}")
     return found
 
 

@@ -67,10 +67,14 @@ def model_ids(env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg, along: Axis) ->
     return getattr(indexing, table)[asset_cfg.index(kind)]
 
 
-def default_values(env: ManagerBasedRlEnv, field: str, ids: torch.Tensor, n: int) -> torch.Tensor:
-    """Values of the model as compiled, for n environments: (n, len(ids), ...), read-only."""
-    values = env.sim.get_default_field(field)[ids]
-    return values.expand(n, *values.shape)
+def default_values(
+    env: ManagerBasedRlEnv, field: str, ids: torch.Tensor, env_ids: torch.Tensor
+) -> torch.Tensor:
+    """Values of the model as compiled, or of each world's variant: (envs, ids, ...), read-only."""
+    values = env.sim.get_default_field(field)
+    if field in env.sim.per_world_default_fields:
+        return values[env_ids[:, None], ids]
+    return values[ids].expand(len(env_ids), *values[ids].shape)
 
 
 def randomize_model_field(
@@ -111,7 +115,7 @@ def randomize_model_field(
         _check_positive(field, dist, by_axis)
         cells = (env_ids[:, None], ids)
         if op.uses_defaults:
-            base = default_values(env, field, ids, len(env_ids))
+            base = default_values(env, field, ids, env_ids)
         else:
             base = model_field[cells]
         shape = (len(env_ids), 1 if shared_random else len(ids), len(by_axis))
@@ -270,7 +274,7 @@ def quat_randomizer(
                 for angle_range in (roll_range, pitch_range, yaw_range)
             )
         )
-        quat = default_values(env, field, ids, len(env_ids))
+        quat = default_values(env, field, ids, env_ids)
         getattr(env.sim.model, field)[env_ids[:, None], ids] = quat_mul(turn, quat)
 
     return _named(randomize, name, doc)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mjlab_rec.actuator import (
+    BuiltinDcMotorActuator,
     BuiltinMotorActuator,
     BuiltinPdActuator,
     BuiltinPositionActuator,
@@ -19,6 +20,7 @@ from mjlab_rec.actuator import (
     XmlActuator,
 )
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, bounds, resolve_env_ids
+from mjlab_rec.envs.mdp.dr._core import default_values
 from mjlab_rec.envs.mdp.dr._types import Distribution, Operation, draw, resolve_operation
 from mjlab_rec.managers.event_manager import requires_model_fields
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
@@ -39,7 +41,7 @@ def pd_gains(
     distribution: Distribution | str = "uniform",
     operation: Operation | str = "scale",
 ) -> None:
-    """Randomize the gains of position and PD actuators.
+    """Randomize the gains of position and PD actuators, and of DC motors' controllers.
 
     Args:
         env: The environment.
@@ -56,7 +58,9 @@ def pd_gains(
         kp = write.draw(distribution, kp_range, n)
         kd = write.draw(distribution, kd_range, n)
         ids = group.global_ctrl_ids
-        if isinstance(group, IdealPdActuator):
+        if isinstance(group, IdealPdActuator) or (
+            isinstance(group, BuiltinDcMotorActuator) and group.has_gains
+        ):
             group.set_gains(
                 write.env_ids,
                 kp=write.tensor(group.stiffness, group.default_stiffness, kp, chosen),
@@ -75,6 +79,8 @@ def pd_gains(
             write.model("actuator_biasprm", ids, 1, kp, chosen, sign=-1)
             write.model("actuator_biasprm", ids, 2, kd, chosen, sign=-1)
         elif bool(chosen.any()):
+            if isinstance(group, BuiltinDcMotorActuator):
+                group.require_gains()
             raise TypeError(
                 f"pd_gains randomizes position and PD actuators, but '{asset_cfg.name}' has"
                 f" {type(group).__name__}s on {group.target_names}. Exclude them with"
@@ -186,7 +192,7 @@ class _Writer:
     ) -> None:
         """Write one component of a model field; ``sign`` is the number's sign in that field."""
         values = getattr(self.env.sim.model, field)
-        default = self.env.sim.get_default_field(field)[ids, axis]
+        default = default_values(self.env, field, ids, self.env_ids)[..., axis]
         new = default * drawn if self._scales else sign * drawn
         cells = (self.env_ids[:, None], ids, axis)
         values[cells] = torch.where(chosen, new, values[cells])

@@ -79,7 +79,7 @@ def pseudo_inertia(
         return draw_angle(env, distribution, range_, shape, env_ids).double()
 
     def default(field: str) -> torch.Tensor:
-        return default_values(env, field, ids, len(env_ids)).double()
+        return default_values(env, field, ids, env_ids).double()
 
     # Double precision: the model is float32, and the conversion to second moments costs digits.
     density = torch.exp(2 * drawn(alpha_range))
