@@ -166,9 +166,10 @@ def env_cfg(generator: TerrainGeneratorCfg) -> ManagerBasedRlEnvCfg:
         terminations={"time_out": TerminationTermCfg(func=mdp.time_out, time_out=True)},
         viewer=ViewerConfig(
             origin_type=ViewerConfig.OriginType.WORLD,
-            distance=0.65 * math.hypot(x, y) + 0.35 * x + 2.0,
+            # The longer side is across the picture.
+            distance=0.7 * math.hypot(x, y) + 0.3 * min(x, y) + 2.0,
             elevation=-42.0,
-            azimuth=170.0,
+            azimuth=170.0 if y >= x else 80.0,
             max_extra_envs=_MOST_BALLS,
         ),
     )

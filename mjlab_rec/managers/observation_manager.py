@@ -324,14 +324,13 @@ class ObservationManager(ManagerBase):
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         policy, per_term = group.cfg.nan_policy, group.cfg.nan_check_per_term
         if group.tail is not None:
-            obs = torch.cat([raw[call] for call in self._calls_of[name]], dim=-1)
+            values = [self._value_of(call, raw) for call in self._calls_of[name]]
+            obs = torch.cat(values, dim=-1)
             obs = group.tail.apply(obs, self._env.rng.observation)
             return obs if policy == "disabled" else _handle_nans(obs, policy, name)
         parts = []
         for term, call in zip(group.terms, self._calls_of[name], strict=True):
-            obs = raw.get(call)
-            if obs is None:
-                obs = raw[call] = self._evaluate(call)
+            obs = self._value_of(call, raw)
             if term.noise is not None:
                 obs = term.noise(obs, self._env.rng.observation)
             if term.cfg.clip is not None:
@@ -380,6 +379,13 @@ class ObservationManager(ManagerBase):
             mask = self._stale_mask()
             mask[env_ids] = False
             self._stale = [mask]
+
+    def _value_of(self, call: int, raw: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The value of a call, which is made once for all terms that share it."""
+        value = raw.get(call)
+        if value is None:
+            value = raw[call] = self._evaluate(call)
+        return value
 
     def _evaluate(self, call: int) -> torch.Tensor:
         func, params, shape, where = self._calls[call]

@@ -13,9 +13,10 @@ class AirTime:
 
     def __init__(self, num_envs: int, count: int, device: str) -> None:
         # Rows: now in the air, now in contact, the last time in the air, the last in contact. Two
-        # of them take turns, so that an update needs no copy.
-        self._now = torch.zeros(num_envs, 4, count, device=device)
-        self._other = torch.zeros_like(self._now)
+        # of them take turns, so that an update needs no copy; each with views of its halves.
+        both = torch.zeros(2, num_envs, 4, count, device=device)
+        self._halves = [(times[:, :2], times[:, 2:]) for times in both]
+        self._now, self._other = both
         self._row = torch.tensor([[False], [True]], device=device)
 
     @property
@@ -46,13 +47,13 @@ class AirTime:
         """Add a physics step that ends in ``contact``, bool (num_envs, count)."""
         # Sum dt instead of reading the simulation's clock, whose float32 resolution drops with
         # time.
-        before, after = self._now, self._other
-        current, last = before[:, :2], before[:, 2:]
+        (current, last), (new_current, new_last) = self._halves
         lasted = current + dt
-        torch.mul(lasted, contact.unsqueeze(1) == self._row, out=after[:, :2])
+        torch.mul(lasted, contact.unsqueeze(1) == self._row, out=new_current)
         # A duration only becomes shorter if its phase ends.
-        torch.where(after[:, :2] < current, lasted, last, out=after[:, 2:])
-        self._now, self._other = after, before
+        torch.where(new_current < current, lasted, last, out=new_last)
+        self._halves.reverse()
+        self._now, self._other = self._other, self._now
 
     def first_contact(self, dt: float, abs_tol: float) -> Tensor:
         """Return which made contact within the last ``dt`` seconds."""

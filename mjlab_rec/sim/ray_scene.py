@@ -80,7 +80,7 @@ class BuiltScene:
 def build_scene(
     model: mujoco.MjModel,
     per_world: Callable[[str], torch.Tensor | None],
-    device: wp.context.Device,
+    device: wp.Device,
 ) -> BuiltScene:
     """Copy the geoms of a model to a device.
 
@@ -183,7 +183,7 @@ def _add_cells(
 
 
 def _make_meshes(
-    model: mujoco.MjModel, all_of_them: bool, device: wp.context.Device
+    model: mujoco.MjModel, all_of_them: bool, device: wp.Device
 ) -> tuple[list[Any | None], list[float]]:
     """Make searchable meshes, of those that geoms use or of all, and say how far each reaches."""
     kinds = (mujoco.mjtGeom.mjGEOM_MESH, mujoco.mjtGeom.mjGEOM_SDF)

@@ -1,11 +1,11 @@
+# type: ignore
 """Where a ray meets a geom: warp functions for each of MuJoCo's shapes, with mj_ray's meaning.
 
 Each takes a ray in the geom's own frame and returns the distance to the nearest surface, in units
 of the ray's direction and negative without a hit, and the outward normal there. As in mj_ray a
-plane is hit from the front only, and everything else also from inside.
+plane is hit from the front only, and everything else also from inside. One difference: a height
+field is solid, while in mj_ray a ray that starts inside meets its lowest level, z = 0, on the way.
 """
-
-from __future__ import annotations
 
 import mujoco
 import warp as wp
@@ -131,7 +131,7 @@ def _capsule(size: wp.vec3, p: wp.vec3, v: wp.vec3):
 
 
 @wp.func
-def box_faces(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
+def box_faces(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float, open_top: bool):
     """Nearest hit with the faces of a box, which reach `slack` beyond their edges."""
     x = float(NO_HIT)
     normal = wp.vec3(0.0, 0.0, 0.0)
@@ -142,7 +142,8 @@ def box_faces(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
             for end in range(2):
                 sign = wp.where(end == 0, -1.0, 1.0)
                 y = (sign * size[i] - p[i]) / v[i]
-                if y >= 0.0 and (x < 0.0 or y < x):
+                is_open = open_top and i == 2 and end == 1
+                if y >= 0.0 and (x < 0.0 or y < x) and not is_open:
                     in_j = wp.abs(p[j] + y * v[j]) <= size[j] + slack
                     in_k = wp.abs(p[k] + y * v[k]) <= size[k] + slack
                     if in_j and in_k:
@@ -156,7 +157,7 @@ def box_faces(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
 def shape_hit(kind: int, size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
     """Hit with a shape that is given by its size alone."""
     if kind == BOX:
-        x, normal = box_faces(size, p, v, slack)
+        x, normal = box_faces(size, p, v, slack, False)
         return x, normal
     if kind == PLANE:
         x, normal = _plane(size, p, v)
@@ -212,7 +213,7 @@ def _hfield_sides(
     size: wp.vec4,
     rows: int,
     columns: int,
-    heights: wp.array(dtype=float),  # type: ignore[valid-type]
+    heights: wp.array(dtype=float),
     start: int,
     p: wp.vec3,
     v: wp.vec3,
@@ -249,7 +250,7 @@ def hfield_hit(
     size: wp.vec4,
     rows: int,
     columns: int,
-    heights: wp.array(dtype=float),  # type: ignore[valid-type]
+    heights: wp.array(dtype=float),
     start: int,
     p: wp.vec3,
     v: wp.vec3,
@@ -257,7 +258,7 @@ def hfield_hit(
 ):
     """Hit with a height field: its surface, its walls and the box below, within a distance."""
     base = wp.vec3(size[0], size[1], 0.5 * size[3])
-    x, normal = box_faces(base, p + wp.vec3(0.0, 0.0, base[2]), v, 0.0)
+    x, normal = box_faces(base, p + wp.vec3(0.0, 0.0, base[2]), v, 0.0, True)
     y, side = _hfield_sides(size, rows, columns, heights, start, p, v)
     if y >= 0.0 and (x < 0.0 or y < x):
         x = y

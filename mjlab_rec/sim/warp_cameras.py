@@ -263,7 +263,7 @@ def cameras_on_cpu(
                 f"MuJoCo-Warp, which draws the pictures of camera sensors, cannot draw this model:"
                 f" {error}"
             ) from error
-        types = {field.name: field.type for field in fields(mjw.Model)}
+        types: dict[str, Any] = {field.name: field.type for field in fields(mjw.Model)}
         for name, tensor in looks.items():
             setattr(model, name, _as_warp(tensor, types[name].dtype, num_envs))
         arrays = {name: _as_warp(places[name], kind, num_envs) for name, kind in PLACES.items()}
