@@ -102,7 +102,7 @@ def build_scene(
     def rows(name: str, dtype: Any) -> wp.array:
         live = per_world(name)
         if live is not None and live.numel():
-            return wp.from_torch(live.contiguous() if live.device.type == "cpu" else live, dtype)
+            return wp.from_torch(live, dtype)
         values = getattr(model, name)
         if values.shape[0] == 0:
             values = np.zeros((1, *values.shape[1:]), values.dtype)
