@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from entity_worlds import ARM, build, entity, scramble
+from test_mdp_no_waits import check
 from torch import nn
 
 from mjlab_rec.actuator import LearnedMlpActuator, LearnedMlpActuatorCfg
@@ -187,6 +188,19 @@ def test_files_that_are_no_network_are_an_error_at_construction(tmp_path: Path):
 def test_impossible_settings_are_an_error(fields: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         learned("net.pt", **fields)
+
+
+def test_a_gpu_would_not_have_to_wait(tmp_path: Path):
+    cfg = learned(save(tmp_path / "net.pt", mlp(6)))
+    scene, _ = build(entities={"robot": entity(ARM, cfg)})
+    check(scene["robot"].write_data_to_sim)
+    rows = torch.tensor([0, 2])
+
+    def reset_and_write() -> None:
+        scene["robot"].reset(rows)
+        scene["robot"].write_data_to_sim()
+
+    check(reset_and_write)
 
 
 def test_it_is_computed_in_every_physics_step(tmp_path: Path):

@@ -14,6 +14,7 @@ from render_worlds import need_gl
 from worlds import actions, cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.sim import gl
 from mjlab_rec.sim.debug_gl import ShapeDrawer
 from mjlab_rec.sim.debug_shapes import (
     ALL_ENVS,
@@ -132,6 +133,7 @@ def test_what_cannot_be_drawn_is_left_out():
     draw.add_arrow((0, 0, 0), (0, float("nan"), 1), RED)
     draw.add_sphere((float("inf"), 0, 0), 0.1, RED)
     draw.add_sphere((0, 0, 0), 0.0, RED)
+    draw.add_sphere(np.zeros((0, 3)), 0.1, RED)
     draw.add_sphere((0, 0, 0), 0.1, RED, label="good")
     assert draw.shapes().labels == ("good",)
 
@@ -255,9 +257,44 @@ def test_mujoco_gets_the_geoms_that_it_would_make_itself(model, line):
         ShapeDrawer(model).draw(ours, draw.shapes())
         a, b = own.geoms[0], ours.geoms[0]
         assert ours.ngeom == 1 and b.type == kind
-        for part in ("size", "pos", "rgba"):
+        length = 1.0 if kind == mujoco.mjtGeom.mjGEOM_CYLINDER else 2.0  # See the next test.
+        np.testing.assert_allclose(b.size, a.size * (1.0, 1.0, length), atol=1e-6)
+        for part in ("pos", "rgba"):
             np.testing.assert_allclose(getattr(b, part), getattr(a, part), atol=1e-6)
         np.testing.assert_allclose(b.mat[:, 2], a.mat[:, 2], atol=1e-6)
+
+
+def test_lines_are_drawn_from_end_to_end():
+    """MuJoCo itself draws arrows half as long as it is told."""
+    need_gl()
+    size = 200
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    model.vis.global_.offwidth = model.vis.global_.offheight = size
+    context = gl.GlContext(model, size, size, gl.find_backend())
+    context.make_current()
+    camera = mujoco.MjvCamera()
+    camera.distance, camera.elevation, camera.azimuth = 10.0, 0.0, 90.0
+    frame = mujoco.MjrRect(0, 0, size, size)
+    pixels_per_metre = size / 2 / np.tan(np.radians(22.5)) / 10.0
+    for name in ("add_arrow", "add_cylinder"):
+        draw, scene = DebugVisualizer(), mujoco.MjvScene(model, 10)
+        options = mujoco.MjvOption(), mujoco.MjvPerturb(), camera, mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, mujoco.MjData(model), *options, scene)
+        if name == "add_arrow":
+            draw.add_arrow((0, 0, -1), (0, 0, 2), (1, 1, 1, 1), width=0.2)
+        else:
+            draw.add_cylinder((0, 0, -1), (0, 0, 2), 0.2, (1, 1, 1, 1))
+        ShapeDrawer(model).draw(scene, draw.shapes())
+        image = np.zeros((size, size, 3), np.uint8)
+        mujoco.mjr_render(frame, scene, context.mjr)
+        mujoco.mjr_readPixels(image, None, frame, context.mjr)
+        rows, _ = np.nonzero(image[..., 0] > 100)
+        ends = (
+            (rows.min() - size / 2) / pixels_per_metre,
+            (rows.max() - size / 2) / pixels_per_metre,
+        )
+        np.testing.assert_allclose(ends, (-1.0, 2.0), atol=0.2, err_msg=name)
+    context.close()
 
 
 def test_a_ghost_is_the_models_moving_geoms_in_its_pose(model):

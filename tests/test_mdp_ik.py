@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from entity_worlds import DOG, build, entity, reference, scramble
+from test_mdp_no_waits import check
 
 from mjlab_rec.actuator import BuiltinPositionActuatorCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
@@ -294,6 +295,20 @@ def test_a_reset_forgets_the_action():
     env.close()
 
 
+def test_a_gpu_would_not_have_to_wait():
+    for fields in (
+        {"joint_limit_weight": 1.0, "posture_weight": 1.0},
+        {"use_relative_mode": False},
+        {"orientation_weight": 0.0},
+    ):
+        env = make_env(**fields)
+        term = term_of(env)
+        action = torch.ones(3, term.action_dim)
+        check(lambda term=term, action=action: term.process_actions(action))
+        check(term.apply_actions)
+        env.close()
+
+
 def test_singular_poses_and_no_damping_stay_finite():
     env = make_env(damping=0.0, delta_pos_scale=5.0)
     term = term_of(env)  # All links in one line, where many joints have the same effect.
@@ -307,7 +322,10 @@ def test_singular_poses_and_no_damping_stay_finite():
     ("fields", "message"),
     [
         ({"frame_name": "hnad"}, r"frame_name: Looking for sites .*'hnad'.*hand"),
-        ({"frame_type": "geom", "frame_name": "geom.*"}, "frame_name 'geom.*' matches several geoms: geom0"),
+        (
+            {"frame_type": "geom", "frame_name": "geom.*"},
+            "frame_name 'geom.*' matches several geoms",
+        ),
         (
             {"frame_type": "body", "frame_name": "lid"},
             "none of the joints joint0, .* moves the body 'lid'. Choose a frame on the arm",

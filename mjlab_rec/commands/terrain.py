@@ -15,7 +15,6 @@ from rich.console import Console
 
 from mjlab_rec import cli
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
-from mjlab_rec.utils.png import write_png
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -166,9 +165,10 @@ def env_cfg(generator: TerrainGeneratorCfg) -> ManagerBasedRlEnvCfg:
         terminations={"time_out": TerminationTermCfg(func=mdp.time_out, time_out=True)},
         viewer=ViewerConfig(
             origin_type=ViewerConfig.OriginType.WORLD,
-            distance=0.65 * math.hypot(x, y) + 0.35 * x + 2.0,
+            # The longer side is across the picture.
+            distance=0.7 * math.hypot(x, y) + 0.3 * min(x, y) + 2.0,
             elevation=-42.0,
-            azimuth=170.0,
+            azimuth=170.0 if y >= x else 80.0,
             max_extra_envs=_MOST_BALLS,
         ),
     )
@@ -197,6 +197,7 @@ def show(cfg: ManagerBasedRlEnvCfg, args: TerrainArgs) -> None:
 def draw(generator: TerrainGeneratorCfg, args: TerrainArgs) -> None:
     """Draw the ground from above the side and write the picture."""
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.utils.spec_export import png
 
     cfg = env_cfg(generator)
     cfg.scene.num_envs = 1
@@ -206,7 +207,7 @@ def draw(generator: TerrainGeneratorCfg, args: TerrainArgs) -> None:
         _describe(env)
         image = env.render()
     assert image is not None and args.picture is not None
-    write_png(args.picture, image)
+    args.picture.write_bytes(png(image))
     Console().print(f"Wrote {args.picture}", markup=False, soft_wrap=True)
 
 

@@ -289,7 +289,8 @@ def _sensors(env: Any, name: str) -> list[Source]:
                 if isinstance(getattr(value, item.name), torch.Tensor):
                     read = lambda s=sensor, f=item.name: getattr(s.data, f)  # noqa: E731
                     path = f"sensor/{key}/{item.name}"
-                    found.append(Source(name=path, read=read, when="before"))
+                    names = getattr(sensor, "element_names", {}).get(item.name, ())
+                    found.append(Source(name=path, read=read, when="before", elements=names))
     chosen = [s for s in found if s.name == name] or [
         s for s in found if s.name.startswith(name + "/") or not wanted
     ]

@@ -29,6 +29,7 @@ from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ _FIELDS: tuple[ContactField, ...] = get_args(ContactField)
 _REDUCTIONS: tuple[ContactReduce, ...] = get_args(ContactReduce)
 _SCALARS = ("found", "dist")
 _WITH_HISTORY = ("force", "torque", "dist")
+_SHOW_CONTACT = ("found", "normal", "force")  # Above 0, or not all 0, where there is a contact.
+
+_CONTACT_RADIUS = 0.2  # of a drawn contact, in mean sizes of bodies
+_CONTACT_COLOR = (0.1, 0.8, 0.3, 0.9)
+_FORCE_COLOR = (1.0, 0.6, 0.1, 0.9)
 
 
 @dataclass
@@ -79,6 +85,11 @@ class ContactSensorCfg(SensorCfg):
 
     debug: bool = False
     """Whether to log the MuJoCo sensors that are added."""
+
+    debug_vis: bool = False
+    """Whether to draw contacts, where a viewer or a recorder shows such drawings: a sphere at each,
+    and an arrow of its force if that is known in the world frame. Without the field "pos" they are
+    drawn at the primary's origin."""
 
     def __post_init__(self) -> None:
         where = f"Contact sensor '{self.name}'"
@@ -213,6 +224,10 @@ class ContactSensor(Sensor[ContactData]):
     def initialize(self, mj_model: mujoco.MjModel, model: Any, data: Any, device: str) -> None:
         """Find the columns of sensordata, and allocate the history."""
         num_envs: int = data.nworld
+        find = mj_model.geom if self.cfg.primary.mode == "geom" else mj_model.body
+        self._primary_ids = [find(self.cfg.primary.prefixed(n)).id for n in self._primary_names]
+        # As MuJoCo draws contact forces.
+        self._metres_per_newton = mj_model.vis.map.force / mj_model.stat.meanmass
         self._data = data
         everything: list[int] = []
         for field in self.cfg.fields:
@@ -233,6 +248,24 @@ class ContactSensor(Sensor[ContactData]):
                 shape = (*now.shape[:2], self.cfg.history_length, *now.shape[2:])
                 self._history[field] = torch.zeros(shape, device=device)
                 self._spare[field] = torch.zeros(shape, device=device)
+
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
+        """Draw the contacts and their forces."""
+        if not self.cfg.debug_vis:
+            return
+        now = self._contacts()
+        env_ids = list(visualizer.get_env_indices(len(next(iter(now.values())))))
+        strengths = [self._strength(now[name][env_ids]) for name in _SHOW_CONTACT if name in now]
+        if not env_ids or not strengths:
+            return
+        touches = strengths[0] > 0.0
+        pos = now["pos"][env_ids] if "pos" in now else self._origins()[env_ids]
+        place = pos[touches]
+        radius = _CONTACT_RADIUS * visualizer.meansize
+        visualizer.add_sphere(place, radius, _CONTACT_COLOR)
+        if "force" in now and (self.cfg.global_frame or self.cfg.reduce == "netforce"):
+            end = place + now["force"][env_ids][touches] * self._metres_per_newton
+            visualizer.add_arrow(place, end, _FORCE_COLOR, 0.5 * radius)
 
     def reset(self, env_ids: EnvIds = None) -> None:
         """Clear the durations and the history of the given worlds."""
@@ -318,6 +351,16 @@ class ContactSensor(Sensor[ContactData]):
                 if field in contacts:
                     contacts[field] = (axes @ contacts[field].unsqueeze(-1)).squeeze(-1)
         return contacts
+
+    def _strength(self, values: Tensor) -> Tensor:
+        """Return numbers (num_envs, N) that are above 0 where there is a contact."""
+        return values if values.ndim == 2 else values.abs().sum(dim=-1)
+
+    def _origins(self) -> Tensor:
+        """Return the primaries' origins, (num_envs, N, 3)."""
+        data, ids = self._data, self._primary_ids
+        places = data.geom_xpos if self.cfg.primary.mode == "geom" else data.xpos
+        return places[:, ids].repeat_interleave(self._num_slots, dim=1)
 
     def _mj_name(self, primary: str, field: str) -> str:
         return f"{self.cfg.name}_{primary}_{field}"

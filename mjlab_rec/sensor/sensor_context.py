@@ -177,7 +177,6 @@ class ContextSensor(Sensor[T]):
     """
 
     requires_sensor_context = True
-    needs_substeps = False
     senses: ClassVar[Literal["rays", "pictures"]] = "rays"
 
     def __init__(self, name: str, update_period: float = 0.0) -> None:
@@ -195,6 +194,11 @@ class ContextSensor(Sensor[T]):
         # Numbers of the periods of each world's sample, and of those that can no longer change.
         self._tick: torch.Tensor | None = None
         self._last_tick: torch.Tensor | None = None
+
+    @property
+    def needs_substeps(self) -> bool:
+        """False: the clocks may advance by several physics steps at once."""
+        return False
 
     @abstractmethod
     def _measure(self, worlds: torch.Tensor | None) -> T:

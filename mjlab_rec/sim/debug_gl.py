@@ -34,12 +34,15 @@ class ShapeDrawer:
         self._model = model
         self._poser = GhostPoser()
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._options.sitegroup[:] = 0  # A ghost is its geoms.
+        self._options.flags[mujoco.mjtVisFlag.mjVIS_TENDON] = False
         self._warned = False
 
     def draw(self, scene: Any, shapes: Shapes) -> None:
         """Add shapes to what is in an ``MjvScene``, as far as there is room."""
         count = max(0, min(len(shapes), scene.maxgeom - scene.ngeom))
         pos, size = shapes.pos.astype(np.float64), shapes.size.astype(np.float64)
+        size[shapes.kind == ARROW, 2] *= 2.0  # MuJoCo draws an arrow half as long as its size.
         mat = shapes.mat.astype(np.float64).reshape(-1, 9)
         first = scene.ngeom
         scene.ngeom += count

@@ -196,6 +196,8 @@ class DebugVisualizer:
 
     def _add(self, kind: int, where: str, label: str | None, color: Any, *values: Any) -> None:
         """Keep a command: positions, ends or sizes, matrices, and radii; one of each or n."""
+        if any(len(value) == 0 for value in values):
+            return  # n times three numbers, of which there are none
         count = max(len(value) for value in values)
         rgba = _colors(color, where)
         same = [_repeated(value, count, where) for value in (*values, rgba)]

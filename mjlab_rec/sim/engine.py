@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -112,6 +112,15 @@ class Engine(Protocol):
     def can_expand(self, field: str) -> bool:
         """Whether a model field can have a value per world."""
         ...
+
+    def data_struct(self, name: str) -> Any:
+        """Data without an axis for the worlds, such as contacts; KeyError if there are none."""
+
+    def model_struct(self, name: str) -> Any:
+        """Options ("opt") or statistics ("stat"), whose numbers have a row per world."""
+
+    def forget_graphs(self) -> None:
+        """Notice that a caller replaced arrays of the engine."""
 
     def expand(self, fields: list[str]) -> None:
         """Give model fields a value per world; they join `per_world`."""

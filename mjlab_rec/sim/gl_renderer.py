@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
+from mjlab_rec.sim.coarse_meshes import coarsen_meshes, drawn_faces, merge_size
 from mjlab_rec.sim.debug_gl import ShapeDrawer
 from mjlab_rec.sim.debug_shapes import Shapes
-from mjlab_rec.sim.gl import GlContext, find_backend
+from mjlab_rec.sim.gl import GlContext, find_backend, is_software
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import PosedModel, Snapshot, SnapshotReader
 from mjlab_rec.sim.viewer_config import (
@@ -25,10 +26,14 @@ from mjlab_rec.sim.viewer_config import (
 if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
-_MAX_GEOMS = 10_000
+_MAX_GEOMS = 10_000  # besides those of one environment
 _MAX_READERS = 4096  # for different sets of captured environments
 _SHADOW_PIXELS = 3  # per pixel of the image
 _SHADOW_REACH = 1.5  # How far from the point looked at there are shadows, in camera distances.
+# A processor draws so many faces in the time in which the ray tracer draws a pixel (0.4 us and
+# 0.45 us). The ray tracer shows less and compiles first: it must be twice as fast.
+_FACES_PER_PIXEL = 2.0
+_MANY_FACES = 20_000  # From here on, drawing is faster with coarser meshes.
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,14 @@ class GlRenderer:
         self._followed = followed_body(cfg, sim.mj_model, scene)
         # Nearest by the first origins: neighbours that change would flicker.
         self._origins = scene.env_origins.cpu().numpy().copy()
+        self._num_others = sim.num_envs - 1
         self._readers: dict[tuple[int, ...], tuple[SnapshotReader, list[list[int]]]] = {}
 
         # The model is a copy, so that settings for drawing do not reach the physics.
         self._posed = PosedModel(sim.mj_model)
         model = self._posed.model
+        if drawn_faces(model, cfg) > _MANY_FACES:
+            coarsen_meshes(model, merge_size(model, cfg, self._followed))
         model.vis.global_.offwidth = cfg.width
         model.vis.global_.offheight = cfg.height
         # Software rendering draws shadow maps quickly only if they are small.
@@ -84,12 +92,25 @@ class GlRenderer:
         self._options.geomgroup[:] = cfg.geom_group
         self._options.sitegroup[:] = cfg.site_group
         self._perturbation = mujoco.MjvPerturb()
-        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS + model.ngeom)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = cfg.enable_shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = cfg.enable_reflections
         self._frame = mujoco.MjrRect(0, 0, cfg.width, cfg.height)
         self._shapes = ShapeDrawer(model)
         self._gl: GlContext | None = None  # Made in the thread that draws.
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the ray tracer is faster: without a graphics card, and with very many faces."""
+        model, cfg = self._posed.model, self._cfg
+        passes = 1
+        if cfg.enable_shadows:
+            passes += int((model.light_active & model.light_castshadow).sum())
+        if cfg.enable_reflections and (model.mat_reflectance > 0.0).any():
+            passes += 1
+        faces = drawn_faces(model, cfg) * passes * (1 + min(cfg.max_extra_envs, self._num_others))
+        few = faces <= _FACES_PER_PIXEL * cfg.width * cfg.height
+        return not few and is_software(self.backend)
 
     def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> _Shot:
         """Capture what these environments look like now."""

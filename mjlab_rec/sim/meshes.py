@@ -13,7 +13,7 @@ from mjlab_rec.sim.debug_shapes import ARROW, BOX, CYLINDER, ELLIPSOID
 
 _SIDES = 16  # of what is round
 _HEAD = 0.25  # length of an arrow's head, in lengths of the arrow
-_HEAD_WIDTH = 2.0  # its radius, in radii of the shaft
+_HEAD_WIDTH = 1.75  # its radius, in radii of the shaft
 _GEOM = mujoco.mjtGeom
 
 

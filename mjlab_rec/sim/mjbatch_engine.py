@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import mjbatch
 import mujoco
@@ -18,6 +19,7 @@ from mjlab_rec.sim.engine import (
     state_layout,
     uniform_shape,
 )
+from mjlab_rec.sim.views import SharedStruct
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _WATCHED = slice(int(_WARNINGS.mjWARN_CONTACTFULL), int(_WARNINGS.mjNWARNING))
 _CONTACTS = int(_WARNINGS.mjWARN_CONTACTFULL) - _WATCHED.start
 _CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
 _DIVERGED = slice(int(_WARNINGS.mjWARN_BADQPOS) - _WATCHED.start, None)
+_WARP_ONLY = {"contact", "nacon", "naconmax", "ncollision", "ncon", "nefc", "ne", "nf", "nl"}
+_WARP_ONLY |= {"efc", "njmax", "collision_pair", "collision_worldid", "solver_niter"}
 # Offsets within a body, and the shortcuts that MuJoCo's compiler takes where they are zero.
 _PLACES = {"body_ipos", "body_iquat", "geom_pos", "geom_quat", "site_pos", "site_quat"}
 _ASSETS = ("mesh_", "bvh_", "hfield_", "tex_", "skin_", "flex", "oct_")
@@ -151,6 +155,23 @@ class MjbatchEngine:
     def can_expand(self, field: str) -> bool:
         """Whether a model field can have a value per world: all can but the data of assets."""
         return not field.startswith(_ASSETS)
+
+    def data_struct(self, name: str) -> Any:
+        """Explain that mjbatch keeps contacts and constraints to itself."""
+        if name in _WARP_ONLY or name.startswith("efc_"):
+            raise AttributeError(
+                f"sim.data.{name} exists on the engine 'warp' only: mjbatch does not give out"
+                " contacts and constraints. A ContactSensor reads contacts on both engines;"
+                " otherwise use SimulationCfg(engine='warp')."
+            )
+        raise KeyError(name)
+
+    def model_struct(self, name: str) -> Any:
+        """The model's options or statistics, which all worlds share."""
+        return SharedStruct(getattr(self._model, name), f"sim.model.{name}", self._num_envs)
+
+    def forget_graphs(self) -> None:
+        """There are no graphs."""
 
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to a value per world."""

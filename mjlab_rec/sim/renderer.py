@@ -64,7 +64,8 @@ def make_renderer(
         cfg: Size, camera, and what is shown.
         scene: The simulation's scene.
         name: "gl" draws with MuJoCo and OpenGL, "warp" with MuJoCo-Warp's ray tracer, which needs
-            no OpenGL. "auto" uses OpenGL if it works, else the ray tracer. None means
+            no OpenGL. "auto" uses OpenGL if it works, unless it must draw very many faces without a
+            graphics card, for which the ray tracer is faster. None means
             ``cfg.renderer``.
     """
     name = cfg.renderer if name is None else name
@@ -79,7 +80,24 @@ def make_renderer(
         if name == "gl":
             raise
         return _fall_back(error, sim, cfg, scene)
-    return GlRenderer(sim, cfg, scene)
+    renderer = GlRenderer(sim, cfg, scene)
+    return _faster(renderer, sim, cfg, scene) if name == "auto" else renderer
+
+
+def _faster(opengl: GlRenderer, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:
+    """Return the ray tracer if that is faster and works, else the given renderer."""
+    if not opengl.is_slow:
+        return opengl
+    try:
+        renderer = _warp_renderer(sim, cfg, scene)
+    except UnavailableError:
+        return opengl
+    _log.info(
+        "Drawing with the renderer 'warp': without a graphics card it is faster for meshes with so"
+        " many faces. ViewerConfig(renderer='gl') shows more."
+    )
+    opengl.close()
+    return renderer
 
 
 def _fall_back(gl_error: Exception, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:

@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
@@ -27,6 +27,7 @@ from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.sim.world_fields import VariantInfo, WorldFields, world_fields
 from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Simulation:
         self._defaults: dict[str, torch.Tensor] = {}
         self._reported: set[int] = set()
         self._sensor_context: SensorContext | None = None
+        self._mj_data: mujoco.MjData | None = None
         self.state_size = state_layout(self.mj_model)[-1].columns.stop
         with torch.inference_mode(False):
             self._engine = _build_engine(num_envs, cfg, self.mj_model, torch_device)
@@ -299,6 +301,47 @@ class Simulation:
             if count and kind not in self._reported:
                 self._reported.add(kind)
                 _log.warning("%s", _health_warning(kind, self._engine))
+
+    @property
+    def nan_guard(self) -> NanGuardCfg:
+        """Configuration of the NaN guard."""
+        return self.cfg.nan_guard
+
+    @property
+    def wp_model(self) -> Any:
+        """MuJoCo-Warp's model (engine warp only). Call ``create_graph`` after replacing arrays."""
+        return self._of_warp("wp_model")
+
+    @property
+    def wp_data(self) -> Any:
+        """MuJoCo-Warp's data (engine warp only). Call ``create_graph`` after replacing arrays."""
+        return self._of_warp("wp_data")
+
+    @property
+    def mj_data(self) -> mujoco.MjData:
+        """Data of MuJoCo itself for ``mj_model``, to calculate with; the worlds do not use it."""
+        if self._mj_data is None:
+            self._mj_data = mujoco.MjData(self.mj_model)
+            mujoco.mj_forward(self.mj_model, self._mj_data)
+        return self._mj_data
+
+    @property
+    def default_model_fields(self) -> dict[str, torch.Tensor]:
+        """The values of the compiled model that were asked for so far, by field."""
+        return self._defaults
+
+    def create_graph(self) -> None:
+        """Notice that arrays in ``wp_model`` were replaced: capture graphs and views anew."""
+        self._engine.forget_graphs()
+        self.model.forget([name for name in vars(self.model) if not name.startswith("_")])
+
+    def _of_warp(self, name: str) -> Any:
+        if self.engine_name != "warp":
+            raise AttributeError(
+                f"sim.{name} exists on the engine 'warp' only, this one is {self.engine_name!r}."
+                " sim.data and sim.model work on both; otherwise use SimulationCfg(engine='warp')."
+            )
+        return getattr(self._engine, name)
 
     def _fill_mask(self, env_ids: EnvIds) -> None:
         mask = self._engine.mask

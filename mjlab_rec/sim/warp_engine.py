@@ -16,6 +16,8 @@ import warp as wp
 from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
+from mjlab_rec.sim.sim_data import TorchArray, WarpBridge
+from mjlab_rec.sim.sim_data import as_tensor as _to_torch
 from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
 from mjlab_rec.sim.warp_start import start_warp as _start_warp
 
@@ -95,6 +97,7 @@ class WarpEngine:
         self._use_graphs = use_graphs and self._graphs_work()
         with self._scope(), _say_if_compiling():
             self._model, self._data = _put(num_envs, cfg, model)
+            self._bridge = WarpBridge(self._data)
             self._has_late_act = model.na > model.nu
             self._counts = wp.zeros(len(HEALTH_KINDS), dtype=int)
             self._mask_array = wp.zeros(num_envs, dtype=bool)
@@ -151,6 +154,33 @@ class WarpEngine:
         """Whether MuJoCo-Warp has an axis for the worlds in this field."""
         return field in _array_fields(mjw.Model, "*")
 
+    def data_struct(self, name: str) -> Any:
+        """Contacts, constraints and their numbers, as MuJoCo-Warp keeps them."""
+        value = getattr(self._data, name, None)
+        if value is None or callable(value):
+            raise KeyError(name)
+        return TorchArray(value) if isinstance(value, wp.array) else getattr(self._bridge, name)
+
+    def model_struct(self, name: str) -> Any:
+        """MuJoCo-Warp's options or statistics; the numbers have a row per world."""
+        if not hasattr(self._model, name):
+            raise AttributeError(f"This version of MuJoCo-Warp has no model.{name}.")
+        return getattr(WarpBridge(self._model, self._num_envs), name)
+
+    @property
+    def wp_model(self) -> mjw.Model:
+        """MuJoCo-Warp's model."""
+        return self._model
+
+    @property
+    def wp_data(self) -> mjw.Data:
+        """MuJoCo-Warp's data."""
+        return self._data
+
+    def forget_graphs(self) -> None:
+        """Capture graphs anew at the next calls."""
+        self._graphs.clear()
+
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to an array with a row per world."""
         batched = _array_fields(mjw.Model, "*")
@@ -198,9 +228,10 @@ class WarpEngine:
     def cameras(self, look: CameraLook) -> Cameras:
         """Draw the cameras from this engine's own arrays."""
         from mjlab_rec.sim.warp_cameras import WarpCameras
+        from mjlab_rec.sim.warp_renderer import drawn_model, own_colors
 
         return WarpCameras(
-            self._mj_model,
+            drawn_model(self._mj_model, own_colors(self)),
             look,
             self._num_envs,
             self._model,
@@ -375,12 +406,3 @@ def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
         for field in fields
         if isinstance(field.type, wp.array) and field.type.shape[:1] == (first_axis,)
     }
-
-
-def _to_torch(array: Any) -> torch.Tensor:
-    if array.size:
-        return wp.to_torch(array)
-    # warp cannot convert empty arrays on the CPU.
-    shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
-    scalar = getattr(array.dtype, "_wp_scalar_type_", array.dtype)
-    return torch.empty(shape, dtype=wp.dtype_to_torch(scalar), device=str(array.device))

@@ -83,6 +83,8 @@ def world_fields(model: mujoco.MjModel, num_envs: int, info: VariantInfo) -> Wor
             field, values = getattr(model, name), getattr(start, name)
             # An empty slot keeps the mesh that it was compiled with.
             field[:] = np.where(values < 0, field, values) if name == "geom_dataid" else values
+    for shortcut in _SHORTCUTS:
+        getattr(model, shortcut)[:] = 0
     model.stat.meaninertia = start.stat.meaninertia
     fields = {
         name: np.stack([getattr(world, name) for world in combined])[of_world]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mjlab_rec.entity.entity import Entity
     from mjlab_rec.entity.names import EntityNames, Kind
 
-# An empty slot: a geom that is invisible and touches nothing. MuJoCo-Warp shares between worlds what
-# a geom collides with; but with this margin a geom would have to overlap others by 1000 m.
+# An empty slot: a geom that is invisible and touches nothing. All worlds of MuJoCo-Warp share what
+# a geom collides with; but with this margin it would have to overlap others by 1000 m.
 _NOTHING: dict[str, Sequence[float]] = {
     "geom_rgba": (0, 0, 0, 0),
     "geom_contype": (0,),

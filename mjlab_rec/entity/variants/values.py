@@ -21,6 +21,8 @@ _DERIVED = re.compile(
 _PLACES = re.compile(r".*id$")
 # Of a body, sums over its geoms, of which only some are filled.
 _BODY_SUMS = ("body_contype", "body_conaffinity", "body_margin")
+# The merged model has others.
+_INERTIAL = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 # MuJoCo's name for each kind of part, which its fields begin with.
 PREFIXES = {
     "body": "body_",
@@ -65,7 +67,9 @@ def differences(
         ]
         ids = sorted({i for values in by_part for i in values})
         fixed = not has_world_axis(field, getattr(scene, field))
-        changed = [i for i in ids if _differs(by_part, i, getattr(scene, field)[i])]
+        compiled = getattr(scene, field)
+        always = field in _INERTIAL
+        changed = [i for i in ids if _differs(by_part, i, compiled[i], always)]
         if not changed:
             continue
         if fixed:
@@ -91,10 +95,13 @@ def _fields(scene: mujoco.MjModel) -> Iterator[tuple[str, str]]:
                 yield field, kind
 
 
-def _differs(by_part: list[dict[int, Any]], i: int, compiled: Any) -> bool:
-    """Whether variants differ in an element, or only some have it and differ from the scene."""
+def _differs(by_part: list[dict[int, Any]], i: int, compiled: Any, always: bool) -> bool:
+    """Whether variants differ in an element, or from the scene.
+
+    Where all variants agree the scene's value counts, unless it is never that of a variant.
+    """
     have = [values[i] for values in by_part if i in values]
-    like = have[0] if len(have) == len(by_part) else compiled
+    like = compiled if always or len(have) < len(by_part) else have[0]
     return not all(np.array_equal(like, value) for value in have)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,10 @@ from mjlab_rec.utils.math import quat_apply, wrap_to_pi
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
+
+# Commanded and actual velocities, linear and yaw.
+_COLORS = ((0.2, 0.2, 0.6, 0.6), (0.2, 0.6, 0.2, 0.6)), ((0.0, 0.6, 1.0, 0.7), (0.0, 1.0, 0.4, 0.7))
 
 __all__ = ["UniformVelocityCommand", "UniformVelocityCommandCfg"]
 
@@ -62,6 +66,19 @@ class UniformVelocityCommandCfg(CommandTermCfg):
 
     ranges: Ranges
     """Ranges to sample from."""
+
+    @dataclass
+    class VizCfg:
+        """How the velocities are drawn."""
+
+        z_offset: float = 0.2
+        """Height of the arrows above the root, before scaling."""
+
+        scale: float = 0.5
+        """Metres per m/s or rad/s; it scales the height too."""
+
+    viz: VizCfg = field(default_factory=VizCfg)
+    """How the velocities are drawn if ``debug_vis``."""
 
     def __post_init__(self) -> None:
         if self.heading_command and self.ranges.heading is None:
@@ -129,6 +146,23 @@ class UniformVelocityCommand(CommandTerm):
         velocity = torch.cat((quat_apply(quat, planar), turn), dim=-1)
         current = data.qvel[rows, index.free_joint_v_adr]
         data.qvel[rows, index.free_joint_v_adr] = torch.where(chosen, velocity, current)
+
+    def _debug_vis_impl(self, visualizer: DebugVisualizer) -> None:
+        """Draw the commanded velocity (blue, green) and the actual one (cyan, light green)."""
+        env_ids = list(visualizer.get_env_indices(self.num_envs))
+        if not env_ids:
+            return
+        data, scale = self.robot.data, self.cfg.viz.scale
+        place, quat = data.root_link_pos_w[env_ids], data.root_link_quat_w[env_ids]
+        up = torch.zeros_like(place)
+        up[:, 2] = self.cfg.viz.z_offset
+        start = place + quat_apply(quat, up) * scale
+        actual = torch.cat((data.root_link_lin_vel_b[:, :2], data.root_link_ang_vel_b[:, 2:]), -1)
+        for velocity, colors in zip((self.command, actual), _COLORS, strict=True):
+            for axes, color in zip((slice(0, 2), slice(2, 3)), colors, strict=True):
+                part = torch.zeros_like(place)
+                part[:, axes] = velocity[env_ids, axes]
+                visualizer.add_arrow(start, start + quat_apply(quat, part) * scale, color)
 
     def _update_metrics(self) -> None:
         steps = self.cfg.resampling_time_range[1] / self._env.step_dt

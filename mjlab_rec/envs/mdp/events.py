@@ -7,6 +7,7 @@ environment draws depends only on its own random stream, not on what else is res
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.managers.event_manager import EventTermCfg
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 __all__ = [
     "apply_body_impulse",
@@ -257,6 +259,22 @@ class apply_body_impulse:
     begins under a force.
     """
 
+    @dataclass
+    class VizCfg:
+        """How the forces are drawn."""
+
+        rgba: tuple[float, float, float, float] = (0.9, 0.2, 0.8, 0.9)
+        """Colour of the arrows."""
+
+        scale: float = 0.005
+        """Metres per newton."""
+
+        width: float = 0.015
+        """Radius of the arrows' shafts in metres."""
+
+        min_force: float = 1.0
+        """Weaker forces (N) are not drawn."""
+
     def __init__(self, cfg: EventTermCfg, env: ManagerBasedRlEnv) -> None:
         self._env = env
         self._params = cfg.params
@@ -291,6 +309,7 @@ class apply_body_impulse:
         cooldown_s: tuple[float, float],
         asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
         body_point_offset: tuple[float, float, float] | None = None,
+        viz_cfg: VizCfg | None = None,
     ) -> None:
         """Advance all clocks by a step, and start and end impulses.
 
@@ -304,6 +323,7 @@ class apply_body_impulse:
             asset_cfg: Entity and bodies.
             body_point_offset: Where the force acts, from the body's centre of mass, in the body's
                 axes (m). Off-centre forces turn the body too.
+            viz_cfg: How the forces are drawn.
         """
         if self._asset is not env.scene[asset_cfg.name] or self._bodies is not asset_cfg.index(
             "body"
@@ -340,6 +360,24 @@ class apply_body_impulse:
         self._asset.write_external_wrench_to_sim(
             wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
         )
+
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
+        """Draw an arrow for each force that acts now, where it acts."""
+        env_ids = list(visualizer.get_env_indices(self._env.num_envs))
+        if not env_ids:
+            return
+        data, viz = self._asset.data, self._params.get("viz_cfg") or self.VizCfg()
+        force = data.body_external_wrench[:, self._bodies][env_ids, :, :3]
+        place = data.body_com_pos_w[:, self._bodies][env_ids]
+        if (offset := self._params.get("body_point_offset")) is not None:
+            quat = data.body_link_quat_w[:, self._bodies][env_ids]
+            arm = constant(offset, self._env.device).expand_as(place)
+            place = place + quat_apply(quat, arm)
+        strong = torch.linalg.vector_norm(force, dim=-1) >= viz.min_force
+        acts = (strong & self._active[env_ids][:, None])[..., None]
+        end = torch.where(acts, place + viz.scale * force, place)
+        # An arrow without a length is not drawn.
+        visualizer.add_arrow(place.reshape(-1, 3), end.reshape(-1, 3), viz.rgba, viz.width)
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Restart the wait in these environments; the physics reset has ended their impulses."""

@@ -138,8 +138,9 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     ignored: ``envs`` selects the environments."""
 
     renderer: RendererName | None = None
-    """How to draw: "gl" uses OpenGL, "warp" does not, "auto" uses OpenGL if it works. None uses the
-    viewer's."""
+    """How to draw: "gl" uses OpenGL, "warp" does not, "auto" uses OpenGL if it works, unless
+    the ray tracer is faster: without a graphics card, for meshes with very many faces. None uses
+    the viewer's."""
 
     overlay: bool | tuple[str, ...] = False
     """Values to show in the frames: any of env, episode, step, time, return, reward, command. True

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _FRAMES = ("body", "site", "geom")
 _SINGLE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
+# The matrix that multiplies q in p times the conjugate of q, by components of p.
+_TURN_INDEX = ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0))
+_TURN_SIGN = (
+    (1.0, 1.0, 1.0, 1.0),
+    (1.0, -1.0, 1.0, -1.0),
+    (1.0, -1.0, -1.0, 1.0),
+    (1.0, 1.0, -1.0, -1.0),
+)
+
 
 @dataclass(kw_only=True)
 class DifferentialIKActionCfg(ActionTermCfg):
@@ -145,6 +154,9 @@ class DifferentialIKAction(ActionTerm):
         # Of the body that carries the frame: they turn alike.
         self._desired_body_quat = torch.zeros(self.num_envs, 4, device=self.device)
         self._desired_body_quat[:, 0] = 1.0
+        self._turn_index = torch.tensor(_TURN_INDEX, device=self.device)
+        self._turn_sign = torch.tensor(_TURN_SIGN, device=self.device)
+        self._to_turn = self._desired_body_quat[:, self._turn_index] * self._turn_sign
 
         self._q, _ = data.state_columns(TransmissionType.JOINT, self._joint_ids)
         limits = data.soft_joint_pos_limits[:, self._index]
@@ -196,7 +208,11 @@ class DifferentialIKAction(ActionTerm):
     def process_actions(self, actions: torch.Tensor) -> None:
         """Set the desired pose, measured from the current one in relative mode."""
         self._raw_actions.copy_(actions)
-        scaled = actions * self._action_scale
+        self._set_desired(actions * self._action_scale)
+        # The turn from a body quaternion q to the desired one: desired times the conjugate of q.
+        self._to_turn = self._desired_body_quat[:, self._turn_index] * self._turn_sign
+
+    def _set_desired(self, scaled: torch.Tensor) -> None:
         if self._action_dim == 6:
             pose = apply_delta_pose(self._frame_pos, self._body_quat, scaled)
             self._desired_pos.copy_(pose[0])
@@ -216,14 +232,14 @@ class DifferentialIKAction(ActionTerm):
 
     def compute_dq(self) -> torch.Tensor:
         """Return the displacement of the joints, (num_envs, num_joints)."""
-        shift, turn = self._jacobian.compute(self._frame_pos)
-        pos_error = rot_error = None
+        solver = self._solver
+        solver.set_jacobian(*self._jacobian.compute(self._frame_pos))
         if self.cfg.position_weight:
-            pos_error = self._desired_pos - self._frame_pos
+            torch.sub(self._desired_pos, self._frame_pos, out=solver.pos_error)
         if self.cfg.orientation_weight:
-            towards = quat_mul(self._desired_body_quat, quat_conjugate(self._body_quat))
-            rot_error = axis_angle_from_quat(towards)
-        return self._solver.solve(shift, turn, pos_error, rot_error, self._q.peek())
+            turn = torch.bmm(self._to_turn, self._body_quat[..., None])[..., 0]
+            solver.rot_error.copy_(axis_angle_from_quat(turn))
+        return solver.solve(self._q.peek())
 
     def apply_actions(self) -> None:
         """Write the position targets."""

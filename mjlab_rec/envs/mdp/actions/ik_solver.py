@@ -39,40 +39,34 @@ class IkSolver:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(num_envs, *shape, dtype=torch.float64, device=device)
 
-        self._weights = torch.tensor(weights, dtype=torch.float64, device=device)
+        self._weights: Tensor | None = None
+        if any(weight != 1.0 for weight in weights):
+            self._weights = torch.tensor(weights, dtype=torch.float64, device=device)
         self._rows, self._error = zeros(n, m), zeros(m)
+        self._has_pos, self._has_rot = cfg.position_weight > 0.0, cfg.orientation_weight > 0.0
+        self.pos_error = self._error[:, :3]
+        """The way to go, (num_envs, 3). Fill it in place; not used if the position is free."""
+        self.rot_error = self._error[:, -3:]
+        """The rotation vector to go, (num_envs, 3), likewise."""
         self._matrix, self._side = zeros(n, n), zeros(n, 1)
         self._matrix_diagonal = self._matrix.diagonal(dim1=-2, dim2=-1)
         damping = max(cfg.damping, _MIN_DAMPING) ** 2 + self._posture_weight
         eye = torch.eye(n, dtype=torch.float64, device=device)
         self._damping = (damping * eye).expand(num_envs, n, n)
 
-    def solve(
-        self,
-        shift: Tensor,
-        turn: Tensor,
-        pos_error: Tensor | None,
-        rot_error: Tensor | None,
-        q: Tensor,
-    ) -> Tensor:
-        """Return the joint displacements, (num_envs, num_joints).
+    def set_jacobian(self, shift: Tensor, turn: Tensor) -> None:
+        """Take the Jacobians of translation and rotation, (num_envs, num_joints, 3) each."""
+        if self._has_pos:
+            self._rows[..., :3].copy_(shift)
+        if self._has_rot:
+            self._rows[..., -3:].copy_(turn)
 
-        Args:
-            shift: Jacobian of the translation, transposed: (num_envs, num_joints, 3).
-            turn: Jacobian of the rotation, transposed: (num_envs, num_joints, 3).
-            pos_error: The way to go, (num_envs, 3); None if the position is free.
-            rot_error: The rotation vector to go, (num_envs, 3); None if the orientation is free.
-            q: Joint positions, (num_envs, num_joints).
-        """
+    def solve(self, q: Tensor) -> Tensor:
+        """Return the joint displacements, (num_envs, num_joints), given the joint positions."""
         rows, error, side = self._rows, self._error, self._side[..., 0]
-        if pos_error is not None:
-            rows[..., :3].copy_(shift)
-            error[:, :3].copy_(pos_error)
-        if rot_error is not None:
-            rows[..., -3:].copy_(turn)
-            error[:, -3:].copy_(rot_error)
-        rows.mul_(self._weights)
-        error.mul_(self._weights)
+        if self._weights is not None:
+            rows.mul_(self._weights)
+            error.mul_(self._weights)
         torch.baddbmm(self._damping, rows, rows.mT, out=self._matrix)
         torch.bmm(rows, error[..., None], out=self._side)
         if self._limit_weight:
