@@ -49,6 +49,9 @@ class PlayArgs(cli.RecordArgs):
     """Run in real time, or slower if the machine is too slow."""
     no_terminations: bool = False
     """Remove all terminations, so that no episode ends."""
+    replay_dump: str | None = None
+    """Folder that a flight recorder or the NaN guard wrote: show the states in it instead of
+    running the task. Without --viewer a video is written into the folder."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -62,6 +65,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, play=True, prog=prog)
     check(args)
     apply(args, env_cfg)
+    if args.replay_dump is not None:
+        replay(args, env_cfg)
+        return
 
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.rl.policies import policy_maker
@@ -102,6 +108,19 @@ def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
         cfg.viewer.debug_vis = True
     if args.camera is not None:
         cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
+
+
+def replay(args: PlayArgs, env_cfg: ManagerBasedRlEnvCfg) -> None:
+    """Show the states in a dump."""
+    from mjlab_rec.commands import replay_dump
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer import make_viewer
+
+    with cli.explained(args):
+        dump = replay_dump.read_dump(args.replay_dump or "")
+        replay_dump.prepare(env_cfg, dump)
+        with ManagerBasedRlEnv(env_cfg, device=args.device, render_mode="rgb_array") as env:
+            replay_dump.run(env, dump, make_viewer(args.viewer, env))
 
 
 def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:

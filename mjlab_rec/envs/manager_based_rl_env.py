@@ -23,6 +23,7 @@ from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
 from mjlab_rec.envs.checks import check_finite, checked_action
 from mjlab_rec.envs.debug_vis import debug_vis_sources
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.envs.nan_guard import with_nan_guard
 from mjlab_rec.envs.recordings import Recordings
 from mjlab_rec.envs.running_episodes import RunningEpisodes
 from mjlab_rec.envs.spaces import action_space, observation_space
@@ -205,7 +206,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.use_recorders(self._optional(RecorderManager, NullRecorderManager, cfg.recorders))
+        recorders = with_nan_guard(cfg)
+        self.use_recorders(self._optional(RecorderManager, NullRecorderManager, recorders))
 
     def use_recorders(self, manager: RecorderManager) -> None:
         """Call this manager's recorders from the next step on."""

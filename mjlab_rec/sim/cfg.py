@@ -10,6 +10,7 @@ from typing import Literal
 
 import mujoco
 
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
 
 
@@ -107,6 +108,8 @@ class SimulationCfg:
     """Has no effect: MuJoCo-Warp's parallel line search is gone. Setting it warns."""
     mujoco: MujocoCfg = field(default_factory=MujocoCfg)
     """MuJoCo's options."""
+    nan_guard: NanGuardCfg = field(default_factory=NanGuardCfg)
+    """Write the steps that led to a NaN. The environment does this, not the simulation alone."""
 
     def __post_init__(self) -> None:
         if self.ls_parallel is not None:

@@ -27,6 +27,7 @@ from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.sim.world_fields import VariantInfo, WorldFields, world_fields
 from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -300,6 +301,11 @@ class Simulation:
             if count and kind not in self._reported:
                 self._reported.add(kind)
                 _log.warning("%s", _health_warning(kind, self._engine))
+
+    @property
+    def nan_guard(self) -> NanGuardCfg:
+        """Configuration of the NaN guard."""
+        return self.cfg.nan_guard
 
     @property
     def wp_model(self) -> Any:
