@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import pkgutil
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from mjlab_rec.utils.lookup import import_here, look_up
+from mjlab_rec.utils.lookup import import_here, import_packages, look_up
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ class TaskSpec:
     """Source of the cfg for watching the task; None: env_cfg."""
     rl_cfg: CfgSource | None
     """Source of the learner's cfg; None if there is none."""
+    runner_cls: str | type | None = None
+    """Class that trains the task, or "module:Class"; None: the default one."""
 
 
 _tasks: dict[str, TaskSpec] = {}
@@ -65,19 +66,29 @@ def register_task(
     env_cfg: CfgSource,
     play_env_cfg: CfgSource | None = None,
     rl_cfg: CfgSource | None = None,
+    runner_cls: str | type | None = None,
 ) -> None:
     """Register a task under an id, by which scripts and ``gymnasium.make_vec`` find it.
 
-    Cfgs named as "package.module:function" are imported only when they are loaded. Functions and
-    cfg objects are possible, too, as in mjlab.
+    What is named as "package.module:name" is imported only when it is loaded. Functions that make
+    cfgs, and cfg objects, are possible, too, as in mjlab.
     """
+    if not (runner_cls is None or isinstance(runner_cls, (str, type))):
+        raise TypeError(
+            f"Task {task_id!r}: runner_cls must be a class, or its name as 'package.module:Class',"
+            f" got {runner_cls!r}."
+        )
     if task_id in _tasks:
         raise ValueError(
             f"Task {task_id!r} is already registered, with env_cfg {_tasks[task_id].env_cfg!r}. "
             f"Choose another id for {env_cfg!r}."
         )
     _tasks[task_id] = TaskSpec(
-        task_id=task_id, env_cfg=env_cfg, play_env_cfg=play_env_cfg, rl_cfg=rl_cfg
+        task_id=task_id,
+        env_cfg=env_cfg,
+        play_env_cfg=play_env_cfg,
+        rl_cfg=rl_cfg,
+        runner_cls=runner_cls,
     )
     _register_with_gymnasium(task_id)
 
@@ -140,19 +151,24 @@ def load_rl_cfg(task_id: str) -> Any:
     return _load(spec.rl_cfg)
 
 
+def load_runner_cls(task_id: str) -> type | None:
+    """Load the class that trains a task; None means the default one."""
+    source = task_spec(task_id).runner_cls
+    return look_up(source) if isinstance(source, str) else source
+
+
 def import_task_module(name: str) -> None:
     """Import a module that registers tasks; the current folder is searched too."""
     import_here(name)
 
 
 def import_subpackages(package: str) -> None:
-    """Import each package inside a package, so that it registers its tasks.
+    """Import each package inside a package, at any depth, so that it registers its tasks.
 
-    Failures are logged with their traceback, and the others still load.
+    Packages named ``mdp`` or ``utils`` hold terms and helpers, and are left out. Failures are
+    logged with their traceback, and the others still load.
     """
-    for found in pkgutil.iter_modules(sys.modules[package].__path__, package + "."):
-        if found.ispkg:
-            _import_or_report(found.name)
+    import_packages(sys.modules[package], skip=(".mdp", ".utils"), on_error=_report)
 
 
 def _is_being_imported(name: str) -> bool:
@@ -164,10 +180,13 @@ def _import_or_report(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception:
-        _broken.append(name)
-        logger.exception(
-            "The task package %r could not be loaded. Its tasks are not available.", name
-        )
+        _report(name)
+
+
+def _report(name: str) -> None:
+    """Log the exception of a failed import."""
+    _broken.append(name)
+    logger.exception("The task package %r could not be loaded. Its tasks are not available.", name)
 
 
 def _register_with_gymnasium(task_id: str) -> None:

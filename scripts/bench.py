@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import crash, record, rerun, step, video
+from benchmarks import crash, rays, record, rerun, step, terrain, video
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -11,6 +11,8 @@ app.command(name="record")(record.main)
 app.command(name="crash")(crash.main)
 app.command(name="video")(video.main)
 app.command(name="rerun")(rerun.main)
+app.command(name="rays")(rays.main)
+app.command(name="terrain")(terrain.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

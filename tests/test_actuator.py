@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import mujoco
+import numpy as np
 import pytest
 import torch
 from entity_worlds import ARM, DOG, build, entity, scramble
@@ -30,7 +33,11 @@ from mjlab_rec.actuator import (
     XmlActuatorCfg,
 )
 from mjlab_rec.actuator.groups import ControlLawGroup, PassThroughGroup, SingleActuator
-from mjlab_rec.utils.spec import create_motor_actuator
+from mjlab_rec.utils.spec import (
+    create_motor_actuator,
+    create_position_actuator,
+    create_velocity_actuator,
+)
 
 ALL = (".*",)
 XML_SERVOS = ARM.replace(
@@ -95,6 +102,73 @@ def test_contiguous_targets_are_written_by_one_copy(groups: tuple[tuple[str, ...
     calls = {e.key: e.count for e in profile.key_averages() if e.key.startswith("aten::")}
     assert calls == {"aten::copy_": 1}
     assert torch.equal(sim.data.ctrl, data.joint_pos_target)
+
+
+@pytest.mark.parametrize("angle", ["radian", "degree"])
+def test_ctrlrange_tells_which_setpoints_make_a_difference(angle: str):
+    unit = 1.0 if angle == "radian" else 180.0 / math.pi
+    xml = f"""
+      <mujoco>
+        <compiler angle="{angle}"/>
+        <worldbody>
+          <body>
+            <joint name="hinge" range="{-0.5 * unit} {1.5 * unit}"/>
+            <joint name="slide" type="slide" range="-0.1 0.2"/>
+            <joint name="free" axis="1 0 0"/>
+            <geom size="0.1"/>
+          </body>
+        </worldbody>
+        <tendon><fixed name="cord" range="0 3"><joint joint="slide" coef="1"/></fixed></tendon>
+      </mujoco>"""
+    servo = {"stiffness": 20.0, "damping": 1.0}
+    model = (
+        entity(
+            xml,
+            BuiltinPositionActuatorCfg(
+                target_names_expr=("hinge", "slide", "free"), effort_limit=10.0, **servo
+            ),
+            BuiltinPositionActuatorCfg(
+                target_names_expr=("cord",),
+                transmission_type=TransmissionType.TENDON,
+                effort_limit=2.0,
+                **servo,
+            ),
+        )
+        .build()
+        .compile()
+    )
+    expected = [[-1.0, 2.0], [-0.6, 0.7], [-0.5, 0.5], [-0.1, 3.1]]
+    np.testing.assert_allclose(model.actuator_ctrlrange, expected, atol=1e-6)
+    assert not model.actuator_ctrllimited.any()
+    unlimited = BuiltinPositionActuatorCfg(target_names_expr=("hinge",), **servo)
+    assert not entity(xml, unlimited).build().compile().actuator_ctrlrange.any()
+
+
+def test_functions_that_add_actuators_take_the_joints_name():
+    spec = mujoco.MjSpec.from_string(ARM)
+    motor = create_motor_actuator(spec, joint_name="elbow", effort_limit=3.0)
+    servo = create_position_actuator(
+        spec, joint_name="shoulder", stiffness=5.0, damping=1.0, actuator_name="hold"
+    )
+    spin = create_velocity_actuator(
+        spec, joint_name="elbow", damping=1.0, actuator_name="spin", armature=0.5
+    )
+    assert [a.name for a in spec.actuators] == ["elbow", "hold", "spin"]
+    assert [a.target for a in (motor, servo, spin)] == ["elbow", "shoulder", "elbow"]
+    assert spec.joint("elbow").armature == 0.5
+
+
+def test_names_that_match_other_kinds_too_are_warned_of(caplog: pytest.LogCaptureFixture):
+    cfg = BuiltinMotorActuatorCfg(target_names_expr=ALL, effort_limit=1.0)
+    with caplog.at_level(logging.WARNING):
+        entity(ARM, cfg).build()
+    cord, hand = [record.getMessage() for record in caplog.records]
+    start = "BuiltinMotorActuatorCfg: target_names_expr ('.*',) is meant for joints, but"
+    assert cord.startswith(start) and "the tendons cord," in cord and "TENDON" in cord
+    assert hand.startswith(start) and "the sites hand," in hand and "SITE" in hand
+    caplog.clear()
+    entity(ARM, dataclasses.replace(cfg, target_names_expr=("elbow",))).build()
+    assert not caplog.records
 
 
 def test_sorted_actuators_follow_the_models_order():

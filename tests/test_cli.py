@@ -230,7 +230,7 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     command.main(argv)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
-    assert [line[0] for line in lines[1:-1]] == ["play", "list"]
+    assert [line[0] for line in lines[1:-1]] == ["play", "list", "terrain"]
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
@@ -248,7 +248,10 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
     assert "Did you mean 'task'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "script"), [("play", "play.py"), ("list", "list_tasks.py")])
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("play", "play.py"), ("list", "list_tasks.py"), ("terrain", "show_terrain.py")],
+)
 def test_a_command_has_the_help_of_its_script(name, script):
     code = "from mjlab_rec.commands.main import main; main()"
     argv = [sys.executable, "-c", code, name, "--help"]

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from entity_worlds import ARM, DOG, build, entity, object_velocity, reference, scramble
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mjlab_rec.actuator import BuiltinMotorActuatorCfg, BuiltinPositionActuatorCfg, XmlActuatorCfg
 from mjlab_rec.entity import Entity, EntityCfg
@@ -151,15 +153,57 @@ def test_root_agrees_with_mujoco(name: str):
         close(data.heading_w[world], np.arctan2(forward[1], forward[0]))
 
 
-def test_a_floating_root_is_current_without_forward():
+def test_the_root_dates_from_the_same_moment_as_all_bodies():
     scene, sim = two_entities()
     scramble(sim, scene)
-    sim.step(3)
     data = scene["dog"].data
-    torch.testing.assert_close(data.root_link_pose_w, sim.data.qpos[:, 2:9])
-    before = data.root_link_vel_w
+    sim.step(2)
+    before = sim.data.qpos[:, 2:9].clone()
+    sim.step()
+    now = sim.data.qpos[:, 2:9].clone()
+    assert not torch.allclose(now, before, atol=1e-4)
+    for _ in range(2):
+        torch.testing.assert_close(data.root_link_pose_w, before, rtol=0, atol=1e-5)
+        assert torch.equal(data.root_link_pose_w, data.body_link_pose_w[:, 0])
+        assert torch.equal(data.root_link_vel_w, data.body_link_vel_w[:, 0])
+        torch.testing.assert_close(data.root_com_vel_w, data.body_com_vel_w[:, 0])
+        scene["dog"].write_root_link_pose_to_sim(now)  # Shows only after forward().
     sim.forward()
-    torch.testing.assert_close(data.root_link_vel_w, before)
+    torch.testing.assert_close(data.root_link_pose_w, now, rtol=0, atol=1e-5)
+
+
+VELOCITIES = ["root_link", "root_com", "body_link", "body_com", "geom", "site"]
+CHANGES = ["step", "forward", "forward_some", "reset", "reset_some", "write", "set_state"]
+
+
+@given(st.lists(st.sampled_from([*CHANGES, *VELOCITIES]), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_velocities_are_never_out_of_date(actions: list[str]):
+    scene, sim = two_entities()
+    scramble(sim, scene)
+    kept, some = sim.get_state(), torch.tensor([True, False, True, False])
+    change = {
+        "step": sim.step,
+        "forward": sim.forward,
+        "forward_some": lambda: sim.forward(some),
+        "reset": sim.reset,
+        "reset_some": lambda: sim.reset(some),
+        "write": lambda: scene["dog"].write_root_link_velocity_to_sim(torch.rand(4, 6)),
+        "set_state": lambda: sim.set_state(kept[some], some),
+    }
+    for action in [*actions, *VELOCITIES]:
+        if action in change:
+            change[action]()
+            continue
+        for name in ("dog", "arm"):
+            data = scene[name].data
+            fresh = copy.copy(data)
+            fresh._derived, fresh._derived_at = {}, -1
+            for quantity in (f"{action}_lin_vel_w", f"{action}_vel_w"):
+                value = getattr(data, quantity)
+                assert torch.equal(value, getattr(fresh, quantity)), (actions, name, quantity)
+                value.zero_()  # What was read belongs to the reader.
+                assert torch.equal(getattr(data, quantity), getattr(fresh, quantity))
 
 
 def test_joint_and_force_reads_agree_with_mujoco():
@@ -230,7 +274,7 @@ def test_writes_change_only_the_chosen_worlds(env_ids: Any):
     values = torch.rand(n, 13)
     values[:, 3:7] = torch.nn.functional.normalize(values[:, 3:7], dim=-1)
     joint_pos, joint_vel = torch.rand(n, 8), torch.rand(n, 8)
-    pose, forces = torch.rand(n, 7), torch.rand(n, 9, 3)
+    pose, forces = values[:, :7] + 0.0, torch.rand(n, 9, 3)
     qpos, qvel = sim.data.qpos.clone(), sim.data.qvel.clone()
     targets = torch.rand(n, 8)
 
@@ -239,6 +283,7 @@ def test_writes_change_only_the_chosen_worlds(env_ids: Any):
     arm.write_mocap_pose_to_sim(pose, env_ids)
     dog.write_external_wrench_to_sim(forces, None, env_ids)
     dog.set_joint_position_target(targets, env_ids=env_ids)
+    sim.forward()
 
     torch.testing.assert_close(dog.data.root_link_pose_w[rows], values[:, :7])
     torch.testing.assert_close(dog.data.root_link_vel_w[rows], values[:, 7:])
@@ -261,6 +306,7 @@ def test_a_mask_works_with_rows_for_all_worlds():
     full = torch.rand(4, 6)
     before = sim.data.qvel.clone()
     dog.write_root_link_velocity_to_sim(full, mask)
+    sim.forward()
     torch.testing.assert_close(dog.data.root_link_vel_w[mask], full[mask])
     assert torch.equal(sim.data.qvel[~mask], before[~mask])
     dog.write_joint_position_to_sim(torch.full((4, 2), 0.3), torch.tensor([1, 6]), mask)
@@ -296,6 +342,7 @@ def test_velocities_equal_those_of_mujoco():
     for row, world in enumerate((1, 3)):
         close(torch.tensor(object_velocity(sim, world, BODY, root)).float(), velocity[row])
     dog.write_root_link_velocity_b_to_sim(velocity, ids)
+    sim.forward()
     torch.testing.assert_close(dog.data.root_link_lin_vel_b[ids], velocity[:, :3])
     torch.testing.assert_close(dog.data.root_link_ang_vel_b[ids], velocity[:, 3:])
 

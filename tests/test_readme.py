@@ -36,6 +36,7 @@ EXTRAS = {
     "import pandas": "pandas",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import MjlabOnPolicyRunner": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {
@@ -45,7 +46,12 @@ SHORT = {
     "scripts/docs.py": "--help",
     "scripts/pictures.py": "--rows 1 --columns 1",
 }
-PLAY_OR_LIST = {"scripts/play.py": ["play"], "scripts/list_tasks.py": ["list"], "mjlab-rec": []}
+PLAY_OR_LIST = {
+    "scripts/play.py": ["play"],
+    "scripts/list_tasks.py": ["list"],
+    "scripts/show_terrain.py": ["terrain"],
+    "mjlab-rec": [],
+}
 
 
 def blocks(page: str, language: str = r"\w+") -> list[str]:

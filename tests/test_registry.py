@@ -163,3 +163,48 @@ def test_wrong_source_is_explained():
         registry.load_env_cfg("no-colon")
     with pytest.raises(ValueError, match="Did you mean 'shared_cfg'"):
         registry.load_env_cfg("no-name")
+
+
+class Runner:
+    """Stands for a class that trains."""
+
+
+def test_the_runner_class_of_a_task_is_kept_and_loaded_when_asked_for():
+    registry.register_mjlab_task("own", Cfg(), Cfg(), Cfg(), Runner)
+    registry.register_task("named", env_cfg="x:y", runner_cls=f"{__name__}:Runner")
+    registry.register_task("broken", env_cfg="x:y", runner_cls=f"{__name__}:Runer")
+    registry.register_task("none", env_cfg=Cfg)
+    assert registry.load_runner_cls("own") is registry.load_runner_cls("named") is Runner
+    assert registry.load_runner_cls("none") is None
+    with pytest.raises(ValueError, match="has no 'Runer'. Did you mean 'Runner'"):
+        registry.load_runner_cls("broken")
+    with pytest.raises(TypeError, match="'wrong': runner_cls must be a class"):
+        registry.register_task("wrong", env_cfg="x:y", runner_cls=Runner())
+
+
+def test_subpackages_are_imported_at_any_depth_and_broken_ones_reported(package, caplog):
+    package("mine_deep", "", declare=False)
+    package("mine_deep.velocity", "", declare=False)
+    package("mine_deep.velocity.config", "", declare=False)
+    package("mine_deep.velocity.config.go1", REGISTER.format(id="deep"), declare=False)
+    package("mine_deep.velocity.config.bad", "raise RuntimeError('broken')", declare=False)
+    package("mine_deep.velocity.mdp", "raise RuntimeError('not imported')", declare=False)
+    importlib.import_module("mine_deep")
+    with caplog.at_level(logging.ERROR):
+        registry.import_subpackages("mine_deep")
+    assert registry.list_tasks() == ["deep"]
+    assert "'mine_deep.velocity.config.bad' could not be loaded" in caplog.text
+    assert "not imported" not in caplog.text
+
+
+def test_import_packages_raises_and_leaves_out_what_is_named(package):
+    from mjlab_rec.utils.lab_api.tasks.importer import import_packages
+
+    package("mine_more", "", declare=False)
+    package("mine_more.a", "", declare=False)
+    package("mine_more.a.robot", REGISTER.format(id="more"), declare=False)
+    package("mine_more.a.mdp", "raise RuntimeError('broken')", declare=False)
+    import_packages("mine_more", ["utils", ".mdp"])
+    assert registry.list_tasks() == ["more"]
+    with pytest.raises(RuntimeError, match="broken"):
+        import_packages("mine_more")

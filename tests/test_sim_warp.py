@@ -121,7 +121,7 @@ def test_every_expandable_field_can_be_expanded_and_keeps_its_shape():
 
 
 def test_a_slow_start_is_announced_once(monkeypatch, caplog):
-    from mjlab_rec.sim import warp_engine
+    from mjlab_rec.sim import warp_start
 
     class Immediately:
         daemon = False
@@ -132,7 +132,7 @@ def test_a_slow_start_is_announced_once(monkeypatch, caplog):
         def cancel(self):
             pass
 
-    monkeypatch.setattr(warp_engine.threading, "Timer", Immediately)
+    monkeypatch.setattr(warp_start.threading, "Timer", Immediately)
     with caplog.at_level(logging.WARNING, logger="mjlab_rec.sim"):
         make(xml=CARTPOLE)
     assert [r.getMessage()[:30] for r in caplog.records] == ["Compiling MuJoCo-Warp kernels:"]

@@ -10,7 +10,7 @@ import torch
 from entity_worlds import ARM, build, entity
 
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
-from mjlab_rec.terrains.terrain_entity import grid_origins
+from mjlab_rec.terrains.origins import grid_origins
 from mjlab_rec.utils.spec_config import CollisionCfg, LightCfg, MaterialCfg, TextureCfg
 
 
@@ -47,17 +47,20 @@ def test_objects_land_on_the_plane():
     assert sim.mj_model.body("terrain").id > 0
 
 
-def test_terrain_that_is_not_there_yet_is_an_error():
-    with pytest.raises(
-        ValueError, match="Unknown terrain_type 'generator'. Known: plane. .* not supported yet"
-    ):
-        TerrainEntityCfg(terrain_type="generator")  # type: ignore[arg-type]
+def test_a_terrain_is_checked_when_it_is_built_and_not_before():
+    unfinished = TerrainEntityCfg(terrain_type="generator")
+    with pytest.raises(ValueError, match="terrain_generator must be a TerrainGeneratorCfg, got N"):
+        unfinished.build()
+    unfinished.terrain_type = "plane"
+    unfinished.build()
+    # Tasks for flat ground are often made from one for rough ground.
+    assert TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=5).build().tiles is None
+    with pytest.raises(ValueError, match="Unknown terrain_type 'hills'. .*generator.*plane"):
+        TerrainEntity(TerrainEntityCfg(terrain_type="hills"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs env_spacing"):
         TerrainEntity(TerrainEntityCfg(env_spacing=None))
-    with pytest.raises(ValueError, match="terrain_generator must be None, got 'hills'"):
-        TerrainEntityCfg(terrain_generator="hills")  # type: ignore[arg-type]
-    cfg = TerrainEntityCfg(terrain_generator=None, max_init_terrain_level=5)
-    assert cfg == TerrainEntityCfg(max_init_terrain_level=5)
+    with pytest.raises(ValueError, match="max_init_terrain_level must be 0 or above, got -1"):
+        TerrainEntityCfg(max_init_terrain_level=-1).build()
 
 
 def test_a_model_of_ones_own_is_refused_rather_than_ignored():

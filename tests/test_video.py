@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -568,6 +570,32 @@ def test_simulation_waits_where_drawing_is_too_slow(studio, painter, monkeypatch
     env.close()
     assert recorder_of(env).stalled_s > 0
     assert studio.seen("board-step-0") == episode(0, 1, 8)
+
+
+def test_closing_tells_how_far_it_is(studio, painter, monkeypatch, caplog):
+    gate, draw = threading.Semaphore(3), painter.draw
+
+    def slowly(self, shot):
+        assert gate.acquire(timeout=20)
+        return draw(self, shot)
+
+    class Opens(logging.Handler):
+        """Lets the rest be drawn once a message has come."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            gate.release(100)
+
+    monkeypatch.setattr(painter, "draw", slowly)
+    monkeypatch.setattr(writer_module, "_REPORT_EVERY_S", 0.01)
+    env = studio.env(max_pending=100)
+    env.reset()
+    steps(env, 20)
+    monkeypatch.setattr(writer_module.logger, "handlers", [Opens()])
+    threading.Timer(0.1, gate.release, (2,)).start()
+    env.close()
+    message = caplog.messages[0]
+    assert re.match(r"VideoRecorder: \d+ of \d+ frames left to draw, about \d+ s\.", message)
+    assert len(studio.seen("board-step-0")) == 20
 
 
 def test_a_clip_that_was_to_begin_begins_after_a_reset_by_hand(studio):

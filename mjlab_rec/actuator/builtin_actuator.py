@@ -6,16 +6,16 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import mujoco
-import torch
 
-from mjlab_rec.actuator.actuator import (
-    Actuator,
-    ActuatorCfg,
-    ActuatorCfgT,
-    ActuatorCmd,
-    CommandField,
-    TransmissionType,
+from mjlab_rec.actuator.actuator import ActuatorCfg, TransmissionType
+from mjlab_rec.actuator.builtin_dc_motor import BuiltinDcMotorActuator as BuiltinDcMotorActuator
+from mjlab_rec.actuator.builtin_dc_motor import (
+    BuiltinDcMotorActuatorCfg as BuiltinDcMotorActuatorCfg,
 )
+from mjlab_rec.actuator.builtin_dc_motor import DcMotorDatasheetParams as DcMotorDatasheetParams
+from mjlab_rec.actuator.builtin_dc_motor import DcMotorInputMode as DcMotorInputMode
+from mjlab_rec.actuator.builtin_dc_motor import DcMotorPhysicalParams as DcMotorPhysicalParams
+from mjlab_rec.actuator.pass_through import PassThroughActuator as PassThroughActuator
 from mjlab_rec.utils.spec import (
     create_motor_actuator,
     create_muscle_actuator,
@@ -27,37 +27,6 @@ if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
 
 _COMMON_FIELDS = {field.name for field in fields(ActuatorCfg)}
-
-
-class PassThroughActuator(Actuator[ActuatorCfgT]):
-    """An actuator whose ctrl is its targets, unchanged.
-
-    The entity copies the targets of all such actuators to ctrl at once.
-    """
-
-    command_fields: tuple[CommandField, ...] = ()
-    """The target fields that are passed; with several, ctrl has one block per field."""
-
-    @property
-    def passes_through(self) -> bool:
-        """False in a subclass that changes the command before it becomes ctrl."""
-        cls = type(self)
-        return (
-            cls.compute is PassThroughActuator.compute
-            and cls.get_command is Actuator.get_command
-            and cls.apply_delay is Actuator.apply_delay
-        )
-
-    @property
-    def constant_between_substeps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True without a delay: MuJoCo closes the loop itself in every physics step."""
-        unchanged = type(self).update is Actuator.update
-        return unchanged and self.passes_through and not self.has_delay
-
-    def compute(self, cmd: ActuatorCmd) -> torch.Tensor:
-        """Return the targets."""
-        parts = [getattr(cmd, f"{field}_target") for field in self.command_fields]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 @dataclass(kw_only=True)

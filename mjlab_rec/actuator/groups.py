@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mjlab_rec.actuator.actuator import COMMAND_FIELDS, Actuator, ActuatorCmd
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 from mjlab_rec.actuator.pd_actuator import IdealPdActuator
 from mjlab_rec.utils.buffers import DelayBuffer
 from mjlab_rec.utils.indexing import Columns, as_index

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import mujoco
 
 from mjlab_rec.actuator.actuator import ActuatorCfg, CommandField, TransmissionType
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 from mjlab_rec.utils.mujoco import detect_command_field
 
 if TYPE_CHECKING:

@@ -42,10 +42,16 @@ class PlayArgs(cli.RecordArgs):
     browser. With a viewer the task runs in real time; change the speed in the viewer."""
     camera: str | None = None
     """Name or number of a camera in the model, for videos and viewers."""
+    debug_vis: bool = False
+    """Show what terms, sensors and the terrain draw, such as arrows of commands, in viewers and
+    recordings. Viewers can switch it on and off."""
     real_time: bool = False
     """Run in real time, or slower if the machine is too slow."""
     no_terminations: bool = False
     """Remove all terminations, so that no episode ends."""
+    replay_dump: str | None = None
+    """Folder that a flight recorder or the NaN guard wrote: show the states in it instead of
+    running the task. Without --viewer a video is written into the folder."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -59,6 +65,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, play=True, prog=prog)
     check(args)
     apply(args, env_cfg)
+    if args.replay_dump is not None:
+        replay(args, env_cfg)
+        return
 
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.rl.policies import policy_maker
@@ -95,8 +104,23 @@ def apply(args: PlayArgs, cfg: ManagerBasedRlEnvCfg) -> None:
     """Set the fields of the cfg that have an option."""
     if args.no_terminations:
         cfg.terminations = {}
+    if args.debug_vis:
+        cfg.viewer.debug_vis = True
     if args.camera is not None:
         cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
+
+
+def replay(args: PlayArgs, env_cfg: ManagerBasedRlEnvCfg) -> None:
+    """Show the states in a dump."""
+    from mjlab_rec.commands import replay_dump
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer import make_viewer
+
+    with cli.explained(args):
+        dump = replay_dump.read_dump(args.replay_dump or "")
+        replay_dump.prepare(env_cfg, dump)
+        with ManagerBasedRlEnv(env_cfg, device=args.device, render_mode="rgb_array") as env:
+            replay_dump.run(env, dump, make_viewer(args.viewer, env))
 
 
 def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:

@@ -65,13 +65,6 @@ class EntityData(RootData):
         self.is_fixed_base = entity.is_fixed_base
         self.is_articulated = entity.is_articulated
         self.is_actuated = entity.is_actuated
-        if not self.is_fixed_base:
-            self._root_pos, self._root_quat = ("qpos", "free_pos"), ("qpos", "free_quat")
-        elif indexing.mocap_id is not None:
-            self._root_pos, self._root_quat = ("mocap_pos", "mocap"), ("mocap_quat", "mocap")
-        else:
-            self._root_pos, self._root_quat = ("xpos", "root"), ("xquat", "root")
-
         start = entity.initial_state
         self.default_root_state = self._for_all_worlds(start.root)
         """Initial pose and, for a floating base, velocities (num_envs, 7 or 13)."""
@@ -166,11 +159,8 @@ def _parts(indexing: EntityIndexing, model: mujoco.MjModel, device: str) -> dict
         "joint_q": index(indexing.joint_q_adr),
         "joint_v": index(indexing.joint_v_adr),
         "root": indexing.root_body_id,
-        "mocap": -1 if indexing.mocap_id is None else indexing.mocap_id,
+        "root_tree": int(model.body_rootid[indexing.root_body_id]),
         "free_q": index(free_q),
-        "free_pos": index(free_q[:3]),
         "free_quat": index(free_q[3:]),
         "free_v": index(free_v),
-        "free_lin": index(free_v[:3]),
-        "free_ang": index(free_v[3:]),
     }

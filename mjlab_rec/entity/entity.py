@@ -10,8 +10,8 @@ import mujoco
 import torch
 
 from mjlab_rec.actuator import Actuator, ActuatorCfg, TransmissionType, XmlActuator, XmlActuatorCfg
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
 from mjlab_rec.actuator.groups import ActuatorGroup, group_actuators
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 from mjlab_rec.entity.config import EntityCfg
 from mjlab_rec.entity.data import EntityData
 from mjlab_rec.entity.indexing import EntityIndexing, compute_indexing

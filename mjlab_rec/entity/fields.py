@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, overload
 
 from torch import Tensor
@@ -21,6 +22,8 @@ class EngineFields:
         """The simulation's data fields, for all entities together."""
         self._parts = parts
         self._bound: dict[tuple[str, str], Columns] = {}
+        self._derived: dict[tuple[str, str], Tensor] = {}
+        self._derived_at = -1
 
     def columns(self, field: str, part: str) -> Columns:
         """The columns of an engine array that belong to a part such as "joint_q" or "body"."""
@@ -43,6 +46,17 @@ class EngineFields:
     def peek(self, field: str, part: str) -> Tensor:
         """These columns for immediate use. Never write to them: they may be engine memory."""
         return self.columns(field, part).peek()
+
+    def derived(self, field: str, part: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``compute`` returned since the engine last changed its arrays. Never write to it."""
+        if self._derived_at != self.data.generation:
+            self._derived.clear()
+            self._derived_at = self.data.generation
+        key = (field, part)
+        value = self._derived.get(key)
+        if value is None:
+            value = self._derived[key] = compute()
+        return value
 
 
 class Field:

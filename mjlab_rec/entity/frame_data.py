@@ -15,7 +15,8 @@ class FrameData(EngineFields):
     """Frames in the world: positions (m), quaternions (w, x, y, z), linear and angular velocity.
 
     Shapes are (num_envs, parts, ...). They date from the engine's last forward computation: after
-    writing state or stepping the physics, call ``sim.forward()`` first to update them.
+    writing state or stepping the physics, call ``sim.forward()`` first to update them. Linear
+    velocities are computed once until then, however many terms read them.
     """
 
     model: Any
@@ -37,12 +38,12 @@ class FrameData(EngineFields):
     @property
     def body_link_vel_w(self) -> Tensor:
         """Linear, then angular, velocities of the body frames: 6 numbers each."""
-        return self._velocity(self.peek("xpos", "body"), "body", "body_tree")
+        return self._velocity("xpos", "body", "body", "body_tree")
 
     @property
     def body_link_lin_vel_w(self) -> Tensor:
         """Linear velocities of the body frames."""
-        return self._linear_velocity(self.peek("xpos", "body"), "body", "body_tree")
+        return self._linear_velocity("xpos", "body", "body", "body_tree").clone()
 
     @property
     def body_link_ang_vel_w(self) -> Tensor:
@@ -62,12 +63,12 @@ class FrameData(EngineFields):
     @property
     def body_com_vel_w(self) -> Tensor:
         """Linear, then angular, velocities at the bodies' centers of mass: 6 numbers each."""
-        return self._velocity(self.peek("xipos", "body"), "body", "body_tree")
+        return self._velocity("xipos", "body", "body", "body_tree")
 
     @property
     def body_com_lin_vel_w(self) -> Tensor:
         """Linear velocities of the bodies' centers of mass."""
-        return self._linear_velocity(self.peek("xipos", "body"), "body", "body_tree")
+        return self._linear_velocity("xipos", "body", "body", "body_tree").clone()
 
     @property
     def body_com_ang_vel_w(self) -> Tensor:
@@ -99,12 +100,12 @@ class FrameData(EngineFields):
     @property
     def geom_vel_w(self) -> Tensor:
         """Linear, then angular, velocities of the geoms: 6 numbers each."""
-        return self._velocity(self.peek("geom_xpos", "geom"), "geom_body", "geom_tree")
+        return self._velocity("geom_xpos", "geom", "geom_body", "geom_tree")
 
     @property
     def geom_lin_vel_w(self) -> Tensor:
         """Linear velocities of the geoms."""
-        return self._linear_velocity(self.peek("geom_xpos", "geom"), "geom_body", "geom_tree")
+        return self._linear_velocity("geom_xpos", "geom", "geom_body", "geom_tree").clone()
 
     @property
     def geom_ang_vel_w(self) -> Tensor:
@@ -125,24 +126,29 @@ class FrameData(EngineFields):
     @property
     def site_vel_w(self) -> Tensor:
         """Linear, then angular, velocities of the sites: 6 numbers each."""
-        return self._velocity(self.peek("site_xpos", "site"), "site_body", "site_tree")
+        return self._velocity("site_xpos", "site", "site_body", "site_tree")
 
     @property
     def site_lin_vel_w(self) -> Tensor:
         """Linear velocities of the sites."""
-        return self._linear_velocity(self.peek("site_xpos", "site"), "site_body", "site_tree")
+        return self._linear_velocity("site_xpos", "site", "site_body", "site_tree").clone()
 
     @property
     def site_ang_vel_w(self) -> Tensor:
         """Angular velocities of the sites."""
         return self.peek("cvel", "site_body")[..., 0:3].clone()
 
-    def _linear_velocity(self, pos: Tensor, body: str, tree: str) -> Tensor:
-        # cvel refers to the center of mass of the whole kinematic tree; move it to pos.
-        cvel = self.peek("cvel", body)
-        arm = pos - self.peek("subtree_com", tree)
-        return torch.linalg.cross(cvel[..., 0:3], arm).add_(cvel[..., 3:6])
+    def _linear_velocity(self, point: str, part: str, body: str, tree: str) -> Tensor:
+        """Linear velocity at a point of each part. Do not write to it: it is kept for others."""
 
-    def _velocity(self, pos: Tensor, body: str, tree: str) -> Tensor:
+        def compute() -> Tensor:
+            # cvel refers to the center of mass of the whole kinematic tree; move it to the point.
+            cvel = self.peek("cvel", body)
+            arm = self.peek(point, part) - self.peek("subtree_com", tree)
+            return torch.linalg.cross(cvel[..., 0:3], arm).add_(cvel[..., 3:6])
+
+        return self.derived(point, part, compute)
+
+    def _velocity(self, point: str, part: str, body: str, tree: str) -> Tensor:
         angular = self.peek("cvel", body)[..., 0:3]
-        return torch.cat((self._linear_velocity(pos, body, tree), angular), dim=-1)
+        return torch.cat((self._linear_velocity(point, part, body, tree), angular), dim=-1)

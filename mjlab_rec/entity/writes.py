@@ -23,8 +23,9 @@ class EntityWrites(EntityNames):
 
     Worlds are an index tensor, a boolean mask, a slice, or None for all. Values have one row per
     chosen world; with a mask they may instead have a row per world of the batch, which avoids a
-    wait on a GPU. Everything is in the world frame unless a name ends in ``_b``. Derived
-    quantities, such as body poses, follow at the next ``sim.forward()``.
+    wait on a GPU. Everything is in the world frame unless a name ends in ``_b``. Poses and
+    velocities of bodies, the root included, follow at the next ``sim.forward()``: do not read them
+    in the function that writes.
     """
 
     data: EntityData
@@ -61,7 +62,10 @@ class EntityWrites(EntityNames):
     def write_root_com_velocity_to_sim(self, root_velocity: Tensor, env_ids: EnvIds = None) -> None:
         """Set linear velocity at the root's center of mass, and angular velocity."""
         self._check_root(root_velocity, 6, "root velocity")
-        arm = rows_for(self.data.root_com_offset_w, root_velocity, env_ids)
+        # From the pose in the state: the body's own pose follows only at the next forward().
+        offset = self.data.model.body_ipos[:, self.data.indexing.root_body_id]
+        quat = self._root_quat_for(root_velocity, env_ids)
+        arm = quat_apply(quat, rows_for(offset, root_velocity, env_ids))
         angular = root_velocity[:, 3:]
         linear = root_velocity[:, :3] - torch.linalg.cross(angular, arm)
         self.write_root_link_velocity_to_sim(torch.cat((linear, angular), dim=-1), env_ids)

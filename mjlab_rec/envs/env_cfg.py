@@ -112,6 +112,12 @@ class ManagerBasedRlEnvCfg:
     scale_rewards_by_dt: bool = True
     """Multiply rewards by the duration of a control step."""
 
+    fresh_terms: bool = False
+    """Bring what the physics derives from the state up to date before terminations, rewards,
+    metrics and events, which then see body poses, velocities and sensors of the step's end. By
+    default these are one physics step old there, as in mjlab. Costs a second forward pass only in
+    steps that end episodes or apply events."""
+
     final_obs: bool = False
     """Provide ``extras["final_obs"]``: what each environment's action led to, even where an
     auto-reset replaced the observation. Costs a second observation in steps that end episodes."""

@@ -21,7 +21,9 @@ from gymnasium.vector.utils import batch_space
 
 from mjlab_rec.envs.cfg_checks import check_cfg, check_memory
 from mjlab_rec.envs.checks import check_finite, checked_action
+from mjlab_rec.envs.debug_vis import debug_vis_sources
 from mjlab_rec.envs.env_cfg import ManagerBasedRlEnvCfg
+from mjlab_rec.envs.nan_guard import with_nan_guard
 from mjlab_rec.envs.recordings import Recordings
 from mjlab_rec.envs.running_episodes import RunningEpisodes
 from mjlab_rec.envs.spaces import action_space, observation_space
@@ -46,6 +48,7 @@ from mjlab_rec.managers.reward_manager import RewardManager
 from mjlab_rec.managers.termination_manager import TerminationManager
 from mjlab_rec.scene import Scene
 from mjlab_rec.sim import Simulation, resolve_device
+from mjlab_rec.sim.debug_visualizer import DebugVisualizer, shapes_of
 from mjlab_rec.utils.host import read_masks
 from mjlab_rec.utils.indexing import checked_ids
 from mjlab_rec.utils.random import RandomStreams
@@ -88,7 +91,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         device = str(resolve_device(device))
         check_memory(cfg, device)
-        self.scene = Scene(cfg.scene, device=device)
+        self.scene = Scene(cfg.scene, device=device, seed=self.cfg.seed)
         self.sim = Simulation(
             num_envs=self.scene.num_envs,
             cfg=cfg.sim,
@@ -99,9 +102,13 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.num_envs = self.scene.num_envs
         self.device = self.sim.device
         self.rng = RandomStreams(self.num_envs, self.device, self.cfg.seed)
+        if self.scene.terrain is not None:
+            self.scene.terrain.streams = self.rng
         self.scene.initialize(
             self.sim.mj_model, self.sim.model, self.sim.data, generator=self.rng.actuation
         )
+        if self.scene.sensor_context is not None:
+            self.sim.set_sensor_context(self.scene.sensor_context)
 
         self.common_step_counter = 0
         self.episode_length_buf = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
@@ -199,14 +206,18 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = action_space(self.action_manager)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.use_recorders(self._optional(RecorderManager, NullRecorderManager, cfg.recorders))
+        recorders = with_nan_guard(cfg)
+        self.use_recorders(self._optional(RecorderManager, NullRecorderManager, recorders))
 
     def use_recorders(self, manager: RecorderManager) -> None:
         """Call this manager's recorders from the next step on."""
         self.recorder_manager = manager
         # Substeps can run in one call unless something acts or reads in between.
+        self._acts_once = (
+            self.action_manager.constant_between_substeps and self.scene.constant_between_substeps
+        )
         self._substeps_matter = (
-            not self.action_manager.constant_between_substeps
+            not self._acts_once
             or self.scene.needs_substeps
             or self.metrics_manager.has_substep_terms
             or self.recorder_manager.has_substep_terms
@@ -227,7 +238,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         start-up events are repeated, so that from then on everything random depends on the seed
         alone; this needs a reset of all environments. Curricula continue where they were.
 
-        Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``.
+        Gymnasium's ``options={"reset_mask": mask}`` is another way to say ``env_ids=mask``. With
+        ``options={"gui_reset": True}`` commands may change the first state to one that was chosen
+        on the web page.
         """
         self._check_open()
         if env_ids is None and options is not None:
@@ -244,6 +257,9 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self._reset_idx(ids)
             self._forward()
             self.command_manager.begin(ids)
+            if (options or {}).get("gui_reset") and self.command_manager.apply_gui_reset(ids):
+                self.scene.write_data_to_sim()
+                self._forward()
             self.sim.sense()
             self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
             self.running_episodes.reset(ids)
@@ -259,9 +275,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         then the environments whose episode ended are reset; one forward pass brings all derived
         quantities up to date; commands and observations come last.
 
-        Terminations, rewards and events see derived quantities (body poses, velocities, sensors)
-        from the beginning of the last physics step, as MuJoCo leaves them; joint positions and
-        velocities are current. In observations everything is current.
+        Terminations, rewards and events see derived quantities (poses and velocities of bodies,
+        the root included, and sensors) from the beginning of the last physics step, as MuJoCo
+        leaves them; joint positions and velocities are current. With ``cfg.fresh_terms`` a forward
+        pass comes first, and everything is current. In observations everything always is.
 
         Returns:
             Observations, reward (num_envs,), terminated (num_envs,), truncated (num_envs,), extras.
@@ -286,6 +303,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.recorder_manager.record_pre_step()
         self.action_manager.process_action(action)
         self._simulate()
+        if self.cfg.fresh_terms:
+            self._forward()
 
         self.episode_length_buf += 1
         self.common_step_counter += 1
@@ -310,14 +329,16 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if numbers[1][0]:
             check_finite(self.action_manager.action)
 
-        self.event_manager.apply("step")
-        self.event_manager.apply_intervals(event_ids, self.step_dt)
+        changed = self.event_manager.apply("step")
+        changed |= self.event_manager.apply_intervals(event_ids, self.step_dt)
+        is_current = self.cfg.fresh_terms and not changed
 
         final_obs: Observations | None = None
         wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs
         resets = self.cfg.auto_reset and len(done_ids) > 0
         if resets:
-            if wants_final_obs or self.curriculum_manager.active_terms:
+            reads_end = wants_final_obs or self.curriculum_manager.active_terms
+            if reads_end and not is_current:
                 # Both read the end of the episode; neither may affect what the other sees.
                 self._forward(self.reset_buf)
             if wants_final_obs:
@@ -329,7 +350,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if over:
             self._awaits_reset = set(done_ids.tolist())
 
-        self._forward()
+        if not is_current:
+            self._forward()
+        elif resets:
+            self._forward(self.reset_buf)
         # Commands of a finished episode stay as they were: nothing follows them any more.
         self.command_manager.update(command_ids, running_ids[0] if over else None)
         self.sim.sense()
@@ -408,7 +432,27 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             from mjlab_rec.sim.renderer import make_renderer
 
             self._renderer = make_renderer(self.sim, self.cfg.viewer, self.scene)
-        return self._renderer.render()
+        shapes = None
+        if self.cfg.viewer.debug_vis:
+            shapes = shapes_of(self, [self.cfg.viewer.env_idx])
+        return self._renderer.render(shapes=shapes)
+
+    @property
+    def debug_vis_sources(self) -> dict[str, Any]:
+        """What draws in ``update_visualizers``, by name: terms, sensors and the terrain."""
+        return debug_vis_sources(self)
+
+    @torch.no_grad()
+    def update_visualizers(self, visualizer: DebugVisualizer) -> None:
+        """Let terms, sensors and the terrain draw, except those in ``visualizer.hidden``.
+
+        Viewers and recorders call this where such drawings are shown. It must not change anything,
+        and random numbers drawn in it do not affect the rollout.
+        """
+        with self._step_lock, single_torch_thread(self.device), self.rng.rewound():
+            for name, source in self.debug_vis_sources.items():
+                if name not in getattr(visualizer, "hidden", ()):
+                    source.debug_vis(visualizer)
 
     def close(self, **kwargs: Any) -> None:
         """Close the recorders, which write what is left, and free the renderer. Idempotent."""
@@ -460,9 +504,10 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
             self.sim.step(self.cfg.decimation)
             self.scene.update(dt=self.step_dt)
             return
-        for _ in range(self.cfg.decimation):
-            self.action_manager.apply_action()
-            self.scene.write_data_to_sim()
+        for substep in range(self.cfg.decimation):
+            if substep == 0 or not self._acts_once:
+                self.action_manager.apply_action()
+                self.scene.write_data_to_sim()
             self.sim.step()
             self.scene.update(dt=self.physics_dt)
             self.metrics_manager.compute_substep()

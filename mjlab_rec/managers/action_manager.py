@@ -6,7 +6,7 @@ import abc
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -168,6 +168,10 @@ class ActionManager(ManagerBase):
         """Each term's slice of the action of one environment."""
         parts = self._history[0][env_idx].cpu().split(self._dims)
         return [(name, part.tolist()) for name, part in zip(self._terms, parts, strict=True)]
+
+    def get_visualizable_terms(self) -> list[tuple[str, Any]]:
+        """Names and terms of those that can draw something."""
+        return [(name, term) for name, term in self._terms.items() if hasattr(term, "debug_vis")]
 
     def _prepare_terms(self) -> None:
         self._terms: dict[str, ActionTerm] = {

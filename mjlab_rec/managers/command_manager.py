@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 
 @dataclass(kw_only=True)
@@ -30,7 +31,7 @@ class CommandTermCfg(abc.ABC):
     """Range in seconds from which the time to the next command is drawn."""
 
     debug_vis: bool = False
-    """Let the term draw its command when ``debug_vis`` is called. No viewer here calls it yet."""
+    """Let the term draw its command, where a viewer or a recorder shows such drawings."""
 
     @abc.abstractmethod
     def build(self, env: ManagerBasedRlEnv) -> CommandTerm:
@@ -54,6 +55,7 @@ class CommandTerm(ManagerTermBase):
         self.metrics: dict[str, torch.Tensor] = {}
         self.time_left = torch.zeros(env.num_envs, device=env.device)
         self.command_counter = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+        self._debug_vis_enabled = True
 
     @property
     @abc.abstractmethod
@@ -109,13 +111,45 @@ class CommandTerm(ManagerTermBase):
             command = self.command
             command.copy_(torch.where(self._held[:, None], self._held_command, command))
 
-    def debug_vis(self, visualizer: Any) -> None:
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
         """Draw the command, if the config asks for it."""
-        if self.cfg.debug_vis:
+        if self.cfg.debug_vis and self._debug_vis_enabled:
             self._debug_vis_impl(visualizer)
 
-    def _debug_vis_impl(self, visualizer: Any) -> None:
+    def _debug_vis_impl(self, visualizer: DebugVisualizer) -> None:
         """Override to draw the command."""
+
+    def create_gui(
+        self,
+        name: str,
+        server: Any,
+        get_env_idx: Callable[[], int],
+        on_change: Callable[[], None] | None = None,
+        request_action: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        """Override to put your own controls on the web page, in place of sliders of the command.
+
+        What the page's user does is called in another thread than the one that steps.
+
+        Args:
+            name: Name of the term.
+            server: The ``viser.ViserServer``.
+            get_env_idx: Returns the environment that is shown.
+            on_change: Call it when something that is drawn has changed.
+            request_action: Asks the viewer for something: ``("CUSTOM", {"type": "gui_reset",
+                "all_envs": True})`` begins new episodes that ``apply_gui_reset`` may change.
+        """
+
+    def on_viewer_pause(self, paused: bool) -> None:
+        """Override to follow the pauses of the web page's viewer."""
+
+    def apply_gui_reset(self, env_ids: torch.Tensor) -> bool:
+        """Override to put environments that begin an episode into a state chosen on the web page.
+
+        Returns:
+            Whether anything was written to the simulation.
+        """
+        return False
 
     def reset(self, env_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """Log the mean metrics of these environments, and draw their first command."""
@@ -260,10 +294,29 @@ class CommandManager(ManagerBase):
             term.compute(0.0, env_ids)
         self._apply_held()
 
-    def debug_vis(self, visualizer: Any) -> None:
-        """Let the terms draw their commands."""
+    def get_visualizable_terms(self) -> list[tuple[str, Any]]:
+        """Names and terms of those whose config has ``debug_vis``."""
+        return [(name, term) for name, term in self._terms.items() if term.cfg.debug_vis]
+
+    def create_gui(
+        self,
+        server: Any,
+        get_env_idx: Callable[[], int],
+        on_change: Callable[[], None] | None = None,
+        request_action: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        """Let the terms put their own controls on a web page."""
+        for name, term in self._terms.items():
+            term.create_gui(name, server, get_env_idx, on_change, request_action)
+
+    def on_viewer_pause(self, paused: bool) -> None:
+        """Tell the terms that the viewer was paused or continues."""
         for term in self._terms.values():
-            term.debug_vis(visualizer)
+            term.on_viewer_pause(paused)
+
+    def apply_gui_reset(self, env_ids: torch.Tensor) -> bool:
+        """Let the terms change the state of new episodes; returns whether one did."""
+        return any([term.apply_gui_reset(env_ids) for term in self._terms.values()])
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
         """Each command of one environment."""

@@ -158,8 +158,8 @@ class EventManager(ManagerBase):
         env_ids: torch.Tensor | None = None,
         dt: float | None = None,
         global_env_step_count: int | None = None,
-    ) -> None:
-        """Apply the events of a mode.
+    ) -> bool:
+        """Apply the events of a mode, and return whether there were any.
 
         Mode "reset" needs ``env_ids`` and ``global_env_step_count``; mode "interval" needs ``dt``,
         the time since it was last applied, and finds the environments itself.
@@ -167,9 +167,8 @@ class EventManager(ManagerBase):
         if mode == "interval":
             if dt is None:
                 raise ValueError("Events of mode 'interval' need dt, the time step to advance by.")
-            self.apply_intervals(read_masks(self.advance_intervals(dt))[0], dt)
-            return
-        level = RecomputeLevel.none
+            return self.apply_intervals(read_masks(self.advance_intervals(dt))[0], dt)
+        level, happened = RecomputeLevel.none, False
         for name, term in self._modes.get(mode, {}).items():
             ids = env_ids
             if mode == "reset":
@@ -180,8 +179,9 @@ class EventManager(ManagerBase):
                 ids = self._due_at_reset(name, term, env_ids, global_env_step_count)
                 if len(ids) == 0:
                     continue
-            level = max(level, self._call(term, ids))
+            level, happened = max(level, self._call(term, ids)), True
         self._recompute(level)
+        return happened
 
     def advance_intervals(self, dt: float) -> list[torch.Tensor]:
         """Advance time by ``dt`` and return where each per-environment interval event is due.
@@ -195,20 +195,24 @@ class EventManager(ManagerBase):
             due.append(time_left < _ALMOST_ZERO_S)
         return due
 
-    def apply_intervals(self, due_ids: Sequence[torch.Tensor], dt: float) -> None:
-        """Apply the interval events to the environments found by ``advance_intervals``."""
-        level = RecomputeLevel.none
+    def apply_intervals(self, due_ids: Sequence[torch.Tensor], dt: float) -> bool:
+        """Apply the interval events that are due, and return whether there were any.
+
+        ``due_ids`` are the environments found by ``advance_intervals``.
+        """
+        level, happened = RecomputeLevel.none, False
         ids_of = dict(zip(self._time_left, due_ids, strict=True))
         for name, term in self._modes.get("interval", {}).items():
             if term.is_global_time:
                 self._global_time_left[name] -= dt
                 if self._global_time_left[name] < _ALMOST_ZERO_S:
                     self._global_time_left[name] = self._draw_global_interval(term)
-                    level = max(level, self._call(term, None))
+                    level, happened = max(level, self._call(term, None)), True
             elif len(ids := ids_of[name]) > 0:
                 self._time_left[name][ids] = self._draw_interval(term, ids)
-                level = max(level, self._call(term, ids))
+                level, happened = max(level, self._call(term, ids)), True
         self._recompute(level)
+        return happened
 
     def _call(self, term: EventTermCfg, env_ids: torch.Tensor | None) -> RecomputeLevel:
         term.func(self._env, env_ids, **term.params)

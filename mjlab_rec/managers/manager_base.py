@@ -67,6 +67,9 @@ CfgT = TypeVar("CfgT")
 class ManagerBase:
     """Base class of the managers: owns a private copy of its config and its named terms."""
 
+    _funcs: Mapping[str, Any] = {}
+    """What the terms call, by name."""
+
     def __init__(self, env: ManagerBasedRlEnv) -> None:
         self._env = env
         self._prepare_terms()
@@ -94,6 +97,15 @@ class ManagerBase:
         """Current value of each term for one environment, for plots and panels."""
         raise NotImplementedError
 
+    def get_visualizable_terms(self) -> list[tuple[str, Any]]:
+        """Names of the terms that can draw something, and the objects whose ``debug_vis`` does."""
+        return [(name, term) for name, term in self._funcs.items() if hasattr(term, "debug_vis")]
+
+    def debug_vis(self, visualizer: Any) -> None:
+        """Let the terms draw."""
+        for _, term in self.get_visualizable_terms():
+            term.debug_vis(visualizer)
+
     def _prepare_terms(self) -> None:
         raise NotImplementedError
 
@@ -106,6 +118,8 @@ class ManagerBase:
         terms = {name: deepcopy(term_cfg) for name, term_cfg in cfg.items() if term_cfg is not None}
         for name, term_cfg in terms.items():
             self._resolve_common_term_cfg(name, term_cfg)
+        funcs = {name: getattr(term_cfg, "func", None) for name, term_cfg in terms.items()}
+        self._funcs = {**self._funcs, **funcs}
         return terms
 
     def _resolve_common_term_cfg(self, term_name: str, term_cfg: Any) -> None:

@@ -46,6 +46,8 @@ class MetricsManager(ManagerBase):
         self._episode = torch.zeros(shape, device=env.device)
         self._steps = torch.zeros(env.num_envs, device=env.device)
         self._substeps = 0
+        self._substep_sums = torch.zeros(shape, device=env.device)
+        self._all_add_up = all(t.reduce in ("mean", "sum") for t in self._terms.values())
         self._start = [
             float("-inf") if term.reduce == "max" else 0.0 for term in self._terms.values()
         ]
@@ -75,26 +77,34 @@ class MetricsManager(ManagerBase):
         for row, (name, term) in enumerate(self._terms.items()):
             if term.per_substep:
                 if self._substeps == 0:
-                    self._values[row].zero_()
-                self._values[row] += self._evaluate(name, term)
+                    self._substep_sums[row].zero_()
+                self._substep_sums[row] += self._evaluate(name, term)
         self._substeps += 1
 
     def compute(self) -> None:
         """Evaluate all metrics for the step that just ended."""
         self._steps += 1
+        values = []
         for row, (name, term) in enumerate(self._terms.items()):
-            value, episode = self._values[row], self._episode[row]
             if not term.per_substep:
-                value.copy_(self._evaluate(name, term))
+                values.append(self._evaluate(name, term))
             elif self._substeps:
-                value.div_(self._substeps)
+                values.append(self._substep_sums[row] / self._substeps)
+            else:
+                values.append(self._values[row].clone())
+        torch.stack(values, out=self._values)
+        self._substeps = 0
+        if self._all_add_up:
+            self._episode.add_(self._values)
+            return
+        for row, term in enumerate(self._terms.values()):
+            value, episode = self._values[row], self._episode[row]
             if term.reduce == "max":
                 torch.maximum(episode, value, out=episode)
             elif term.reduce == "last":
                 episode.copy_(value)
             else:
                 episode.add_(value)
-        self._substeps = 0
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, torch.Tensor]:
         """Log the mean over these environments of each metric's episode value."""

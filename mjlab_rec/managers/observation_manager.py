@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from mjlab_rec.managers.manager_base import (
     find_term,
     resettable,
 )
+from mjlab_rec.managers.observation_tail import GroupTail
 from mjlab_rec.utils.buffers import CircularBuffer, DelayBuffer
 from mjlab_rec.utils.noise import NoiseCfg, NoiseModel, NoiseModelCfg
 from mjlab_rec.utils.tables import format_table
@@ -153,10 +154,17 @@ class _Term:
 class _Group:
     """An observation group ready to run."""
 
-    def __init__(self, cfg: ObservationGroupCfg, terms: list[_Term], shapes: list[Shape]) -> None:
+    def __init__(
+        self,
+        cfg: ObservationGroupCfg,
+        terms: list[_Term],
+        shapes: list[Shape],
+        tail: GroupTail | None,
+    ) -> None:
         self.cfg = cfg
         self.terms = terms
         self.shapes = shapes
+        self.tail = tail  # If given, it does what follows on the terms' functions.
         # The config counts the axes of one environment; in tensors the environments come first.
         self.dim = cfg.concatenate_dim + (cfg.concatenate_dim >= 0)
 
@@ -176,6 +184,7 @@ class ObservationManager(ManagerBase):
     def __init__(self, cfg: dict[str, ObservationGroupCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         self._obs: Observations | None = None
+        self._stale: list[torch.Tensor | slice] = []  # Environments reset since that observation.
         super().__init__(env)
 
     def __str__(self) -> str:
@@ -220,6 +229,7 @@ class ObservationManager(ManagerBase):
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, Any]:
         """Clear the history of these environments; their next observation starts from scratch."""
+        self._stale.append(slice(None) if env_ids is None else env_ids)
         for reset in self._resets:
             reset(env_ids=env_ids)
         for term in self._all_terms():
@@ -234,18 +244,46 @@ class ObservationManager(ManagerBase):
     ) -> Observations:
         """Compute the observations.
 
-        Without ``update_history`` this returns the last observation, if there is one. With
+        Without ``update_history`` this returns the last observation, if there is one, with that of
+        environments that were reset since then replaced; no delay or history advances. With
         ``env_ids`` (after a reset of some environments) only theirs is new: the others keep their
         last observation, and their delays and histories do not advance.
         """
         last = self._obs
-        if last is not None and not update_history:
-            return last
-        if last is None or env_ids is None:
+        if last is None or (update_history and env_ids is None):
             self._obs = self._compute(None)
-        else:
+            self._stale = []
+        elif update_history:
+            assert env_ids is not None
             self._obs = _replace_rows(last, self._compute(env_ids), env_ids)
+            self._refreshed(env_ids)
+        elif self._stale:
+            rows = self._stale_mask().nonzero().flatten()
+            with self._unchanged(self._all_terms()):
+                self._obs = _replace_rows(last, self._compute(rows), rows)
+            self._stale = []
+        assert self._obs is not None
         return self._obs
+
+    def compute_group(
+        self, group_name: str, update_history: bool = False, env_ids: torch.Tensor | None = None
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Compute one group anew, without changing what ``compute`` returns.
+
+        Args:
+            group_name: The group.
+            update_history: Advance the group's delays and histories. Otherwise those of
+                environments that were reset give what their first frame will give, and the others
+                what they gave last.
+            env_ids: Environments whose delays and histories advance; None for all.
+        """
+        group = find_term("observation group", group_name, self._groups)
+        self._env.rng.restart_observation()
+        if update_history:
+            return self._compute_group(group_name, group, {}, env_ids)
+        rows = None if self._obs is None else self._stale_mask().nonzero().flatten()
+        with self._unchanged(group.terms):
+            return self._compute_group(group_name, group, {}, rows)
 
     def preview(self) -> Observations:
         """Compute the observations, but leave delays, histories and random numbers as they were.
@@ -253,11 +291,7 @@ class ObservationManager(ManagerBase):
         The result is what ``compute`` would return now, used for the last observation of an
         episode. Terms are called once more for it, so a class term must not count its calls.
         """
-        with ExitStack() as stack:
-            stack.enter_context(self._env.rng.rewound())
-            for term in self._all_terms():
-                for buffer in term.buffers():
-                    stack.enter_context(buffer.rollback())
+        with self._unchanged(self._all_terms()):
             return self._compute(None)
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
@@ -279,19 +313,24 @@ class ObservationManager(ManagerBase):
     def _compute(self, env_ids: torch.Tensor | None) -> Observations:
         # Noise is a function of (seed, step): a second call in the same step draws the same.
         self._env.rng.restart_observation()
-        raw = [self._evaluate(i) for i in range(len(self._calls))]
+        raw: dict[int, torch.Tensor] = {}
         return {
             name: self._compute_group(name, group, raw, env_ids)
             for name, group in self._groups.items()
         }
 
     def _compute_group(
-        self, name: str, group: _Group, raw: list[torch.Tensor], env_ids: torch.Tensor | None
+        self, name: str, group: _Group, raw: dict[int, torch.Tensor], env_ids: torch.Tensor | None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         policy, per_term = group.cfg.nan_policy, group.cfg.nan_check_per_term
+        if group.tail is not None:
+            values = [self._value_of(call, raw) for call in self._calls_of[name]]
+            obs = torch.cat(values, dim=-1)
+            obs = group.tail.apply(obs, self._env.rng.observation)
+            return obs if policy == "disabled" else _handle_nans(obs, policy, name)
         parts = []
         for term, call in zip(group.terms, self._calls_of[name], strict=True):
-            obs = raw[call]
+            obs = self._value_of(call, raw)
             if term.noise is not None:
                 obs = term.noise(obs, self._env.rng.observation)
             if term.cfg.clip is not None:
@@ -316,6 +355,38 @@ class ObservationManager(ManagerBase):
         # Concatenating copies; here the terms may still be views of the simulation.
         return {term.name: part.clone() for term, part in zip(group.terms, parts, strict=True)}
 
+    @contextmanager
+    def _unchanged(self, terms: Sequence[_Term]) -> Iterator[None]:
+        """Put delays, histories and random numbers back at the end of a block."""
+        with ExitStack() as stack:
+            stack.enter_context(self._env.rng.rewound())
+            for term in terms:
+                for buffer in term.buffers():
+                    stack.enter_context(buffer.rollback())
+            yield
+
+    def _stale_mask(self) -> torch.Tensor:
+        """Which environments were reset since the last observation. Shape (num_envs,)."""
+        mask = torch.zeros(self._env.num_envs, dtype=torch.bool, device=self._env.device)
+        for rows in self._stale:
+            mask[rows] = True
+        return mask
+
+    def _refreshed(self, env_ids: torch.Tensor) -> None:
+        """These environments have a new observation."""
+        self._stale = [rows for rows in self._stale if rows is not env_ids]
+        if self._stale:
+            mask = self._stale_mask()
+            mask[env_ids] = False
+            self._stale = [mask]
+
+    def _value_of(self, call: int, raw: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The value of a call, which is made once for all terms that share it."""
+        value = raw.get(call)
+        if value is None:
+            value = raw[call] = self._evaluate(call)
+        return value
+
     def _evaluate(self, call: int) -> torch.Tensor:
         func, params, shape, where = self._calls[call]
         value = func(self._env, **params)
@@ -332,6 +403,7 @@ class ObservationManager(ManagerBase):
         self._groups: dict[str, _Group] = {}
         self._resets: list[Callable[..., Any]] = []
         self._calls: list[tuple[Callable[..., torch.Tensor], dict[str, Any], torch.Size, str]] = []
+        self._dtypes: list[torch.dtype] = []
         self._calls_of: dict[str, list[int]] = {}
         for group_name, group_cfg in self.cfg.items():
             if group_cfg is None or not any(group_cfg.terms.values()):
@@ -341,7 +413,7 @@ class ObservationManager(ManagerBase):
                     f"Observation group '{group_name}': unknown nan_policy"
                     f" '{group_cfg.nan_policy}'. Known: {', '.join(_NAN_POLICIES)}."
                 )
-            terms, shapes, calls = [], [], []
+            terms, shapes, calls, plain = [], [], [], []
             for name, term_cfg in self._resolve(group_cfg.terms).items():
                 if not group_cfg.enable_corruption:
                     term_cfg.noise = None
@@ -350,12 +422,19 @@ class ObservationManager(ManagerBase):
                     term_cfg.flatten_history_dim = group_cfg.flatten_history_dim
                 where = f"Observation term '{group_name}/{name}'"
                 calls.append(self._add_call(term_cfg, where))
-                shape = tuple(self._calls[calls[-1]][2][1:])
+                shape, dtype = tuple(self._calls[calls[-1]][2][1:]), self._dtypes[calls[-1]]
+                plain.append(GroupTail.suits(term_cfg, shape, dtype))
                 terms.append(_Term(name, term_cfg, self._env))
                 shapes.append(terms[-1].output_shape(shape))
                 self._resets += resettable({name: term_cfg})
             self._calls_of[group_name] = calls
-            self._groups[group_name] = _Group(deepcopy(group_cfg), terms, shapes)
+            tail = None
+            per_term = group_cfg.nan_policy != "disabled" and group_cfg.nan_check_per_term
+            flat = group_cfg.concatenate_terms and group_cfg.concatenate_dim in (-1, 0)
+            if all(plain) and flat and not per_term:
+                widths = [shape[0] for shape in shapes]
+                tail = GroupTail(terms, widths, self._env.num_envs, self._env.device)
+            self._groups[group_name] = _Group(deepcopy(group_cfg), terms, shapes, tail)
             if group_cfg.concatenate_terms:
                 self._check_concatenation(group_name)
 
@@ -372,6 +451,7 @@ class ObservationManager(ManagerBase):
                 " one row per environment."
             )
         self._calls.append((cfg.func, cfg.params, value.shape, where))
+        self._dtypes.append(value.dtype)
         return len(self._calls) - 1
 
     def _check_concatenation(self, group_name: str) -> None:

@@ -46,6 +46,10 @@ class RewardManager(ManagerBase):
         shape = (len(self._terms), env.num_envs)
         self._rates = torch.zeros(shape, device=env.device)
         self._sums = torch.zeros(shape, device=env.device)
+        self._zeros = torch.zeros(env.num_envs, device=env.device)
+        # The weights on the device; refreshed when those of the configs, which are live, change.
+        self._weights = torch.zeros(len(self._terms), 1, device=env.device)
+        self._known_weights: list[float] = [0.0] * len(self._terms)
 
     def __str__(self) -> str:
         rows = [(i, name, cfg.weight) for i, (name, cfg) in enumerate(self._terms.items())]
@@ -84,26 +88,35 @@ class RewardManager(ManagerBase):
 
     def compute(self, dt: float) -> torch.Tensor:
         """Compute the reward of the step that just ended. Shape (num_envs,), a new tensor."""
-        for row, (name, term) in zip(self._rows, self._terms.items(), strict=True):
+        values, weights = [], []
+        for name, term in self._terms.items():
+            weights.append(term.weight)
             if term.weight == 0.0:
-                row.zero_()
+                values.append(self._zeros)
                 continue
             value = term.func(self._env, **term.params)
             self._check_term_shape(name, value)
-            torch.mul(value, term.weight, out=row)
-        torch.nan_to_num_(self._rates, nan=0.0, posinf=0.0, neginf=0.0)
+            values.append(value)
+        if not values:
+            return torch.zeros_like(self._zeros)
+        if weights != self._known_weights:
+            self._refresh(weights)
+        torch.stack(values, out=self._rates)
+        self._rates.mul_(self._weights).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         scale = dt if self._scale_by_dt else 1.0
         self._sums.add_(self._rates, alpha=scale)
         return self._rates.sum(dim=0).mul_(scale)
+
+    def _refresh(self, weights: list[float]) -> None:
+        for row, (new, old) in enumerate(zip(weights, self._known_weights, strict=True)):
+            if new != old:
+                self._weights[row].fill_(new)
+        self._known_weights = weights
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
         """Value * weight of each term for one environment."""
         values = self._rates[:, env_idx].tolist()
         return [(name, [value]) for name, value in zip(self._terms, values, strict=True)]
-
-    @property
-    def _rows(self) -> Sequence[torch.Tensor]:
-        return self._rates.unbind()
 
     def _prepare_terms(self) -> None:
         self._terms = self._resolve(self.cfg)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from torch import Tensor
 
 from mjlab_rec.utils.indexing import Index, as_index
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 Names = str | Sequence[str] | None
 Ids = list[int] | slice
+"""What ids are after ``resolve``; a tensor, tuple or array of indices may be set, too."""
 Kind = Literal[
     "joint",
     "body",
@@ -29,10 +33,22 @@ Kind = Literal[
 
 _PLURALS: dict[Kind, str] = {"body": "bodies"}
 _KINDS: tuple[Kind, ...] = Kind.__args__
+_MISALIGNED = -1  # As a count of joints: their ids are not columns of joint_pos.
+_IDS: dict[Kind, str] = {kind: f"{kind}_ids" for kind in _KINDS}
+_NAMES: dict[Kind, str] = {kind: f"{kind}_names" for kind in _KINDS}
 
 
 def _all() -> slice:
     return slice(None)
+
+
+class _Choice(NamedTuple):
+    """The parts of one kind as last looked up, by which later changes are noticed."""
+
+    names: Names
+    ids: Ids  # A copy, so that changes of the list in place are noticed, too.
+    index: Index
+    by_names: bool
 
 
 @dataclass
@@ -41,6 +57,9 @@ class SceneEntityCfg:
 
     After ``resolve`` the names and ids agree: ids are entity-local indices, or ``slice(None)`` if
     every part is meant. ``index(kind)`` gives the form that indexes tensors fastest.
+
+    The ids are what counts. They may be set or changed at any time, without names and without
+    ``resolve``. Changed names count from the next ``resolve`` on; until then, ``index`` raises.
     """
 
     name: str
@@ -104,17 +123,33 @@ class SceneEntityCfg:
     preserve_order: bool = False
     """Keep the order of the names as given instead of the order in the model."""
 
-    _index: dict[Kind, Index] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _choices: dict[Kind, _Choice] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _device: str = field(default="cpu", init=False, repr=False, compare=False)
+    _counts: dict[Kind, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def index(self, kind: Kind) -> Index:
-        """Index of the chosen parts: a slice if they are contiguous, else a tensor of ids."""
-        return self._index.get(kind, slice(None))
+        """Index of the chosen parts: a slice if they are contiguous, else a tensor of ids.
+
+        The same object is returned until the choice changes.
+        """
+        ids, choice = getattr(self, _IDS[kind]), self._choices.get(kind)
+        if choice is None or type(ids) is not type(choice.ids) or ids != choice.ids:
+            if isinstance(ids, Tensor) and ids.device.type != "cpu":
+                # Comparing its values with those of before would make the host wait.
+                return ids.nonzero().flatten() if _is_mask(ids) else ids
+            ids = _plain(kind, ids)
+            if choice is None or choice.ids != ids:
+                return self._choose(kind, ids, is_new=choice is None)
+        if getattr(self, _NAMES[kind]) is not choice.names:
+            self._refuse_names(kind)
+        return choice.index
 
     def names_something(self) -> bool:
         """Whether any part is chosen by name or index, so that resolving matters."""
         return any(
-            getattr(self, f"{kind}_names") is not None
-            or isinstance(getattr(self, f"{kind}_ids"), (list, int))
+            getattr(self, _NAMES[kind]) is not None or _is_some(getattr(self, _IDS[kind]))
             for kind in _KINDS
         )
 
@@ -122,50 +157,123 @@ class SceneEntityCfg:
         """Look up the names in the scene, and make names and ids agree.
 
         Raises ``KeyError`` for an unknown entity and ``ValueError`` for names that match nothing or
-        contradict the given ids.
+        contradict the given ids. Of names and ids that agreed before, the changed one counts.
         """
         entity = scene[self.name]
+        self._device = str(scene.device)
+        self._counts.clear()
         for kind in _KINDS:
-            names = getattr(self, f"{kind}_names")
-            ids = getattr(self, f"{kind}_ids")
-            if names is None and isinstance(ids, slice):
-                if ids != slice(None):
-                    self._index[kind] = ids
+            names, ids = self._wanted(kind)
+            self._choices.pop(kind, None)
+            if (known := getattr(entity, _NAMES[kind], None)) is not None:
+                self._counts[kind] = _MISALIGNED if _has_ball_joints(entity, kind) else len(known)
+            if names is None and ids == slice(None):
+                setattr(self, _NAMES[kind], None)
+                setattr(self, _IDS[kind], ids)
                 continue
-            known: Sequence[str] = getattr(entity, f"{kind}_names")
-            wanted = [ids] if isinstance(ids, int) else ids
+            known = getattr(entity, _NAMES[kind])
             if names is None:
-                found = self._check_ids(kind, wanted, known)
+                found = self._in_range(kind, ids)
             else:
                 names = [names] if isinstance(names, str) else list(names)
                 find = getattr(entity, f"find_{_PLURALS.get(kind, kind + 's')}")
-                found, _ = find(names, preserve_order=self.preserve_order)
-                if isinstance(wanted, list) and wanted != found:
+                found = list(find(names, preserve_order=self.preserve_order)[0])
+                if self._in_range(kind, ids) != found and ids != slice(None):
                     raise ValueError(
                         f"{kind}_names {names} are the {kind}s {found} of '{self.name}', but"
-                        f" {kind}_ids says {wanted}. Give one of the two."
+                        f" {kind}_ids says {ids}. Give one of the two."
                     )
-            setattr(self, f"{kind}_names", [known[i] for i in found])
-            if kind == "joint":
-                _check_joint_widths(self.name, entity)
             everything = names is not None and found == list(range(len(known)))
-            setattr(self, f"{kind}_ids", slice(None) if everything else found)
-            self._index[kind] = as_index(found, scene.device)
+            keep = isinstance(ids, slice) and names is None
+            new_names = [known[i] for i in found]
+            new_ids = ids if keep else slice(None) if everything else found
+            setattr(self, _NAMES[kind], new_names)
+            setattr(self, _IDS[kind], new_ids)
+            self._choices[kind] = _Choice(
+                new_names, _copy(new_ids), as_index(found, self._device), names is not None
+            )
 
-    def _check_ids(self, kind: Kind, ids: list[int], known: Sequence[str]) -> list[int]:
-        wrong = [i for i in ids if not 0 <= i < len(known)]
-        if wrong:
+    def _wanted(self, kind: Kind) -> tuple[Names, Ids]:
+        """The names and ids to resolve, without those that an earlier ``resolve`` derived."""
+        names, ids = getattr(self, _NAMES[kind]), _plain(kind, getattr(self, _IDS[kind]))
+        before = self._choices.get(kind)
+        if before is None:
+            return names, ids
+        names_changed, ids_changed = names is not before.names, ids != before.ids
+        if names_changed and ids_changed:
+            return names, ids
+        by_names = names_changed or (before.by_names and not ids_changed)
+        return (names, slice(None)) if by_names else (None, ids)
+
+    def _choose(self, kind: Kind, ids: Ids, is_new: bool) -> Index:
+        """Take over ids that were set by hand."""
+        names = getattr(self, _NAMES[kind])
+        if is_new and names is not None and ids == slice(None):
+            self._refuse_names(kind)
+        if kind in self._counts and ids != slice(None):
+            self._in_range(kind, ids)
+        index = ids if isinstance(ids, slice) else as_index(_integers(kind, ids), self._device)
+        self._choices[kind] = _Choice(names, _copy(ids), index, by_names=False)
+        return index
+
+    def _in_range(self, kind: Kind, ids: Ids) -> list[int]:
+        count = self._counts[kind]
+        if count == _MISALIGNED:
             raise ValueError(
-                f"{kind}_ids {wrong} are out of range: '{self.name}' has {len(known)} {kind}s."
+                f"'{self.name}' has ball joints, whose positions are several numbers each, so joint"
+                " ids are not columns of joint_pos. Leave out joint_names and joint_ids to mean all"
+                " joints."
+            )
+        if isinstance(ids, slice):
+            return list(range(*ids.indices(count)))
+        if wrong := [i for i in _integers(kind, ids) if not 0 <= i < count]:
+            raise ValueError(
+                f"{kind}_ids {wrong} are out of range: '{self.name}' has {count} {kind}s."
             )
         return ids
 
-
-def _check_joint_widths(name: str, entity: Any) -> None:
-    """Refuse to select joints if some have several numbers: the ids would not line up."""
-    indexing = getattr(entity, "indexing", None)
-    if indexing is not None and len(indexing.joint_q_adr) != len(entity.joint_names):
+    def _refuse_names(self, kind: Kind) -> None:
         raise ValueError(
-            f"'{name}' has ball joints, whose positions are several numbers each, so joint ids are"
-            " not columns of joint_pos. Leave out joint_names and joint_ids to mean all joints."
+            f"{kind}_names {getattr(self, _NAMES[kind])} of '{self.name}' have not been looked up."
+            " Call resolve(env.scene) on this SceneEntityCfg after setting names. Managers do that"
+            " once, for the params that a term starts with."
         )
+
+
+def _plain(kind: Kind, ids: Any) -> Ids:
+    """Return ids as a slice or a list of integers."""
+    if type(ids) in (slice, list):
+        return ids
+    if isinstance(ids, int):
+        return [ids]
+    if _is_mask(ids):
+        return [i for i, chosen in enumerate(ids.tolist()) if chosen]
+    return _integers(kind, ids)
+
+
+def _integers(kind: Kind, ids: Any) -> list[int]:
+    try:
+        if not any(isinstance(i, bool) for i in ids):
+            return [operator.index(i) for i in ids]
+    except TypeError:
+        pass
+    raise TypeError(
+        f"{kind}_ids must be a slice or integers: a list, a tuple or a tensor. Got {ids!r}."
+    )
+
+
+def _is_mask(ids: Any) -> bool:
+    return str(getattr(ids, "dtype", "")).endswith("bool")
+
+
+def _is_some(ids: Any) -> bool:
+    return not isinstance(ids, slice) or ids != slice(None)
+
+
+def _copy(ids: Ids) -> Ids:
+    return ids if isinstance(ids, slice) else list(ids)
+
+
+def _has_ball_joints(entity: Any, kind: Kind) -> bool:
+    indexing = getattr(entity, "indexing", None) if kind == "joint" else None
+    return indexing is not None and len(indexing.joint_q_adr) != len(entity.joint_names)

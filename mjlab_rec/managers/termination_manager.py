@@ -35,12 +35,15 @@ class TerminationManager(ManagerBase):
     def __init__(self, cfg: dict[str, TerminationTermCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         super().__init__(env)
-        self._term_dones = {
-            name: torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-            for name in self._terms
-        }
-        self._terminated = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-        self._time_outs = torch.zeros_like(self._terminated)
+        # One row per term: first outcomes, then time limits, so that each kind is a block.
+        limits = [term.time_out for term in self._terms.values()]
+        order = sorted(range(len(limits)), key=limits.__getitem__)
+        self._num_outcomes = limits.count(False)
+        self._row = {name: order.index(i) for i, name in enumerate(self._terms)}
+        shape = (len(self._terms), env.num_envs)
+        self._dones = torch.zeros(shape, dtype=torch.bool, device=env.device)
+        self._never = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+        self._terminated = self._time_outs = self._never
 
     def __str__(self) -> str:
         rows = [(i, name, cfg.time_out) for i, (name, cfg) in enumerate(self._terms.items())]
@@ -68,7 +71,7 @@ class TerminationManager(ManagerBase):
 
     def get_term(self, name: str) -> torch.Tensor:
         """Which environments this reason applied to in the last step. Shape (num_envs,)."""
-        return find_term("termination", name, self._term_dones)
+        return self._dones[find_term("termination", name, self._row)]
 
     def get_term_cfg(self, term_name: str) -> TerminationTermCfg:
         """The live config of a term."""
@@ -77,19 +80,15 @@ class TerminationManager(ManagerBase):
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, torch.Tensor]:
         """Log how many of these episodes each reason ended."""
         ids = slice(None) if env_ids is None else env_ids
-        counts = {
-            f"Episode_Termination/{name}": done[ids].sum()
-            for name, done in self._term_dones.items()
-        }
+        counts = self._dones[:, ids].sum(dim=1).unbind()
+        log = {f"Episode_Termination/{name}": counts[row] for name, row in self._row.items()}
         for reset in self._resets:
             reset(env_ids=env_ids)
-        return counts
+        return log
 
     def compute(self) -> torch.Tensor:
         """Evaluate all reasons. Returns which episodes are over: (num_envs,), a new tensor."""
-        # New tensors each step: the caller gets them and may keep them.
-        self._terminated = torch.zeros_like(self._terminated)
-        self._time_outs = torch.zeros_like(self._time_outs)
+        values: list[torch.Tensor] = [self._never] * len(self._terms)
         for name, term in self._terms.items():
             value = term.func(self._env, **term.params)
             self._check_term_shape(name, value)
@@ -98,14 +97,23 @@ class TerminationManager(ManagerBase):
                     f"TerminationManager term '{name}' returned {value.dtype}, expected torch.bool."
                     " Compare with a threshold in the term."
                 )
-            self._term_dones[name].copy_(value)
-            joined = self._time_outs if term.time_out else self._terminated
-            joined.logical_or_(value)
+            values[self._row[name]] = value
+        if values:
+            # A new tensor each step: the caller gets parts of it and may keep them.
+            self._dones = torch.stack(values)
+        self._terminated = self._any(self._dones[: self._num_outcomes])
+        self._time_outs = self._any(self._dones[self._num_outcomes :])
         return self._terminated | self._time_outs
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
         """Return whether each reason applied to one environment, as 0 or 1."""
-        return [(name, [float(done[env_idx])]) for name, done in self._term_dones.items()]
+        dones = self._dones[:, env_idx].tolist()
+        return [(name, [float(dones[row])]) for name, row in self._row.items()]
+
+    def _any(self, dones: torch.Tensor) -> torch.Tensor:
+        if len(dones) > 1:
+            return dones.any(dim=0)
+        return dones[0] if len(dones) else torch.zeros_like(self._never)
 
     def _prepare_terms(self) -> None:
         self._terms = self._resolve(self.cfg)

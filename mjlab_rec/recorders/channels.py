@@ -42,8 +42,9 @@ class Channel:
 
     current: bool = False
     """Whether an "after" value must also be current in an episode's last row, which costs a forward
-    pass in steps that end episodes. Otherwise what the physics derives from the state, such as body
-    poses and sensors, is one physics step behind there."""
+    pass in steps that end episodes. Otherwise what the physics derives from the state, such as
+    poses and velocities of bodies and sensors, is one physics step behind there (but for an
+    environment with ``fresh_terms``)."""
 
 
 @dataclass(kw_only=True)
@@ -288,7 +289,8 @@ def _sensors(env: Any, name: str) -> list[Source]:
                 if isinstance(getattr(value, item.name), torch.Tensor):
                     read = lambda s=sensor, f=item.name: getattr(s.data, f)  # noqa: E731
                     path = f"sensor/{key}/{item.name}"
-                    found.append(Source(name=path, read=read, when="before"))
+                    names = getattr(sensor, "element_names", {}).get(item.name, ())
+                    found.append(Source(name=path, read=read, when="before", elements=names))
     chosen = [s for s in found if s.name == name] or [
         s for s in found if s.name.startswith(name + "/") or not wanted
     ]

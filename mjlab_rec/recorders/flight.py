@@ -32,6 +32,7 @@ from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.utils.nan_guard import NanGuardCfg
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,9 @@ class FlightRecorder(RowClock):
         )
         self.folders.append(folder)
         ids = list(range(self.num_envs)) if env_ids is None else list(env_ids)
+        if self.cfg.max_envs is not None and len(ids) > self.cfg.max_envs:
+            details["all_envs"] = ids
+            ids = ids[: self.cfg.max_envs]
         rows = self._rows_of(ids)
         if reason == NAN:
             details["channels"] = self._not_finite(rows)
@@ -319,6 +323,9 @@ class FlightRecorderCfg(CheckedCfg):
     max_dumps: Count = 5
     """Maximum number of dumps."""
 
+    max_envs: Count | None = None
+    """Maximum number of environments in a dump; None means all that are concerned."""
+
     def with_data(self, data: Any, env: Any) -> FlightRecorderCfg:
         """Return a copy that keeps this, as given to ``start_recording``."""
         return replace(self, channels=data_channels(data, env))
@@ -331,6 +338,24 @@ class FlightRecorderCfg(CheckedCfg):
 
 
 FlightRecorder.cfg_type = FlightRecorderCfg
+
+
+def nan_guard_recorder(cfg: NanGuardCfg, terminations: Sequence[str]) -> FlightRecorderCfg:
+    """The flight recorder that does what a NaN guard is asked for.
+
+    Args:
+        cfg: The NaN guard.
+        terminations: Termination terms that end the episodes of worlds that diverged.
+    """
+    return FlightRecorderCfg(
+        path=cfg.output_dir,
+        channels=("state", "action"),
+        steps=cfg.buffer_size,
+        on_terminations=tuple(terminations),
+        on_exception=False,
+        max_dumps=1,
+        max_envs=cfg.max_envs_to_dump,
+    )
 
 
 def _new_folder(parent: Path, name: str) -> Path:

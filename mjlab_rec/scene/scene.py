@@ -15,7 +15,8 @@ import torch
 
 from mjlab_rec.entity import Entity, EntityCfg
 from mjlab_rec.entity.initial_state import add_keyframe, take_keyframe
-from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg
+from mjlab_rec.sensor import BuiltinSensor, Sensor, SensorCfg, SensorContext
+from mjlab_rec.sensor.sensor_context import make_sensor_context
 from mjlab_rec.terrains import TerrainEntity, TerrainEntityCfg
 from mjlab_rec.utils.spec import export_spec, non_default_option_fields
 from mjlab_rec.utils.string import nearest
@@ -57,16 +58,24 @@ class Scene:
 
     Every entity `name` is attached with the prefix `name/`, the terrain without a prefix. The
     worlds do not interact: origins only spread them out for display and on uneven ground.
+
+    Args:
+        scene_cfg: What is in the scene.
+        device: Where tensors live.
+        seed: Seed of generated ground, if its cfg has none, and of the worlds' first tiles on it.
+            None draws one.
     """
 
-    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu") -> None:
+    def __init__(self, scene_cfg: SceneCfg, device: str = "cpu", seed: int | None = None) -> None:
         cfg = scene_cfg
         if cfg.num_envs < 1:
             raise ValueError(f"SceneCfg.num_envs must be at least 1, got {cfg.num_envs}.")
         self._cfg = cfg
         self._device = device
+        self._seed = seed
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
+        self._sensor_context: SensorContext | None = None
         self._terrain = self._make_terrain()
         # The terrain's names have no prefix, so it is what everything else is attached to.
         self._spec = mujoco.MjSpec() if self._terrain is None else self._terrain.spec
@@ -124,12 +133,22 @@ class Scene:
         return self._terrain
 
     @property
+    def sensor_context(self) -> SensorContext | None:
+        """What ray and camera sensors share, for ``sim.set_sensor_context``; None without any."""
+        return self._sensor_context
+
+    @property
+    def constant_between_substeps(self) -> bool:
+        """Whether writing ctrl once is enough for all physics steps of a control step."""
+        return all(entity.constant_between_substeps for entity in self._entities.values())
+
+    @property
     def needs_substeps(self) -> bool:
         """Whether something must run between the physics steps of a control step.
 
         If not, writing ctrl once and letting the engine take several steps gives the same bits.
         """
-        return not all(e.constant_between_substeps for e in self._entities.values()) or any(
+        return not self.constant_between_substeps or any(
             sensor.needs_substeps for sensor in self._sensors.values()
         )
 
@@ -190,25 +209,30 @@ class Scene:
             entity.initialize(mj_model, model, data, self._device)
         for sensor in self._sensors.values():
             sensor.initialize(mj_model, model, data, self._device)
+        self._sensor_context = make_sensor_context(
+            self._sensors.values(), mj_model, model, data, self._device
+        )
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Reset targets, delays and sensor histories in the given worlds."""
         for entity in self._entities.values():
             entity.reset(env_ids)
+        self.invalidate()
         for sensor in self._sensors.values():
-            sensor.invalidate()
             sensor.reset(env_ids)
 
     def update(self, dt: float) -> None:
         """Update actuators and sensors after a physics step of ``dt`` seconds."""
         for entity in self._entities.values():
             entity.update(dt)
+        self.invalidate()
         for sensor in self._sensors.values():
-            sensor.invalidate()
             sensor.update(dt)
 
     def invalidate(self) -> None:
         """Tell sensors that derived quantities have changed, as after ``sim.forward()``."""
+        if self._sensor_context is not None:
+            self._sensor_context.invalidate()
         for sensor in self._sensors.values():
             sensor.invalidate()
 
@@ -224,7 +248,7 @@ class Scene:
         cfg = dataclasses.replace(
             self._cfg.terrain, num_envs=self._cfg.num_envs, env_spacing=self._cfg.env_spacing
         )
-        terrain = TerrainEntity(cfg, self._device)
+        terrain = TerrainEntity(cfg, self._device, self._seed)
         terrain.name = "terrain"
         self._entities[terrain.name] = terrain
         return terrain

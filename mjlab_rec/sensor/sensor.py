@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ class Sensor(ABC, Generic[T]):
     Data is computed whenever it is read, so it is always as current as the simulation. A sensor
     that caches data must drop it in ``invalidate``.
     """
+
+    requires_sensor_context: bool = False
+    """Whether it casts rays or draws pictures, with a ``SensorContext``; see `ContextSensor`."""
 
     @property
     def needs_substeps(self) -> bool:
@@ -67,6 +71,9 @@ class Sensor(ABC, Generic[T]):
     @abstractmethod
     def _compute_data(self) -> T:
         """Compute the current data."""
+
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
+        """Override to draw what the sensor measures."""
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Clear the history of the given worlds."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import mujoco
 
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
 
 
@@ -102,8 +104,21 @@ class SimulationCfg:
     """How warp finds the pairs of geoms to examine; None means its own choice."""
     broadphase_filter: tuple[Literal["plane", "sphere", "aabb", "obb"], ...] | None = None
     """Bounding volumes with which warp discards pairs; None means its own choice."""
+    ls_parallel: bool | None = None
+    """Has no effect: MuJoCo-Warp's parallel line search is gone. Setting it warns."""
     mujoco: MujocoCfg = field(default_factory=MujocoCfg)
     """MuJoCo's options."""
+    nan_guard: NanGuardCfg = field(default_factory=NanGuardCfg)
+    """Write the steps that led to a NaN. The environment does this, not the simulation alone."""
+
+    def __post_init__(self) -> None:
+        if self.ls_parallel is not None:
+            warnings.warn(
+                "SimulationCfg.ls_parallel has no effect: MuJoCo-Warp's parallel line search is"
+                " gone. Remove it.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
 
 
 def enum_names(members: Iterable[str], prefix: str) -> dict[str, str]:

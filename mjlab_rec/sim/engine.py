@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel
 
 HEALTH_KINDS = {
@@ -112,6 +113,15 @@ class Engine(Protocol):
         """Whether a model field can have a value per world."""
         ...
 
+    def data_struct(self, name: str) -> Any:
+        """Data without an axis for the worlds, such as contacts; KeyError if there are none."""
+
+    def model_struct(self, name: str) -> Any:
+        """Options ("opt") or statistics ("stat"), whose numbers have a row per world."""
+
+    def forget_graphs(self) -> None:
+        """Notice that a caller replaced arrays of the engine."""
+
     def expand(self, fields: list[str]) -> None:
         """Give model fields a value per world; they join `per_world`."""
 
@@ -127,6 +137,10 @@ class Engine(Protocol):
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
         """Overwrite the state of worlds, and update their derived fields."""
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Make what draws the model's cameras. Fields expanded later need a new one."""
+        ...
 
 
 @dataclass(frozen=True)

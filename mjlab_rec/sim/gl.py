@@ -28,9 +28,15 @@ source = importlib.import_module(sys.argv[1])
 gl = source.GLContext(8, 8)
 gl.make_current()
 mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
+try:
+    from OpenGL import GL
+    print(GL.glGetString(GL.GL_RENDERER).decode())
+except Exception:
+    pass
 gl.free()
 """
 _PROBE_TIMEOUT_S = 60.0
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 
 
 class GlContext:
@@ -103,9 +109,20 @@ def _module(backend: str) -> str:
     return f"mujoco.{backend}" if backend in ("egl", "osmesa") else "mujoco"
 
 
-@functools.cache
+def is_software(backend: str) -> bool:
+    """Return whether the processor draws with this backend, and not a graphics card."""
+    drawn_by = _probe(backend)[1].lower()
+    return any(word in drawn_by for word in _SOFTWARE)
+
+
 def _why_not(backend: str) -> str | None:
     """Return a backend's error in one line; None if it works."""
+    return _probe(backend)[0]
+
+
+@functools.cache
+def _probe(backend: str) -> tuple[str | None, str]:
+    """Return a backend's error, None if it works, and the name of what draws."""
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, _module(backend)],
@@ -114,8 +131,8 @@ def _why_not(backend: str) -> str | None:
             timeout=_PROBE_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return "it does not respond"
+        return "it does not respond", ""
     if probe.returncode == 0:
-        return None
+        return None, probe.stdout.strip()
     said = [line for line in probe.stderr.splitlines() if line and not line.startswith(" ")]
-    return said[-1] if said else f"it ends with exit code {probe.returncode}"
+    return said[-1] if said else f"it ends with exit code {probe.returncode}", ""

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from mjlab_rec.sim.gl import GlContext, find_backend
+from mjlab_rec.sim.coarse_meshes import coarsen_meshes, drawn_faces, merge_size
+from mjlab_rec.sim.debug_gl import ShapeDrawer
+from mjlab_rec.sim.debug_shapes import Shapes
+from mjlab_rec.sim.gl import GlContext, find_backend, is_software
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import PosedModel, Snapshot, SnapshotReader
 from mjlab_rec.sim.viewer_config import (
@@ -23,10 +26,14 @@ from mjlab_rec.sim.viewer_config import (
 if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
-_MAX_GEOMS = 10_000
+_MAX_GEOMS = 10_000  # besides those of one environment
 _MAX_READERS = 4096  # for different sets of captured environments
 _SHADOW_PIXELS = 3  # per pixel of the image
 _SHADOW_REACH = 1.5  # How far from the point looked at there are shadows, in camera distances.
+# A processor draws so many faces in the time in which the ray tracer draws a pixel (0.4 us and
+# 0.45 us). The ray tracer shows less and compiles first: it must be twice as fast.
+_FACES_PER_PIXEL = 2.0
+_MANY_FACES = 20_000  # From here on, drawing is faster with coarser meshes.
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class _Shot:
     snapshot: Snapshot
     pictures: list[list[int]]
     """For each image, the snapshot's rows in it; the one in the middle comes first."""
+
+    shapes: Sequence[Shapes] | None
+    """The shapes in each image."""
 
 
 class GlRenderer:
@@ -50,11 +60,14 @@ class GlRenderer:
         self._followed = followed_body(cfg, sim.mj_model, scene)
         # Nearest by the first origins: neighbours that change would flicker.
         self._origins = scene.env_origins.cpu().numpy().copy()
+        self._num_others = sim.num_envs - 1
         self._readers: dict[tuple[int, ...], tuple[SnapshotReader, list[list[int]]]] = {}
 
         # The model is a copy, so that settings for drawing do not reach the physics.
         self._posed = PosedModel(sim.mj_model)
         model = self._posed.model
+        if drawn_faces(model, cfg) > _MANY_FACES:
+            coarsen_meshes(model, merge_size(model, cfg, self._followed))
         model.vis.global_.offwidth = cfg.width
         model.vis.global_.offheight = cfg.height
         # Software rendering draws shadow maps quickly only if they are small.
@@ -79,13 +92,27 @@ class GlRenderer:
         self._options.geomgroup[:] = cfg.geom_group
         self._options.sitegroup[:] = cfg.site_group
         self._perturbation = mujoco.MjvPerturb()
-        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS + model.ngeom)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = cfg.enable_shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = cfg.enable_reflections
         self._frame = mujoco.MjrRect(0, 0, cfg.width, cfg.height)
+        self._shapes = ShapeDrawer(model)
         self._gl: GlContext | None = None  # Made in the thread that draws.
 
-    def capture(self, env_ids: Sequence[int]) -> _Shot:
+    @property
+    def is_slow(self) -> bool:
+        """Whether the ray tracer is faster: without a graphics card, and with very many faces."""
+        model, cfg = self._posed.model, self._cfg
+        passes = 1
+        if cfg.enable_shadows:
+            passes += int((model.light_active & model.light_castshadow).sum())
+        if cfg.enable_reflections and (model.mat_reflectance > 0.0).any():
+            passes += 1
+        faces = drawn_faces(model, cfg) * passes * (1 + min(cfg.max_extra_envs, self._num_others))
+        few = faces <= _FACES_PER_PIXEL * cfg.width * cfg.height
+        return not few and is_software(self.backend)
+
+    def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> _Shot:
         """Capture what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
@@ -93,7 +120,7 @@ class GlRenderer:
                 self._readers.clear()
             self._readers[key] = self._reader(key)
         reader, pictures = self._readers[key]
-        return _Shot(reader.read(), pictures)
+        return _Shot(reader.read(), pictures, shapes)
 
     def draw(self, shot: _Shot) -> np.ndarray:
         """Draw an image of each environment: new uint8 array (environments, height, width, 3)."""
@@ -103,14 +130,15 @@ class GlRenderer:
         shape = len(shot.pictures), self._cfg.height, self._cfg.width, 3
         images = np.empty(shape, dtype=np.uint8)
         shot.snapshot.wait()
-        for image, rows in zip(images, shot.pictures, strict=True):
-            self._draw(shot.snapshot, rows, self._gl, image)
+        for number, rows in enumerate(shot.pictures):
+            shapes = None if shot.shapes is None else shot.shapes[number]
+            self._draw(shot.snapshot, rows, shapes, self._gl, images[number])
         return images[:, ::-1]  # OpenGL counts rows from the bottom.
 
-    def render(self, env_idx: int | None = None) -> np.ndarray:
+    def render(self, env_idx: int | None = None, shapes: Shapes | None = None) -> np.ndarray:
         """Capture and draw an environment in one call: (height, width, 3)."""
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
-        return self.draw(self.capture([env_idx]))[0].copy()
+        return self.draw(self.capture([env_idx], None if shapes is None else [shapes]))[0].copy()
 
     def close(self) -> None:
         """Free the graphics memory. Idempotent."""
@@ -124,7 +152,14 @@ class GlRenderer:
         rows = [[needed.index(env) for env in picture] for picture in pictures]
         return SnapshotReader(self._sim, needed), rows
 
-    def _draw(self, snapshot: Snapshot, rows: list[int], gl: GlContext, image: np.ndarray) -> None:
+    def _draw(
+        self,
+        snapshot: Snapshot,
+        rows: list[int],
+        shapes: Shapes | None,
+        gl: GlContext,
+        image: np.ndarray,
+    ) -> None:
         everything, dynamic = mujoco.mjtCatBit.mjCAT_ALL, mujoco.mjtCatBit.mjCAT_DYNAMIC
         model = self._posed.model
         data = self._posed.pose(snapshot, rows[0])
@@ -146,6 +181,8 @@ class GlRenderer:
             mujoco.mjv_addGeoms(
                 model, data, self._options, self._perturbation, int(dynamic), self._scene
             )
+        if shapes is not None:
+            self._shapes.draw(self._scene, shapes)
         if self._cfg.enable_shadows:
             self._aim_shadows()
         mujoco.mjr_render(self._frame, self._scene, gl.mjr)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import mjbatch
 import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -17,6 +19,7 @@ from mjlab_rec.sim.engine import (
     state_layout,
     uniform_shape,
 )
+from mjlab_rec.sim.views import SharedStruct
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ _WATCHED = slice(int(_WARNINGS.mjWARN_CONTACTFULL), int(_WARNINGS.mjNWARNING))
 _CONTACTS = int(_WARNINGS.mjWARN_CONTACTFULL) - _WATCHED.start
 _CONSTRAINTS = int(_WARNINGS.mjWARN_CNSTRFULL) - _WATCHED.start
 _DIVERGED = slice(int(_WARNINGS.mjWARN_BADQPOS) - _WATCHED.start, None)
+_WARP_ONLY = {"contact", "nacon", "naconmax", "ncollision", "ncon", "nefc", "ne", "nf", "nl"}
+_WARP_ONLY |= {"efc", "njmax", "collision_pair", "collision_worldid", "solver_niter"}
 # Offsets within a body, and the shortcuts that MuJoCo's compiler takes where they are zero.
 _PLACES = {"body_ipos", "body_iquat", "geom_pos", "geom_quat", "site_pos", "site_quat"}
 _ASSETS = ("mesh_", "bvh_", "hfield_", "tex_", "skin_", "flex", "oct_")
@@ -123,6 +128,8 @@ class MjbatchEngine:
             old = torch.from_numpy(self._old_state)[:, self._layout[name]].to(tensor.dtype)
             self._old_inputs[name] = (old.view(tensor.shape).numpy(), tensor.numpy())
             return tensor
+        if name in self._derived:
+            return self._derived[name]
         kept = {field: tensor.clone() for field, tensor in self._derived.items()}
         tensor = self._bind_tensor(name)
         if self._old_n and self._lagging.any():
@@ -141,6 +148,23 @@ class MjbatchEngine:
     def can_expand(self, field: str) -> bool:
         """Whether a model field can have a value per world: all can but the data of assets."""
         return not field.startswith(_ASSETS)
+
+    def data_struct(self, name: str) -> Any:
+        """Explain that mjbatch keeps contacts and constraints to itself."""
+        if name in _WARP_ONLY or name.startswith("efc_"):
+            raise AttributeError(
+                f"sim.data.{name} exists on the engine 'warp' only: mjbatch does not give out"
+                " contacts and constraints. A ContactSensor reads contacts on both engines;"
+                " otherwise use SimulationCfg(engine='warp')."
+            )
+        raise KeyError(name)
+
+    def model_struct(self, name: str) -> Any:
+        """The model's options or statistics, which all worlds share."""
+        return SharedStruct(getattr(self._model, name), f"sim.model.{name}", self._num_envs)
+
+    def forget_graphs(self) -> None:
+        """There are no graphs."""
 
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to a value per world."""
@@ -186,6 +210,19 @@ class MjbatchEngine:
         self.mask[ids] = True
         self._batch.forward(self._mask_array)
         self._lagging &= ~self.mask
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras with MuJoCo-Warp on the CPU, from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import LOOKS, PLACES, cameras_on_cpu
+
+        return cameras_on_cpu(
+            self._model,
+            look,
+            self._num_envs,
+            places={name: self.bind(name) for name in PLACES},
+            looks={name: self.model_field(name) for name in LOOKS if name in self.per_world},
+            num_threads=self._batch.num_threads,
+        )
 
     def _bind_tensor(self, name: str) -> torch.Tensor:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
+from mjlab_rec.sim.debug_shapes import Shapes
 from mjlab_rec.sim.gl import find_backend
 from mjlab_rec.sim.gl_renderer import GlRenderer
 from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
@@ -29,8 +30,8 @@ class Renderer(Protocol):
     simulation; ``draw`` is slow and may run in another thread, in parallel with the simulation.
     """
 
-    def capture(self, env_ids: Sequence[int]) -> Any:
-        """Capture what these environments look like now.
+    def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> Any:
+        """Capture what these environments look like now, with shapes to draw into each image.
 
         Call it in the thread that steps the simulation. The result stays valid while the simulation
         continues, and is for this renderer's ``draw`` only.
@@ -44,7 +45,7 @@ class Renderer(Protocol):
         """
         ...
 
-    def render(self, env_idx: int | None = None) -> np.ndarray:
+    def render(self, env_idx: int | None = None, shapes: Shapes | None = None) -> np.ndarray:
         """Draw an environment now (None: ``cfg.env_idx``): uint8 (height, width, 3)."""
         ...
 
@@ -63,7 +64,8 @@ def make_renderer(
         cfg: Size, camera, and what is shown.
         scene: The simulation's scene.
         name: "gl" draws with MuJoCo and OpenGL, "warp" with MuJoCo-Warp's ray tracer, which needs
-            no OpenGL. "auto" uses OpenGL if it works, else the ray tracer. None means
+            no OpenGL. "auto" uses OpenGL if it works, unless it must draw very many faces without a
+            graphics card, for which the ray tracer is faster. None means
             ``cfg.renderer``.
     """
     name = cfg.renderer if name is None else name
@@ -78,7 +80,24 @@ def make_renderer(
         if name == "gl":
             raise
         return _fall_back(error, sim, cfg, scene)
-    return GlRenderer(sim, cfg, scene)
+    renderer = GlRenderer(sim, cfg, scene)
+    return _faster(renderer, sim, cfg, scene) if name == "auto" else renderer
+
+
+def _faster(opengl: GlRenderer, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:
+    """Return the ray tracer if that is faster and works, else the given renderer."""
+    if not opengl.is_slow:
+        return opengl
+    try:
+        renderer = _warp_renderer(sim, cfg, scene)
+    except UnavailableError:
+        return opengl
+    _log.info(
+        "Drawing with the renderer 'warp': without a graphics card it is faster for meshes with so"
+        " many faces. ViewerConfig(renderer='gl') shows more."
+    )
+    opengl.close()
+    return renderer
 
 
 def _fall_back(gl_error: Exception, sim: Simulation, cfg: ViewerConfig, scene: Scene) -> Renderer:

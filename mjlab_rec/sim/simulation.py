@@ -6,11 +6,13 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import (
     HEALTH_KINDS,
@@ -20,9 +22,17 @@ from mjlab_rec.sim.engine import (
     reject_common,
     state_layout,
 )
+from mjlab_rec.sim.jacobian import PointJacobian
+from mjlab_rec.sim.ray_spec import RaySpec
 from mjlab_rec.sim.views import DataView, ModelView, default_value
 from mjlab_rec.sim.world_fields import VariantInfo, WorldFields, world_fields
+from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.nan_guard import NanGuardCfg
 from mjlab_rec.utils.string import nearest
+
+if TYPE_CHECKING:
+    from mjlab_rec.sensor import SensorContext
+    from mjlab_rec.sim.ray_caster import RayCaster
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +95,8 @@ class Simulation:
         """Expanded fields of which worlds have different defaults."""
         self._defaults: dict[str, torch.Tensor] = {}
         self._reported: set[int] = set()
+        self._sensor_context: SensorContext | None = None
+        self._mj_data: mujoco.MjData | None = None
         self.state_size = state_layout(self.mj_model)[-1].columns.stop
         with torch.inference_mode(False):
             self._engine = _build_engine(num_envs, cfg, self.mj_model, torch_device)
@@ -117,6 +129,7 @@ class Simulation:
 
     def step(self, n: int = 1) -> None:
         """Advance every world by n physics steps."""
+        self.data.renew()
         self._engine.step(n)
 
     def forward(self, mask: EnvIds = None) -> None:
@@ -125,6 +138,7 @@ class Simulation:
         Args:
             mask: The worlds to update, as a bool mask or indices; the others do not change.
         """
+        self.data.renew()
         if mask is None:
             self._engine.forward(masked=False)
         else:
@@ -138,10 +152,54 @@ class Simulation:
             env_ids: Worlds to reset, as indices or a bool mask; None means all.
         """
         self._fill_mask(env_ids)
+        self.data.renew()
         self._engine.reset()
 
+    def set_sensor_context(self, context: SensorContext) -> None:
+        """Compute rays and pictures for these sensors, which are ``scene.sensor_context``."""
+        self._sensor_context = context
+        context.connect(self)
+
     def sense(self) -> None:
-        """Update sensors that need more than `forward`. No current sensor does."""
+        """Tell ray and camera sensors that derived quantities are new; they compute when read."""
+        if self._sensor_context is not None:
+            self._sensor_context.sense()
+
+    def ray_caster(self, spec: RaySpec) -> RayCaster:
+        """Return an object that casts these rays whenever it is asked to."""
+        # Imports warp, which takes a second.
+        from mjlab_rec.sim.ray_caster import RayCaster
+
+        return RayCaster(self, spec)
+
+    @property
+    def per_world_fields(self) -> set[str]:
+        """Model fields with a value per world: expanded ones, and recomputed constants."""
+        return self._engine.per_world
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Make what draws the model's cameras for camera sensors.
+
+        Model fields that get a value per world later need a new one.
+        """
+        try:
+            with torch.inference_mode(False):
+                return self._engine.cameras(look)
+        except ImportError as error:
+            raise UnavailableError(
+                f"Pictures of camera sensors need MuJoCo-Warp ({error}):"
+                " pip install --upgrade 'mujoco-warp>=3.14'."
+            ) from error
+
+    def jacobian(self, body_id: int, dof_ids: Sequence[int] | None = None) -> PointJacobian:
+        """Return the Jacobian of points on a body, to be computed again at any time.
+
+        Args:
+            body_id: The body, by its index in the model.
+            dof_ids: The degrees of freedom, by their indices in qvel; None means all.
+        """
+        dofs = range(self.mj_model.nv) if dof_ids is None else dof_ids
+        return PointJacobian(self.data, self.mj_model, body_id, list(dofs))
 
     def expand_model_fields(self, fields: Sequence[str]) -> None:
         """Give model fields a separate value in every world, so that you can write them.
@@ -157,6 +215,8 @@ class Simulation:
             self._engine.expand(new)
         self.expanded_fields.update(new)
         self.model.forget(new)
+        if self._sensor_context is not None:
+            self._sensor_context.recreate(self.mj_model, self.expanded_fields)
 
     def get_default_field(self, field: str) -> torch.Tensor:
         """Return a field's value in the compiled model. Never write to it.
@@ -220,6 +280,7 @@ class Simulation:
                 f"got {tuple(rows.shape)}."
             )
         if len(ids):
+            self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
     def health(self) -> torch.Tensor:
@@ -240,6 +301,47 @@ class Simulation:
             if count and kind not in self._reported:
                 self._reported.add(kind)
                 _log.warning("%s", _health_warning(kind, self._engine))
+
+    @property
+    def nan_guard(self) -> NanGuardCfg:
+        """Configuration of the NaN guard."""
+        return self.cfg.nan_guard
+
+    @property
+    def wp_model(self) -> Any:
+        """MuJoCo-Warp's model (engine warp only). Call ``create_graph`` after replacing arrays."""
+        return self._of_warp("wp_model")
+
+    @property
+    def wp_data(self) -> Any:
+        """MuJoCo-Warp's data (engine warp only). Call ``create_graph`` after replacing arrays."""
+        return self._of_warp("wp_data")
+
+    @property
+    def mj_data(self) -> mujoco.MjData:
+        """Data of MuJoCo itself for ``mj_model``, to calculate with; the worlds do not use it."""
+        if self._mj_data is None:
+            self._mj_data = mujoco.MjData(self.mj_model)
+            mujoco.mj_forward(self.mj_model, self._mj_data)
+        return self._mj_data
+
+    @property
+    def default_model_fields(self) -> dict[str, torch.Tensor]:
+        """The values of the compiled model that were asked for so far, by field."""
+        return self._defaults
+
+    def create_graph(self) -> None:
+        """Notice that arrays in ``wp_model`` were replaced: capture graphs and views anew."""
+        self._engine.forget_graphs()
+        self.model.forget([name for name in vars(self.model) if not name.startswith("_")])
+
+    def _of_warp(self, name: str) -> Any:
+        if self.engine_name != "warp":
+            raise AttributeError(
+                f"sim.{name} exists on the engine 'warp' only, this one is {self.engine_name!r}."
+                " sim.data and sim.model work on both; otherwise use SimulationCfg(engine='warp')."
+            )
+        return getattr(self._engine, name)
 
     def _fill_mask(self, env_ids: EnvIds) -> None:
         mask = self._engine.mask

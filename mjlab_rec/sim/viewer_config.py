@@ -39,7 +39,8 @@ class ViewerConfig:
 
     renderer: RendererName = "auto"
     """What draws: "gl" is MuJoCo with OpenGL, "warp" MuJoCo-Warp's ray tracer, which needs no
-    OpenGL and no display. "auto" uses OpenGL if it works, else the ray tracer."""
+    OpenGL and no display. "auto" uses OpenGL if it works, unless there is no graphics card and the
+    meshes have so many faces that the ray tracer is faster."""
 
     camera: str | int | None = None
     """Name or number of a camera of the model to look through, such as "robot/front". None uses a
@@ -65,6 +66,10 @@ class ViewerConfig:
 
     site_group: tuple[int, int, int, int, int, int] = (1, 1, 1, 0, 0, 0)
     """Which of MuJoCo's six site groups to draw (OpenGL only)."""
+
+    debug_vis: bool = False
+    """Also draw what terms, sensors and the terrain draw to explain themselves, such as the arrow
+    of a command: those whose own ``debug_vis`` is on. Viewers can switch it on and off."""
 
     env_idx: int = 0
     """The environment to draw."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +13,16 @@ import mujoco_warp as mjw
 import torch
 import warp as wp
 
+from mjlab_rec.sim.cameras import CameraLook, Cameras
 from mjlab_rec.sim.cfg import RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import HEALTH_KINDS, derived_constants, state_layout
+from mjlab_rec.sim.sim_data import TorchArray, WarpBridge
+from mjlab_rec.sim.sim_data import as_tensor as _to_torch
+from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
+from mjlab_rec.sim.warp_start import start_warp as _start_warp
 
 _log = logging.getLogger(__name__)
 
-_SLOW_START_S = 6.0
 _KINDS = list(HEALTH_KINDS)
 if not hasattr(mjw, "OverflowType"):
     raise ImportError(
@@ -86,6 +89,7 @@ class WarpEngine:
     ) -> None:
         _start_warp()
         self._num_envs = num_envs
+        self._mj_model = model
         self._torch_device = device
         self._device = wp.device_from_torch(device)
         self._streams: dict[int, wp.Stream] = {}
@@ -93,6 +97,7 @@ class WarpEngine:
         self._use_graphs = use_graphs and self._graphs_work()
         with self._scope(), _say_if_compiling():
             self._model, self._data = _put(num_envs, cfg, model)
+            self._bridge = WarpBridge(self._data)
             self._has_late_act = model.na > model.nu
             self._counts = wp.zeros(len(HEALTH_KINDS), dtype=int)
             self._mask_array = wp.zeros(num_envs, dtype=bool)
@@ -149,6 +154,33 @@ class WarpEngine:
         """Whether MuJoCo-Warp has an axis for the worlds in this field."""
         return field in _array_fields(mjw.Model, "*")
 
+    def data_struct(self, name: str) -> Any:
+        """Contacts, constraints and their numbers, as MuJoCo-Warp keeps them."""
+        value = getattr(self._data, name, None)
+        if value is None or callable(value):
+            raise KeyError(name)
+        return TorchArray(value) if isinstance(value, wp.array) else getattr(self._bridge, name)
+
+    def model_struct(self, name: str) -> Any:
+        """MuJoCo-Warp's options or statistics; the numbers have a row per world."""
+        if not hasattr(self._model, name):
+            raise AttributeError(f"This version of MuJoCo-Warp has no model.{name}.")
+        return getattr(WarpBridge(self._model, self._num_envs), name)
+
+    @property
+    def wp_model(self) -> mjw.Model:
+        """MuJoCo-Warp's model."""
+        return self._model
+
+    @property
+    def wp_data(self) -> mjw.Data:
+        """MuJoCo-Warp's data."""
+        return self._data
+
+    def forget_graphs(self) -> None:
+        """Capture graphs anew at the next calls."""
+        self._graphs.clear()
+
     def expand(self, fields: list[str]) -> None:
         """Expand model fields to an array with a row per world."""
         batched = _array_fields(mjw.Model, "*")
@@ -192,6 +224,21 @@ class WarpEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self.forward(masked=len(ids) < self._num_envs)
+
+    def cameras(self, look: CameraLook) -> Cameras:
+        """Draw the cameras from this engine's own arrays."""
+        from mjlab_rec.sim.warp_cameras import WarpCameras
+        from mjlab_rec.sim.warp_renderer import drawn_model, own_colors
+
+        return WarpCameras(
+            drawn_model(self._mj_model, own_colors(self)),
+            look,
+            self._num_envs,
+            self._model,
+            self._data,
+            self._scope,
+            self.per_world,
+        )
 
     def _set_const(self, level: RecomputeLevel) -> None:
         model, data = self._model, self._data
@@ -321,15 +368,6 @@ class WarpEngine:
         return False
 
 
-def _start_warp() -> None:
-    """Start warp without its banner and its line for every module that it loads."""
-    if hasattr(wp.config, "log_level"):
-        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    else:  # before warp 1.14
-        wp.config.quiet = True  # type: ignore[attr-defined]
-    wp.init()
-
-
 def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.Model, mjw.Data]:
     """Copy the model and its initial state to the device, explaining what does not work."""
     data = mujoco.MjData(model)
@@ -368,28 +406,3 @@ def _array_fields(struct: type, first_axis: str) -> dict[str, Any]:
         for field in fields
         if isinstance(field.type, wp.array) and field.type.shape[:1] == (first_axis,)
     }
-
-
-def _to_torch(array: Any) -> torch.Tensor:
-    if array.size:
-        return wp.to_torch(array)
-    # warp cannot convert empty arrays on the CPU.
-    shape = (*array.shape, *getattr(array.dtype, "_shape_", ()))
-    scalar = getattr(array.dtype, "_wp_scalar_type_", array.dtype)
-    return torch.empty(shape, dtype=wp.dtype_to_torch(scalar), device=str(array.device))
-
-
-@contextmanager
-def _say_if_compiling() -> Iterator[None]:
-    """Log one line if the start takes long, which means that kernels are compiling."""
-    timer = threading.Timer(
-        _SLOW_START_S,
-        _log.warning,
-        ["Compiling MuJoCo-Warp kernels: once per machine and kind of model, 30 s to a minute."],
-    )
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,10 @@ import numpy as np
 import torch
 import warp as wp
 
+from mjlab_rec.sim.cameras import CameraDataType
+from mjlab_rec.sim.debug_shapes import Shapes
+from mjlab_rec.sim.engine import Engine
+from mjlab_rec.sim.shape_overlay import Lens, ShapeOverlay
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import (
     DRAWN_FIELDS,
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from mjlab_rec.scene import Scene
 
 # Warp keeps its current device and its kernels in global variables.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 _NO_GROUP = -1
 _MAX_READERS = 4096  # for different sets of captured environments
 _MAX_BATCHES = 4  # for different numbers of them
@@ -53,13 +58,22 @@ class _Shot:
 
     event: Any = None
 
+    view: torch.Tensor | None = None
+    """How far what it shows is away, and the cameras; on the host after ``view_event``."""
+
+    view_event: Any = None
+
+    shapes: Sequence[Shapes] | None = None
+    """The shapes in each image."""
+
 
 class WarpRenderer:
     """Draws environments with MuJoCo-Warp's ray tracer; see ``Renderer`` for its methods.
 
     It shows geoms, height fields and flexes with their materials, textures, lights and shadows,
     and the sky. It does not show neighbour environments, reflections, transparency, sites, tendons
-    and skins.
+    and skins. With ``cfg.debug_vis`` shapes are drawn into the finished picture, in front of what
+    is behind them.
 
     With the engine ``mjbatch``, ``draw`` does the work, in the thread that calls it. With the
     engine ``warp``, ``capture`` does, because only the stepping thread may give work to warp. On a
@@ -76,7 +90,8 @@ class WarpRenderer:
         self._draws_at_once = sim.engine_name == "warp"
         self._readers: dict[tuple[int, ...], SnapshotReader] = {}
         self._batches: dict[tuple[int, tuple[str, ...]], _WorldBatch] = {}
-        self._model = _drawn_model(sim.mj_model)
+        self._overlay = ShapeOverlay()
+        self._model = drawn_model(sim.mj_model, own_colors(sim._engine))
         self._is_empty = not (
             np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
         )
@@ -85,7 +100,7 @@ class WarpRenderer:
         with self._warp():
             self._check_model()
 
-    def capture(self, env_ids: Sequence[int]) -> _Shot:
+    def capture(self, env_ids: Sequence[int], shapes: Sequence[Shapes] | None = None) -> _Shot:
         """Capture what these environments look like now."""
         key = tuple(env_ids)
         if key not in self._readers:
@@ -95,39 +110,55 @@ class WarpRenderer:
             self._readers[key] = SnapshotReader(self._sim, key)
         snapshot = self._readers[key].gather()
         if not self._draws_at_once:
-            return _Shot(snapshot)
-        pixels = self._draw(snapshot)
+            return _Shot(snapshot, shapes=shapes)
+        pixels, view = self._draw(snapshot)
         if pixels.device.type == "cpu":
-            return _Shot(None, pixels.clone())
-        return _Shot(None, *to_host(pixels))
+            return _Shot(None, pixels.clone(), view=view, shapes=shapes)
+        seen = (None, None) if view is None else to_host(view)
+        return _Shot(None, *to_host(pixels), *seen, shapes)
 
     def draw(self, shot: _Shot) -> np.ndarray:
         """Draw an image of each environment: new uint8 array (environments, height, width, 3)."""
-        pixels = shot.pixels
+        pixels, view = shot.pixels, shot.view
         if shot.snapshot is not None:
-            pixels = self._draw(shot.snapshot)
+            pixels, view = self._draw(shot.snapshot)
         assert pixels is not None
-        if shot.event is not None:
-            shot.event.synchronize()
+        for event in (shot.event, shot.view_event):
+            if event is not None:
+                event.synchronize()
         colors = pixels.numpy().view(np.uint8)
         colors = colors.reshape(len(pixels), self._cfg.height, self._cfg.width, 4)
-        return np.ascontiguousarray(colors[..., 2::-1])  # A pixel is blue, green, red, alpha.
+        images = np.ascontiguousarray(colors[..., 2::-1])  # A pixel is blue, green, red, alpha.
+        if shot.shapes is not None and view is not None:
+            self._add_shapes(images, view.numpy(), shot.shapes)
+        return images
 
-    def render(self, env_idx: int | None = None) -> np.ndarray:
+    def render(self, env_idx: int | None = None, shapes: Shapes | None = None) -> np.ndarray:
         """Capture and draw an environment in one call: (height, width, 3)."""
         env_idx = self._cfg.env_idx if env_idx is None else env_idx
-        return self.draw(self.capture([env_idx]))[0]
+        return self.draw(self.capture([env_idx], None if shapes is None else [shapes]))[0]
 
     def close(self) -> None:
         """Free the memory of the images. Idempotent."""
-        with _one_at_a_time:
+        with one_at_a_time:
             self._batches.clear()
 
-    def _draw(self, snapshot: Snapshot) -> torch.Tensor:
-        """Draw pixels (worlds, height * width), which the next call overwrites."""
+    def _add_shapes(self, images: np.ndarray, view: np.ndarray, shapes: Sequence[Shapes]) -> None:
+        height, width = self._cfg.height, self._cfg.width
+        for image, seen, some in zip(images, view, shapes, strict=True):
+            depth, camera = seen[:-_VIEW].reshape(height, width), seen[-_VIEW:]
+            place, axes, fovy = camera[:3], camera[3:12].reshape(3, 3), float(camera[12])
+            lens = _lens(self._model, self._camera, fovy, width, height)
+            self._overlay.draw(image, depth, lens, place, axes, some)
+
+    def _draw(self, snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw pixels (worlds, height * width), which the next call overwrites.
+
+        With ``cfg.debug_vis``, depths and cameras (worlds, height * width + 13) are returned too.
+        """
         if self._is_empty:  # MuJoCo-Warp would crash.
             size = self._cfg.height * self._cfg.width
-            return torch.zeros((len(snapshot.env_ids), size), dtype=torch.int32)
+            return torch.zeros((len(snapshot.env_ids), size), dtype=torch.int32), None
         key = len(snapshot.env_ids), tuple(snapshot.model_fields)
         with self._warp():
             batch = self._batches.get(key)
@@ -140,8 +171,8 @@ class WarpRenderer:
                     )
                     pixels = batch.draw(snapshot)
                 self._batches[key] = batch
-                return pixels
-            return batch.draw(snapshot)
+                return pixels, batch.view()
+            return batch.draw(snapshot), batch.view()
 
     def _check_model(self) -> None:
         try:
@@ -155,7 +186,7 @@ class WarpRenderer:
     @contextmanager
     def _warp(self) -> Iterator[None]:
         """Run warp on the simulation's device, on torch's current stream."""
-        with _one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
+        with one_at_a_time, wp.ScopedDevice(self._device), torch.inference_mode(False):
             if self._device.is_cpu:
                 yield
                 return
@@ -198,6 +229,7 @@ class _WorldBatch:
             render_skybox=True,
             use_precomputed_rays=False,  # The field of view may differ between worlds.
         )
+        allow_empty_slots(self._context)
         self._follow: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         if camera is None:
             self._add_free_camera(model, cfg, count, followed)
@@ -206,6 +238,14 @@ class _WorldBatch:
             if name not in DRAWN_FIELDS:
                 self._targets[name] = _to_torch(getattr(self._data, name))
         self._pixels = wp.to_torch(self._context.rgb_data.view(wp.int32))
+        self._depth: torch.Tensor | None = None
+        if cfg.debug_vis:
+            context, size = self._context, cfg.width * cfg.height
+            context.depth_data = wp.zeros((count, size), dtype=float)
+            context.depth_adr = wp.array([0], dtype=int)
+            context.render_depth = wp.array([True], dtype=bool)
+            self._depth = _to_torch(context.depth_data)
+            self._seen_by = -1 if camera is None else camera
 
     def draw(self, snapshot: Snapshot) -> torch.Tensor:
         """Take the poses of a snapshot and draw them."""
@@ -225,11 +265,22 @@ class _WorldBatch:
         mjw.render(model, data, self._context)
         return self._pixels
 
+    def view(self) -> torch.Tensor | None:
+        """Return new copies of the depths and the cameras: position, axes and field of view."""
+        if self._depth is None:
+            return None
+        rows = len(self._depth)
+        number, data = self._seen_by, self._data
+        place = _to_torch(data.cam_xpos)[:, number]
+        axes = _to_torch(data.cam_xmat)[:, number].reshape(rows, 9)
+        fovy = _to_torch(self._model.cam_fovy)[:, number, None].expand(rows, 1)
+        return torch.cat((self._depth, place, axes, fovy), dim=1)
+
     def _add_free_camera(
         self, model: mujoco.MjModel, cfg: ViewerConfig, count: int, followed: int | None
     ) -> None:
         """Append a camera to the model's own, which only this class moves."""
-        warp_model, data, context = self._model, self._data, self._context
+        warp_model, data = self._model, self._data
         fovy = model.vis.global_.fovy if cfg.fovy is None else cfg.fovy
         projection = int(model.vis.global_.orthographic)
         warp_model.cam_projection = wp.array([*model.cam_projection, projection], dtype=int)
@@ -239,17 +290,9 @@ class _WorldBatch:
         data.cam_xpos = wp.zeros((count, model.ncam + 1), dtype=wp.vec3)
         data.cam_xmat = wp.zeros((count, model.ncam + 1), dtype=wp.mat33)
 
-        size = cfg.width * cfg.height
-        context.nrender = 1
-        context.cam_id_map = wp.array([model.ncam], dtype=int)
-        context.cam_res = wp.array([[cfg.width, cfg.height]], dtype=wp.vec2i)
-        context.total_rays = size
-        context.rgb_data = wp.zeros((count, size), dtype=wp.uint32)
-        context.rgb_adr = wp.zeros(1, dtype=int)
-        context.render_rgb = wp.array([True], dtype=bool)
-        context.depth_adr = context.seg_adr = wp.array([-1], dtype=int)
-        context.render_depth = context.render_seg = wp.array([False], dtype=bool)
-        context.has_orthographic_camera = bool(projection)
+        self._context = single_camera(
+            self._context, count, model.ncam, cfg.width, cfg.height, ("rgb",), bool(projection)
+        )
 
         axes, offset = _free_view(cfg)
         place = _to_torch(data.cam_xpos)[:, -1]
@@ -259,6 +302,84 @@ class _WorldBatch:
         else:
             body = _to_torch(data.xpos)[:, followed]
             self._follow = place, body, offset.to(place.device)
+
+
+_VIEW = 13  # numbers that describe a camera: position, axes and field of view
+
+
+def _lens(model: mujoco.MjModel, camera: int | None, fovy: float, width: int, height: int) -> Lens:
+    """Return the lens of a camera of the model, or of the free one."""
+    center = 0.5 * width, 0.5 * height
+    projection = model.vis.global_.orthographic if camera is None else model.cam_projection[camera]
+    if projection:
+        return Lens((height / fovy, height / fovy), center, orthographic=True)
+    if camera is None or not model.cam_sensorsize[camera, 1]:
+        focal = 0.5 * height / math.tan(0.5 * math.radians(fovy))
+        return Lens((focal, focal), center)
+    wide, high = model.cam_sensorsize[camera]
+    wide, high = min(wide, high * width / height), min(high, wide * height / width)
+    fx, fy, cx, cy = model.cam_intrinsic[camera]
+    return Lens(
+        (float(fx * width / wide), float(fy * height / high)),
+        (float(center[0] - cx * width / wide), float(center[1] - cy * height / high)),
+    )
+
+
+def own_colors(engine: Engine) -> np.ndarray | None:
+    """Return the colours of all worlds' geoms (num_envs, ngeom, 4) if they may differ."""
+    if "geom_rgba" not in engine.per_world:
+        return None
+    return engine.model_field("geom_rgba").cpu().numpy()
+
+
+def allow_empty_slots(context: Any) -> None:
+    """Let geoms of a context have mesh -1 in some worlds: it is not seen there."""
+    nothing = wp.Mesh(
+        points=wp.array([[1e9, 1e9, 1e9]] * 3, dtype=wp.vec3),
+        indices=wp.array([0, 1, 2], dtype=int),
+    )
+    context.mesh_registry[nothing.id] = nothing
+    # Read at -1, before the beginning of the slice.
+    ids = wp.array([nothing.id, *context.mesh_bvh_id.numpy().tolist()], dtype=wp.uint64)
+    context.mesh_bvh_id = ids[1:] if len(ids) > 1 else ids
+
+
+def single_camera(
+    context: Any,
+    count: int,
+    camera: int,
+    width: int,
+    height: int,
+    data_types: Sequence[CameraDataType],
+    orthographic: bool,
+) -> Any:
+    """Return a context that draws one camera into new memory and shares the rest with another.
+
+    Args:
+        context: The other context.
+        count: Number of worlds.
+        camera: Number of the camera.
+        width: Width of the pictures.
+        height: Height of the pictures.
+        data_types: Kinds of pictures.
+        orthographic: Whether the camera's projection is orthographic.
+    """
+    context, size = copy.copy(context), width * height
+    context.nrender = 1
+    context.has_orthographic_camera = orthographic
+    context.cam_id_map = wp.array([camera], dtype=int)
+    context.cam_res = wp.array([[width, height]], dtype=wp.vec2i)
+    context.total_rays = size
+    for kind, short, dtype in (
+        ("rgb", "rgb", wp.uint32),
+        ("depth", "depth", float),
+        ("segmentation", "seg", wp.vec2i),
+    ):
+        on = kind in data_types
+        setattr(context, f"{short}_data", wp.zeros((count, size if on else 1), dtype=dtype))
+        setattr(context, f"{short}_adr", wp.array([0 if on else -1], dtype=int))
+        setattr(context, f"render_{short}", wp.array([on], dtype=bool))
+    return context
 
 
 def _shown_groups(cfg: ViewerConfig) -> list[int]:
@@ -277,8 +398,13 @@ def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(axes).float(), torch.from_numpy(-cfg.distance * forward).float()
 
 
-def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack."""
+def drawn_model(model: mujoco.MjModel, colors: np.ndarray | None = None) -> mujoco.MjModel:
+    """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack.
+
+    Args:
+        model: The model.
+        colors: The geoms' colours (num_envs, ngeom, 4), if they differ between worlds.
+    """
     model = copy_for_drawing(model)
     option = model.opt
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -290,10 +416,10 @@ def _drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
     option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
     model.geom_contype[:] = model.geom_conaffinity[:] = 0
     # The ray tracer does not support transparency: omit what is fully transparent.
-    has_material = model.geom_matid >= 0
-    own = (model.geom_rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=1)
-    alpha = model.geom_rgba[:, 3].copy()
-    from_material = has_material & ~own
-    alpha[from_material] = model.mat_rgba[model.geom_matid[from_material], 3]
-    model.geom_group[alpha == 0.0] = _NO_GROUP
+    rgba = (model.geom_rgba if colors is None else colors).reshape(-1, model.ngeom, 4)
+    own = (rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=-1)
+    alpha = rgba[..., 3].copy()
+    from_material = (model.geom_matid >= 0) & ~own
+    alpha[from_material] = model.mat_rgba[model.geom_matid[from_material.nonzero()[1]], 3]
+    model.geom_group[(alpha == 0.0).all(axis=0)] = _NO_GROUP
     return model

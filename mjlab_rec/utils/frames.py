@@ -77,3 +77,54 @@ def apply_delta_pose(
     turn = delta_pose[..., 3:]
     turned = quat_from_angle_axis(torch.linalg.vector_norm(turn, dim=-1), turn)
     return source_pos + delta_pose[..., :3], quat_mul(turned, source_rot)
+
+
+def is_identity_pose(pos: Tensor, rot: Tensor) -> bool:
+    """Whether all positions (..., 3) are zero and all quaternions (..., 4) are (1, 0, 0, 0)."""
+    none = torch.zeros_like(rot)
+    none[..., 0] = 1.0
+    return torch.allclose(pos, torch.zeros_like(pos)) and torch.allclose(rot, none)
+
+
+def rigid_body_twist_transform(
+    v0: Tensor, w0: Tensor, t01: Tensor, q01: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the velocity of frame 1 from that of frame 0; both are fixed to one rigid body.
+
+    Args:
+        v0: Linear velocity of frame 0 in its axes (..., 3).
+        w0: Angular velocity in the axes of frame 0 (..., 3).
+        t01: Position of frame 1 in frame 0 (..., 3).
+        q01: Orientation of frame 1 in frame 0 (..., 4).
+
+    Returns:
+        Linear and angular velocity of frame 1 in its axes, each (..., 3).
+    """
+    v1 = quat_apply_inverse(q01, v0 + torch.linalg.cross(w0, t01))
+    return v1, quat_apply_inverse(q01, w0)
+
+
+def transform_points(
+    points: Tensor, pos: Tensor | None = None, quat: Tensor | None = None
+) -> Tensor:
+    """Rotate points by ``quat`` and then move them by ``pos``; what is not given is left out.
+
+    Args:
+        points: Points (n, p, 3) or (p, 3).
+        pos: Positions (n, 3), one per set of points, or (3,).
+        quat: Unit quaternions (n, 4), one per set of points, or (4,).
+
+    Returns:
+        Points (n, p, 3), or (p, 3) if nothing had n sets.
+    """
+    if points.ndim not in (2, 3) or points.shape[-1] != 3:
+        raise ValueError(f"points must be (p, 3) or (n, p, 3), got {tuple(points.shape)}.")
+    for name, value, size in (("pos", pos, 3), ("quat", quat, 4)):
+        if value is not None and (value.ndim not in (1, 2) or value.shape[-1] != size):
+            raise ValueError(f"{name} must be ({size},) or (n, {size}), got {tuple(value.shape)}.")
+    moved = points.clone()
+    if quat is not None:
+        moved = quat_apply(quat.unsqueeze(-2), moved)
+    if pos is not None:
+        moved = moved + pos.unsqueeze(-2)
+    return moved.squeeze(0) if points.ndim == 2 and moved.ndim == 3 and len(moved) == 1 else moved

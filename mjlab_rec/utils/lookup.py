@@ -1,10 +1,12 @@
-"""Find the object that a text such as `package.module:name` names."""
+"""Find what a text such as `package.module:name` names, and import packages in packages."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,31 @@ def import_here(name: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     return importlib.import_module(name)
+
+
+def import_packages(
+    package: ModuleType,
+    skip: Sequence[str] = (),
+    on_error: Callable[[str], None] | None = None,
+) -> None:
+    """Import each package inside a package, at any depth.
+
+    Args:
+        package: Where to start.
+        skip: Packages whose full name contains one of these are left out, with all in them.
+        on_error: Called with the name of a package whose import fails, instead of raising.
+    """
+    for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if not found.ispkg or any(part in found.name for part in skip):
+            continue
+        try:
+            inner = importlib.import_module(found.name)
+        except Exception:
+            if on_error is None:
+                raise
+            on_error(found.name)
+        else:
+            import_packages(inner, skip, on_error)
 
 
 def look_up(target: str) -> Any:

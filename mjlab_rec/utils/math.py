@@ -8,9 +8,13 @@ vectorized ones.
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_Array = TypeVar("_Array", Tensor, np.ndarray)
 
 
 def normalize(x: Tensor, eps: float = 1e-9) -> Tensor:
@@ -36,6 +40,25 @@ def quat_inv(q: Tensor, eps: float = 1e-9) -> Tensor:
 def quat_unique(q: Tensor) -> Tensor:
     """Return whichever of the quaternions q and -q (..., 4), equal as rotations, has w >= 0."""
     return torch.where(q[..., :1] < 0, -q, q)
+
+
+def convert_quat(quat: _Array, to: Literal["xyzw", "wxyz"] = "xyzw") -> _Array:
+    """Move w to the end of quaternions (..., 4), or with "wxyz" from there to the front."""
+    if quat.shape[-1] != 4:
+        raise ValueError(f"Quaternions have the shape (..., 4), got {tuple(quat.shape)}.")
+    if to not in ("xyzw", "wxyz"):
+        raise ValueError(f"Unknown order of a quaternion {to!r}. Known: xyzw, wxyz.")
+    shift = -1 if to == "xyzw" else 1
+    return quat.roll(shift, -1) if isinstance(quat, Tensor) else np.roll(quat, shift, -1)
+
+
+def skew_symmetric_matrix(vec: Tensor) -> Tensor:
+    """Return matrices (n, 3, 3) that multiply like cross products with vectors (n, 3) or (3,)."""
+    if vec.shape[-1] != 3 or vec.ndim > 2:
+        raise ValueError(f"Vectors have the shape (3,) or (n, 3), got {tuple(vec.shape)}.")
+    x, y, z = vec.view(-1, 3).unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -264,3 +287,22 @@ def sample_gaussian(
 ) -> Tensor:
     """Draw from a normal distribution with torch's global generator."""
     return torch.randn(size, device=device) * std + mean
+
+
+def sample_triangle(lower: float, upper: float, size: int | tuple[int, ...], device: str) -> Tensor:
+    """Draw from [lower, upper], the more likely the farther from the middle, which is never drawn.
+
+    The density grows in proportion to the distance from the middle: two triangles, as in mjlab.
+    """
+    spread = 2 * torch.rand(size, device=device) - 1
+    spread = spread.sign() * spread.abs().sqrt()
+    return lower + (upper - lower) * (spread + 1) / 2
+
+
+def sample_cylinder(
+    radius: float, h_range: tuple[float, float], size: int | tuple[int, ...], device: str
+) -> Tensor:
+    """Draw points (*size, 3) on the side of a cylinder about the z axis, all equally likely."""
+    angle = 2 * math.pi * torch.rand(size, device=device)
+    height = sample_uniform(*h_range, size, device)
+    return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle), height), dim=-1)

@@ -94,6 +94,19 @@ def resolve_expr(
     )
 
 
+def resolve_field(field: Any, names: Sequence[str], default_val: Any = None) -> tuple[Any, ...]:
+    """Give each name its value: by pattern if ``field`` is a dictionary, else the same for all."""
+    if isinstance(field, dict):
+        return resolve_expr(field, names, default_val)
+    return (field,) * len(names)
+
+
+def filter_exp(exprs: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that one of the patterns matches as a whole."""
+    patterns = [_compile(expr) for expr in exprs]
+    return tuple(name for name in names if any(p.fullmatch(name) for p in patterns))
+
+
 def _match(
     keys: Sequence[str], names: Sequence[str], preserve_order: bool
 ) -> list[tuple[int, int]]:

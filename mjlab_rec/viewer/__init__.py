@@ -25,3 +25,18 @@ def make_viewer(name: ViewerName, env: ManagerBasedRlEnv, **options: Any) -> Vie
     from mjlab_rec.viewer.choice import choose_viewer
 
     return choose_viewer(name, env, **options)
+
+
+_OTHERWISE = {
+    "NativeMujocoViewer": "make_viewer('native', env) with Playback",
+    "ViserPlayViewer": "make_viewer('web', env) with Playback",
+    "BaseViewer": "the protocol mjlab_rec.viewer.playback.Viewer",
+    "OffscreenRenderer": "a VideoRecorderCfg in the environment's recorders, or env.render()",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Say what there is instead of mjlab's classes."""
+    if name in _OTHERWISE:
+        raise ImportError(f"mjlab_rec.viewer has no {name}. Use {_OTHERWISE[name]}.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mjlab_rec.recorders.progress import Progress, progress
+from mjlab_rec.sim.debug_shapes import Shapes
+from mjlab_rec.sim.debug_visualizer import shapes_of
 from mjlab_rec.sim.snapshot import Snapshot, SnapshotReader
 from mjlab_rec.viewer.commands import CommandState, read_commands
 
@@ -56,6 +58,12 @@ class Frame:
     recorders: dict[str, Progress]
     """The progress of each recorder."""
 
+    shapes: Shapes | None
+    """What terms, sensors and the terrain draw of these environments; None if it is not shown."""
+
+    picture: tuple[str, np.ndarray] | None = None
+    """Kind and picture (height, width, channels) of the camera sensor that is shown."""
+
     @property
     def row(self) -> int:
         """The snapshot's row of the environment that the numbers belong to."""
@@ -70,6 +78,13 @@ class FrameReader:
 
     max_envs: int
     """Limit the number of environments shown at once."""
+
+    camera: tuple[str, str] | None = None
+    """Camera sensor and kind of picture to show; None for none. Any thread may set it."""
+
+    apart: bool = False
+    """Whether environments are drawn elsewhere than they are. Drawing finds out, so the first frame
+    may not know it yet."""
 
     _reader: SnapshotReader | None = None
     _moments: deque[tuple[float, float]] = field(default_factory=deque)
@@ -97,7 +112,16 @@ class FrameReader:
             },
             commands=read_commands(env, shown),
             recorders={name: progress(recorders.get_term(name)) for name in recorders.active_terms},
+            picture=self._picture(),
+            shapes=self._shapes(),
         )
+
+    def _picture(self) -> tuple[str, np.ndarray] | None:
+        if self.camera is None:
+            return None
+        name, kind = self.camera
+        pictures = getattr(self.playback.env.scene.sensors[name].data, kind)
+        return kind, pictures[self.playback.shown].cpu().numpy().copy()
 
     def _env_ids(self) -> tuple[int, ...]:
         """Return the environments shown: the chosen one, or up to ``max_envs`` around it."""
@@ -107,6 +131,13 @@ class FrameReader:
         count = min(playback.env.num_envs, self.max_envs)
         first = min(max(playback.shown - count // 2, 0), playback.env.num_envs - count)
         return tuple(range(first, first + count))
+
+    def _shapes(self) -> Shapes | None:
+        playback = self.playback
+        if not playback.shows_debug_vis:
+            return None
+        hidden = tuple(playback.debug_vis_hidden)
+        return shapes_of(playback.env, self._env_ids(), self.apart, hidden)
 
     def _reader_of(self, env_ids: tuple[int, ...]) -> SnapshotReader:
         if self._reader is None or self._reader.env_ids != env_ids:

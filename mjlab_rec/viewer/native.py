@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from mjlab_rec.data.worker import Worker
+from mjlab_rec.sim.debug_gl import ShapeDrawer
 from mjlab_rec.sim.snapshot import PosedModel
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.display import why_no_window
@@ -81,6 +82,7 @@ class NativeViewer:
         if cfg.fovy is not None:
             self._posed.model.vis.global_.fovy = cfg.fovy
         self._extra = PosedModel(env.sim.mj_model)  # The first must stay as shown.
+        self._shapes = ShapeDrawer(self._posed.model)
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._options.geomgroup[:] = cfg.geom_group
         self._options.sitegroup[:] = cfg.site_group
@@ -149,6 +151,7 @@ class NativeViewer:
         with self._window.lock():
             self._posed.pose(snapshot, frame.row)
             self._draw_others(frame)
+            self._draw_shapes(frame)
         self._window.sync()
         viewport = self._window.viewport
         if viewport is not None:
@@ -172,6 +175,7 @@ class NativeViewer:
             )
             self._spread = env_ids, spread(self._env, env_ids, places)
         aside = self._spread[1] - self._spread[1][frame.row]
+        self._reader.apart = bool(aside.any())
         for row in range(len(env_ids)):
             if row == frame.row:
                 continue
@@ -182,6 +186,15 @@ class NativeViewer:
             )
             for index in range(first, scene.ngeom) if aside[row].any() else ():
                 scene.geoms[index].pos += aside[row]
+
+    def _draw_shapes(self, frame: Frame) -> None:
+        """Add what terms, sensors and the terrain draw."""
+        if frame.shapes is None:
+            return
+        shapes, env_ids = frame.shapes, frame.snapshot.env_ids
+        if len(env_ids) > 1:
+            shapes = shapes.moved(env_ids, self._spread[1] - self._spread[1][frame.row])
+        self._shapes.draw(self._window.user_scn, shapes)
 
 
 def _two_columns(lines: list[tuple[str, str]]) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # GLFW's numbers of keys that MuJoCo's own window does not use.
 _SPACE, _MINUS, _EQUAL = 32, 45, 61
 _ENTER, _RIGHT, _LEFT, _DOWN, _UP = 257, 262, 263, 264, 265
+_INSERT = 260
 _PAGE_UP, _PAGE_DOWN, _HOME, _END, _DELETE = 266, 267, 268, 269, 261
 _F8, _F9, _F10, _F11, _F12 = 297, 298, 299, 300, 301
 
@@ -53,6 +54,10 @@ class NativeKeys:
             _HOME: (
                 *("Home", "show all environments, or one"),
                 lambda: playback.show_all(not playback.shows_all),
+            ),
+            _INSERT: (
+                *("Insert", "show or hide what terms and sensors draw"),
+                lambda: playback.show_debug_vis(not playback.shows_debug_vis),
             ),
             _F8: ("F8", "show or hide the plots", lambda: _toggle_figures(figures)),
             _F9: ("F9", "plot another observation", figures.next_term),

@@ -81,6 +81,9 @@ class Playback:
         self._shown = env.cfg.viewer.env_idx if viewers else 0
         check_env_ids([self._shown], env.num_envs)
         self._shows_all = False
+        self._shows_debug_vis = bool(getattr(env.cfg.viewer, "debug_vis", False))
+        self.debug_vis_hidden: set[str] = set()
+        """Names in ``env.debug_vis_sources`` of what viewers do not draw."""
         self._due: float | None = None
         self._period: float | None = None
         self._opened = False
@@ -122,6 +125,11 @@ class Playback:
         return self._shows_all
 
     @property
+    def shows_debug_vis(self) -> bool:
+        """Whether viewers show what terms, sensors and the terrain draw."""
+        return self._shows_debug_vis
+
+    @property
     def seconds(self) -> float:
         """Simulated time so far."""
         return self.steps * self.env.step_dt
@@ -146,9 +154,14 @@ class Playback:
         """Take one step at once, then pause."""
         self.request(self._add_single)
 
-    def reset(self, env_ids: Sequence[int] | None = None) -> None:
-        """Start new episodes in these environments; None: in all."""
-        self.request(lambda: self._reset(env_ids))
+    def reset(self, env_ids: Sequence[int] | None = None, *, from_gui: bool = False) -> None:
+        """Start new episodes in these environments; None: in all.
+
+        Args:
+            env_ids: The environments.
+            from_gui: Let commands begin them in a state that was chosen on the web page.
+        """
+        self.request(lambda: self._reset(env_ids, from_gui))
 
     def reset_shown(self) -> None:
         """Start a new episode in the environment shown, or in all if all are."""
@@ -166,6 +179,11 @@ class Playback:
     def show_all(self, on: bool = True) -> None:
         """Make viewers show all environments, or only the chosen one."""
         self._shows_all = on
+        self._wake.set()
+
+    def show_debug_vis(self, on: bool = True) -> None:
+        """Make viewers show what terms, sensors and the terrain draw, or not."""
+        self._shows_debug_vis = on
         self._wake.set()
 
     def request(self, func: Callable[[], None]) -> None:
@@ -263,11 +281,12 @@ class Playback:
         self._paused = True
         self._singles += 1
 
-    def _reset(self, env_ids: Sequence[int] | None) -> None:
+    def _reset(self, env_ids: Sequence[int] | None, from_gui: bool) -> None:
         ids = None
         if env_ids is not None:
             ids = torch.tensor(list(env_ids), dtype=torch.long, device=self.env.device)
-        self._obs = self.env.reset(env_ids=ids)[0]
+        options: dict[str, Any] = {"options": {"gui_reset": True}} if from_gui else {}
+        self._obs = self.env.reset(env_ids=ids, **options)[0]
 
     def _open_viewers(self) -> None:
         if not self._opened:

@@ -74,8 +74,10 @@ class WebViewer:
 
     def open(self, playback: Playback) -> None:
         """Put everything on the page."""
+        from mjlab_rec.viewer.web_cameras import WebCameras
         from mjlab_rec.viewer.web_commands import CommandControls
         from mjlab_rec.viewer.web_controls import RecordControls, RunControls, ShowControls
+        from mjlab_rec.viewer.web_debug import DebugControls
         from mjlab_rec.viewer.web_plots import WebPlots
         from mjlab_rec.viewer.web_scene import WebScene
 
@@ -83,16 +85,18 @@ class WebViewer:
         self._clock = playback.clock
         self._reader = FrameReader(playback, self._max_envs)
         first = self._reader.read()
-        scene = WebScene(server, playback, first, _USER)
+        self._scene = scene = WebScene(server, playback, first, _USER)
         self._parts = [
             scene,
             RunControls(server.gui, playback, end=self._end),
             ShowControls(server.gui, playback, scene, self._max_envs),
+            DebugControls(server.gui, playback),
             RecordControls(server.gui, playback),
-            CommandControls(server.gui, playback, list(first.commands)),
         ]
+        self._commands = CommandControls(server, playback, list(first.commands))
+        self._parts.append(self._commands)
         self._plots = WebPlots(server.gui)
-        self._parts.append(self._plots)
+        self._parts += [self._plots, WebCameras(server.gui, playback.env, self._reader)]
         self._draw(first)
         self._worker = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
         logger.info("The viewer is at %s", self.url)
@@ -102,6 +106,7 @@ class WebViewer:
         if self._worker is None or (now := self._clock()) < self._next:
             return
         self._next = now + self._period
+        self._commands.follow_pause()
         was_watched, self._watched = self._watched, bool(self._page.server.get_clients())
         if self._watched and not was_watched:
             self._plots.restart()  # Not watched for a while: no line may cross the gap.
@@ -131,6 +136,7 @@ class WebViewer:
         with server.atomic():
             for part in self._parts:
                 part.draw(frame)
+        self._reader.apart = self._scene.apart
 
     def _end(self) -> None:
         self._ended = True

@@ -1,22 +1,35 @@
-"""Sliders on the web page that set commands by hand."""
+"""Controls of commands on the web page: sliders that set them by hand, or a term's own."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from mjlab_rec.managers.command_manager import CommandTerm
+from mjlab_rec.utils.string import nearest
 from mjlab_rec.viewer.commands import command_axes, hold_command, release_command
 from mjlab_rec.viewer.frame import Frame
 
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
 
+logger = logging.getLogger(__name__)
+
 
 class CommandControls:
-    """Sliders that set the command of the environment shown."""
+    """Sliders that set the command of the environment shown, or what the term's class puts there.
 
-    def __init__(self, gui: Any, playback: Playback, names: list[str]) -> None:
+    Args:
+        server: The ``viser.ViserServer``.
+        playback: What is controlled.
+        names: The command terms.
+    """
+
+    def __init__(self, server: Any, playback: Playback, names: list[str]) -> None:
+        gui = server.gui
         self._playback = playback
+        self._paused: bool | None = None
         self._folder: Any = None
         self._held: dict[str, Any] = {}
         self._sliders: dict[str, list[Any]] = {}
@@ -30,6 +43,14 @@ class CommandControls:
         self._folder = gui.add_folder("Commands")
         with self._folder:
             for name in names:
+                term = playback.env.command_manager.get_term(name)
+                if type(term).create_gui is not CommandTerm.create_gui:
+                    term.create_gui(
+                        *(name, server, lambda: playback.shown),
+                        on_change=lambda: None,  # What is drawn is read again all the time.
+                        request_action=lambda *action: request_action(playback, *action),
+                    )
+                    continue
                 with gui.add_folder(name):
                     self._add(gui, name)
 
@@ -38,6 +59,8 @@ class CommandControls:
         is_another = frame.shown != self._shown
         self._shown = frame.shown
         for name, state in frame.commands.items():
+            if name not in self._held:
+                continue
             key = frame.shown, name
             if self._wanted.get(key, state.held) != state.held:
                 continue
@@ -49,6 +72,12 @@ class CommandControls:
                     value = min(max(value, slider.min), slider.max)
                     if abs(value - slider.value) >= slider.step:
                         slider.value = value
+
+    def follow_pause(self) -> None:
+        """Tell the terms if the run was paused or continues. Call it in the stepping thread."""
+        if self._paused != self._playback.paused:
+            self._paused = self._playback.paused
+            self._playback.env.command_manager.on_viewer_pause(self._paused)
 
     def close(self) -> None:
         """Remove it from the page."""
@@ -85,6 +114,35 @@ class CommandControls:
                 self._errors[name].visible = True
 
         self._playback.request(set_command)
+
+
+def request_action(playback: Playback, name: str, payload: Any = None) -> None:
+    """Do what the controls of a command ask the viewer for; any thread may call it.
+
+    Args:
+        playback: What is controlled.
+        name: "CUSTOM" with a payload ``{"type": "gui_reset", "all_envs": bool}``, or "RESET",
+            "TOGGLE_PAUSE", "SINGLE_STEP", "TOGGLE_DEBUG_VIS", "TOGGLE_SHOW_ALL_ENVS".
+        payload: See there.
+    """
+    if isinstance(payload, dict) and payload.get("type") == "gui_reset":
+        all_envs = payload.get("all_envs", False)
+        playback.reset(None if all_envs else [playback.shown], from_gui=True)
+        return
+    actions: dict[str, Callable[[], None]] = {
+        "RESET": playback.reset_shown,
+        "TOGGLE_PAUSE": playback.toggle_pause,
+        "SINGLE_STEP": playback.single_step,
+        "TOGGLE_DEBUG_VIS": lambda: playback.show_debug_vis(not playback.shows_debug_vis),
+        "TOGGLE_SHOW_ALL_ENVS": lambda: playback.show_all(not playback.shows_all),
+    }
+    if name in actions:
+        actions[name]()
+    else:
+        logger.warning(
+            "The controls of a command asked for %r, which this viewer does not know. %s",
+            *((name, payload), nearest(name, [*actions, "CUSTOM"])),
+        )
 
 
 def _at_once(func: Callable[[], None]) -> Callable[[Any], Coroutine[Any, Any, None]]:

@@ -12,6 +12,7 @@ from mjlab_rec.sim.snapshot import PosedModel
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.extras import require
 from mjlab_rec.viewer.frame import Frame, spread
+from mjlab_rec.viewer.web_shapes import WebShapes
 
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
@@ -51,6 +52,9 @@ class WebScene:
         self._followed = followed_body(cfg, model, env.scene)
         self._scene._tracked_body_id = self._followed
         self._scene.camera_tracking_enabled = self.can_follow and cfg.camera is None
+        self._shapes = WebShapes(server)
+        self.apart = False
+        """Whether some environments are drawn elsewhere than they are."""
         self._spread: tuple[Any, np.ndarray] = (None, np.zeros((1, 3)))
         self._focus = np.zeros(3)  # Position of the followed body.
         self._in_picture = 1
@@ -115,12 +119,18 @@ class WebScene:
             mocap_quat,
             env_idx=frame.row,
         )
+        shapes = frame.shapes
+        if shapes is not None:
+            shapes = shapes.moved(frame.snapshot.env_ids, aside[:, 0])
+        self.apart = bool(aside.any())
+        self._shapes.draw(shapes, self._scene._scene_offset)
         if (count > 1) != (self._in_picture > 1):
             self._take_in(body_pos[:, self._followed or 0] + aside[:, 0], frame.row)
         self._in_picture = count
 
     def close(self) -> None:
         """Remove everything from the page."""
+        self._shapes.close()
         for name in ("/bodies", "/fixed_bodies", "/hull", "/decor"):
             self._server.scene.remove_by_name(name)
         self._server.scene.set_background_image(None)

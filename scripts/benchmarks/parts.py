@@ -48,7 +48,7 @@ _RECORDING = (
 def shares(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
     """Return the fractions of the step time by part."""
     clock = _Clock(lambda: synchronize(env.device))
-    with _wrapped(env, _METHODS, clock.timing):
+    with wrapped(env, _METHODS, clock.timing):
         total = take_steps(env, random_action(env), steps)
     found = {part: clock.seconds[part] / total for part in PARTS[:-1]}
     return found | {"rest": 1.0 - sum(found.values())}
@@ -66,7 +66,7 @@ def null_recording_share(env: ManagerBasedRlEnv, steps: int) -> float:
 
         return counted
 
-    with _wrapped(env, {"calls": {"recorder_manager": _RECORDING}}, counting):
+    with wrapped(env, {"calls": {"recorder_manager": _RECORDING}}, counting):
         take_steps(env, random_action(env), steps)
     number = 100_000
     seconds = timeit("env.recorder_manager.record_pre_step()", globals={"env": env}, number=number)
@@ -93,7 +93,7 @@ def new_engine_arrays(env: ManagerBasedRlEnv, steps: int) -> int:
         original = warp.array.__init__
         warp.array.__init__ = counting("warp", original)
     try:
-        with _wrapped(env, sources, counting):
+        with wrapped(env, sources, counting):
             take_steps(env, random_action(env), steps)
     finally:
         if env.sim.engine_name == "warp":
@@ -162,7 +162,7 @@ class _Clock:
 
 
 @contextmanager
-def _wrapped(
+def wrapped(
     env: ManagerBasedRlEnv,
     methods: dict[str, dict[str, tuple[str, ...]]],
     wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],

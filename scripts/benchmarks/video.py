@@ -51,6 +51,8 @@ class VideoArgs:
     """Height of the pictures."""
     shadows: bool = False
     """Draw shadows and reflections, which makes software rendering several times slower."""
+    mesh_faces: int = 0
+    """Film a robot whose meshes have so many faces, instead of the cartpole."""
     renderer: Literal["auto", "gl", "warp"] = "auto"
     """What draws."""
     max_pending: int = 256
@@ -62,7 +64,7 @@ class VideoArgs:
 
 
 def main(args: Annotated[VideoArgs, tyro.conf.arg(name="")]) -> None:
-    """Measure what filming cartpole-balance costs, without a policy."""
+    """Measure what filming costs, without a policy: cartpole-balance, or a robot of meshes."""
     console = Console()
     if min(args.num_envs, args.length, args.gap, args.films, args.memory_envs) < 1:
         cli.fail("--num-envs, --length, --gap, --films and --memory-envs must be at least 1.")
@@ -205,6 +207,8 @@ def _make(
 
     cfg: Any = load_env_cfg("cartpole-balance")
     cfg.scene.num_envs, cfg.sim.engine, cfg.seed = num_envs, args.engine, 0
+    if args.mesh_faces:
+        _add_robot(cfg, args.mesh_faces)
     cfg.viewer.enable_shadows = cfg.viewer.enable_reflections = args.shadows
     if folder is not None:
         options: dict[str, Any] = dict(
@@ -216,6 +220,18 @@ def _make(
     env.reset()
     recorder: Any = env.recorder_manager.get_term("video") if folder is not None else None
     return env, recorder, clock
+
+
+def _add_robot(cfg: Any, faces: int) -> None:
+    """Put a robot of detailed meshes next to the cartpole, and film it."""
+    from benchmarks.mesh_robot import mesh_robot
+    from mjlab_rec.entity import EntityCfg
+
+    place = EntityCfg.InitialStateCfg(pos=(0.0, 3.0, 0.6))
+    cfg.scene.entities["robot"] = EntityCfg(spec_fn=lambda: mesh_robot(faces), init_state=place)
+    cfg.viewer.origin_type = cfg.viewer.OriginType.ASSET_ROOT
+    cfg.viewer.entity_name = "robot"
+    cfg.viewer.distance, cfg.viewer.elevation, cfg.viewer.azimuth = 2.0, -20.0, 130.0
 
 
 def _in_process(function: Any, args: VideoArgs, folder: str | None) -> Any:

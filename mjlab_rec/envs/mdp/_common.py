@@ -27,9 +27,9 @@ def resolve_env_ids(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> tor
 
 def selected_names(asset: Entity, asset_cfg: SceneEntityCfg, kind: Kind) -> tuple[str, ...]:
     """Names of the selected parts, in the order in which ``asset_cfg.index(kind)`` yields them."""
-    names: tuple[str, ...] = getattr(asset, f"{kind}_names")
-    ids = getattr(asset_cfg, f"{kind}_ids")
-    return names[ids] if isinstance(ids, slice) else tuple(names[i] for i in ids)
+    names: tuple[str, ...] = tuple(getattr(asset, f"{kind}_names"))
+    index = asset_cfg.index(kind)
+    return names[index] if isinstance(index, slice) else tuple(names[i] for i in index.tolist())
 
 
 @lru_cache(maxsize=1024)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,10 @@ from mjlab_rec.utils.math import quat_apply, wrap_to_pi
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
+
+# Commanded and actual velocities, linear and yaw.
+_COLORS = ((0.2, 0.2, 0.6, 0.6), (0.2, 0.6, 0.2, 0.6)), ((0.0, 0.6, 1.0, 0.7), (0.0, 1.0, 0.4, 0.7))
 
 __all__ = ["UniformVelocityCommand", "UniformVelocityCommandCfg"]
 
@@ -62,6 +67,19 @@ class UniformVelocityCommandCfg(CommandTermCfg):
     ranges: Ranges
     """Ranges to sample from."""
 
+    @dataclass
+    class VizCfg:
+        """How the velocities are drawn."""
+
+        z_offset: float = 0.2
+        """Height of the arrows above the root, before scaling."""
+
+        scale: float = 0.5
+        """Metres per m/s or rad/s; it scales the height too."""
+
+    viz: VizCfg = field(default_factory=VizCfg)
+    """How the velocities are drawn if ``debug_vis``."""
+
     def __post_init__(self) -> None:
         if self.heading_command and self.ranges.heading is None:
             raise ValueError(
@@ -107,7 +125,9 @@ class UniformVelocityCommand(CommandTerm):
         """Resample and, by chance, start these environments at the commanded velocity."""
         extras = super().reset(env_ids)
         if self.cfg.init_velocity_prob > 0.0:
-            self._update_command(env_ids)  # Standing and heading change the command.
+            # Standing and heading change the command. The robot's own heading is still that of the
+            # episode before, until the next forward pass: take the one that was just written.
+            self._adapt(self._heading_of_state)
             chosen = self._env.rng.uniform(0.0, 1.0, (len(env_ids), 1), env_ids)
             self._set_root_velocity(env_ids, chosen < self.cfg.init_velocity_prob)
         return extras
@@ -126,6 +146,23 @@ class UniformVelocityCommand(CommandTerm):
         velocity = torch.cat((quat_apply(quat, planar), turn), dim=-1)
         current = data.qvel[rows, index.free_joint_v_adr]
         data.qvel[rows, index.free_joint_v_adr] = torch.where(chosen, velocity, current)
+
+    def _debug_vis_impl(self, visualizer: DebugVisualizer) -> None:
+        """Draw the commanded velocity (blue, green) and the actual one (cyan, light green)."""
+        env_ids = list(visualizer.get_env_indices(self.num_envs))
+        if not env_ids:
+            return
+        data, scale = self.robot.data, self.cfg.viz.scale
+        place, quat = data.root_link_pos_w[env_ids], data.root_link_quat_w[env_ids]
+        up = torch.zeros_like(place)
+        up[:, 2] = self.cfg.viz.z_offset
+        start = place + quat_apply(quat, up) * scale
+        actual = torch.cat((data.root_link_lin_vel_b[:, :2], data.root_link_ang_vel_b[:, 2:]), -1)
+        for velocity, colors in zip((self.command, actual), _COLORS, strict=True):
+            for axes, color in zip((slice(0, 2), slice(2, 3)), colors, strict=True):
+                part = torch.zeros_like(place)
+                part[:, axes] = velocity[env_ids, axes]
+                visualizer.add_arrow(start, start + quat_apply(quat, part) * scale, color)
 
     def _update_metrics(self) -> None:
         steps = self.cfg.resampling_time_range[1] / self._env.step_dt
@@ -159,9 +196,18 @@ class UniformVelocityCommand(CommandTerm):
 
     def _update_command(self, env_ids: torch.Tensor | None = None) -> None:
         # A pure function of the state, so updating all environments is right for some of them too.
+        self._adapt(lambda: self.robot.data.heading_w)
+
+    def _heading_of_state(self) -> torch.Tensor:
+        data = self.robot.data
+        forward = quat_apply(data.peek("qpos", "free_quat"), data.forward_vec_b)
+        return torch.atan2(forward[:, 1], forward[:, 0])
+
+    def _adapt(self, heading_of: Callable[[], torch.Tensor]) -> None:
+        """Turn and stop the commands as the kinds of environments require."""
         cfg, command = self.cfg, self.vel_command_b
         if cfg.heading_command or cfg.rel_world_envs > 0.0:
-            heading = self.robot.data.heading_w
+            heading = heading_of()
             if cfg.heading_command:
                 self.heading_error = wrap_to_pi(self.heading_target - heading)
                 rate = cfg.heading_control_stiffness * self.heading_error

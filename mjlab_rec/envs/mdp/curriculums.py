@@ -79,7 +79,7 @@ class _StagedTerm:
                     )
                 self._logged_params.append(key)
 
-    def _apply(self, step: int) -> dict[str, Any]:
+    def _apply(self, step: int) -> dict[str, torch.Tensor]:
         term = self._term_cfg
         for stage in self._stages:
             if step < stage["step"]:
@@ -91,7 +91,11 @@ class _StagedTerm:
                     setattr(term, key, value)
         state = {key: getattr(term, key) for key in self._logged_fields}
         state.update((key, term.params[key]) for key in self._logged_params)
-        return {k: v for k, v in state.items() if isinstance(v, (int, float, torch.Tensor))}
+        return {
+            key: torch.as_tensor(value)
+            for key, value in state.items()
+            if isinstance(value, (int, float, torch.Tensor))
+        }
 
 
 class reward_curriculum(_StagedTerm):
@@ -117,7 +121,7 @@ class reward_curriculum(_StagedTerm):
         env_ids: torch.Tensor | slice | None,
         reward_name: str,
         stages: Sequence[RewardCurriculumStage],
-    ) -> dict[str, Any]:
+    ) -> dict[str, torch.Tensor]:
         """Apply the stages reached so far and return the values in force."""
         return self._apply(env.common_step_counter)
 
@@ -134,7 +138,7 @@ class termination_curriculum(_StagedTerm):
         env_ids: torch.Tensor | slice | None,
         termination_name: str,
         stages: Sequence[TerminationCurriculumStage],
-    ) -> dict[str, Any]:
+    ) -> dict[str, torch.Tensor]:
         """Apply the stages reached so far and return the values in force."""
         return self._apply(env.common_step_counter)
 
@@ -144,7 +148,7 @@ def commands_vel(
     env_ids: torch.Tensor | slice | None,
     command_name: str,
     velocity_stages: Sequence[VelocityStage],
-) -> dict[str, float]:
+) -> dict[str, torch.Tensor]:
     """Widen the ranges of a uniform velocity command at given step counts."""
     _check_order(velocity_stages)
     cfg: Any = env.command_manager.get_term_cfg(command_name)
@@ -157,7 +161,7 @@ def commands_vel(
             if (range_ := stage.get(axis)) is not None:
                 setattr(ranges, axis, range_)
     return {
-        f"{axis}_{end}": getattr(ranges, axis)[i]
+        f"{axis}_{end}": torch.tensor(getattr(ranges, axis)[i])
         for axis in axes
         for i, end in enumerate(("min", "max"))
     }

@@ -7,6 +7,7 @@ environment draws depends only on its own random stream, not on what else is res
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.managers.event_manager import EventTermCfg
+    from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
 __all__ = [
     "apply_body_impulse",
     "apply_external_force_torque",
     "push_by_setting_velocity",
+    "randomize_terrain",
     "reset_joints_by_offset",
+    "reset_root_state_from_flat_patches",
     "reset_root_state_uniform",
     "reset_scene_to_default",
     "resolve_env_ids",
@@ -70,6 +74,15 @@ def _write_root_pose(
         )
 
 
+def randomize_terrain(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
+    """Move environments to random tiles of generated ground, of any kind and difficulty.
+
+    Put it before the events that place robots, which use the origins.
+    """
+    if env.scene.terrain is not None:
+        env.scene.terrain.randomize_env_origins(resolve_env_ids(env, env_ids))
+
+
 def reset_scene_to_default(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> None:
     """Put every entity into its default pose and joint state, at its environment's origin."""
     env_ids = resolve_env_ids(env, env_ids)
@@ -104,9 +117,63 @@ def reset_root_state_uniform(
         asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
     """
     env_ids = resolve_env_ids(env, env_ids)
-    asset: Entity = env.scene[asset_cfg.name]
     offset = _sample_se3(env, pose_range, env_ids)
-    pos, quat = _default_root_pose(env, asset, env_ids)
+    pos, quat = _default_root_pose(env, env.scene[asset_cfg.name], env_ids)
+    _write_root_state(env, env_ids, pos, quat, offset, velocity_range, asset_cfg)
+
+
+def reset_root_state_from_flat_patches(
+    env: ManagerBasedRlEnv,
+    env_ids: torch.Tensor | None,
+    patch_name: str = "spawn",
+    pose_range: dict[str, tuple[float, float]] | None = None,
+    velocity_range: dict[str, tuple[float, float]] | None = None,
+    asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
+) -> None:
+    """Put the root on a random flat patch of the environment's tile, plus a uniform offset.
+
+    Its height above the patch is that of its default pose. Without such patches, as on a plane, it
+    is put at the environment's origin, like by ``reset_root_state_uniform``.
+
+    Args:
+        env: The environment.
+        env_ids: Environments to reset; None for all.
+        patch_name: Name of the patches, in ``flat_patch_sampling`` of the sub-terrains.
+        pose_range: Offsets, as for ``reset_root_state_uniform``.
+        velocity_range: Velocities, as for ``reset_root_state_uniform``.
+        asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
+    """
+    env_ids = resolve_env_ids(env, env_ids)
+    terrain = env.scene.terrain
+    if terrain is None or patch_name not in terrain.flat_patches:
+        if terrain is not None and terrain.flat_patches:
+            known = list(terrain.flat_patches)
+            raise ValueError(
+                f"The terrain has no flat patches '{patch_name}'. {nearest(patch_name, known)}"
+            )
+        reset_root_state_uniform(env, env_ids, pose_range or {}, velocity_range, asset_cfg)
+        return
+    patches = terrain.flat_patches[patch_name]
+    levels, types = terrain.terrain_levels[env_ids], terrain.terrain_types[env_ids]
+    chosen = env.rng.integers(0, patches.shape[2], (len(env_ids),), env_ids)
+    offset = _sample_se3(env, pose_range or {}, env_ids)
+    root = env.scene[asset_cfg.name].data.default_root_state[env_ids]
+    pos = patches[levels, types, chosen].clone()
+    pos[:, 2] += root[:, 2]
+    _write_root_state(env, env_ids, pos, root[:, 3:7], offset, velocity_range, asset_cfg)
+
+
+def _write_root_state(
+    env: ManagerBasedRlEnv,
+    env_ids: torch.Tensor,
+    pos: torch.Tensor,
+    quat: torch.Tensor,
+    offset: torch.Tensor,
+    velocity_range: dict[str, tuple[float, float]] | None,
+    asset_cfg: SceneEntityCfg,
+) -> None:
+    """Write a pose plus an offset, and the default velocity plus one from the range."""
+    asset: Entity = env.scene[asset_cfg.name]
     turn = quat_from_euler_xyz(offset[:, 3], offset[:, 4], offset[:, 5])
     _write_root_pose(asset_cfg.name, asset, pos + offset[:, :3], quat_mul(quat, turn), env_ids)
     if asset.is_fixed_base:
@@ -192,17 +259,45 @@ class apply_body_impulse:
     begins under a force.
     """
 
+    @dataclass
+    class VizCfg:
+        """How the forces are drawn."""
+
+        rgba: tuple[float, float, float, float] = (0.9, 0.2, 0.8, 0.9)
+        """Colour of the arrows."""
+
+        scale: float = 0.005
+        """Metres per newton."""
+
+        width: float = 0.015
+        """Radius of the arrows' shafts in metres."""
+
+        min_force: float = 1.0
+        """Weaker forces (N) are not drawn."""
+
     def __init__(self, cfg: EventTermCfg, env: ManagerBasedRlEnv) -> None:
         self._env = env
-        self._asset_cfg: SceneEntityCfg = cfg.params.get("asset_cfg", DEFAULT_ASSET_CFG)
-        self._asset: Entity = env.scene[self._asset_cfg.name]
-        self._bodies = self._asset_cfg.index("body")
-        self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
-        self._cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
+        self._params = cfg.params
         self._active = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-        self._before = torch.zeros(env.num_envs, self._num_bodies, 6, device=env.device)
         # Time left in the wait, or in the impulse where one is active; drawn at each reset.
-        self._time_left = torch.full((env.num_envs,), self._cooldown_s[1], device=env.device)
+        cooldown_s: tuple[float, float] = cfg.params["cooldown_s"]
+        self._time_left = torch.full((env.num_envs,), cooldown_s[1], device=env.device)
+        self._choose(cfg.params.get("asset_cfg", DEFAULT_ASSET_CFG))
+
+    def _choose(self, asset_cfg: SceneEntityCfg) -> None:
+        self._asset: Entity = self._env.scene[asset_cfg.name]
+        self._bodies = asset_cfg.index("body")
+        self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
+        self._before = torch.zeros(self._env.num_envs, self._num_bodies, 6, device=self._env.device)
+
+    def _end_all(self) -> None:
+        """End all impulses, because other bodies are chosen now."""
+        current = self._asset.data.body_external_wrench[:, self._bodies]
+        wrench = torch.where(self._active[:, None, None], self._before, current)
+        self._asset.write_external_wrench_to_sim(
+            wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
+        )
+        self._active.zero_()
 
     def __call__(
         self,
@@ -214,6 +309,7 @@ class apply_body_impulse:
         cooldown_s: tuple[float, float],
         asset_cfg: SceneEntityCfg = DEFAULT_ASSET_CFG,
         body_point_offset: tuple[float, float, float] | None = None,
+        viz_cfg: VizCfg | None = None,
     ) -> None:
         """Advance all clocks by a step, and start and end impulses.
 
@@ -227,7 +323,13 @@ class apply_body_impulse:
             asset_cfg: Entity and bodies.
             body_point_offset: Where the force acts, from the body's centre of mass, in the body's
                 axes (m). Off-centre forces turn the body too.
+            viz_cfg: How the forces are drawn.
         """
+        if self._asset is not env.scene[asset_cfg.name] or self._bodies is not asset_cfg.index(
+            "body"
+        ):
+            self._end_all()
+            self._choose(asset_cfg)
         # Every environment draws at every step, used or not: the host need not ask the device which
         # ones need a number, and no environment's numbers depend on the others.
         n, components = env.num_envs, 3 * self._num_bodies
@@ -259,12 +361,29 @@ class apply_body_impulse:
             wrench[..., :3], wrench[..., 3:], body_ids=self._bodies
         )
 
+    def debug_vis(self, visualizer: DebugVisualizer) -> None:
+        """Draw an arrow for each force that acts now, where it acts."""
+        env_ids = list(visualizer.get_env_indices(self._env.num_envs))
+        if not env_ids:
+            return
+        data, viz = self._asset.data, self._params.get("viz_cfg") or self.VizCfg()
+        force = data.body_external_wrench[:, self._bodies][env_ids, :, :3]
+        place = data.body_com_pos_w[:, self._bodies][env_ids]
+        if (offset := self._params.get("body_point_offset")) is not None:
+            quat = data.body_link_quat_w[:, self._bodies][env_ids]
+            arm = constant(offset, self._env.device).expand_as(place)
+            place = place + quat_apply(quat, arm)
+        strong = torch.linalg.vector_norm(force, dim=-1) >= viz.min_force
+        acts = (strong & self._active[env_ids][:, None])[..., None]
+        end = torch.where(acts, place + viz.scale * force, place)
+        # An arrow without a length is not drawn.
+        visualizer.add_arrow(place.reshape(-1, 3), end.reshape(-1, 3), viz.rgba, viz.width)
+
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Restart the wait in these environments; the physics reset has ended their impulses."""
         if not isinstance(env_ids, torch.Tensor):
             everyone = torch.arange(self._env.num_envs, device=self._env.device)
             env_ids = everyone[slice(None) if env_ids is None else env_ids]
         self._active[env_ids] = False
-        self._time_left[env_ids] = self._env.rng.uniform(
-            *self._cooldown_s, (len(env_ids),), env_ids
-        )
+        low, high = self._params["cooldown_s"]
+        self._time_left[env_ids] = self._env.rng.uniform(low, high, (len(env_ids),), env_ids)

@@ -8,7 +8,7 @@ import torch
 
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
-from mjlab_rec.sensor import BuiltinSensor
+from mjlab_rec.sensor import BuiltinSensor, RayCastSensor
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
@@ -19,6 +19,7 @@ __all__ = [
     "base_lin_vel",
     "builtin_sensor",
     "generated_commands",
+    "height_scan",
     "joint_pos",
     "joint_pos_rel",
     "joint_vel",
@@ -153,6 +154,36 @@ def projected_gravity_from_sensor(env: ManagerBasedRlEnv, sensor_name: str) -> t
     ``projected_gravity`` this depends on where and how the IMU's site is mounted.
     """
     return -_builtin(env, sensor_name).data
+
+
+def height_scan(
+    env: ManagerBasedRlEnv,
+    sensor_name: str,
+    offset: float = 0.0,
+    miss_value: float | None = None,
+) -> torch.Tensor:
+    """Height of a ray sensor's frames above what each of their rays hit: (num_envs, rays).
+
+    Args:
+        env: The environment.
+        sensor_name: A ray sensor of the scene.
+        offset: What to subtract from the heights, in meters.
+        miss_value: Value for rays that hit nothing; None means the sensor's ``max_distance``.
+    """
+    sensor = env.scene[sensor_name]
+    if not isinstance(sensor, RayCastSensor):
+        rays = [name for name, s in env.scene.sensors.items() if isinstance(s, RayCastSensor)]
+        raise ValueError(
+            f"height_scan needs a ray sensor, but '{sensor_name}' is a {type(sensor).__name__}."
+            f" Ray sensors: {', '.join(rays) or 'none'}."
+        )
+    data = sensor.data
+    # Every ray of a frame is measured from that frame's own height.
+    shape = (-1, sensor.num_frames, sensor.num_rays_per_frame)
+    heights = data.frame_pos_w[:, :, 2:] - data.hit_pos_w[..., 2].view(shape)
+    heights = heights.flatten(1) - offset
+    missing = sensor.cfg.max_distance if miss_value is None else miss_value
+    return heights.masked_fill(data.distances < 0.0, missing)
 
 
 def _builtin(env: ManagerBasedRlEnv, sensor_name: str) -> BuiltinSensor:

@@ -145,18 +145,7 @@ class posture:
 
     def __init__(self, cfg: RewardTermCfg, env: ManagerBasedRlEnv) -> None:
         asset_cfg: SceneEntityCfg = cfg.params.get("asset_cfg", DEFAULT_ASSET_CFG)
-        asset: Entity = env.scene[asset_cfg.name]
-        names = selected_names(asset, asset_cfg, "joint")
-        ids, _, values = resolve_matching_names_values(cfg.params["std"], names)
-        if len(ids) < len(names):
-            missing = [name for i, name in enumerate(names) if i not in ids]
-            raise ValueError(
-                f"posture: no std for the joints {missing}. Add a pattern for them, or exclude them"
-                " from the term with joint_names."
-            )
-        # Include the mean's 1/n here, so that the step needs only one weighted sum.
-        scale = [-1.0 / (len(names) * std**2) for std in values]
-        self._weight = torch.tensor(scale, device=env.device)
+        self._weigh(env, asset_cfg, cfg.params["std"])
 
     def __call__(
         self,
@@ -167,8 +156,27 @@ class posture:
         """Compute the reward. Shape (num_envs,)."""
         asset: Entity = env.scene[asset_cfg.name]
         joints = asset_cfg.index("joint")
+        if self._joints is not joints or self._std is not std:
+            self._weigh(env, asset_cfg, std)
         error = asset.data.joint_pos[:, joints] - asset.data.default_joint_pos[:, joints]
         return torch.exp(error.square_() @ self._weight)
+
+    def _weigh(
+        self, env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg, std: dict[str, float]
+    ) -> None:
+        """Find the weights of the chosen joints, at the start and when the choice has changed."""
+        names = selected_names(env.scene[asset_cfg.name], asset_cfg, "joint")
+        ids, _, values = resolve_matching_names_values(std, names)
+        if len(ids) < len(names):
+            missing = [name for i, name in enumerate(names) if i not in ids]
+            raise ValueError(
+                f"posture: no std for the joints {missing}. Add a pattern for them, or exclude them"
+                " from the term with joint_names."
+            )
+        # Include the mean's 1/n here, so that the step needs only one weighted sum.
+        scale = [-1.0 / (len(names) * std**2) for std in values]
+        self._weight = torch.tensor(scale, device=env.device)
+        self._joints, self._std = asset_cfg.index("joint"), std
 
 
 def electrical_power_cost(

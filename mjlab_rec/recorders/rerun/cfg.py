@@ -72,6 +72,10 @@ class RerunRecorderCfg(TransitionRecorderCfg, FileCfg):
     contacts: bool = False
     """Show contact points. They are recomputed from the recorded positions."""
 
+    debug_vis: bool | None = None
+    """Show what terms, sensors and the terrain draw, such as arrows of commands, in every recorded
+    step. The simulation waits for it. None does what the environment's ``cfg.viewer`` says."""
+
     cameras: bool = True
     """Show the model's cameras, as placed in the first recorded environment."""
 

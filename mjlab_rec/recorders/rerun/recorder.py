@@ -18,10 +18,11 @@ from mjlab_rec.recorders.cfg_fields import typed
 from mjlab_rec.recorders.channels import Source
 from mjlab_rec.recorders.rerun.clips import FEW, Clips, episode_name
 from mjlab_rec.recorders.rerun.poses import model_fields, pose_sources
+from mjlab_rec.recorders.rerun.shapes import ShapesOfSteps
 from mjlab_rec.recorders.rerun.viewer import RerunViewer, listens
 from mjlab_rec.recorders.rerun.writer import RerunTarget, RerunWriter
 from mjlab_rec.recorders.transitions import TransitionRecorder
-from mjlab_rec.terrains.terrain_entity import grid_origins
+from mjlab_rec.terrains.origins import grid_origins
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class RerunRecorder(TransitionRecorder):
         is_file_only = self._stream is None and not cfg.live
         self.most_block_rows = _FILE_ROWS if is_file_only else _LIVE_ROWS
         self._writer: RerunWriter | None = None
+        self._shapes: ShapesOfSteps | None = None
         self._written: list[Path] = []  # files of finished recordings
         self._written_bytes = 0
         if cfg.connect is not None:
@@ -150,6 +152,9 @@ class RerunRecorder(TransitionRecorder):
         origins = np.zeros((self._selection.count, 3), np.float32)
         if cfg.spacing_m:
             origins = grid_origins(self._selection.count, cfg.spacing_m, "cpu").numpy()
+        shows = getattr(self._env.cfg.viewer, "debug_vis", False)
+        if shows if cfg.debug_vis is None else cfg.debug_vis:
+            self._shapes = ShapesOfSteps(self._env, self._selection, origins)
         target = RerunTarget(
             stream=self._stream,
             urls=urls if cfg.connect is None else [*urls, cfg.connect],
@@ -161,6 +166,7 @@ class RerunRecorder(TransitionRecorder):
             cameras=cfg.cameras,
             blueprint=cfg.blueprint,
             clips=self._windows,
+            shapes=self._shapes,
             viewers_may_end=bool(cfg.path) or cfg.connect is None,
         )
         if_exists = "number" if self._written else cfg.if_exists
@@ -171,6 +177,12 @@ class RerunRecorder(TransitionRecorder):
         """Rows are recorded from the next step on."""
         self._windows.begin_rows(self._env.common_step_counter)
         super().on_rows_start()
+
+    def on_row_taken(self) -> None:
+        """Read the results of the step, and what is drawn of it."""
+        super().on_row_taken()
+        if self._shapes is not None:
+            self._shapes.read(self._active)
 
     def on_finish(self) -> None:
         """Write the rest, and end a clip that was started by hand."""

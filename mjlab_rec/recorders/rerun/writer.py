@@ -28,6 +28,7 @@ from mjlab_rec.recorders.rerun.series import (
     statistics,
     summary_colors,
 )
+from mjlab_rec.recorders.rerun.shapes import RerunShapes, ShapesOfSteps
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class RerunTarget:
 
     groups: Sequence[int] = (0, 1, 2)
     contacts: bool = False
+    shapes: ShapesOfSteps | None = None
+    """What terms, sensors and the terrain drew in each step; None if that is not shown."""
+
     cameras: bool = True
     blueprint: Any = None
     clips: Clips
@@ -91,6 +95,7 @@ class RerunWriter(Writer):
                 self._stream = self._rr.RecordingStream(info.about.get("task", "mjlab_rec"))
                 self._stream.set_sinks(*self._sinks())
             self._columns = Columns(self._stream, info.step_dt)
+            self._shapes = RerunShapes(self._stream, self._columns)
             plotted = [spec for spec in info.channels if not spec.name.startswith(PREFIX)]
             self._lines = {spec.name: series(spec) for spec in plotted}
             self._is_early = {spec.name: spec.when == "before" for spec in plotted}
@@ -122,8 +127,13 @@ class RerunWriter(Writer):
             wanted = np.ones((block.rows, block.num_envs), bool)
         poses = self._kinematics.poses(block, wanted)
         values = {name: block.dense(name) for name in self._lines}
+        shapes = None
+        if self._target.shapes is not None:
+            shapes = self._target.shapes.take(block.step[: block.rows].tolist())
         for frames in self._frames(block, wanted):
             self._write_poses(block, frames, poses, wanted)
+            if shapes is not None:
+                self._shapes.write(frames, [shapes[row] for row in frames.rows])
             for name in self._lines:
                 self._write_channel(name, values[name], frames, wanted)
         self._write_ends(block, wanted)

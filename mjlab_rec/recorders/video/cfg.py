@@ -113,6 +113,10 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     """Height of an environment's image in pixels. None uses the viewer's, which is 480 by
     default."""
 
+    debug_vis: bool | None = None
+    """Show what terms, sensors and the terrain draw, such as arrows of commands. None does what the
+    viewer's ``debug_vis`` says."""
+
     camera: str | int | None = None
     """Name or index of a camera in the model. None uses the viewer's."""
 
@@ -134,8 +138,9 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
     ignored: ``envs`` selects the environments."""
 
     renderer: RendererName | None = None
-    """How to draw: "gl" uses OpenGL, "warp" does not, "auto" uses OpenGL if it works. None uses the
-    viewer's."""
+    """How to draw: "gl" uses OpenGL, "warp" does not, "auto" uses OpenGL if it works, unless
+    the ray tracer is faster: without a graphics card, for meshes with very many faces. None uses
+    the viewer's."""
 
     overlay: bool | tuple[str, ...] = False
     """Values to show in the frames: any of env, episode, step, time, return, reward, command. True
@@ -230,7 +235,7 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
         view = copy.copy(viewer if self.viewer is None else self.viewer)
         if self.layout == "grid" and self.viewer is None:
             view.max_extra_envs = 0  # The neighbours have their own cells.
-        for name in ("width", "height", "camera", "fovy"):
+        for name in ("width", "height", "camera", "fovy", "debug_vis"):
             if getattr(self, name) is not None:
                 setattr(view, name, getattr(self, name))
         if self.follow is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from mjlab_rec.recorders.video.overlay import Overlay, OverlayData
 from mjlab_rec.sim.renderer import Renderer
 from mjlab_rec.utils.bitmap_text import draw_label, draw_text, letter_scale
 
+logger = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 5.0
 _LINE = 255  # White, between the images of a grid.
 
 OpenFile = Callable[[Clip, int, int], Mp4Writer]
@@ -110,7 +115,8 @@ class ClipWriter:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything submitted is drawn and all complete clips are complete files."""
-        self._thread.wait(timeout)
+        with self._reporting():
+            self._thread.wait(timeout)
 
     def close(self) -> None:
         """Finish all clips, and raise the thread's error. Idempotent."""
@@ -118,8 +124,32 @@ class ClipWriter:
             return
         if self._thread.error is None:
             self._thread.submit(DrawRequest(end=True))
-        self._thread.finish()
+        with self._reporting():
+            self._thread.finish()
         self._thread.check()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Log how far the drawing is, every few seconds, while the caller waits for it."""
+        total, began, done = self._pending, time.monotonic(), threading.Event()
+
+        def report() -> None:
+            while not done.wait(_REPORT_EVERY_S):
+                left, spent = self._pending, time.monotonic() - began
+                drawn = total - left
+                if not 0 < left < total:
+                    continue
+                logger.warning(
+                    "%s: %d of %d frames left to draw, about %.0f s.",
+                    *(self._thread.name, left, total, spent / drawn * left),
+                )
+
+        if total > 1:
+            threading.Thread(target=report, name="video progress", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
 
     # -- in the drawing thread ---------------------------------------------------------------------
 

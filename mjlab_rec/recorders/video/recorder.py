@@ -20,6 +20,7 @@ from mjlab_rec.recorders.trigger_runners import TriggerRunner
 from mjlab_rec.recorders.video.clip_writer import Capture, ClipWriter, DrawRequest
 from mjlab_rec.recorders.video.clips import Clip, Episodes, LastSteps, View
 from mjlab_rec.recorders.video.overlay import Overlay
+from mjlab_rec.sim.debug_visualizer import shapes_of
 from mjlab_rec.sim.renderer import Renderer, make_renderer
 from mjlab_rec.utils.string import nearest
 
@@ -55,6 +56,7 @@ class VideoRecorder(RowClock):
         self._env_ids = cfg.env_ids(env.num_envs)
         self._length = cfg.steps(env.step_dt)
         self._frame_every, self._rate = cfg.stride(env.step_dt)
+        self._shows_debug_vis = getattr(cfg.view(env.cfg.viewer), "debug_vis", False)
         self._overlay = Overlay(env, self._env_ids, cfg.overlay)
         self._runner = _runner(cfg, env, by_hand=not cfg.autostart)
         self.draws_random_numbers = (
@@ -255,7 +257,10 @@ class VideoRecorder(RowClock):
             note = self._overlay.note(
                 [(i, episodes.number[i], episodes.length(i, step)) for i in env_ids]
             )
-        return Capture(env_ids, self._renderer.capture(env_ids), note)
+        if not self._shows_debug_vis:
+            return Capture(env_ids, self._renderer.capture(env_ids), note)
+        shapes = [shapes_of(self._env, [env_id]) for env_id in env_ids]
+        return Capture(env_ids, self._renderer.capture(env_ids, shapes), note)
 
     def _cut(self, env_ids: Collection[int]) -> None:
         """End the episodes that the user's reset cuts."""

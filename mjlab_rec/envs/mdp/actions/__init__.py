@@ -1,8 +1,12 @@
-"""Stock action terms: targets for joints, tendons and sites."""
+"""Stock action terms: targets for joints, tendons and sites, and poses of frames."""
 
 from mjlab_rec.envs.mdp.actions.base import (
     BaseAction,
     BaseActionCfg,
+)
+from mjlab_rec.envs.mdp.actions.differential_ik import (
+    DifferentialIKAction,
+    DifferentialIKActionCfg,
 )
 from mjlab_rec.envs.mdp.actions.joints import (
     JointEffortAction,
@@ -30,6 +34,8 @@ from mjlab_rec.envs.mdp.actions.tendons import (
 __all__ = [
     "BaseAction",
     "BaseActionCfg",
+    "DifferentialIKAction",
+    "DifferentialIKActionCfg",
     "JointEffortAction",
     "JointEffortActionCfg",
     "JointPositionAction",

@@ -10,7 +10,7 @@ import torch
 
 from mjlab_rec.actuator import Actuator, TransmissionType
 from mjlab_rec.actuator.actuator import CommandField
-from mjlab_rec.actuator.builtin_actuator import PassThroughActuator
+from mjlab_rec.actuator.pass_through import PassThroughActuator
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mjlab_rec.actuator import (
+    BuiltinDcMotorActuator,
     BuiltinMotorActuator,
     BuiltinPdActuator,
     BuiltinPositionActuator,
@@ -40,7 +41,7 @@ def pd_gains(
     distribution: Distribution | str = "uniform",
     operation: Operation | str = "scale",
 ) -> None:
-    """Randomize the gains of position and PD actuators.
+    """Randomize the gains of position and PD actuators, and of DC motors' controllers.
 
     Args:
         env: The environment.
@@ -57,7 +58,9 @@ def pd_gains(
         kp = write.draw(distribution, kp_range, n)
         kd = write.draw(distribution, kd_range, n)
         ids = group.global_ctrl_ids
-        if isinstance(group, IdealPdActuator):
+        if isinstance(group, IdealPdActuator) or (
+            isinstance(group, BuiltinDcMotorActuator) and group.has_gains
+        ):
             group.set_gains(
                 write.env_ids,
                 kp=write.tensor(group.stiffness, group.default_stiffness, kp, chosen),
@@ -76,6 +79,8 @@ def pd_gains(
             write.model("actuator_biasprm", ids, 1, kp, chosen, sign=-1)
             write.model("actuator_biasprm", ids, 2, kd, chosen, sign=-1)
         elif bool(chosen.any()):
+            if isinstance(group, BuiltinDcMotorActuator):
+                group.require_gains()
             raise TypeError(
                 f"pd_gains randomizes position and PD actuators, but '{asset_cfg.name}' has"
                 f" {type(group).__name__}s on {group.target_names}. Exclude them with"

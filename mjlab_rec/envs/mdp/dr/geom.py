@@ -11,6 +11,11 @@ import torch
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, resolve_env_ids
 from mjlab_rec.envs.mdp.dr._core import Ranges, model_ids, randomize_model_field
 from mjlab_rec.envs.mdp.dr._types import Distribution, Operation
+from mjlab_rec.envs.mdp.dr.fields import geom_friction as geom_friction
+from mjlab_rec.envs.mdp.dr.fields import geom_pos as geom_pos
+from mjlab_rec.envs.mdp.dr.fields import geom_quat as geom_quat
+from mjlab_rec.envs.mdp.dr.fields import geom_rgba as geom_rgba
+from mjlab_rec.envs.mdp.dr.material import geom_matid as geom_matid
 from mjlab_rec.managers.event_manager import requires_model_fields
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
 

@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, resolve_env_ids
+from mjlab_rec.envs.mdp.dr.fields import dof_armature as dof_armature
+from mjlab_rec.envs.mdp.dr.fields import dof_damping as dof_damping
+from mjlab_rec.envs.mdp.dr.fields import dof_frictionloss as dof_frictionloss
+from mjlab_rec.envs.mdp.dr.fields import jnt_range as jnt_range
+from mjlab_rec.envs.mdp.dr.fields import jnt_stiffness as jnt_stiffness
+from mjlab_rec.envs.mdp.dr.fields import joint_armature as joint_armature
+from mjlab_rec.envs.mdp.dr.fields import joint_damping as joint_damping
+from mjlab_rec.envs.mdp.dr.fields import joint_default_pos as joint_default_pos
+from mjlab_rec.envs.mdp.dr.fields import joint_friction as joint_friction
+from mjlab_rec.envs.mdp.dr.fields import joint_limits as joint_limits
+from mjlab_rec.envs.mdp.dr.fields import joint_stiffness as joint_stiffness
+from mjlab_rec.envs.mdp.dr.fields import qpos0 as qpos0
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
 
 if TYPE_CHECKING:

@@ -9,6 +9,11 @@ import torch
 
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, resolve_env_ids
 from mjlab_rec.envs.mdp.dr._core import Axis, model_ids
+from mjlab_rec.envs.mdp.dr.fields import mat_emission as mat_emission
+from mjlab_rec.envs.mdp.dr.fields import mat_rgba as mat_rgba
+from mjlab_rec.envs.mdp.dr.fields import mat_shininess as mat_shininess
+from mjlab_rec.envs.mdp.dr.fields import mat_specular as mat_specular
+from mjlab_rec.envs.mdp.dr.fields import mat_texrepeat as mat_texrepeat
 from mjlab_rec.managers.event_manager import requires_model_fields
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
 

@@ -1,0 +1,170 @@
+"""Configuration of training with RSL-RL: networks, PPO, and the run. It does not need RSL-RL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class RslRlModelCfg:
+    """A network: the actor or the critic."""
+
+    hidden_dims: tuple[int, ...] = (128, 128, 128)
+    """Widths of the hidden layers."""
+
+    activation: str = "elu"
+    """Activation after each hidden layer."""
+
+    obs_normalization: bool = False
+    """Scale observations by their running mean and standard deviation."""
+
+    cnn_cfg: dict[str, Any] | None = None
+    """Arguments of RSL-RL's CNN for image observations, such as output_channels, kernel_size and
+    stride; then `class_name` is "CNNModel"."""
+
+    distribution_cfg: dict[str, Any] | None = None
+    """Distribution of the actions, such as {"class_name": "GaussianDistribution", "init_std": 1.0,
+    "std_type": "scalar"}. None: the output itself, as for a critic."""
+
+    rnn_type: str | None = None
+    """"lstm" or "gru"; then `class_name` is "RNNModel"."""
+
+    rnn_hidden_dim: int = 256
+    """Width of the recurrent state."""
+
+    rnn_num_layers: int = 1
+    """Number of recurrent layers."""
+
+    class_name: str = "MLPModel"
+    """RSL-RL's class of the network, or your own as "package.module:Class"."""
+
+
+@dataclass
+class RslRlPpoAlgorithmCfg:
+    """The PPO algorithm."""
+
+    num_learning_epochs: int = 5
+    """Passes over the collected steps in each update."""
+
+    num_mini_batches: int = 4
+    """Batches that each pass is divided into."""
+
+    learning_rate: float = 1e-3
+    """Learning rate, or its first value with an adaptive schedule."""
+
+    schedule: Literal["adaptive", "fixed"] = "adaptive"
+    """Whether the learning rate follows `desired_kl`."""
+
+    gamma: float = 0.99
+    """Discount per step."""
+
+    lam: float = 0.95
+    """Lambda of generalized advantage estimation."""
+
+    entropy_coef: float = 0.005
+    """Weight of the entropy bonus."""
+
+    desired_kl: float = 0.01
+    """KL divergence per update that the adaptive learning rate aims at."""
+
+    max_grad_norm: float = 1.0
+    """Greatest norm of the gradient."""
+
+    value_loss_coef: float = 1.0
+    """Weight of the critic's loss."""
+
+    use_clipped_value_loss: bool = True
+    """Clip the critic's change per update, too."""
+
+    clip_param: float = 0.2
+    """Greatest change of the action probabilities per update."""
+
+    normalize_advantage_per_mini_batch: bool = False
+    """Normalize advantages within each mini-batch instead of over all collected steps."""
+
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """The optimizer."""
+
+    share_cnn_encoders: bool = False
+    """Let actor and critic share their image encoders."""
+
+    class_name: str = "PPO"
+    """RSL-RL's class of the algorithm, or your own as "package.module:Class"."""
+
+
+@dataclass
+class RslRlBaseRunnerCfg:
+    """A training run, whatever the algorithm."""
+
+    seed: int = 42
+    """Seed of the run."""
+
+    num_steps_per_env: int = 24
+    """Steps of each environment between updates."""
+
+    max_iterations: int = 300
+    """Number of updates."""
+
+    obs_groups: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"actor": ("actor",), "critic": ("critic",)}
+    )
+    """The groups of observations that each network sees."""
+
+    save_interval: int = 50
+    """Updates between checkpoints."""
+
+    experiment_name: str = "exp1"
+    """Folder of the experiment's runs."""
+
+    run_name: str = ""
+    """Appended to the name of the run's folder."""
+
+    logger: Literal["wandb", "tensorboard"] = "wandb"
+    """Where curves go."""
+
+    wandb_project: str = "mjlab"
+    """Project on Weights & Biases."""
+
+    wandb_tags: tuple[str, ...] = ()
+    """Tags on Weights & Biases."""
+
+    resume: bool = False
+    """Continue an earlier run."""
+
+    load_run: str = ".*"
+    """Which run to continue: a regex of folder names, of which the last one counts."""
+
+    load_checkpoint: str = "model_.*.pt"
+    """Which of its checkpoints: a regex of file names, of which the last one counts."""
+
+    clip_actions: float | None = None
+    """Greatest action in either direction; None does not clip."""
+
+    upload_model: bool = True
+    """Send checkpoints to Weights & Biases."""
+
+
+@dataclass
+class RslRlOnPolicyRunnerCfg(RslRlBaseRunnerCfg):
+    """A training run with PPO."""
+
+    class_name: str = "OnPolicyRunner"
+    """RSL-RL's class of the runner."""
+
+    actor: RslRlModelCfg = field(
+        default_factory=lambda: RslRlModelCfg(
+            distribution_cfg={
+                "class_name": "GaussianDistribution",
+                "init_std": 1.0,
+                "std_type": "scalar",
+            }
+        )
+    )
+    """The network that acts."""
+
+    critic: RslRlModelCfg = field(default_factory=RslRlModelCfg)
+    """The network that estimates returns."""
+
+    algorithm: RslRlPpoAlgorithmCfg = field(default_factory=RslRlPpoAlgorithmCfg)
+    """How both learn."""

@@ -1,0 +1,1 @@
+"""Importing packages of tasks, where code written for mjlab looks for it."""
