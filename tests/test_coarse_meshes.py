@@ -12,7 +12,7 @@ import pytest
 import torch
 from render_worlds import need_gl
 
-from mjlab_rec.sim import Simulation, SimulationCfg, coarse_meshes, gl, gl_renderer
+from mjlab_rec.sim import Simulation, SimulationCfg, gl, gl_renderer
 from mjlab_rec.sim.coarse_meshes import coarsen_meshes, drawn_faces, merge_size
 from mjlab_rec.sim.gl_renderer import GlRenderer
 from mjlab_rec.sim.renderer import make_renderer
@@ -164,12 +164,3 @@ def test_shadows_and_reflections_draw_faces_again() -> None:
         pytest.skip("there is a graphics card")
     assert not is_slow(enable_shadows=False)
     assert is_slow()
-
-
-def test_mesh_robot_of_the_benchmarks() -> None:
-    pytest.importorskip("benchmarks.mesh_robot")
-    from benchmarks.mesh_robot import mesh_robot
-
-    model = mesh_robot(50_000).compile()
-    assert model.mesh_facenum.sum() == pytest.approx(50_000, rel=0.05)
-    assert coarse_meshes.drawn_faces(model, ViewerConfig()) == model.mesh_facenum.sum()

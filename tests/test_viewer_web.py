@@ -326,7 +326,7 @@ def test_nothing_is_shown_of_cameras_where_there_are_none(drive):
 def test_depth_and_segmentation_as_colours():
     depth = np.array([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32)[..., None]
     grey = in_colours("depth", depth)[..., 0]
-    assert grey.tolist() == [[0, 255], [147, 40]]
+    assert grey.tolist() == [[0, 255], [147, 111]]
     assert not in_colours("depth", np.zeros((2, 2, 1), dtype=np.float32)).any()
     seen = np.array([[[-1, -1], [0, 5]], [[1, 5], [0, 5]]], dtype=np.int32)
     colours = in_colours("segmentation", seen).tolist()

@@ -76,8 +76,7 @@ def in_colours(kind: str, picture: np.ndarray) -> np.ndarray:
         seen = depth > 0.0
         grey = np.zeros(depth.shape, dtype=np.uint8)
         if seen.any():
-            nearest, span = depth[seen].min(), max(float(np.ptp(depth[seen])), 1e-6)
-            grey[seen] = 255 - 215 * ((depth[seen] - nearest) / span)
+            grey[seen] = 40 + 215 * (depth[seen].min() / depth[seen])
         return np.repeat(grey[..., None], 3, axis=-1)
     numbers = picture[..., :1].astype(np.int64) * 8 + picture[..., 1:]
     return np.where(picture[..., :1] < 0, 0, numbers * _HASHES % 206 + 50).astype(np.uint8)
