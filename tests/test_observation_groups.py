@@ -54,8 +54,8 @@ def test_after_a_reset_the_observation_is_that_of_the_new_episode(env: ManagerBa
     assert manager.compute() is env.obs_buf
     manager.reset(torch.tensor([1, 3]))
     obs = manager.compute()
-    for name in ("now", "history", "late"):
-        assert (obs[name][[1, 3]] == 7.0).all()
+    for name, value in (("now", 7.0), ("history", 0.0), ("late", 7.0)):
+        assert (obs[name][[1, 3]] == value).all()
         assert torch.equal(obs[name][[0, 2]], before[name][[0, 2]])
     assert manager.compute() is obs
 
@@ -101,7 +101,8 @@ def test_one_group_anew(env: ManagerBasedRlEnv) -> None:
     assert torch.equal(manager.compute_group("history"), before["history"])
     assert torch.equal(manager.compute_group("late"), before["late"])
     manager.reset(torch.tensor([2]))
-    assert (manager.compute_group("history")[2] == 7.0).all()
+    assert (manager.compute_group("history")[2] == 0.0).all()
+    assert (manager.compute_group("late")[2] == 7.0).all()
     assert torch.equal(manager.compute_group("history")[:2], before["history"][:2])
     advanced = manager.compute_group("history", update_history=True)
     assert torch.equal(advanced[:2, :2], before["history"][:2, 1:]) and (advanced[:, 2] == 7).all()
