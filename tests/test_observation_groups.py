@@ -16,7 +16,7 @@ from mjlab_rec.managers import (
     RewardTermCfg,
     TerminationTermCfg,
 )
-from mjlab_rec.utils.noise import UniformNoiseCfg
+from mjlab_rec.utils.noise import NoiseModelWithAdditiveBiasCfg, UniformNoiseCfg
 
 
 def height(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -37,6 +37,12 @@ def env() -> ManagerBasedRlEnv:
             "history": observed(history_length=3),
             "late": observed(delay_min_lag=2, delay_max_lag=2),
             "noisy": observed(noise=UniformNoiseCfg(n_min=-1.0, n_max=1.0)),
+            "biased": observed(
+                noise=NoiseModelWithAdditiveBiasCfg(
+                    noise_cfg=UniformNoiseCfg(n_min=-0.1, n_max=0.1),
+                    bias_noise_cfg=UniformNoiseCfg(n_min=-1.0, n_max=1.0),
+                )
+            ),
         }
     )
     for _ in range(4):
@@ -70,11 +76,12 @@ def test_asking_in_between_changes_no_later_bit(env: ManagerBasedRlEnv) -> None:
         seen = [copied(manager.compute(update_history=True))]
         for step in range(4):
             env.sim.data.qpos[:, 2] = float(step)
+            seen.append({"draw": env.rng.uniform(0.0, 1.0, (4,))})
             if step == 2:
                 manager.reset(torch.tensor([0]))
             if ask:
                 manager.compute()
-                for name in ("now", "history", "late", "noisy"):
+                for name in ("now", "history", "late", "noisy", "biased"):
                     manager.compute_group(name)
             ids = torch.tensor([0]) if step == 2 else None
             seen.append(copied(manager.compute(update_history=True, env_ids=ids)))

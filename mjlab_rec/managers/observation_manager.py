@@ -363,10 +363,12 @@ class ObservationManager(ManagerBase):
 
     @contextmanager
     def _unchanged(self, terms: Sequence[_Term]) -> Iterator[None]:
-        """Put delays, histories and random numbers back at the end of a block."""
+        """Put delays, histories, biases and random numbers back at the end of a block."""
         with ExitStack() as stack:
             stack.enter_context(self._env.rng.rewound())
             for term in terms:
+                if (model := getattr(term.noise_model, "rollback", None)) is not None:
+                    stack.enter_context(model())
                 for buffer in term.buffers():
                     stack.enter_context(buffer.rollback())
             yield
