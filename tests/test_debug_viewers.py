@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from debug_worlds import Goal, drawn_cfg
+from debug_worlds import Goal, drawn_cfg, share
 from test_viewer_native import photograph as photograph
 from test_viewer_native import screen as screen
 from test_viewer_web import Stage, button, changed, until
 from test_viewer_web import canvas as canvas
+from worlds import cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.sim.debug_shapes import ARROW, KINDS
@@ -21,9 +25,12 @@ from mjlab_rec.sim.debug_visualizer import DebugVisualizer, shapes_of
 from mjlab_rec.viewer.frame import FrameReader
 from mjlab_rec.viewer.native_keys import NativeKeys
 from mjlab_rec.viewer.playback import Playback
+from mjlab_rec.viewer.web import WebViewer
+from mjlab_rec.viewer.web_commands import request_action
 from mjlab_rec.viewer.web_shapes import WebShapes
 
 INSERT = 260
+_PATIENCE = 30
 
 
 class Nodes:
@@ -204,3 +211,190 @@ def test_the_page_shows_drawings_when_they_are_switched_on(stage, visit, canvas,
     checkbox(page, "Show").click()
     until(lambda: not show.playback.shows_debug_vis)
     assert changed(plain, canvas(page, "debug_off_again")) < 2e-3
+
+
+# -- controls of commands --------------------------------------------------------------------------
+
+
+class Scrubbed(Goal):
+    """A command with controls of its own, as motion commands have."""
+
+    def create_gui(
+        self,
+        name: str,
+        server: Any,
+        get_env_idx: Callable[[], int],
+        on_change: Callable[[], None] | None = None,
+        request_action: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        assert on_change is not None and request_action is not None
+        self.gui = name, server, get_env_idx, request_action
+        self.pauses: list[bool] = []
+        self.handle = server.gui.add_button("Start here")
+
+    def on_viewer_pause(self, paused: bool) -> None:
+        self.pauses.append(paused)
+
+    def apply_gui_reset(self, env_ids: torch.Tensor) -> bool:
+        self.placed = env_ids.tolist()
+        self.goal[env_ids] = 0.75
+        return False
+
+
+@pytest.fixture
+def page(monkeypatch) -> Iterator[Any]:
+    """A viewer whose frames are drawn when asked for, without a browser, of such a command."""
+    pytest.importorskip("mjviser", reason="needs mjviser")
+    monkeypatch.setattr("debug_worlds.Goal", Scrubbed)
+    env = ManagerBasedRlEnv(drawn_cfg(3, ghosts=False))
+    viewer = WebViewer(env, port=18080)
+    playback = Playback(env, lambda _: torch.zeros(3, 1), viewers=[viewer])
+    playback.run(lambda: True)
+    yield SimpleNamespace(
+        env=env,
+        viewer=viewer,
+        playback=playback,
+        term=env.command_manager.get_term("goal"),
+        frame=lambda: viewer._draw(viewer._reader.read()),
+    )
+    playback.close()
+    env.close()
+
+
+def test_a_command_may_have_controls_of_its_own_in_place_of_sliders(page):
+    name, server, get_env_idx, _ = page.term.gui
+    assert name == "goal" and server is page.viewer._page.server and get_env_idx() == 0
+    assert not page.viewer._commands._sliders
+    page.playback.show(2)
+    page.frame()
+    assert get_env_idx() == 2
+
+
+def test_its_term_hears_of_pauses(page):
+    page.viewer.update()
+    page.playback.pause()
+    page.viewer._next = 0.0
+    page.viewer.update()
+    page.viewer._next = 0.0
+    page.viewer.update()
+    assert page.term.pauses == [False, True]
+
+
+@pytest.mark.parametrize(("all_envs", "placed"), [(False, [1]), (True, [0, 1, 2])])
+def test_its_controls_can_begin_episodes_in_a_state_that_they_choose(page, all_envs, placed):
+    page.playback.show(1)
+    page.env.step(torch.zeros(3, 1))
+    request = page.term.gui[3]
+    request("CUSTOM", {"type": "gui_reset", "all_envs": all_envs})
+    page.playback._serve()
+    assert page.term.placed == placed
+    assert page.env.episode_length_buf[placed].tolist() == [0] * len(placed)
+    assert page.term.command[placed].flatten().tolist() == [0.75] * len(placed)
+    del page.term.placed
+    page.playback.reset()
+    page.playback._serve()
+    assert not hasattr(page.term, "placed")  # Other resets are as usual.
+
+
+def test_other_requests_of_controls(page, caplog):
+    playback = page.playback
+    request_action(playback, "TOGGLE_PAUSE")
+    assert playback.paused
+    request_action(playback, "TOGGLE_DEBUG_VIS")
+    assert playback.shows_debug_vis
+    request_action(playback, "TOGGLE_SHOW_ALL_ENVS")
+    assert playback.shows_all
+    request_action(playback, "RESET")
+    request_action(playback, "SINGLE_STEP")
+    assert len(playback._requests) == 2
+    request_action(playback, "FLY", 3)
+    assert "'FLY', 3" in caplog.text
+
+
+def test_a_command_manager_passes_the_hooks_on_to_its_terms(page):
+    manager = page.env.command_manager
+    manager.on_viewer_pause(True)
+    assert page.term.pauses[-1] and manager.apply_gui_reset(torch.tensor([2])) is False
+    assert page.term.placed == [2]
+    with ManagerBasedRlEnv(cart_cfg(1, commands={}, observations={})) as plain:
+        plain.command_manager.create_gui(None, lambda: 0)
+        assert plain.command_manager.apply_gui_reset(torch.tensor([0])) is False
+
+
+def test_checkboxes_of_the_page_follow_the_key(page):
+    controls = next(part for part in page.viewer._parts if type(part).__name__ == "DebugControls")
+    assert not controls._all.value
+    page.playback.show_debug_vis()
+    page.frame()
+    assert controls._all.value
+    page.playback.show_all()
+    page.frame()
+    assert page.viewer._page.server.scene  # Nothing of it failed.
+
+
+# -- the window ------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+import torch
+from debug_worlds import drawn_cfg, world_picture
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.viewer import make_viewer
+from mjlab_rec.viewer.playback import Playback
+
+env = ManagerBasedRlEnv(drawn_cfg(2, steps=(1000,), viewer=world_picture()))
+viewer = make_viewer("native", env)
+playback = Playback(env, lambda _: torch.ones(2, 1), viewers=[viewer])
+playback.pause()
+
+def say(*words):
+    print(*words, flush=True)
+    return sys.stdin.readline().strip()
+
+def shapes(at_least):
+    asked = iter(range(2000))
+    playback.run(lambda: viewer._window.user_scn.ngeom >= at_least or next(asked) == 1000)
+    return viewer._window.user_scn.ngeom
+
+say("off", shapes(0))
+viewer.keys.press(260)
+say("on", shapes(9))
+playback.show_all()
+say("all", shapes(15))
+playback.close()
+env.close()
+print("closed", flush=True)
+"""
+
+
+def test_the_window_shows_drawings_when_a_key_is_pressed(screen, photograph):
+    environment = {**os.environ, "DISPLAY": screen, "MUJOCO_GL": "glfw"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        counts, pictures = {}, {}
+        for name in ("off", "on", "all"):
+            word, _, count = process.stdout.readline().partition(" ")
+            assert word == name
+            counts[name] = int(count)
+            for _ in range(_PATIENCE):  # The window draws when it has time.
+                pictures[name] = photograph(f"debug_{name}")
+                if name == "off" or share(pictures[name], 0) > share(pictures["off"], 0) + 5e-4:
+                    break
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert process.stdout.readline() == "closed\n"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+    # Seven shapes and a ghost of two geoms; then those of both, and the other robot with its site.
+    assert counts == {"off": 0, "on": 9, "all": 2 * 5 + 2 + 2 * 2 + 3}
+    assert share(pictures["off"], 0) + 5e-4 < share(pictures["on"], 0)

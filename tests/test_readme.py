@@ -36,6 +36,7 @@ EXTRAS = {
     "import pandas": "pandas",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import MjlabOnPolicyRunner": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {

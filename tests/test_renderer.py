@@ -294,10 +294,10 @@ def test_without_opengl_the_error_names_the_packages(monkeypatch):
 
 def test_a_failing_backend_says_why(monkeypatch):
     need_gl()
-    gl._why_not.cache_clear()
+    gl._probe.cache_clear()
     monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
     reason = gl._why_not("egl")
-    gl._why_not.cache_clear()
+    gl._probe.cache_clear()
     assert reason is not None and "PYOPENGL_PLATFORM" in reason
     monkeypatch.undo()
     gl.GlContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 import torch
 from camera_worlds import ALL, down, make_room, refresh
 
-from mjlab_rec.scene import Scene
+from mjlab_rec.scene import Scene, SceneCfg
 from mjlab_rec.sensor import CameraSensor, CameraSensorCfg, CameraSensorData
-from mjlab_rec.sim import Simulation
+from mjlab_rec.sim import Simulation, SimulationCfg
 
 GEOM = int(mujoco.mjtObj.mjOBJ_GEOM)
 
@@ -188,6 +189,43 @@ def test_fields_per_world_are_seen(engine: str) -> None:
     assert (after.rgb[1][seen[1]] == torch.tensor([255, 255, 0], dtype=torch.uint8)).all()
     assert 0 < seen[1].sum() < 0.3 * seen[0].sum()
     assert after.depth[2, 15, 20, 0] == pytest.approx(8.0, abs=1e-3)
+
+
+def test_variants_are_seen_as_they_are(engine: str) -> None:
+    from variant_worlds import START, of_variants, thing
+
+    one, other = ("ball", 0.1, True), ("brick", 0.2, True)
+    shapes = {"small": thing([one]), "large": thing([other]), "both": thing([one, other])}
+    things = of_variants(shapes, init_state=START)
+    eye = CameraSensorCfg("eye", pos=(0.0, 0.0, 2.0), width=24, height=16, data_types=ALL)
+    scene = Scene(SceneCfg(num_envs=6, entities={"thing": things}, sensors=(eye,)))
+    cfg = SimulationCfg(engine=engine, nconmax=60, njmax=240)
+    info = scene.collect_variant_info()
+    sim = Simulation(6, cfg, spec=scene.spec, variant_info=info)
+    scene.initialize(sim.mj_model, sim.model, sim.data)
+    sim.set_sensor_context(scene.sensor_context)
+    sim.data.qpos[:] = torch.from_numpy(sim.mj_model.key_qpos[0]).float()
+    refresh(scene, sim)
+    depth = scene["eye"].data.depth
+    for world in range(6):  # As C MuJoCo sees a world that has these meshes and nothing else.
+        model = copy.copy(sim.mj_model)
+        for name in sim.expanded_fields:
+            field = getattr(model, name)
+            field[...] = getattr(sim.model, name)[world].numpy().reshape(field.shape)
+        data = mujoco.MjData(model)
+        data.qpos[:] = sim.data.qpos[world].numpy()
+        mujoco.mj_forward(model, data)
+        expected = np.zeros((16, 24))
+        for index in np.ndindex(16, 24):
+            ray = rays(45.0, 24, 16)[index]
+            expected[index] = mujoco.mj_ray(
+                model, data, data.cam_xpos[0], ray, None, 1, -1, np.zeros(1, np.int32), None
+            )
+        same = np.abs(depth[world, ..., 0].numpy() - np.maximum(expected, 0)) < 1e-3
+        assert same.mean() > 0.97
+    assert (sim.model.geom_dataid < 0).any()
+    seen = (depth > 0).flatten(1).sum(dim=1)
+    assert len(set(seen.tolist())) == 3
 
 
 # -- when pictures are drawn -----------------------------------------------------------------------

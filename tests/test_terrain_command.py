@@ -14,11 +14,10 @@ from mjlab_rec.commands import terrain
 from mjlab_rec.commands.terrain import TerrainArgs, env_cfg, generator_cfg
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.terrains.config import ALL_TERRAIN_PRESETS, ALL_TERRAINS_CFG
-from mjlab_rec.utils.png import write_png
 
 
 def decoded(path: Path) -> np.ndarray:
-    """The pixels of a PNG file with 8-bit colours and the filter "left"."""
+    """The pixels of a PNG file with 8-bit colours and without filters."""
     data, at, packed, shape = path.read_bytes(), 8, b"", (0, 0)
     while at < len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
@@ -31,14 +30,8 @@ def decoded(path: Path) -> np.ndarray:
         packed += body if kind == b"IDAT" else b""
         at += 12 + length
     lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape[1], 1 + 3 * shape[0])
-    assert (lines[:, 0] == 1).all()
-    return lines[:, 1:].reshape(shape[1], shape[0], 3).cumsum(axis=1, dtype=np.uint8)
-
-
-def test_pictures_are_written_without_loss(tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
-    write_png(tmp_path / "a.png", image)
-    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), image)
+    assert not lines[:, 0].any()
+    return lines[:, 1:].reshape(shape[1], shape[0], 3)
 
 
 def test_a_picture_shows_the_ground(tmp_path, capsys):

@@ -16,6 +16,7 @@ from test_mdp_no_waits import NoWaits
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
 from mjlab_rec.managers import CurriculumTermCfg, EventTermCfg
 from mjlab_rec.scene import Scene, SceneCfg
+from mjlab_rec.sim.debug_visualizer import DebugVisualizer
 from mjlab_rec.terrains import FlatPatchSamplingCfg, TerrainEntity, TerrainEntityCfg
 from mjlab_rec.terrains.config import flat, pyramid_stairs, random_rough
 from mjlab_rec.terrains.origins import spread_over_columns
@@ -214,11 +215,17 @@ def test_without_patches_robots_are_placed_at_the_origin():
 
 def test_nothing_waits_for_the_device():
     ids, yes = torch.tensor([1, 3]), torch.tensor([True, False])
-    with env_on(ground_cfg()) as env, NoWaits():
-        env.rng._on_cpu = False  # As on a GPU.
+
+    def move(env: ManagerBasedRlEnv) -> None:
         env.scene.terrain.update_env_origins(ids, yes, ~yes)
         mdp.randomize_terrain(env, ids)
         mdp.reset_root_state_from_flat_patches(env, ids)
+
+    with env_on(ground_cfg()) as env:
+        env.rng._on_cpu = False  # As on a GPU.
+        move(env)  # Constants are copied once.
+        with NoWaits():
+            move(env)
 
 
 def test_robots_stand_on_generated_ground():
@@ -229,32 +236,25 @@ def test_robots_stand_on_generated_ground():
         assert height.min() > 0.0 and height.max() < 1.0 and math.isfinite(height.sum())
 
 
-class Drawn:
-    """Remembers what is drawn."""
-
-    def __init__(self) -> None:
-        self.spheres: list[tuple[np.ndarray, float]] = []
-        self.cylinders: list[np.ndarray] = []
-
-    def get_env_indices(self, num_envs: int) -> range:
-        return range(num_envs)
-
-    def add_sphere(self, center: Any, radius: float, color: Any, label: Any = None) -> None:
-        self.spheres.append((center, radius))
-
-    def add_cylinder(self, start: Any, end: Any, radius: float, color: Any) -> None:
-        self.cylinders.append(start)
-
-
 def test_debug_vis_shows_origins_where_they_are_now():
-    terrain: Any = TerrainEntity(ground_cfg(num_envs=5, debug_vis=True), seed=0)
+    terrain = TerrainEntity(ground_cfg(num_envs=5, debug_vis=True), seed=0)
     terrain.randomize_env_origins(torch.arange(5))
-    drawn: Any = Drawn()
-    terrain.debug_vis(drawn)
-    assert len(drawn.spheres) == 5 + 12 and len(drawn.cylinders) == 12 * 6
-    np.testing.assert_array_equal([c for c, _ in drawn.spheres[:5]], terrain.env_origins.numpy())
+    visualizer = DebugVisualizer(show_all_envs=True)
+    terrain.debug_vis(visualizer)
+    shapes = visualizer.shapes()
+    assert len(shapes.kind) == 5 + 12 + 12 * 6
+    np.testing.assert_allclose(shapes.pos[:5], terrain.env_origins.numpy())
     assert terrain.spec.compile().nsite == 0, "markers cost nothing in the simulation"
-    terrain.cfg.debug_vis = False
-    silent: Any = Drawn()
-    terrain.debug_vis(silent)
-    assert not silent.spheres
+    one = DebugVisualizer(env_idx=3)
+    terrain.debug_vis(one)
+    np.testing.assert_allclose(one.shapes().pos[0], terrain.env_origins[3].numpy())
+
+
+def test_debug_vis_is_off_by_default_and_works_on_a_plane():
+    visualizer = DebugVisualizer()
+    TerrainEntity(ground_cfg()).debug_vis(visualizer)
+    assert len(visualizer.shapes().kind) == 0
+    with env_on(ground_cfg(debug_vis=True)) as env:
+        assert "terrain" in env.debug_vis_sources
+    TerrainEntity(TerrainEntityCfg(debug_vis=True)).debug_vis(visualizer)
+    assert len(visualizer.shapes().kind) == 1

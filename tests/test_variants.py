@@ -53,7 +53,7 @@ things = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     models=st.lists(things, min_size=1, max_size=4),
     num_envs=st.integers(1, 6),
@@ -65,11 +65,18 @@ def test_each_world_moves_as_its_variant_would_alone(models: Any, num_envs: int,
     )
     variants = {f"v{i}": model for i, model in enumerate(models)}
     _, sim = scene_of(num_envs, object=of_variants(variants, lambda n: chosen))
-    paths = trajectory(sim)
+    sim.data.qvel[:] = torch.linspace(-1.0, 1.5, sim.mj_model.nv)
     for world, variant in enumerate(chosen):
         _, single = alone(models[variant])
-        expected = trajectory(single)[:, 0]
-        np.testing.assert_allclose(paths[:, world], expected, atol=2e-4, err_msg=str(variant))
+        single.data.qvel[:] = torch.linspace(-1.0, 1.5, sim.mj_model.nv)
+        for step in range(70):
+            # From the same state: contacts would enlarge differences of rounding.
+            sim.set_state(single.get_state().expand(num_envs, -1).clone())
+            single.forward()
+            sim.forward()
+            there, own = sim.data.qacc[world], single.data.qacc[0]
+            torch.testing.assert_close(there, own, rtol=1e-3, atol=1e-2, msg=f"{variant} {step}")
+            single.step(3)
 
 
 @pytest.mark.parametrize("engine", ["mjbatch", "warp"])
@@ -103,6 +110,17 @@ def test_a_symmetric_variant_does_not_make_the_others_symmetric(order: tuple[str
         is_simple = bool(single.mj_model.body("object/thing").simple[0])
         assert is_simple == (name == "ball")
         np.testing.assert_allclose(paths[:, world], trajectory(single)[:, 0], atol=1e-5)
+
+
+def test_all_meshes_that_collide_have_a_convex_hull_whichever_variant_they_are_of():
+    _, sim = scene_of(3, object=of_variants(MIXED))
+    model = sim.mj_model
+    for name, spec_fn in MIXED.items():
+        own = spec_fn().compile()
+        for mesh in range(own.nmesh):
+            there = model.mesh(f"object/{name}/{own.mesh(mesh).name}").id
+            assert model.mesh_polynum[there] == own.mesh_polynum[mesh]
+            assert (model.mesh_graphadr[there] >= 0) == (own.mesh_graphadr[mesh] >= 0)
 
 
 def test_two_entities_with_variants_combine():

@@ -19,12 +19,14 @@ from worlds import cart_cfg
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders import CsvRecorderCfg, LivePlotRecorderCfg
+from mjlab_rec.sensor import CameraSensorCfg
 from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer import make_viewer
 from mjlab_rec.viewer.frame import FrameReader, spread
 from mjlab_rec.viewer.history import History
 from mjlab_rec.viewer.playback import Playback
 from mjlab_rec.viewer.web import WebViewer
+from mjlab_rec.viewer.web_cameras import WebCameras, in_colours
 from mjlab_rec.viewer.web_commands import CommandControls
 
 PATIENCE_S = 30.0
@@ -234,8 +236,10 @@ def drive() -> Iterator[Callable[..., Any]]:
     pytest.importorskip("mjviser", reason="needs mjviser")
     made: list[Playback] = []
 
-    def drive(num_envs: int) -> tuple[Playback, WebViewer, Callable[[], None]]:
-        env = ManagerBasedRlEnv(cart_cfg(num_envs))
+    def drive(num_envs: int, *sensors: Any) -> tuple[Playback, WebViewer, Callable[[], None]]:
+        cfg = cart_cfg(num_envs)
+        cfg.scene.sensors = sensors
+        env = ManagerBasedRlEnv(cfg)
         viewer = WebViewer(env, port=18080)
         made.append(Playback(env, lambda _: torch.zeros(num_envs, 1), viewers=[viewer]))
         playback = made[-1]
@@ -287,6 +291,47 @@ def test_plots_are_of_the_environment_that_is_chosen_also_in_a_pause(drive):
     playback.show(2)
     frame()
     assert [len(column) for column in plot._handle.data[:2]] == [1, 1]
+
+
+def test_the_picture_of_a_camera_is_shown_if_asked_for(drive):
+    north = (0.70710678, 0.70710678, 0.0, 0.0)
+    kinds = ("rgb", "depth", "segmentation")
+    eye = CameraSensorCfg(
+        "eye", pos=(0, -3, 0.5), quat=north, width=24, height=16, data_types=kinds
+    )
+    playback, viewer, frame = drive(2, eye)
+    (cameras,) = (part for part in viewer._parts if isinstance(part, WebCameras))
+    sensor = playback.env.scene["eye"]
+    frame()
+    assert cameras._image is None and sensor._value is None  # Not drawn.
+    assert cameras._chooser.options == ("off", "eye rgb", "eye depth", "eye segmentation")
+    for kind in kinds:
+        cameras._choose(f"eye {kind}")
+        frame()
+        expected = in_colours(kind, getattr(sensor.data, kind)[0].numpy())
+        assert expected.shape == (16, 24, 3) and len(np.unique(expected)) > 1
+        np.testing.assert_array_equal(cameras._image.image[5::10, 5::10], expected)
+    cameras._choose("off")
+    frame()
+    assert cameras._image is None
+
+
+def test_nothing_is_shown_of_cameras_where_there_are_none(drive):
+    _, viewer, frame = drive(1)
+    (cameras,) = (part for part in viewer._parts if isinstance(part, WebCameras))
+    frame()
+    assert cameras._folder is None
+
+
+def test_depth_and_segmentation_as_colours():
+    depth = np.array([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32)[..., None]
+    grey = in_colours("depth", depth)[..., 0]
+    assert grey.tolist() == [[0, 255], [147, 40]]
+    assert not in_colours("depth", np.zeros((2, 2, 1), dtype=np.float32)).any()
+    seen = np.array([[[-1, -1], [0, 5]], [[1, 5], [0, 5]]], dtype=np.int32)
+    colours = in_colours("segmentation", seen).tolist()
+    assert colours[0][0] == [0, 0, 0]
+    assert colours[0][1] == colours[1][1] != colours[1][0]
 
 
 def test_a_page_has_room_for_one_viewer(drive):

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from mjlab_rec import cli
 from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
-from mjlab_rec.utils.png import write_png
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -198,6 +197,7 @@ def show(cfg: ManagerBasedRlEnvCfg, args: TerrainArgs) -> None:
 def draw(generator: TerrainGeneratorCfg, args: TerrainArgs) -> None:
     """Draw the ground from above the side and write the picture."""
     from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.utils.spec_export import png
 
     cfg = env_cfg(generator)
     cfg.scene.num_envs = 1
@@ -207,7 +207,7 @@ def draw(generator: TerrainGeneratorCfg, args: TerrainArgs) -> None:
         _describe(env)
         image = env.render()
     assert image is not None and args.picture is not None
-    write_png(args.picture, image)
+    args.picture.write_bytes(png(image))
     Console().print(f"Wrote {args.picture}", markup=False, soft_wrap=True)
 
 

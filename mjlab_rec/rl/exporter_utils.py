@@ -83,7 +83,9 @@ def list_to_csv_str(
 def _plain_scale(scale: Any) -> Any:
     if scale is None:
         return 1.0
-    return scale.tolist() if isinstance(scale, torch.Tensor) else scale
+    if isinstance(scale, torch.Tensor):
+        return scale.tolist()
+    return list(scale) if isinstance(scale, tuple) else scale
 
 
 def _gains(env: ManagerBasedRlEnv, robot: Entity) -> tuple[list[float], list[float]]:

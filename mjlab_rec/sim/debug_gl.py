@@ -34,6 +34,8 @@ class ShapeDrawer:
         self._model = model
         self._poser = GhostPoser()
         self._options, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._options.sitegroup[:] = 0  # A ghost is its geoms.
+        self._options.flags[mujoco.mjtVisFlag.mjVIS_TENDON] = False
         self._warned = False
 
     def draw(self, scene: Any, shapes: Shapes) -> None:

@@ -15,7 +15,7 @@ import torch
 import warp as wp
 
 from mjlab_rec.sim.ray_kernel import cast_rays
-from mjlab_rec.sim.ray_scene import RAY_FIELDS, BuiltScene, build_scene
+from mjlab_rec.sim.ray_scene import RAY_FIELDS, BuiltScene, RayScene, build_scene
 from mjlab_rec.sim.ray_shapes import FAR
 from mjlab_rec.sim.ray_spec import FrameType, RayAlignment, RayHits, RaySpec
 from mjlab_rec.sim.warp_start import say_if_compiling, start_warp
@@ -134,7 +134,7 @@ class RayCaster:
             *of_bodies,
             *of_sites,
             *of_geoms,
-            built.scene,
+            wp.array([built.scene], dtype=RayScene, device=self._device),
             wp.zeros(1, dtype=float, device=self._device),
         ]
         self._launches = []

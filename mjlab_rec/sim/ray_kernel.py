@@ -32,16 +32,27 @@ _SLACK = wp.constant(1.5e-7)
 
 
 @wp.func
-def _is_visible(scene: RayScene, geom: int, world: int) -> bool:
-    material = scene.material[world % scene.material.shape[0], geom]
+def _is_visible(scene: wp.array(dtype=RayScene), geom: int, world: int) -> bool:
+    material = scene[0].material[wp.min(world, scene[0].material.shape[0] - 1), geom]
     if material < 0:
-        return scene.color[world % scene.color.shape[0], geom][3] != 0.0
-    return scene.material_color[world % scene.material_color.shape[0], material][3] != 0.0
+        return scene[0].color[wp.min(world, scene[0].color.shape[0] - 1), geom][3] != 0.0
+    return (
+        scene[0].material_color[wp.min(world, scene[0].material_color.shape[0] - 1), material][3]
+        != 0.0
+    )
+
+
+@wp.func
+def _passes(radius: float, away: wp.vec3, direction: wp.vec3) -> bool:
+    """Whether a ray misses a sphere, given its start as seen from the centre."""
+    along = wp.dot(away, direction)
+    outside = wp.dot(away, away) - radius * radius
+    return outside > 0.0 and (along > 0.0 or along * along < outside)
 
 
 @wp.func
 def _geom_hit(
-    scene: RayScene,
+    scene: wp.array(dtype=RayScene),
     geom: int,
     world: int,
     groups: int,
@@ -52,26 +63,31 @@ def _geom_hit(
 ):
     """Hit with a geom within a distance, and its normal in the world."""
     none = wp.vec3(0.0, 0.0, 0.0)
-    if ((groups >> scene.group[geom]) & 1) == 0 or scene.body[geom] == excluded:
-        return NO_HIT, none
-    kind = scene.kind[geom]
-    pos = scene.fixed_pos[geom]
-    mat = scene.fixed_mat[geom]
-    if scene.is_fixed[geom] == 0:
-        pos = scene.pos[world, geom]
-        mat = scene.mat[world, geom]
+    is_fixed = scene[0].is_fixed[geom] != 0
+    pos = wp.vec3()
+    if is_fixed:
+        pos = scene[0].fixed_pos[geom]
+    else:
+        pos = scene[0].pos[world, geom]
     away = start - pos
+    # Most geoms are far from the ray.
+    if _passes(scene[0].radius[geom], away, direction):
+        return NO_HIT, none
+    if ((groups >> scene[0].group[geom]) & 1) == 0 or scene[0].body[geom] == excluded:
+        return NO_HIT, none
+    kind = scene[0].kind[geom]
     data_id = int(-1)
     if kind == MESH or kind == SDF or kind == HFIELD:
-        data_id = scene.data_id[world % scene.data_id.shape[0], geom]
+        data_id = scene[0].data_id[wp.min(world, scene[0].data_id.shape[0] - 1), geom]
         if data_id < 0:
             return NO_HIT, none
-        if kind != HFIELD:
-            radius = scene.mesh_radius[data_id]
-            along = wp.dot(away, direction)
-            outside = wp.dot(away, away) - radius * radius
-            if outside > 0.0 and (along > 0.0 or along * along < outside):
-                return NO_HIT, none
+        if kind != HFIELD and _passes(scene[0].mesh_radius[data_id], away, direction):
+            return NO_HIT, none
+    mat = wp.mat33()
+    if is_fixed:
+        mat = scene[0].fixed_mat[geom]
+    else:
+        mat = scene[0].mat[world, geom]
     turn = wp.transpose(mat)
     p = turn @ away
     v = turn @ direction
@@ -79,19 +95,19 @@ def _geom_hit(
     normal = wp.vec3(0.0, 0.0, 0.0)
     if kind == HFIELD:
         x, normal = hfield_hit(
-            scene.hfield_size[data_id],
-            scene.hfield_rows[data_id],
-            scene.hfield_columns[data_id],
-            scene.hfield_data,
-            scene.hfield_start[data_id],
+            scene[0].hfield_size[data_id],
+            scene[0].hfield_rows[data_id],
+            scene[0].hfield_columns[data_id],
+            scene[0].hfield_data,
+            scene[0].hfield_start[data_id],
             p,
             v,
             limit,
         )
-    elif data_id >= 0:
-        x, normal = mesh_hit(scene.mesh[data_id], p, v, limit)
+    elif kind == MESH or kind == SDF:
+        x, normal = mesh_hit(scene[0].mesh[data_id], p, v, limit)
     else:
-        size = scene.size[world % scene.size.shape[0], geom]
+        size = scene[0].size[wp.min(world, scene[0].size.shape[0] - 1), geom]
         slack = float(0.0)
         if kind == BOX:
             slack = _SLACK * (wp.norm_l1(start) + wp.norm_l1(pos) + wp.norm_l1(size))
@@ -136,7 +152,7 @@ def cast_rays(
     site_xmat: wp.array2d(dtype=wp.mat33),
     geom_xpos: wp.array2d(dtype=wp.vec3),
     geom_xmat: wp.array2d(dtype=wp.mat33),
-    scene: RayScene,
+    scene: wp.array(dtype=RayScene),
     # All results in one array, one after the other.
     out: wp.array(dtype=float),
 ):
@@ -183,24 +199,27 @@ def cast_rays(
             is_hit = True
 
     # Cross the cells of the map, in units of cells.
-    p = wp.cw_div(wp.vec2(start[0], start[1]) - scene.corner, scene.cell)
-    v = wp.cw_div(wp.vec2(direction[0], direction[1]), scene.cell)
-    at, end = span(p, v, scene.columns, scene.rows, best)
-    column = wp.clamp(int(wp.floor(p[0] + at * v[0])), 0, scene.columns - 1)
-    row = wp.clamp(int(wp.floor(p[1] + at * v[1])), 0, scene.rows - 1)
+    p = wp.cw_div(wp.vec2(start[0], start[1]) - scene[0].corner, scene[0].cell)
+    v = wp.cw_div(wp.vec2(direction[0], direction[1]), scene[0].cell)
+    at, end = span(p, v, scene[0].columns, scene[0].rows, best)
+    column = wp.clamp(int(wp.floor(p[0] + at * v[0])), 0, scene[0].columns - 1)
+    row = wp.clamp(int(wp.floor(p[1] + at * v[1])), 0, scene[0].rows - 1)
     while at <= end:
-        cell = row * scene.columns + column
-        for i in range(scene.cell_start[cell], scene.cell_start[cell + 1]):
-            x, n = _geom_hit(
-                scene, scene.cell_geoms[i], world, groups, excluded, start, direction, best
-            )
-            if x >= 0.0 and (x < best or not is_hit):
-                best = x
-                normal = n
-                is_hit = True
+        cell = row * scene[0].columns + column
+        for i in range(scene[0].cell_start[cell], scene[0].cell_start[cell + 1]):
+            geom = scene[0].cell_geoms[i]
+            # Most are above or below all that is left of the ray.
+            last = start[2] + best * direction[2]
+            heights = scene[0].cell_heights[i]
+            if heights[0] <= wp.max(start[2], last) and heights[1] >= wp.min(start[2], last):
+                x, n = _geom_hit(scene, geom, world, groups, excluded, start, direction, best)
+                if x >= 0.0 and (x < best or not is_hit):
+                    best = x
+                    normal = n
+                    is_hit = True
         end = wp.min(end, best)
         at, column, row = next_cell(p, v, column, row)
-        if column < 0 or row < 0 or column >= scene.columns or row >= scene.rows:
+        if column < 0 or row < 0 or column >= scene[0].columns or row >= scene[0].rows:
             break
 
     num_rays = num_frames * offsets.shape[0]

@@ -19,7 +19,7 @@ import torch
 import warp as wp
 
 _MAX_CELLS_PER_SIDE = 2048
-_CELLS_PER_GEOM = 4.0
+_CELLS_PER_GEOM = 16.0
 # A cell also knows geoms this far outside of it, in meters, so that rounding loses none.
 _MARGIN = 1.0e-3
 
@@ -38,6 +38,7 @@ class RayScene:
     kind: wp.array(dtype=int)  # type: ignore[valid-type]
     group: wp.array(dtype=int)  # type: ignore[valid-type]
     body: wp.array(dtype=int)  # type: ignore[valid-type]
+    radius: wp.array(dtype=float)  # type: ignore[valid-type]
     # With a row for all worlds, or one per world.
     size: wp.array2d(dtype=wp.vec3)  # type: ignore[valid-type]
     data_id: wp.array2d(dtype=int)  # type: ignore[valid-type]
@@ -50,13 +51,15 @@ class RayScene:
     fixed_mat: wp.array(dtype=wp.mat33)  # type: ignore[valid-type]
     pos: wp.array2d(dtype=wp.vec3)  # type: ignore[valid-type]
     mat: wp.array2d(dtype=wp.mat33)  # type: ignore[valid-type]
-    # Cells over the ground, row by row; those of cell i are cell_geoms[cell_start[i] : ...[i + 1]].
+    # Cells over the ground, row by row. From cell_start[i] to cell_start[i + 1] are the geoms of
+    # cell i, the highest first, and their lowest and highest points.
     corner: wp.vec2
     cell: wp.vec2
     columns: int
     rows: int
     cell_start: wp.array(dtype=int)  # type: ignore[valid-type]
     cell_geoms: wp.array(dtype=int)  # type: ignore[valid-type]
+    cell_heights: wp.array(dtype=wp.vec2)  # type: ignore[valid-type]
     # Height fields and meshes.
     hfield_size: wp.array(dtype=wp.vec4)  # type: ignore[valid-type]
     hfield_rows: wp.array(dtype=int)  # type: ignore[valid-type]
@@ -116,6 +119,7 @@ def build_scene(
     scene.kind = array(model.geom_type, int)
     scene.group = array(np.clip(model.geom_group, 0, mujoco.mjNGROUP - 1), int)
     scene.body = array(model.geom_bodyid, int)
+    scene.radius = array(_radii(model, per_world), float)
     scene.size = rows("geom_size", wp.vec3)
     scene.data_id = rows("geom_dataid", int)
     scene.material = rows("geom_matid", int)
@@ -147,6 +151,18 @@ def fixed_geoms(model: mujoco.MjModel) -> np.ndarray:
     return is_fixed[model.geom_bodyid]
 
 
+def _radii(model: mujoco.MjModel, per_world: Callable[[str], torch.Tensor | None]) -> np.ndarray:
+    """How far geoms reach from their centres; more than far enough where that is not known."""
+    kinds = mujoco.mjtGeom
+    is_mesh = np.isin(model.geom_type, (kinds.mjGEOM_MESH, kinds.mjGEOM_SDF))
+    unknown = np.isin(model.geom_type, (kinds.mjGEOM_PLANE, kinds.mjGEOM_HFIELD))
+    if per_world("geom_size") is not None:
+        unknown |= ~is_mesh
+    if per_world("geom_dataid") is not None:
+        unknown |= is_mesh
+    return np.where(unknown, 1.0e15, model.geom_rbound * (1.0 + 1.0e-5) + 1.0e-6)
+
+
 def _add_cells(
     scene: Any, model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray, array: Any
 ) -> None:
@@ -155,6 +171,8 @@ def _add_cells(
     axes = data.geom_xmat[geoms].reshape(-1, 3, 3)
     middle = data.geom_xpos[geoms] + np.einsum("gij,gj->gi", axes, center)
     reach = np.einsum("gij,gj->gi", np.abs(axes), half) + _MARGIN
+    heights = np.zeros((model.ngeom, 2))
+    heights[geoms, 0], heights[geoms, 1] = (middle - reach)[:, 2], (middle + reach)[:, 2]
     low, high = (middle - reach)[:, :2], (middle + reach)[:, :2]
     corner = low.min(axis=0) if len(geoms) else np.zeros(2)
     extent = high.max(axis=0) - corner if len(geoms) else np.ones(2)
@@ -180,6 +198,7 @@ def _add_cells(
     scene.columns, scene.rows = int(counts[0]), int(counts[1])
     scene.cell_start = array(starts.astype(np.int32), int)
     scene.cell_geoms = array(geom_of[order].astype(np.int32), int)
+    scene.cell_heights = array(heights[geom_of[order]].astype(np.float32), wp.vec2)
 
 
 def _make_meshes(

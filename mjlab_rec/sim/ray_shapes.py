@@ -131,33 +131,48 @@ def _capsule(size: wp.vec3, p: wp.vec3, v: wp.vec3):
 
 
 @wp.func
-def box_faces(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float, open_top: bool):
-    """Nearest hit with the faces of a box, which reach `slack` beyond their edges."""
-    x = float(NO_HIT)
-    normal = wp.vec3(0.0, 0.0, 0.0)
+def box_hit(size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
+    """Nearest hit with a box, whose faces reach `slack` beyond their edges."""
+    near = float(-FAR)
+    far = float(FAR)
+    # With the slack, to decide whether the ray meets the box at all.
+    enter = float(-FAR)
+    leave = float(FAR)
+    near_axis = int(0)
+    far_axis = int(0)
     for i in range(3):
         if wp.abs(v[i]) > TINY:
-            j = (i + 1) % 3
-            k = (i + 2) % 3
-            for end in range(2):
-                sign = wp.where(end == 0, -1.0, 1.0)
-                y = (sign * size[i] - p[i]) / v[i]
-                is_open = open_top and i == 2 and end == 1
-                if y >= 0.0 and (x < 0.0 or y < x) and not is_open:
-                    in_j = wp.abs(p[j] + y * v[j]) <= size[j] + slack
-                    in_k = wp.abs(p[k] + y * v[k]) <= size[k] + slack
-                    if in_j and in_k:
-                        x = y
-                        normal = wp.vec3(0.0, 0.0, 0.0)
-                        normal[i] = sign
-    return x, normal
+            inverse = 1.0 / v[i]
+            middle = -p[i] * inverse
+            half = size[i] * wp.abs(inverse)
+            more = slack * wp.abs(inverse)
+            if middle - half > near:
+                near = middle - half
+                near_axis = i
+            if middle + half < far:
+                far = middle + half
+                far_axis = i
+            enter = wp.max(enter, middle - half - more)
+            leave = wp.min(leave, middle + half + more)
+        elif wp.abs(p[i]) > size[i] + slack:
+            leave = -FAR
+    normal = wp.vec3(0.0, 0.0, 0.0)
+    if enter > leave:
+        return NO_HIT, normal
+    if near >= 0.0:
+        normal[near_axis] = wp.where(v[near_axis] > 0.0, -1.0, 1.0)
+        return near, normal
+    if far >= 0.0:
+        normal[far_axis] = wp.where(v[far_axis] > 0.0, 1.0, -1.0)
+        return far, normal
+    return NO_HIT, normal
 
 
 @wp.func
 def shape_hit(kind: int, size: wp.vec3, p: wp.vec3, v: wp.vec3, slack: float):
     """Hit with a shape that is given by its size alone."""
     if kind == BOX:
-        x, normal = box_faces(size, p, v, slack, False)
+        x, normal = box_hit(size, p, v, slack)
         return x, normal
     if kind == PLANE:
         x, normal = _plane(size, p, v)
@@ -209,7 +224,7 @@ def _triangle(
 
 
 @wp.func
-def _hfield_sides(
+def _hfield_walls(
     size: wp.vec4,
     rows: int,
     columns: int,
@@ -218,9 +233,15 @@ def _hfield_sides(
     p: wp.vec3,
     v: wp.vec3,
 ):
-    """Hit with the four walls under the edges of a height field."""
+    """Hit with the bottom of a height field, or with the four walls under its edges."""
     x = float(NO_HIT)
     normal = wp.vec3(0.0, 0.0, 0.0)
+    if wp.abs(v[2]) > TINY:
+        y = (-size[3] - p[2]) / v[2]
+        in_x = wp.abs(p[0] + y * v[0]) <= size[0]
+        if y >= 0.0 and in_x and wp.abs(p[1] + y * v[1]) <= size[1]:
+            x = y
+            normal = wp.vec3(0.0, 0.0, -1.0)
     for i in range(2):
         if wp.abs(v[i]) > TINY:
             j = 1 - i
@@ -233,7 +254,7 @@ def _hfield_sides(
                 if y >= 0.0 and (x < 0.0 or y < x):
                     at = (p[j] + y * v[j] + size[j]) / (2.0 * size[j]) * float(along - 1)
                     z = p[2] + y * v[2]
-                    if at >= 0.0 and at <= float(along - 1) and z >= 0.0:
+                    if at >= 0.0 and at <= float(along - 1) and z >= -size[3]:
                         k = wp.min(int(at), along - 2)
                         first = start + end * across + k * step
                         part = at - float(k)
@@ -257,12 +278,7 @@ def hfield_hit(
     limit: float,
 ):
     """Hit with a height field: its surface, its walls and the box below, within a distance."""
-    base = wp.vec3(size[0], size[1], 0.5 * size[3])
-    x, normal = box_faces(base, p + wp.vec3(0.0, 0.0, base[2]), v, 0.0, True)
-    y, side = _hfield_sides(size, rows, columns, heights, start, p, v)
-    if y >= 0.0 and (x < 0.0 or y < x):
-        x = y
-        normal = side
+    x, normal = _hfield_walls(size, rows, columns, heights, start, p, v)
 
     # Cross the cells that the ray passes, with x and y in units of cells from the first corner.
     dx = 2.0 * size[0] / float(columns - 1)

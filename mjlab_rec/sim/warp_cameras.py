@@ -20,7 +20,12 @@ import warp as wp
 
 from mjlab_rec.sim.cameras import CameraDataType, CameraLook, CameraView
 from mjlab_rec.sim.warp_engine import _say_if_compiling, _start_warp
-from mjlab_rec.sim.warp_renderer import drawn_model, one_at_a_time, single_camera
+from mjlab_rec.sim.warp_renderer import (
+    allow_empty_slots,
+    drawn_model,
+    one_at_a_time,
+    single_camera,
+)
 from mjlab_rec.utils.extras import UnavailableError
 
 # What the ray tracer reads: derived quantities,
@@ -51,7 +56,7 @@ class WarpCameras:
     On a CPU the worlds are shared out to threads. Which thread draws a picture does not change it.
 
     Args:
-        mj_model: The compiled model.
+        mj_model: The compiled model, as ``drawn_model`` returns it.
         look: What all cameras see.
         num_envs: Number of worlds.
         model: The model in MuJoCo-Warp's form; it may hold the engine's own arrays.
@@ -75,7 +80,6 @@ class WarpCameras:
         self._num_envs = num_envs
         self._model, self._data, self._scope = model, data, scope
         self._pictures: dict[CameraView, _Picture] = {}
-        mj_model = drawn_model(mj_model)
         shown = np.isin(mj_model.geom_group, look.geom_groups).any() or mj_model.nflex
         kind = mujoco.mjtProjection.mjPROJ_ORTHOGRAPHIC
         self._is_orthographic = (mj_model.cam_projection == kind).tolist()
@@ -103,6 +107,7 @@ class WarpCameras:
                 render_skybox=True,
                 use_precomputed_rays=False,  # The field of view may differ between worlds.
             )
+            allow_empty_slots(context)
             if not {"light_type", "light_attenuation"}.isdisjoint(per_world):
                 context.light_attenuation_is_default = False
                 context.has_spot_lights = True
@@ -257,7 +262,10 @@ def cameras_on_cpu(
     _start_warp()
     with one_at_a_time, wp.ScopedDevice("cpu"):
         try:
-            model: Any = mjw.put_model(drawn_model(mj_model))
+            drawn = drawn_model(
+                mj_model, looks["geom_rgba"].numpy() if "geom_rgba" in looks else None
+            )
+            model: Any = mjw.put_model(drawn)
         except (NotImplementedError, ValueError) as error:
             raise UnavailableError(
                 f"MuJoCo-Warp, which draws the pictures of camera sensors, cannot draw this model:"
@@ -269,7 +277,7 @@ def cameras_on_cpu(
         arrays = {name: _as_warp(places[name], kind, num_envs) for name, kind in PLACES.items()}
     data = SimpleNamespace(nworld=num_envs, **arrays)
     scope: Any = lambda: wp.ScopedDevice("cpu")  # noqa: E731
-    return WarpCameras(mj_model, look, num_envs, model, data, scope, looks, num_threads)
+    return WarpCameras(drawn, look, num_envs, model, data, scope, looks, num_threads)
 
 
 def _as_warp(tensor: torch.Tensor, dtype: Any, num_envs: int) -> Any:

@@ -228,9 +228,10 @@ class WarpEngine:
     def cameras(self, look: CameraLook) -> Cameras:
         """Draw the cameras from this engine's own arrays."""
         from mjlab_rec.sim.warp_cameras import WarpCameras
+        from mjlab_rec.sim.warp_renderer import drawn_model, own_colors
 
         return WarpCameras(
-            self._mj_model,
+            drawn_model(self._mj_model, own_colors(self)),
             look,
             self._num_envs,
             self._model,

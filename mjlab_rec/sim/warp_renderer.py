@@ -18,6 +18,7 @@ import warp as wp
 
 from mjlab_rec.sim.cameras import CameraDataType
 from mjlab_rec.sim.debug_shapes import Shapes
+from mjlab_rec.sim.engine import Engine
 from mjlab_rec.sim.shape_overlay import Lens, ShapeOverlay
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import (
@@ -90,7 +91,7 @@ class WarpRenderer:
         self._readers: dict[tuple[int, ...], SnapshotReader] = {}
         self._batches: dict[tuple[int, tuple[str, ...]], _WorldBatch] = {}
         self._overlay = ShapeOverlay()
-        self._model = drawn_model(sim.mj_model)
+        self._model = drawn_model(sim.mj_model, own_colors(sim._engine))
         self._is_empty = not (
             np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
         )
@@ -228,6 +229,7 @@ class _WorldBatch:
             render_skybox=True,
             use_precomputed_rays=False,  # The field of view may differ between worlds.
         )
+        allow_empty_slots(self._context)
         self._follow: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         if camera is None:
             self._add_free_camera(model, cfg, count, followed)
@@ -323,6 +325,25 @@ def _lens(model: mujoco.MjModel, camera: int | None, fovy: float, width: int, he
     )
 
 
+def own_colors(engine: Engine) -> np.ndarray | None:
+    """Return the colours of all worlds' geoms (num_envs, ngeom, 4) if they may differ."""
+    if "geom_rgba" not in engine.per_world:
+        return None
+    return engine.model_field("geom_rgba").cpu().numpy()
+
+
+def allow_empty_slots(context: Any) -> None:
+    """Let geoms of a context have mesh -1 in some worlds: it is not seen there."""
+    nothing = wp.Mesh(
+        points=wp.array([[1e9, 1e9, 1e9]] * 3, dtype=wp.vec3),
+        indices=wp.array([0, 1, 2], dtype=int),
+    )
+    context.mesh_registry[nothing.id] = nothing
+    # Read at -1, before the beginning of the slice.
+    ids = wp.array([nothing.id, *context.mesh_bvh_id.numpy().tolist()], dtype=wp.uint64)
+    context.mesh_bvh_id = ids[1:] if len(ids) > 1 else ids
+
+
 def single_camera(
     context: Any,
     count: int,
@@ -377,8 +398,13 @@ def _free_view(cfg: ViewerConfig) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(axes).float(), torch.from_numpy(-cfg.distance * forward).float()
 
 
-def drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack."""
+def drawn_model(model: mujoco.MjModel, colors: np.ndarray | None = None) -> mujoco.MjModel:
+    """Return a copy of a model for drawing only, without physics that MuJoCo-Warp may lack.
+
+    Args:
+        model: The model.
+        colors: The geoms' colours (num_envs, ngeom, 4), if they differ between worlds.
+    """
     model = copy_for_drawing(model)
     option = model.opt
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -390,10 +416,10 @@ def drawn_model(model: mujoco.MjModel) -> mujoco.MjModel:
     option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
     model.geom_contype[:] = model.geom_conaffinity[:] = 0
     # The ray tracer does not support transparency: omit what is fully transparent.
-    has_material = model.geom_matid >= 0
-    own = (model.geom_rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=1)
-    alpha = model.geom_rgba[:, 3].copy()
-    from_material = has_material & ~own
-    alpha[from_material] = model.mat_rgba[model.geom_matid[from_material], 3]
-    model.geom_group[alpha == 0.0] = _NO_GROUP
+    rgba = (model.geom_rgba if colors is None else colors).reshape(-1, model.ngeom, 4)
+    own = (rgba != (0.5, 0.5, 0.5, 1.0)).any(axis=-1)
+    alpha = rgba[..., 3].copy()
+    from_material = (model.geom_matid >= 0) & ~own
+    alpha[from_material] = model.mat_rgba[model.geom_matid[from_material.nonzero()[1]], 3]
+    model.geom_group[(alpha == 0.0).all(axis=0)] = _NO_GROUP
     return model

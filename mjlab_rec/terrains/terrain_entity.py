@@ -20,9 +20,7 @@ from mjlab_rec.utils.spec_config import LightCfg, MaterialCfg, TextureCfg
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
-    from mjlab_rec.viewer.debug_visualizer import (  # pyright: ignore[reportMissingImports]
-        DebugVisualizer,
-    )
+    from mjlab_rec.sim.debug_visualizer import DebugVisualizer
 
 _TerrainType = Literal["generator", "plane"]
 _LEVELS = 1  # Stream of the first levels, apart from the ground's own.
@@ -223,18 +221,18 @@ class TerrainEntity(Entity):
         """Draw origins and flat patches, if the cfg asks for it."""
         if not self.cfg.debug_vis:
             return
-        origins = self.env_origins.cpu().numpy()
-        for i in visualizer.get_env_indices(len(origins)):
-            visualizer.add_sphere(origins[i], 0.3, (0.2, 0.6, 0.2, 0.3), label=f"env_origin_{i}")
+        shown = visualizer.get_env_indices(len(self.env_origins))
+        origins = self.env_origins.cpu()[list(shown)]
+        visualizer.add_sphere(origins, 0.3, (0.2, 0.6, 0.2, 0.3), label="env_origin")
         if self.terrain_origins is None:
             return
-        for origin in self.terrain_origins.reshape(-1, 3).cpu().numpy():
-            visualizer.add_sphere(origin, 0.5, (0.2, 0.2, 0.6, 0.3))
-        up = np.array([0.0, 0.0, 0.02])
-        for name, places in self.flat_patches.items():
-            radius = self.flat_patch_radii[name]
-            for place in places.reshape(-1, 3).cpu().numpy():
-                visualizer.add_cylinder(place, place + up, radius, (0.9, 0.6, 0.1, 0.3))
+        tiles = self.terrain_origins.reshape(-1, 3)
+        visualizer.add_sphere(tiles, 0.5, (0.2, 0.2, 0.6, 0.3), label="terrain_origin")
+        for name, patches in self.flat_patches.items():
+            places = patches.reshape(-1, 3).cpu()
+            above = places + torch.tensor([0.0, 0.0, 0.02])
+            radius, color = self.flat_patch_radii[name], (0.9, 0.6, 0.1, 0.3)
+            visualizer.add_cylinder(places, above, radius, color, label=f"flat_patch_{name}")
 
     def elements_of(self, kind: Kind) -> tuple:
         """The terrain's own parts of one kind."""

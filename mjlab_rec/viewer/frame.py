@@ -61,6 +61,9 @@ class Frame:
     shapes: Shapes | None
     """What terms, sensors and the terrain draw of these environments; None if it is not shown."""
 
+    picture: tuple[str, np.ndarray] | None = None
+    """Kind and picture (height, width, channels) of the camera sensor that is shown."""
+
     @property
     def row(self) -> int:
         """The snapshot's row of the environment that the numbers belong to."""
@@ -75,6 +78,9 @@ class FrameReader:
 
     max_envs: int
     """Limit the number of environments shown at once."""
+
+    camera: tuple[str, str] | None = None
+    """Camera sensor and kind of picture to show; None for none. Any thread may set it."""
 
     apart: bool = False
     """Whether environments are drawn elsewhere than they are. Drawing finds out, so the first frame
@@ -106,8 +112,16 @@ class FrameReader:
             },
             commands=read_commands(env, shown),
             recorders={name: progress(recorders.get_term(name)) for name in recorders.active_terms},
+            picture=self._picture(),
             shapes=self._shapes(),
         )
+
+    def _picture(self) -> tuple[str, np.ndarray] | None:
+        if self.camera is None:
+            return None
+        name, kind = self.camera
+        pictures = getattr(self.playback.env.scene.sensors[name].data, kind)
+        return kind, pictures[self.playback.shown].cpu().numpy().copy()
 
     def _env_ids(self) -> tuple[int, ...]:
         """Return the environments shown: the chosen one, or up to ``max_envs`` around it."""

@@ -81,7 +81,7 @@ class Playback:
         self._shown = env.cfg.viewer.env_idx if viewers else 0
         check_env_ids([self._shown], env.num_envs)
         self._shows_all = False
-        self._shows_debug_vis = env.cfg.viewer.debug_vis
+        self._shows_debug_vis = bool(getattr(env.cfg.viewer, "debug_vis", False))
         self.debug_vis_hidden: set[str] = set()
         """Names in ``env.debug_vis_sources`` of what viewers do not draw."""
         self._due: float | None = None
@@ -285,8 +285,8 @@ class Playback:
         ids = None
         if env_ids is not None:
             ids = torch.tensor(list(env_ids), dtype=torch.long, device=self.env.device)
-        options = {"gui_reset": True} if from_gui else None
-        self._obs = self.env.reset(env_ids=ids, options=options)[0]
+        options: dict[str, Any] = {"options": {"gui_reset": True}} if from_gui else {}
+        self._obs = self.env.reset(env_ids=ids, **options)[0]
 
     def _open_viewers(self) -> None:
         if not self._opened:

@@ -74,6 +74,7 @@ class WebViewer:
 
     def open(self, playback: Playback) -> None:
         """Put everything on the page."""
+        from mjlab_rec.viewer.web_cameras import WebCameras
         from mjlab_rec.viewer.web_commands import CommandControls
         from mjlab_rec.viewer.web_controls import RecordControls, RunControls, ShowControls
         from mjlab_rec.viewer.web_debug import DebugControls
@@ -95,7 +96,7 @@ class WebViewer:
         self._commands = CommandControls(server, playback, list(first.commands))
         self._parts.append(self._commands)
         self._plots = WebPlots(server.gui)
-        self._parts.append(self._plots)
+        self._parts += [self._plots, WebCameras(server.gui, playback.env, self._reader)]
         self._draw(first)
         self._worker = Worker("WebViewer", self._draw, doing="drawing", capacity=1)
         logger.info("The viewer is at %s", self.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 __all__ = ["CsvReader", "CsvWriter"]
 
+logger = logging.getLogger(__name__)
+
+_MANY_COLUMNS = 1000  # for one channel
 _HEADER_SPAN = Span.of(TABLE, 0, TABLE_HEADER, 0)
 
 
@@ -39,6 +43,12 @@ class CsvWriter(Writer):
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         csv_text.check_columns(info, Path(options.path))
+        for spec in info.channels:
+            if spec.size > _MANY_COLUMNS:
+                logger.warning(
+                    "'%s' gets %d columns for '%s'. HDF5, NPZ and Parquet keep pictures as arrays.",
+                    *(options.path, spec.size, spec.name),
+                )
         self._columns = csv_text.columns_of(info)
         _check_names(self._columns)
         csv_files.check_path(Path(options.path))

@@ -84,6 +84,9 @@ def _prefix_assets(spec: mujoco.MjSpec, prefix: str) -> None:
 
 def _add_assets(merged: mujoco.MjSpec, spec: mujoco.MjSpec, prefix: str) -> None:
     donor = spec.copy()
+    # MuJoCo computes a mesh's convex hull only if a geom collides with it; compiled once, the mesh
+    # keeps that also without the geom.
+    donor.compile()
     for kind in _REFERRING:
         for element in list(getattr(donor, kind)):
             donor.delete(element)

@@ -79,7 +79,15 @@ class BoxRandomSpreadTerrainCfg(SubTerrainCfg):
         room = 0.5 * np.array(inner) - reach
         place = rng.uniform(-1.0, 1.0, (count, 2)) * room
         too_large = (room < 0.0).any(axis=1)
-        on_platform = (np.abs(place) < reach + 0.5 * self.platform_width).all(axis=1)
+        # Two rectangles overlap unless an axis of one of them separates them.
+        half = 0.5 * self.platform_width
+        on_platform = (np.abs(place) < reach + half).all(axis=1)
+        along, across = (
+            np.abs(place[:, i] * np.cos(yaw) + sign * place[:, 1 - i] * np.sin(yaw))
+            < 0.5 * size[:, i] + half * (cos + sin)
+            for i, sign in ((0, 1.0), (1, -1.0))
+        )
+        on_platform &= along & across
         for k in np.flatnonzero(~(too_large | on_platform)):
             (x, y), (dx, dy) = place[k] + tile.center, 0.5 * size[k]
             tile.box((x - dx, x + dx), (y - dy, y + dy), (0.0, height[k]), yaw=float(yaw[k]))
