@@ -152,7 +152,7 @@ def test_the_web_page_makes_the_meshes_of_the_environment_that_is_shown():
         try:
             scene = WebScene(server, playback, reader.read(), "a test")
             for shown in (1, 0, 2):
-                playback.shown = shown
+                playback.show(shown)
                 scene.draw(reader.read())
                 drawn = scene._scene.mj_model
                 assert np.array_equal(drawn.geom_dataid, env.sim.model.geom_dataid[shown])
