@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import crash, rays, record, rerun, step, terrain, video
+from benchmarks import camera, crash, rays, record, rerun, step, terrain, video
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
 app.command(name="crash")(crash.main)
 app.command(name="video")(video.main)
+app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)

@@ -475,6 +475,8 @@ def test_ids_out_of_range_are_errors(env: Any, wrong: list[int]) -> None:
     cfg = set_after_resolving(env, "joint", wrong)
     with pytest.raises(ValueError, match=r"joint_ids .* out of range: 'arm' has 3 joints"):
         mdp.joint_vel(env, asset_cfg=cfg)
+    with pytest.raises(ValueError, match=r"joint_ids .* out of range: 'arm' has 3 joints"):
+        mdp.joint_vel(env, asset_cfg=SceneEntityCfg("arm", joint_ids=wrong))
 
 
 @pytest.mark.parametrize("wrong", ["elbow", 1.5, [0.5], [True, False], None])
@@ -485,17 +487,24 @@ def test_other_types_are_errors(env: Any, wrong: Any) -> None:
         cfg.index("joint")
 
 
-def test_names_that_nobody_looked_up_are_an_error_and_not_all_parts(env: Any) -> None:
+def test_names_set_by_hand_are_looked_up_when_a_term_needs_them(env: Any) -> None:
+    vel = env.scene["arm"].data.joint_vel
     fresh = SceneEntityCfg("arm", joint_names=("elbow",))
-    with pytest.raises(ValueError, match=r"\('elbow',\) of 'arm' have not been looked up.*resolve"):
+    assert torch.equal(mdp.joint_vel(env, asset_cfg=fresh), vel[:, [1]])
+    fresh.joint_names = ("wrist", "shoulder")
+    assert torch.equal(mdp.joint_vel(env, asset_cfg=fresh), vel[:, [0, 2]])
+    assert fresh.joint_ids == [0, 2] and fresh.joint_names == ["shoulder", "wrist"]
+    fresh.joint_names = ("elbw",)
+    with pytest.raises(ValueError, match="Did you mean 'elbow'"):
         mdp.joint_vel(env, asset_cfg=fresh)
-    changed = SceneEntityCfg("arm", joint_names=("elbow",))
-    changed.resolve(env.scene)
-    changed.joint_names = ("wrist",)
-    with pytest.raises(ValueError, match="have not been looked up"):
-        mdp.joint_vel(env, asset_cfg=changed)
-    changed.resolve(env.scene)
-    assert changed.joint_ids == [2] and changed.joint_names == ["wrist"]
+    fresh.joint_names, fresh.joint_ids = ("elbow",), [2]  # The ids are what counts.
+    assert torch.equal(mdp.joint_vel(env, asset_cfg=fresh), vel[:, [2]])
+
+
+def test_without_a_scene_names_are_an_error_and_not_all_parts() -> None:
+    cfg = SceneEntityCfg("arm", joint_names=("elbow",))
+    with pytest.raises(ValueError, match=r"\('elbow',\) of 'arm' have not been looked up.*resolve"):
+        cfg.index("joint")
 
 
 def test_resolving_again_follows_what_was_changed(env: Any) -> None:

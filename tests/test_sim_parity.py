@@ -57,3 +57,19 @@ def test_a_rollout_agrees_with_plain_mujoco(engine: str, name: str):
         assert np.abs(sim.data.qvel[world].numpy() - data.qvel).max() < qvel_tolerance
     assert contacts > 0  # or this would show little
     assert sim.health().tolist() == [0] * 5
+
+
+def test_few_line_search_iterations_do_not_stop_mjbatch_short_of_the_solution():
+    model = mujoco.MjModel.from_xml_path(str(ASSETS / "ant.xml"))
+    rollouts = []
+    for least in (1, 50):
+        cfg = MujocoCfg(timestep=0.01, cone="elliptic", ls_iterations=least)
+        sim = Simulation(1, SimulationCfg(engine="mjbatch", num_threads=1, mujoco=cfg), model)
+        assert sim.mj_model.opt.ls_iterations == 50  # The model says what is simulated.
+        states = []
+        for step in range(100):
+            sim.data.ctrl[:] = torch.sin(torch.arange(model.nu) + 0.3 * step)
+            sim.step()
+            states.append(sim.get_state())
+        rollouts.append(torch.stack(states))
+    assert torch.equal(*rollouts)

@@ -58,8 +58,8 @@ class SceneEntityCfg:
     After ``resolve`` the names and ids agree: ids are entity-local indices, or ``slice(None)`` if
     every part is meant. ``index(kind)`` gives the form that indexes tensors fastest.
 
-    The ids are what counts. They may be set or changed at any time, without names and without
-    ``resolve``. Changed names count from the next ``resolve`` on; until then, ``index`` raises.
+    The ids are what counts. They may be set or changed at any time, also without ``resolve``. Names
+    that were set since then are looked up when a term next asks for the index.
     """
 
     name: str
@@ -129,10 +129,11 @@ class SceneEntityCfg:
     _device: str = field(default="cpu", init=False, repr=False, compare=False)
     _counts: dict[Kind, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def index(self, kind: Kind) -> Index:
+    def index(self, kind: Kind, scene: Scene | None = None) -> Index:
         """Index of the chosen parts: a slice if they are contiguous, else a tensor of ids.
 
-        The same object is returned until the choice changes.
+        The same object is returned until the choice changes. Names that were not looked up yet are
+        looked up in ``scene``; without it they are an error.
         """
         ids, choice = getattr(self, _IDS[kind]), self._choices.get(kind)
         if choice is None or type(ids) is not type(choice.ids) or ids != choice.ids:
@@ -141,15 +142,17 @@ class SceneEntityCfg:
                 return ids.nonzero().flatten() if _is_mask(ids) else ids
             ids = _plain(kind, ids)
             if choice is None or choice.ids != ids:
-                return self._choose(kind, ids, is_new=choice is None)
+                if choice is None and getattr(self, _NAMES[kind]) is not None and _is_all(ids):
+                    return self._look_up(kind, scene)
+                return self._choose(kind, ids, scene)
         if getattr(self, _NAMES[kind]) is not choice.names:
-            self._refuse_names(kind)
+            return self._look_up(kind, scene)
         return choice.index
 
     def names_something(self) -> bool:
         """Whether any part is chosen by name or index, so that resolving matters."""
         return any(
-            getattr(self, _NAMES[kind]) is not None or _is_some(getattr(self, _IDS[kind]))
+            getattr(self, _NAMES[kind]) is not None or not _is_all(getattr(self, _IDS[kind]))
             for kind in _KINDS
         )
 
@@ -165,9 +168,8 @@ class SceneEntityCfg:
         for kind in _KINDS:
             names, ids = self._wanted(kind)
             self._choices.pop(kind, None)
-            if (known := getattr(entity, _NAMES[kind], None)) is not None:
-                self._counts[kind] = _MISALIGNED if _has_ball_joints(entity, kind) else len(known)
-            if names is None and ids == slice(None):
+            self._count(kind, entity)
+            if names is None and _is_all(ids):
                 setattr(self, _NAMES[kind], None)
                 setattr(self, _IDS[kind], ids)
                 continue
@@ -178,7 +180,7 @@ class SceneEntityCfg:
                 names = [names] if isinstance(names, str) else list(names)
                 find = getattr(entity, f"find_{_PLURALS.get(kind, kind + 's')}")
                 found = list(find(names, preserve_order=self.preserve_order)[0])
-                if self._in_range(kind, ids) != found and ids != slice(None):
+                if self._in_range(kind, ids) != found and not _is_all(ids):
                     raise ValueError(
                         f"{kind}_names {names} are the {kind}s {found} of '{self.name}', but"
                         f" {kind}_ids says {ids}. Give one of the two."
@@ -205,16 +207,34 @@ class SceneEntityCfg:
         by_names = names_changed or (before.by_names and not ids_changed)
         return (names, slice(None)) if by_names else (None, ids)
 
-    def _choose(self, kind: Kind, ids: Ids, is_new: bool) -> Index:
+    def _choose(self, kind: Kind, ids: Ids, scene: Scene | None) -> Index:
         """Take over ids that were set by hand."""
-        names = getattr(self, _NAMES[kind])
-        if is_new and names is not None and ids == slice(None):
-            self._refuse_names(kind)
-        if kind in self._counts and ids != slice(None):
+        if scene is not None:
+            self._device = str(scene.device)
+            self._count(kind, scene[self.name])
+        if kind in self._counts and not _is_all(ids):
             self._in_range(kind, ids)
         index = ids if isinstance(ids, slice) else as_index(_integers(kind, ids), self._device)
+        names = getattr(self, _NAMES[kind])
         self._choices[kind] = _Choice(names, _copy(ids), index, by_names=False)
         return index
+
+    def _look_up(self, kind: Kind, scene: Scene | None) -> Index:
+        """Take over names that were set by hand."""
+        if scene is None:
+            raise ValueError(
+                f"{kind}_names {getattr(self, _NAMES[kind])} of '{self.name}' have not been looked"
+                " up. Call resolve(env.scene) on this SceneEntityCfg after setting names, or"
+                f" index('{kind}', env.scene)."
+            )
+        self.resolve(scene)
+        return self.index(kind)
+
+    def _count(self, kind: Kind, entity: Any) -> None:
+        """Remember how many parts of a kind the entity has."""
+        known = getattr(entity, _NAMES[kind], None)
+        if isinstance(known, (list, tuple)):
+            self._counts[kind] = _MISALIGNED if _has_ball_joints(entity, kind) else len(known)
 
     def _in_range(self, kind: Kind, ids: Ids) -> list[int]:
         count = self._counts[kind]
@@ -231,13 +251,6 @@ class SceneEntityCfg:
                 f"{kind}_ids {wrong} are out of range: '{self.name}' has {count} {kind}s."
             )
         return ids
-
-    def _refuse_names(self, kind: Kind) -> None:
-        raise ValueError(
-            f"{kind}_names {getattr(self, _NAMES[kind])} of '{self.name}' have not been looked up."
-            " Call resolve(env.scene) on this SceneEntityCfg after setting names. Managers do that"
-            " once, for the params that a term starts with."
-        )
 
 
 def _plain(kind: Kind, ids: Any) -> Ids:
@@ -266,8 +279,8 @@ def _is_mask(ids: Any) -> bool:
     return str(getattr(ids, "dtype", "")).endswith("bool")
 
 
-def _is_some(ids: Any) -> bool:
-    return not isinstance(ids, slice) or ids != slice(None)
+def _is_all(ids: Any) -> bool:
+    return isinstance(ids, slice) and ids == slice(None)
 
 
 def _copy(ids: Ids) -> Ids:

@@ -52,7 +52,8 @@ class MujocoCfg:
     tolerance: float = 1e-8
     """Improvement below which the solver stops early. MuJoCo-Warp raises it to 1e-6."""
     ls_iterations: int = 50
-    """Most iterations of the solver's line search."""
+    """Most iterations of the solver's line search. `mjbatch` allows at least 50, without which C
+    MuJoCo sometimes stops far from the solution."""
     ls_tolerance: float = 0.01
     """Improvement below which the line search stops early."""
     ccd_iterations: int = 50

@@ -38,6 +38,12 @@ _ASSETS = ("mesh_", "bvh_", "hfield_", "tex_", "skin_", "flex", "oct_")
 _SHORTCUTS = ("body_sameframe", "geom_sameframe", "site_sameframe")
 
 
+# With fewer, C MuJoCo's line search sometimes stops far from the minimum (MuJoCo-Warp's does not):
+# a single step may then be off by more than 1 rad/s. This many is MuJoCo's own default, and a step
+# takes no longer for it, because the search ends where it has converged.
+_LEAST_LS_ITERATIONS = 50
+
+
 class MjbatchEngine:
     """Worlds that are stepped in double precision and exposed in single precision.
 
@@ -51,6 +57,7 @@ class MjbatchEngine:
 
     def __init__(self, num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> None:
         _quiet_mujoco()
+        model.opt.ls_iterations = max(model.opt.ls_iterations, _LEAST_LS_ITERATIONS)
         try:
             self._batch = mjbatch.Batch(model, num_envs, cfg.num_threads or 0)
         except ValueError as error:

@@ -33,10 +33,21 @@ _SLACK = wp.constant(1.5e-7)
 
 @wp.func
 def _is_visible(scene: wp.array(dtype=RayScene), geom: int, world: int) -> bool:
-    material = scene[0].material[world % scene[0].material.shape[0], geom]
+    material = scene[0].material[wp.min(world, scene[0].material.shape[0] - 1), geom]
     if material < 0:
-        return scene[0].color[world % scene[0].color.shape[0], geom][3] != 0.0
-    return scene[0].material_color[world % scene[0].material_color.shape[0], material][3] != 0.0
+        return scene[0].color[wp.min(world, scene[0].color.shape[0] - 1), geom][3] != 0.0
+    return (
+        scene[0].material_color[wp.min(world, scene[0].material_color.shape[0] - 1), material][3]
+        != 0.0
+    )
+
+
+@wp.func
+def _passes(radius: float, away: wp.vec3, direction: wp.vec3) -> bool:
+    """Whether a ray misses a sphere, given its start as seen from the centre."""
+    along = wp.dot(away, direction)
+    outside = wp.dot(away, away) - radius * radius
+    return outside > 0.0 and (along > 0.0 or along * along < outside)
 
 
 @wp.func
@@ -52,28 +63,30 @@ def _geom_hit(
 ):
     """Hit with a geom within a distance, and its normal in the world."""
     none = wp.vec3(0.0, 0.0, 0.0)
-    if ((groups >> scene[0].group[geom]) & 1) == 0 or scene[0].body[geom] == excluded:
-        return NO_HIT, none
     is_fixed = scene[0].is_fixed[geom] != 0
-    pos = scene[0].fixed_pos[geom]
-    if not is_fixed:
+    pos = wp.vec3()
+    if is_fixed:
+        pos = scene[0].fixed_pos[geom]
+    else:
         pos = scene[0].pos[world, geom]
     away = start - pos
-    data_id = scene[0].data_id[world % scene[0].data_id.shape[0], geom]
+    # Most geoms are far from the ray.
+    if _passes(scene[0].radius[geom], away, direction):
+        return NO_HIT, none
+    if ((groups >> scene[0].group[geom]) & 1) == 0 or scene[0].body[geom] == excluded:
+        return NO_HIT, none
     kind = scene[0].kind[geom]
-    radius = scene[0].radius[geom]
+    data_id = int(-1)
     if kind == MESH or kind == SDF or kind == HFIELD:
+        data_id = scene[0].data_id[wp.min(world, scene[0].data_id.shape[0] - 1), geom]
         if data_id < 0:
             return NO_HIT, none
-        if kind != HFIELD:
-            radius = scene[0].mesh_radius[data_id]
-    # Most geoms are far from the ray.
-    along = wp.dot(away, direction)
-    outside = wp.dot(away, away) - radius * radius
-    if outside > 0.0 and (along > 0.0 or along * along < outside):
-        return NO_HIT, none
-    mat = scene[0].fixed_mat[geom]
-    if not is_fixed:
+        if kind != HFIELD and _passes(scene[0].mesh_radius[data_id], away, direction):
+            return NO_HIT, none
+    mat = wp.mat33()
+    if is_fixed:
+        mat = scene[0].fixed_mat[geom]
+    else:
         mat = scene[0].mat[world, geom]
     turn = wp.transpose(mat)
     p = turn @ away
@@ -94,7 +107,7 @@ def _geom_hit(
     elif kind == MESH or kind == SDF:
         x, normal = mesh_hit(scene[0].mesh[data_id], p, v, limit)
     else:
-        size = scene[0].size[world % scene[0].size.shape[0], geom]
+        size = scene[0].size[wp.min(world, scene[0].size.shape[0] - 1), geom]
         slack = float(0.0)
         if kind == BOX:
             slack = _SLACK * (wp.norm_l1(start) + wp.norm_l1(pos) + wp.norm_l1(size))

@@ -119,7 +119,7 @@ def build_scene(
     scene.kind = array(model.geom_type, int)
     scene.group = array(np.clip(model.geom_group, 0, mujoco.mjNGROUP - 1), int)
     scene.body = array(model.geom_bodyid, int)
-    scene.radius = array(_radii(model, per_world("geom_size") is not None), float)
+    scene.radius = array(_radii(model, per_world), float)
     scene.size = rows("geom_size", wp.vec3)
     scene.data_id = rows("geom_dataid", int)
     scene.material = rows("geom_matid", int)
@@ -151,10 +151,15 @@ def fixed_geoms(model: mujoco.MjModel) -> np.ndarray:
     return is_fixed[model.geom_bodyid]
 
 
-def _radii(model: mujoco.MjModel, any_size: bool) -> np.ndarray:
-    """How far geoms reach from their centres; infinite where that is not known."""
-    unbounded = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
-    unknown = np.isin(model.geom_type, unbounded) | any_size
+def _radii(model: mujoco.MjModel, per_world: Callable[[str], torch.Tensor | None]) -> np.ndarray:
+    """How far geoms reach from their centres; more than far enough where that is not known."""
+    kinds = mujoco.mjtGeom
+    is_mesh = np.isin(model.geom_type, (kinds.mjGEOM_MESH, kinds.mjGEOM_SDF))
+    unknown = np.isin(model.geom_type, (kinds.mjGEOM_PLANE, kinds.mjGEOM_HFIELD))
+    if per_world("geom_size") is not None:
+        unknown |= ~is_mesh
+    if per_world("geom_dataid") is not None:
+        unknown |= is_mesh
     return np.where(unknown, 1.0e15, model.geom_rbound * (1.0 + 1.0e-5) + 1.0e-6)
 
 

@@ -1,4 +1,4 @@
-"""How many torch operations a step makes, by part: what managers cost on a GPU, and at few envs."""
+"""How many torch operations a step makes, by part: what managers cost on a GPU or with few envs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METHODS = {
 }
 PARTS = (*_METHODS, "rest")
 
-# They look at memory in another way or at its numbers from the host, without computing anything.
+# They only look at memory in another way, which costs the host little and a GPU nothing.
 _FREE = {"detach", "alias", "view", "_unsafe_view", "select", "slice", "unsqueeze", "squeeze", "t"}
 _FREE |= {"expand", "transpose", "unbind", "split", "split_with_sizes", "permute", "as_strided"}
 _FREE |= {"_reshape_alias", "lift_fresh"}

@@ -94,7 +94,7 @@ def main(args: Annotated[RaysArgs, tyro.conf.arg(name="")]) -> None:
     table = Table(
         *("ground", "scan (ms)", "ns per ray", f"{_DECIMATION} physics steps (ms)"),
         *("scan / physics", "mj_ray (ns per ray)", "geoms"),
-        title=f"{args.num_envs} environments x {len(offsets)} rays, engine {sim.engine_name}: {clock}",
+        title=f"{args.num_envs} envs x {len(offsets)} rays, engine {sim.engine_name}: {clock}",
     )
     for kind, (sim, caster) in worlds.items():
         cast, step = median(casts[kind]), median(steps[kind])

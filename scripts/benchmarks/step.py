@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import peer
+from benchmarks.tables import sideways
 from mjlab_rec import cli
 
 _LINEARITY = (1024, 16384)
@@ -54,7 +55,7 @@ def parts_table(args: StepArgs, console: Console) -> None:
     """Measure the step and its parts in this process."""
     import torch
 
-    from benchmarks import parts, side
+    from benchmarks import calls, parts, side
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -67,6 +68,7 @@ def parts_table(args: StepArgs, console: Console) -> None:
         "step / physics",
         title="cartpole-balance: time of a step, and the shares of its parts",
     )
+    counts: dict[str, dict[str, str]] = {}
     extras = Table(
         "envs",
         "recording, unused",
@@ -90,6 +92,9 @@ def parts_table(args: StepArgs, console: Console) -> None:
             *(f"{share[part]:.0%}" for part in parts.PARTS),
             f"{1.0 / share['physics']:.2f}",
         )
+        made = calls.calls(env, args.steps)
+        made["all"] = sum(made.values())
+        counts[str(count)] = {part: f"{number:.1f}" for part, number in made.items()}
         extras.add_row(
             str(count),
             f"{parts.null_recording_share(env, args.steps):.4%}",
@@ -98,7 +103,8 @@ def parts_table(args: StepArgs, console: Console) -> None:
             *([f"{parts.host_waits(env, args.steps):.2f}"] if on_gpu else []),
         )
         env.close()
-    console.print(times, extras)
+    calls_title = "torch calls per step"
+    console.print(times, sideways(calls_title, "envs", counts), extras)
     console.print(f"engine {engine} on {args.device}, torch threads {torch.get_num_threads()}")
     if set(_LINEARITY) <= set(per_env):
         few, many = _LINEARITY

@@ -153,13 +153,16 @@ def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
         env.step(action)
     recorder.flush()
     warm, later, began = _resident(), [], time.perf_counter()
+    processor = time.process_time()
     for i in range(1, args.memory_frames - _WARM_UP_STEPS + 1):
         env.step(action)
         if i % max(1, (args.memory_frames - _WARM_UP_STEPS) // _SAMPLES) == 0:
             recorder.flush()
             later.append(_resident())
     recorder.flush()
-    drawn = (args.memory_frames - _WARM_UP_STEPS) / (time.perf_counter() - began)
+    frames = args.memory_frames - _WARM_UP_STEPS
+    drawn = frames / (time.perf_counter() - began)
+    processor = (time.process_time() - processor) / frames
     size = args.width * args.height * 3
     env.close()
     return {
@@ -169,6 +172,7 @@ def watch_memory(args: VideoArgs, folder: str) -> dict[str, str]:
         "growth": f"{later[-1] / warm - 1:.2%}",
         "all pictures would take (MB)": f"{args.memory_frames * size / 1e6:.1f}",
         "pictures drawn and encoded per second": f"{drawn:.1f}",
+        "processor time per step and picture (ms)": f"{processor * 1e3:.1f}",
     }
 
 

@@ -20,7 +20,7 @@ _POLE_FALL = -_LN_10 / 5.0**2  # margin: 5 rad/s
 
 def pole_cos_sin(env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg) -> torch.Tensor:
     """Cosine and sine of the hinge angle: (1, 0) is upright. Shape (num_envs, 2)."""
-    angle = env.scene[asset_cfg.name].data.joint_pos[:, asset_cfg.index("joint")]
+    angle = env.scene[asset_cfg.name].data.joint_pos[:, asset_cfg.index("joint", env.scene)]
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
@@ -36,7 +36,7 @@ def smooth_reward(
         gentle   1 - min(1, action^2) / 5   slow     (1 + bell(angular velocity)) / 2
     """
     data = env.scene[cart_cfg.name].data
-    cart, pole = cart_cfg.index("joint"), pole_cfg.index("joint")
+    cart, pole = cart_cfg.index("joint", env.scene), pole_cfg.index("joint", env.scene)
     joint_pos = data.joint_pos
     centred = joint_pos[:, cart].square().mul_(_CART_FALL).exp_()
     slow = data.joint_vel[:, pole].square().mul_(_POLE_FALL).exp_()

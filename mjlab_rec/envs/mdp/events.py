@@ -194,7 +194,7 @@ def reset_joints_by_offset(
     """Set joints to their default state plus a uniform offset, within their soft limits."""
     env_ids = resolve_env_ids(env, env_ids)
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     pos = asset.data.default_joint_pos[env_ids][:, joints]
     vel = asset.data.default_joint_vel[env_ids][:, joints]
     limits = asset.data.soft_joint_pos_limits[env_ids][:, joints]
@@ -242,7 +242,7 @@ def apply_external_force_torque(
     """
     env_ids = resolve_env_ids(env, env_ids)
     asset: Entity = env.scene[asset_cfg.name]
-    bodies = asset_cfg.index("body")
+    bodies = asset_cfg.index("body", env.scene)
     shape = (len(env_ids), len(asset.indexing.body_ids[bodies]), 3)
     asset.write_external_wrench_to_sim(
         env.rng.uniform(*force_range, shape, env_ids),
@@ -286,7 +286,7 @@ class apply_body_impulse:
 
     def _choose(self, asset_cfg: SceneEntityCfg) -> None:
         self._asset: Entity = self._env.scene[asset_cfg.name]
-        self._bodies = asset_cfg.index("body")
+        self._bodies = asset_cfg.index("body", self._env.scene)
         self._num_bodies = len(self._asset.indexing.body_ids[self._bodies])
         self._before = torch.zeros(self._env.num_envs, self._num_bodies, 6, device=self._env.device)
 
@@ -325,9 +325,8 @@ class apply_body_impulse:
                 axes (m). Off-centre forces turn the body too.
             viz_cfg: How the forces are drawn.
         """
-        if self._asset is not env.scene[asset_cfg.name] or self._bodies is not asset_cfg.index(
-            "body"
-        ):
+        bodies = asset_cfg.index("body", env.scene)
+        if self._asset is not env.scene[asset_cfg.name] or self._bodies is not bodies:
             self._end_all()
             self._choose(asset_cfg)
         # Every environment draws at every step, used or not: the host need not ask the device which

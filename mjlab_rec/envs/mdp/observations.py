@@ -98,7 +98,7 @@ def joint_pos(
     """Joint positions; ``biased`` adds the encoder bias, as in a real encoder's reading."""
     asset: Entity = env.scene[asset_cfg.name]
     pos = asset.data.joint_pos_biased if biased else asset.data.joint_pos
-    return pos[:, asset_cfg.index("joint")]
+    return pos[:, asset_cfg.index("joint", env.scene)]
 
 
 def joint_vel(
@@ -106,7 +106,7 @@ def joint_vel(
 ) -> torch.Tensor:
     """Joint velocities."""
     asset: Entity = env.scene[asset_cfg.name]
-    return asset.data.joint_vel[:, asset_cfg.index("joint")]
+    return asset.data.joint_vel[:, asset_cfg.index("joint", env.scene)]
 
 
 def joint_pos_rel(
@@ -116,7 +116,7 @@ def joint_pos_rel(
 ) -> torch.Tensor:
     """Joint positions minus the default ones; ``biased`` adds the encoder bias."""
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     pos = asset.data.joint_pos_biased if biased else asset.data.joint_pos
     return pos[:, joints] - asset.data.default_joint_pos[:, joints]
 
@@ -126,7 +126,7 @@ def joint_vel_rel(
 ) -> torch.Tensor:
     """Joint velocities minus the default ones."""
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     return asset.data.joint_vel[:, joints] - asset.data.default_joint_vel[:, joints]
 
 

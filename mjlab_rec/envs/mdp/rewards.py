@@ -51,7 +51,7 @@ def joint_torques_l2(
 ) -> torch.Tensor:
     """Sum of squared actuator forces. Select actuators (not joints) by ``actuator_names``."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.actuator_force[:, asset_cfg.index("actuator")])
+    return _sum_of_squares(asset.data.actuator_force[:, asset_cfg.index("actuator", env.scene)])
 
 
 def joint_vel_l2(
@@ -59,7 +59,7 @@ def joint_vel_l2(
 ) -> torch.Tensor:
     """Sum of squared joint velocities."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.joint_vel[:, asset_cfg.index("joint")])
+    return _sum_of_squares(asset.data.joint_vel[:, asset_cfg.index("joint", env.scene)])
 
 
 def joint_acc_l2(
@@ -67,7 +67,7 @@ def joint_acc_l2(
 ) -> torch.Tensor:
     """Sum of squared joint accelerations."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.joint_acc[:, asset_cfg.index("joint")])
+    return _sum_of_squares(asset.data.joint_acc[:, asset_cfg.index("joint", env.scene)])
 
 
 def action_rate_l2(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -87,7 +87,7 @@ def joint_pos_limits(
 ) -> torch.Tensor:
     """How far the joints are outside their soft limits, summed over joints."""
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     pos = asset.data.joint_pos[:, joints]
     limits = asset.data.soft_joint_pos_limits[:, joints]
     below = (limits[..., 0] - pos).clamp_(min=0.0)
@@ -155,7 +155,7 @@ class posture:
     ) -> torch.Tensor:
         """Compute the reward. Shape (num_envs,)."""
         asset: Entity = env.scene[asset_cfg.name]
-        joints = asset_cfg.index("joint")
+        joints = asset_cfg.index("joint", env.scene)
         if self._joints is not joints or self._std is not std:
             self._weigh(env, asset_cfg, std)
         error = asset.data.joint_pos[:, joints] - asset.data.default_joint_pos[:, joints]
@@ -165,6 +165,7 @@ class posture:
         self, env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg, std: dict[str, float]
     ) -> None:
         """Find the weights of the chosen joints, at the start and when the choice has changed."""
+        joints = asset_cfg.index("joint", env.scene)
         names = selected_names(env.scene[asset_cfg.name], asset_cfg, "joint")
         ids, _, values = resolve_matching_names_values(std, names)
         if len(ids) < len(names):
@@ -174,9 +175,9 @@ class posture:
                 " from the term with joint_names."
             )
         # Include the mean's 1/n here, so that the step needs only one weighted sum.
-        scale = [-1.0 / (len(names) * std**2) for std in values]
+        scale = [-1.0 / (len(names) * value**2) for value in values]
         self._weight = torch.tensor(scale, device=env.device)
-        self._joints, self._std = asset_cfg.index("joint"), std
+        self._joints, self._std = joints, std
 
 
 def electrical_power_cost(
@@ -184,6 +185,6 @@ def electrical_power_cost(
 ) -> torch.Tensor:
     """Mechanical power (W) that the actuators put into the joints; braking counts as zero."""
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     power = asset.data.qfrc_actuator[:, joints] * asset.data.joint_vel[:, joints]
     return power.clamp_(min=0.0).sum(dim=1)

@@ -53,7 +53,7 @@ def joint_pos_out_of_limit(
 ) -> torch.Tensor:
     """Any of the joints is outside its soft limits."""
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     pos = asset.data.joint_pos[:, joints]
     limits = asset.data.soft_joint_pos_limits[:, joints]
     return ((pos < limits[..., 0]) | (pos > limits[..., 1])).any(dim=1)

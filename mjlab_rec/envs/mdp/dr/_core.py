@@ -64,7 +64,7 @@ def model_ids(env: ManagerBasedRlEnv, asset_cfg: SceneEntityCfg, along: Axis) ->
     """Indices, in the model's field, of the selected parts of an entity."""
     kind, table = _AXES[along]
     indexing = env.scene[asset_cfg.name].indexing
-    return getattr(indexing, table)[asset_cfg.index(kind)]
+    return getattr(indexing, table)[asset_cfg.index(kind, env.scene)]
 
 
 def default_values(

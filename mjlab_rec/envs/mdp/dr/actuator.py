@@ -140,7 +140,7 @@ def _groups(
     """Yield each group of actuators and a mask (num_controls,) of its selected controls."""
     asset: Entity = env.scene[asset_cfg.name]
     selected = torch.zeros(len(asset.indexing.ctrl_ids), dtype=torch.bool, device=env.device)
-    selected[asset_cfg.index("actuator")] = True
+    selected[asset_cfg.index("actuator", env.scene)] = True
     for group in asset.actuators:
         yield group, selected[group.ctrl_ids]
 

@@ -38,7 +38,7 @@ def encoder_bias(
     """
     env_ids = resolve_env_ids(env, env_ids)
     asset: Entity = env.scene[asset_cfg.name]
-    joints = asset_cfg.index("joint")
+    joints = asset_cfg.index("joint", env.scene)
     bias = asset.data.encoder_bias
     shape = (len(env_ids), *bias[0, joints].shape)
     value = env.rng.uniform(*bias_range, shape, env_ids)
