@@ -324,6 +324,7 @@ def test_shares_that_make_no_sense_are_errors(weights: tuple[float, ...]):
 def changed(change: Any, **fields: Any) -> Any:
     def build() -> mujoco.MjSpec:
         spec = thing(BALL, **fields)()
+        spec.body("thing").geoms[0].name = "mesh"
         change(spec)
         return spec
 
@@ -344,6 +345,10 @@ def changed(change: Any, **fields: Any) -> Any:
         (changed(lambda s: s.worldbody.add_body(name="x")), "exactly one root body, .* has 2"),
         (changed(lambda s: s.body("lid").add_geom(size=(0.1, 0, 0))), "2 non-mesh geoms, but 1"),
         (changed(lambda s: setattr(s.geom("knob"), "type", 6)), "'knob', a box that collides, but"),
+        (
+            changed(lambda s: s.add_pair(geomname1="knob", geomname2="mesh", name="p")),
+            "the contact pair 'p' names the mesh geom 'mesh'",
+        ),
         (changed(lambda s: s.add_tendon(name="t")), "tendon count 1 differs from 0 in 'a'"),
         (
             changed(lambda s: setattr(s.geom("knob"), "condim", 1)),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
 
-from mjlab_rec.sim.snapshot import PosedModel
+from mjlab_rec.sim.snapshot import PosedModel, Snapshot, copy_for_drawing
 from mjlab_rec.sim.viewer_config import camera_id, followed_body
 from mjlab_rec.utils.extras import require
 from mjlab_rec.viewer.frame import Frame, spread
@@ -20,13 +19,16 @@ if TYPE_CHECKING:
 # Half the height of the picture, as a multiple of the extent of several environments: the panel
 # covers a part of it.
 _ROOM = 1.25
+# What a geom looks like, and where on its body it is.
+_SHAPING = ("geom_dataid", "geom_matid", "geom_rgba", "geom_size", "geom_pos", "geom_quat")
 
 
 class WebScene:
     """Draws frames on a viser page.
 
-    Meshes are made once, from the compiled model: bodies move as in each world, but sizes and
-    colours that differ between worlds look the same.
+    Meshes are made from the compiled model: bodies move as in each world, but sizes and colours
+    that differ between worlds look the same. If entities have variants, all environments in the
+    picture look like the one that is shown.
 
     Args:
         server: The ``viser.ViserServer``.
@@ -44,7 +46,8 @@ class WebScene:
         self._posed = PosedModel(model)
         # A copy, because mjviser writes colours and scales into it. It is given one world, but
         # draws as many as it gets positions for.
-        self._scene = mjviser.ViserMujocoScene(server, copy.copy(model), num_envs=1)
+        self._scene = mjviser.ViserMujocoScene(server, copy_for_drawing(model), num_envs=1)
+        self._meshes: np.ndarray | None = None  # Those of the variants that are shown.
         self._scene.geom_groups_visible = [bool(on) for on in cfg.geom_group]
         self._scene.site_groups_visible = [bool(on) for on in cfg.site_group]
         self._scene.rebuild_visual_handles()
@@ -109,6 +112,7 @@ class WebScene:
             body_mat[row] = data.xmat.reshape(-1, 3, 3)
             mocap_pos[row] = data.mocap_pos
             mocap_quat[row] = data.mocap_quat
+        self._show_variant(snapshot, frame.row)
         aside = self._aside(frame, body_pos[:, self._followed or 0])
         if self._followed is not None:
             self._focus = body_pos[frame.row, self._followed].copy()
@@ -134,6 +138,20 @@ class WebScene:
         for name in ("/bodies", "/fixed_bodies", "/hull", "/decor"):
             self._server.scene.remove_by_name(name)
         self._server.scene.set_background_image(None)
+
+    def _show_variant(self, snapshot: Snapshot, row: int) -> None:
+        """Make meshes anew if the environment that is shown has other ones."""
+        if "geom_dataid" not in snapshot.layout:
+            return
+        meshes = snapshot["geom_dataid"][row]
+        if self._meshes is not None and np.array_equal(meshes, self._meshes):
+            return
+        self._meshes = meshes.copy()
+        for name in _SHAPING:
+            if name in snapshot.layout:
+                field = getattr(self._scene.mj_model, name)
+                field[...] = snapshot[name][row].reshape(field.shape)
+        self._scene.rebuild_visual_handles()
 
     def _take_in(self, places: np.ndarray, middle: int) -> None:
         """Move the cameras back until they see all positions; undo that if only one is left."""

@@ -32,6 +32,7 @@ def validate_variant_specs(names: Sequence[str], specs: Sequence[mujoco.MjSpec])
                 f"a variant must have exactly one root body, but this one has {roots}.",
                 "make the others separate entities in SceneCfg.entities.",
             )
+        _check_pairs(name, spec)
     for name, spec in zip(names[1:], specs[1:], strict=True):
         first, other = (s.worldbody.bodies[0] for s in (specs[0], spec))
         _compare_bodies(names[0], first, name, other, "")
@@ -53,6 +54,19 @@ def is_visual(geom: mujoco.MjsGeom) -> bool:
 
 def _fail(name: str, what: str, hint: str) -> NoReturn:
     raise ValueError(f"mjlab_rec.entity: VariantEntityCfg '{name}': {what} Hint: {hint}")
+
+
+def _check_pairs(name: str, spec: mujoco.MjSpec) -> None:
+    meshes = {geom.name for geom in spec.geoms if geom.type == MESH}
+    for pair in spec.pairs:
+        for geom in (pair.geomname1, pair.geomname2):
+            if geom in meshes:
+                _fail(
+                    name,
+                    f"the contact pair '{pair.name}' names the mesh geom '{geom}', which worlds "
+                    "with another variant do not have.",
+                    "use contype and conaffinity instead of <pair>.",
+                )
 
 
 def _compare_bodies(

@@ -160,6 +160,7 @@ class RerunRecorder(TransitionRecorder):
             urls=urls if cfg.connect is None else [*urls, cfg.connect],
             model=sim.mj_model,
             per_world=model_fields(self._env, cfg.contacts),
+            looks=_looks(sim, self._selection.env_ids),
             origins=origins,
             groups=cfg.geom_groups,
             contacts=cfg.contacts,
@@ -263,3 +264,16 @@ def _check_url(url: str) -> None:
             f"No Rerun viewer listens at {address.hostname}:{port}. Start one with the command"
             " 'rerun', or use serve=True or spawn=True, which start one."
         )
+
+
+def _looks(sim: Any, env_ids: Sequence[int]) -> dict[str, np.ndarray]:
+    """Meshes and colours of geoms in the recorded environments, if they have different meshes."""
+    names = ("geom_dataid", "geom_rgba", "geom_matid")
+    if names[0] not in sim.expanded_fields:
+        return {}
+    ids = list(env_ids)
+    return {
+        name: getattr(sim.model, name)[ids].cpu().numpy()
+        for name in names
+        if name in sim.expanded_fields
+    }

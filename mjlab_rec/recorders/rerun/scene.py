@@ -6,7 +6,7 @@ Everything that changes over time is written by ``writer``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mujoco
@@ -47,12 +47,27 @@ class Geom:
     """Whether its pose may change or differ between worlds."""
     varies: bool
     """Whether its size or colour may change or differ between worlds."""
+    mesh: int = -1
+    """Number of its mesh or height field."""
+    envs: tuple[int, ...] | None = None
+    """Which of the recorded environments show it; None for all."""
 
 
 def drawn_geoms(
-    model: mujoco.MjModel, groups: Sequence[int], per_world: Sequence[str]
+    model: mujoco.MjModel,
+    groups: Sequence[int],
+    per_world: Sequence[str],
+    meshes: np.ndarray | None = None,
 ) -> list[Geom]:
-    """The geoms of some groups, given the model fields that differ between worlds."""
+    """The geoms of some groups, given the model fields that differ between worlds.
+
+    Args:
+        model: The compiled model.
+        groups: The groups that are shown.
+        per_world: Names of the fields that differ.
+        meshes: Numbers of the geoms' meshes in each environment (num_envs, ngeom), if these differ.
+            A geom with several is drawn once for each.
+    """
     placed_per_world = bool(set(_PLACING) & set(per_world))
     shaped_per_world = bool(set(_SHAPING) & set(per_world))
     taken: set[str] = set()
@@ -67,17 +82,35 @@ def drawn_geoms(
         path = f"{path}_{index}" if path in taken else path
         taken.add(path)
         kind = _kind(int(model.geom_type[index]))
-        geoms.append(
-            Geom(
-                index=index,
-                path=path,
-                kind=kind,
-                moves=not fixed or placed_per_world,
-                # All instances of a mesh look the same.
-                varies=shaped_per_world and kind != "Mesh3D",
-            )
+        geom = Geom(
+            index=index,
+            path=path,
+            kind=kind,
+            moves=not fixed or placed_per_world,
+            # All instances of a mesh look the same.
+            varies=shaped_per_world and kind != "Mesh3D",
+            mesh=int(model.geom_dataid[index]),
         )
+        if meshes is None or not (meshes[:, index] != geom.mesh).any():
+            geoms.append(geom)
+        else:
+            geoms += _by_mesh(model, geom, meshes[:, index])
     return geoms
+
+
+def _by_mesh(model: mujoco.MjModel, geom: Geom, meshes: np.ndarray) -> list[Geom]:
+    """A geom for each of the meshes that environments have in its place; -1 is none."""
+    return [
+        replace(
+            geom,
+            path=f"{geom.path}{entity_path(model.mesh(mesh).name)}",
+            moves=True,
+            mesh=mesh,
+            envs=tuple(np.flatnonzero(meshes == mesh).tolist()),
+        )
+        for mesh in np.unique(meshes).tolist()
+        if mesh >= 0
+    ]
 
 
 def sizes_of(kind: str, geom_type: int, size: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,9 +157,10 @@ def texture_means(model: mujoco.MjModel) -> np.ndarray:
     return means
 
 
-def mesh_of(model: mujoco.MjModel, index: int) -> Mesh:
-    """The triangles of a geom that is not a primitive."""
-    geom_type, data = int(model.geom_type[index]), int(model.geom_dataid[index])
+def mesh_of(model: mujoco.MjModel, index: int, data: int | None = None) -> Mesh:
+    """The triangles of a geom that is not a primitive; ``data`` is another mesh in its place."""
+    geom_type = int(model.geom_type[index])
+    data = int(model.geom_dataid[index]) if data is None else data
     if geom_type in _MESHES:
         return _mesh(model, data)
     if geom_type == _GEOM.mjGEOM_HFIELD:

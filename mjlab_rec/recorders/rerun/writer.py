@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class RerunTarget:
     per_world: Sequence[str] = ()
     """Model fields that differ between worlds."""
 
+    looks: dict[str, np.ndarray] = field(default_factory=dict)
+    """Of these fields that decide which mesh each environment shows: geom_dataid, geom_rgba and
+    geom_matid, those that differ between worlds (num_envs, ngeom, ...)."""
+
     origins: np.ndarray
     """Offsets that are added to the environments' positions (num_envs, 3)."""
 
@@ -84,11 +88,14 @@ class RerunWriter(Writer):
         )
         try:
             model = target.model
-            self._geoms = scene.drawn_geoms(model, target.groups, target.per_world)
+            self._geoms = scene.drawn_geoms(
+                model, target.groups, target.per_world, target.looks.get("geom_dataid")
+            )
             self._kinematics = ForwardKinematics(model, target.contacts)
             self._textures = scene.texture_means(model)
             self._looks: dict[int, np.ndarray] = {}  # size and colour last written for each geom
             self._shown = np.ones(self._num_envs, bool)  # those last written as shown
+            self._hides = any(geom.envs is not None for geom in self._geoms)
             self._names: list[str] = []  # own timelines of the last frame
             self._stream = target.stream
             if target.stream is None:
@@ -213,12 +220,14 @@ class RerunWriter(Writer):
             return
         # For some shapes Rerun draws an instance per size, so each instance gets its own.
         count = self._num_envs if geom.moves else len(self._copies(geom))
-        matid = model.geom_matid[index : index + 1]
+        look = {name: getattr(model, name)[index] for name in ("geom_rgba", "geom_matid")}
+        if geom.envs is not None:  # That of the first environment that has it.
+            look |= {name: of[geom.envs[0], index] for name, of in self._target.looks.items()}
         color = scene.colors_of(
-            model.geom_rgba[index][None], matid, model.mat_rgba[None], self._textures
+            look["geom_rgba"][None], look["geom_matid"][None], model.mat_rgba[None], self._textures
         )
         if geom.kind == "Mesh3D":
-            mesh = scene.mesh_of(model, index)
+            mesh = scene.mesh_of(model, index, geom.mesh)
             shape = archetype(
                 vertex_positions=mesh.vertices,
                 vertex_normals=mesh.normals,
@@ -269,6 +278,7 @@ class RerunWriter(Writer):
         fresh, self._names = names != self._names, names
         if fresh:  # A viewer knows only what is on the same timeline.
             self._looks.clear()
+            self._hides = any(geom.envs is not None for geom in self._geoms)
         moving = [geom for geom in self._geoms if geom.moves]
         for geom in moving:
             place = poses.geom_pos[rows, :, geom.index] + target.origins
@@ -307,11 +317,15 @@ class RerunWriter(Writer):
         An unwanted one gets scale 0, so that every instance keeps its index.
         """
         new = (wanted != np.concatenate([self._shown[None], wanted[:-1]])).any(axis=1)
-        new[0] |= fresh
+        new[0] |= fresh or self._hides
+        self._hides = False
         self._shown = wanted[-1].copy()
         if new.any():
-            scales = np.repeat(wanted[new].reshape(-1, 1), 3, axis=1).astype(np.float32)
             for geom in geoms:
+                seen = wanted[new]
+                if geom.envs is not None:
+                    seen = seen & np.isin(np.arange(self._num_envs), geom.envs)
+                scales = np.repeat(seen.reshape(-1, 1), 3, axis=1).astype(np.float32)
                 columns = self._rr.InstancePoses3D.columns(scales=scales)
                 self._columns.send(geom.path, frames.chosen(new), columns, self._num_envs)
 
