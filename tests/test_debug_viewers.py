@@ -33,6 +33,7 @@ from mjlab_rec.viewer.web_shapes import WebShapes
 
 INSERT = 260
 _PATIENCE = 30
+_LEFT_OF_PANEL = 0.88  # of a picture of the page
 
 
 class Nodes:
@@ -200,19 +201,26 @@ def test_the_page_shows_drawings_when_they_are_switched_on(stage, visit, canvas,
     show.start()
     page = visit(show.viewer.url)
     button(page, "Resume").wait_for()
-    plain = canvas(page, "debug_off")
+
+    def seen(name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
+        for _ in range(_PATIENCE):  # The page draws when it has time.
+            image = canvas(page, name)
+            image = image[:, : int(_LEFT_OF_PANEL * image.shape[1])]
+            if expected(image):
+                return image
+        raise AssertionError(name)
+
+    plain = seen("debug_off", lambda image: image.std() > 1.0)
     checkbox(page, "Show").click()
     until(lambda: show.playback.shows_debug_vis)
-    drawn = canvas(page, "debug_on")
+    drawn = seen("debug_on", lambda image: changed(plain, image) > 0.003)
     keep_screenshot(page, "debug_page")
-    assert changed(plain, drawn) > 0.003
     checkbox(page, "command goal").click()
     until(lambda: show.playback.debug_vis_hidden == {"command goal"})
-    fewer = canvas(page, "debug_fewer")
-    assert 0.0 < changed(plain, fewer) < changed(plain, drawn)
+    seen("debug_fewer", lambda image: 0.0 < changed(plain, image) < changed(plain, drawn))
     checkbox(page, "Show").click()
     until(lambda: not show.playback.shows_debug_vis)
-    assert changed(plain, canvas(page, "debug_off_again")) < 2e-3
+    seen("debug_off_again", lambda image: changed(plain, image) < 2e-3)
 
 
 # -- controls of commands --------------------------------------------------------------------------
