@@ -12,6 +12,7 @@ import torch
 from mjlab_rec.actuator import Actuator, ActuatorCfg, TransmissionType, XmlActuator, XmlActuatorCfg
 from mjlab_rec.actuator.groups import ActuatorGroup, group_actuators
 from mjlab_rec.actuator.pass_through import PassThroughActuator
+from mjlab_rec.entity.config import EntityArticulationInfoCfg as EntityArticulationInfoCfg
 from mjlab_rec.entity.config import EntityCfg
 from mjlab_rec.entity.data import EntityData
 from mjlab_rec.entity.indexing import EntityIndexing, compute_indexing
