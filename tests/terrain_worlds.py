@@ -73,4 +73,5 @@ def disc(radius: float, count: int = 40) -> np.ndarray:
     rim = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
     inside = np.column_stack((distance * np.cos(angle), distance * np.sin(angle)))
     edge = radius * np.column_stack((np.cos(rim), np.sin(rim)))
-    return np.concatenate(([[0.0, 0.0]], inside, edge))
+    # MuJoCo's rays may slip through a height field where they pass exactly between two triangles.
+    return np.concatenate(([[0.0, 0.0]], inside, edge)) + (1.7e-5, 2.9e-5)

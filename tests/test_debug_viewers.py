@@ -19,6 +19,8 @@ from test_viewer_web import Stage, button, changed, until
 from test_viewer_web import canvas as canvas
 from worlds import cart_cfg
 
+from mjlab_rec import cli
+from mjlab_rec.commands import play
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.sim.debug_shapes import ARROW, KINDS
 from mjlab_rec.sim.debug_visualizer import DebugVisualizer, shapes_of
@@ -338,6 +340,8 @@ PROGRAM = """
 import sys
 import torch
 from debug_worlds import drawn_cfg, world_picture
+from mjlab_rec import cli
+from mjlab_rec.commands import play
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.viewer import make_viewer
 from mjlab_rec.viewer.playback import Playback
@@ -398,3 +402,11 @@ def test_the_window_shows_drawings_when_a_key_is_pressed(screen, photograph):
     # Seven shapes and a ghost of two geoms; then those of both, and the other robot with its site.
     assert counts == {"off": 0, "on": 9, "all": 2 * 5 + 2 + 2 * 2 + 3}
     assert share(pictures["off"], 0) + 5e-4 < share(pictures["on"], 0)
+
+
+def test_play_has_an_option_that_switches_it_on():
+    for options, on in (([], False), (["--debug-vis"], True)):
+        task = ["--task", "cartpole-balance", *options]
+        args, cfg = cli.parse(play.PlayArgs, "", task, play=True)
+        play.apply(args, cfg)
+        assert cfg.viewer.debug_vis == on

@@ -355,3 +355,10 @@ def test_impossible_settings_are_an_error(fields: dict[str, Any], message: str):
     values: dict[str, Any] = {"entity_name": "robot", "actuator_names": JOINTS}
     with pytest.raises(ValueError, match=message):
         DifferentialIKActionCfg(**({**values, "frame_name": "hand"} | fields))
+
+
+def test_the_modules_have_the_names_that_tasks_import():
+    from mjlab_rec.envs.mdp.actions import actions, differential_ik, joints
+
+    assert actions.JointPositionAction is joints.JointPositionAction
+    assert differential_ik.DifferentialIKAction is DifferentialIKAction

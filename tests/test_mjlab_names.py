@@ -72,6 +72,11 @@ def test_the_path_of_the_package_is_its_folder() -> None:
         ("from mjlab_rec.utils.wrappers import VideoRecorder", "VideoRecorderCfg"),
         ("from mjlab_rec.viewer import NativeMujocoViewer", "make_viewer.'native', env"),
         ("from mjlab_rec.viewer import OffscreenRenderer", "env.render"),
+        ("from mjlab_rec.viewer.base import BaseViewer", "viewer.playback.Viewer"),
+        ("from mjlab_rec.viewer.viser import ViserPlayViewer", "make_viewer.'web', env"),
+        ("import mjlab_rec.viewer.offscreen_renderer", "env.render.*make_renderer"),
+        ("from mjlab_rec.utils.spaces import Box", "gymnasium.spaces"),
+        ("from mjlab_rec.utils.logging import print_info", "logging.getLogger"),
     ],
 )
 def test_what_is_missing_says_what_there_is_instead(statement: str, message: str) -> None:

@@ -16,7 +16,7 @@ from mjlab_rec.managers import (
     RewardTermCfg,
     TerminationTermCfg,
 )
-from mjlab_rec.utils.noise import UniformNoiseCfg
+from mjlab_rec.utils.noise import NoiseModelWithAdditiveBiasCfg, UniformNoiseCfg
 
 
 def height(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -37,6 +37,12 @@ def env() -> ManagerBasedRlEnv:
             "history": observed(history_length=3),
             "late": observed(delay_min_lag=2, delay_max_lag=2),
             "noisy": observed(noise=UniformNoiseCfg(n_min=-1.0, n_max=1.0)),
+            "biased": observed(
+                noise=NoiseModelWithAdditiveBiasCfg(
+                    noise_cfg=UniformNoiseCfg(n_min=-0.1, n_max=0.1),
+                    bias_noise_cfg=UniformNoiseCfg(n_min=-1.0, n_max=1.0),
+                )
+            ),
         }
     )
     for _ in range(4):
@@ -54,8 +60,8 @@ def test_after_a_reset_the_observation_is_that_of_the_new_episode(env: ManagerBa
     assert manager.compute() is env.obs_buf
     manager.reset(torch.tensor([1, 3]))
     obs = manager.compute()
-    for name in ("now", "history", "late"):
-        assert (obs[name][[1, 3]] == 7.0).all()
+    for name, value in (("now", 7.0), ("history", 0.0), ("late", 7.0)):
+        assert (obs[name][[1, 3]] == value).all()
         assert torch.equal(obs[name][[0, 2]], before[name][[0, 2]])
     assert manager.compute() is obs
 
@@ -70,11 +76,12 @@ def test_asking_in_between_changes_no_later_bit(env: ManagerBasedRlEnv) -> None:
         seen = [copied(manager.compute(update_history=True))]
         for step in range(4):
             env.sim.data.qpos[:, 2] = float(step)
+            seen.append({"draw": env.rng.uniform(0.0, 1.0, (4,))})
             if step == 2:
                 manager.reset(torch.tensor([0]))
             if ask:
                 manager.compute()
-                for name in ("now", "history", "late", "noisy"):
+                for name in ("now", "history", "late", "noisy", "biased"):
                     manager.compute_group(name)
             ids = torch.tensor([0]) if step == 2 else None
             seen.append(copied(manager.compute(update_history=True, env_ids=ids)))
@@ -101,7 +108,8 @@ def test_one_group_anew(env: ManagerBasedRlEnv) -> None:
     assert torch.equal(manager.compute_group("history"), before["history"])
     assert torch.equal(manager.compute_group("late"), before["late"])
     manager.reset(torch.tensor([2]))
-    assert (manager.compute_group("history")[2] == 7.0).all()
+    assert (manager.compute_group("history")[2] == 0.0).all()
+    assert (manager.compute_group("late")[2] == 7.0).all()
     assert torch.equal(manager.compute_group("history")[:2], before["history"][:2])
     advanced = manager.compute_group("history", update_history=True)
     assert torch.equal(advanced[:2, :2], before["history"][:2, 1:]) and (advanced[:, 2] == 7).all()

@@ -322,6 +322,9 @@ def test_model_fields_per_world(engine, field):
     getattr(sim.model, field)[1, geom] = value
     sim.forward()
     np.testing.assert_allclose(caster.cast().distances[:, 0], [1.9, want], atol=1e-5)
+    getattr(sim.model, field)[0, geom] = value
+    sim.forward()
+    np.testing.assert_allclose(caster.cast().distances[:, 0], want, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -42,6 +42,7 @@ EXTRAS = {
 SHORT = {
     "scripts/bench.py": "--help",
     "scripts/bench.py rerun": "--num-envs 1 --frames 2 --rounds 1",
+    "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
     "scripts/pictures.py": "--rows 1 --columns 1",

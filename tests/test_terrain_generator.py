@@ -193,6 +193,22 @@ def test_a_kind_of_ones_own_keeps_its_names_and_colours():
     np.testing.assert_allclose(model.geom_pos[2], [-3.0, 1.0, 0.0])
 
 
+@dataclasses.dataclass(kw_only=True)
+class Log(SubTerrainCfg):
+    """A geom that is given by its ends."""
+
+    def function(self, difficulty, spec, rng):
+        geom = spec.body("terrain").add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[1, 1, 0, 1, 4, 0], size=[0.2, 0, 0]
+        )
+        return TerrainOutput(np.zeros(3), [TerrainGeometry(geom=geom)])
+
+
+def test_a_geom_that_is_given_by_its_ends_is_moved_too():
+    _, ground = generate(grid(num_rows=1, num_cols=2, sub_terrains={"log": Log()}))
+    np.testing.assert_allclose(ground.model.geom_pos[:, :2], [(-2.0, -3.5), (-2.0, 2.5)])
+
+
 def test_a_preset_of_ones_own_joins_the_others():
     @terrain_preset
     def moon(**overrides: Any) -> BoxFlatTerrainCfg:

@@ -70,6 +70,9 @@ def test_every_world_is_on_a_tile_of_its_column_and_level():
     assert torch.equal(terrain.env_origins, chosen)
     again = TerrainEntity(ground_cfg(num_envs=40, max_init_terrain_level=1), seed=3)
     assert torch.equal(again.env_origins, terrain.env_origins)
+    # Without a seed, that of the ground counts.
+    one, other = (TerrainEntity(ground_cfg(num_envs=40)) for _ in range(2))
+    assert torch.equal(one.env_origins, other.env_origins)
 
 
 def test_levels_go_up_and_down_in_place_and_start_anywhere_beyond_the_last():

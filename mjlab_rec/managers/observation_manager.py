@@ -184,6 +184,7 @@ class ObservationManager(ManagerBase):
     def __init__(self, cfg: dict[str, ObservationGroupCfg], env: ManagerBasedRlEnv) -> None:
         self.cfg = cfg
         self._obs: Observations | None = None
+        self._nobody = torch.zeros(0, dtype=torch.long, device=env.device)
         self._stale: list[torch.Tensor | slice] = []  # Environments reset since that observation.
         super().__init__(env)
 
@@ -245,7 +246,8 @@ class ObservationManager(ManagerBase):
         """Compute the observations.
 
         Without ``update_history`` this returns the last observation, if there is one, with that of
-        environments that were reset since then replaced; no delay or history advances. With
+        environments that were reset since then replaced; no delay or history advances, and a
+        history that has no frame since the reset is zero. With
         ``env_ids`` (after a reset of some environments) only theirs is new: the others keep their
         last observation, and their delays and histories do not advance.
         """
@@ -260,7 +262,7 @@ class ObservationManager(ManagerBase):
         elif self._stale:
             rows = self._stale_mask().nonzero().flatten()
             with self._unchanged(self._all_terms()):
-                self._obs = _replace_rows(last, self._compute(rows), rows)
+                self._obs = _replace_rows(last, self._compute(rows, to_history=False), rows)
             self._stale = []
         assert self._obs is not None
         return self._obs
@@ -272,9 +274,8 @@ class ObservationManager(ManagerBase):
 
         Args:
             group_name: The group.
-            update_history: Advance the group's delays and histories. Otherwise those of
-                environments that were reset give what their first frame will give, and the others
-                what they gave last.
+            update_history: Advance the group's delays and histories. Otherwise they give what
+                they gave last; after a reset, a delay gives the first frame, and a history zero.
             env_ids: Environments whose delays and histories advance; None for all.
         """
         group = find_term("observation group", group_name, self._groups)
@@ -283,7 +284,7 @@ class ObservationManager(ManagerBase):
             return self._compute_group(group_name, group, {}, env_ids)
         rows = None if self._obs is None else self._stale_mask().nonzero().flatten()
         with self._unchanged(group.terms):
-            return self._compute_group(group_name, group, {}, rows)
+            return self._compute_group(group_name, group, {}, rows, to_history=rows is None)
 
     def preview(self) -> Observations:
         """Compute the observations, but leave delays, histories and random numbers as they were.
@@ -310,17 +311,22 @@ class ObservationManager(ManagerBase):
                 values.append((f"{group_name}-{term.name}", part.flatten().tolist()))
         return values
 
-    def _compute(self, env_ids: torch.Tensor | None) -> Observations:
+    def _compute(self, env_ids: torch.Tensor | None, to_history: bool = True) -> Observations:
         # Noise is a function of (seed, step): a second call in the same step draws the same.
         self._env.rng.restart_observation()
         raw: dict[int, torch.Tensor] = {}
         return {
-            name: self._compute_group(name, group, raw, env_ids)
+            name: self._compute_group(name, group, raw, env_ids, to_history)
             for name, group in self._groups.items()
         }
 
     def _compute_group(
-        self, name: str, group: _Group, raw: dict[int, torch.Tensor], env_ids: torch.Tensor | None
+        self,
+        name: str,
+        group: _Group,
+        raw: dict[int, torch.Tensor],
+        env_ids: torch.Tensor | None,
+        to_history: bool = True,
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         policy, per_term = group.cfg.nan_policy, group.cfg.nan_check_per_term
         if group.tail is not None:
@@ -343,7 +349,7 @@ class ObservationManager(ManagerBase):
                 term.delay.append(obs, env_ids)
                 obs = term.delay.compute(env_ids)
             if term.history is not None:
-                term.history.append(obs, env_ids)
+                term.history.append(obs, env_ids if to_history else self._nobody)
                 obs = term.history.window  # A view, which is copied below in either case.
                 if term.cfg.flatten_history_dim:
                     obs = obs.flatten(start_dim=1)
@@ -357,10 +363,12 @@ class ObservationManager(ManagerBase):
 
     @contextmanager
     def _unchanged(self, terms: Sequence[_Term]) -> Iterator[None]:
-        """Put delays, histories and random numbers back at the end of a block."""
+        """Put delays, histories, biases and random numbers back at the end of a block."""
         with ExitStack() as stack:
             stack.enter_context(self._env.rng.rewound())
             for term in terms:
+                if (model := getattr(term.noise_model, "rollback", None)) is not None:
+                    stack.enter_context(model())
                 for buffer in term.buffers():
                     stack.enter_context(buffer.rollback())
             yield

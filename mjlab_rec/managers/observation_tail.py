@@ -35,11 +35,12 @@ class GroupTail:
         starts = [sum(widths[:i]) for i in range(len(widths))]
         self._columns = [slice(a, a + width) for a, width in zip(starts, widths, strict=True)]
         self._size = sum(widths)
-        self._known: list[Any] = []
+        # Of each term: its config, and the clip, noise and numbers of the noise that are in use.
+        self._known: list[tuple[Any, Any, Any, dict[str, Any]]] = []
         self._noises: list[_Noise] = []
         self._limits: tuple[torch.Tensor, torch.Tensor] | None = None
         self._scale: torch.Tensor | None = None
-        self._refresh(self._settings())
+        self._refresh()
 
     @staticmethod
     def suits(cfg: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
@@ -53,9 +54,10 @@ class GroupTail:
 
     def apply(self, obs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Add noise to the group (num_envs, size), clip it and scale it, in place."""
-        settings = self._settings()
-        if settings != self._known:
-            self._refresh(settings)
+        for cfg, clip, noise, numbers in self._known:
+            if cfg.noise is not noise or cfg.clip != clip or (noise and noise.__dict__ != numbers):
+                self._refresh()
+                break
         for noise in self._noises:
             noise.add_to(obs, generator)
         if self._limits is not None:
@@ -64,15 +66,7 @@ class GroupTail:
             obs.mul_(self._scale)
         return obs
 
-    def _settings(self) -> list[Any]:
-        settings = []
-        for term in self._terms:
-            noise = term.cfg.noise
-            settings.append(term.cfg.clip)
-            settings.append(None if noise is None else tuple(noise.__dict__.values()))
-        return settings
-
-    def _refresh(self, settings: list[Any]) -> None:
+    def _refresh(self) -> None:
         """Read the settings again, after a curriculum or a user changed them."""
         for term in self._terms:
             if not _is_added(term.cfg.noise):
@@ -81,7 +75,10 @@ class GroupTail:
                     " environment was built. Change its numbers, set it to None, or build the"
                     " environment with it."
                 )
-        self._known = settings
+        self._known = [
+            (term.cfg, term.cfg.clip, term.cfg.noise, dict(getattr(term.cfg.noise, "__dict__", {})))
+            for term in self._terms
+        ]
         kinds = (UniformNoiseCfg, GaussianNoiseCfg)
         self._noises = [noise for kind in kinds if (noise := self._noise(kind)) is not None]
         self._limits = self._scale = None

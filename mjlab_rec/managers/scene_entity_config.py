@@ -163,7 +163,7 @@ class SceneEntityCfg:
         contradict the given ids. Of names and ids that agreed before, the changed one counts.
         """
         entity = scene[self.name]
-        self._device = str(scene.device)
+        self._device = str(getattr(scene, "device", "cpu"))
         self._counts.clear()
         for kind in _KINDS:
             names, ids = self._wanted(kind)
@@ -210,7 +210,7 @@ class SceneEntityCfg:
     def _choose(self, kind: Kind, ids: Ids, scene: Scene | None) -> Index:
         """Take over ids that were set by hand."""
         if scene is not None:
-            self._device = str(scene.device)
+            self._device = str(getattr(scene, "device", "cpu"))
             self._count(kind, scene[self.name])
         if kind in self._counts and not _is_all(ids):
             self._in_range(kind, ids)

@@ -75,6 +75,8 @@ class Scene:
         self._seed = seed
         self._entities: dict[str, Entity] = {}
         self._sensors: dict[str, Sensor[Any]] = {}
+        self._updated_sensors: list[Sensor[Any]] = []
+        self._caching_sensors: list[Sensor[Any]] = []
         self._sensor_context: SensorContext | None = None
         self._terrain = self._make_terrain()
         # The terrain's names have no prefix, so it is what everything else is attached to.
@@ -209,6 +211,10 @@ class Scene:
             entity.initialize(mj_model, model, data, self._device)
         for sensor in self._sensors.values():
             sensor.initialize(mj_model, model, data, self._device)
+        # Every physics step passes here, and most sensors have nothing to do in it.
+        sensors = self._sensors.values()
+        self._updated_sensors = [s for s in sensors if type(s).update is not Sensor.update]
+        self._caching_sensors = [s for s in sensors if type(s).invalidate is not Sensor.invalidate]
         self._sensor_context = make_sensor_context(
             self._sensors.values(), mj_model, model, data, self._device
         )
@@ -226,14 +232,14 @@ class Scene:
         for entity in self._entities.values():
             entity.update(dt)
         self.invalidate()
-        for sensor in self._sensors.values():
+        for sensor in self._updated_sensors:
             sensor.update(dt)
 
     def invalidate(self) -> None:
         """Tell sensors that derived quantities have changed, as after ``sim.forward()``."""
         if self._sensor_context is not None:
             self._sensor_context.invalidate()
-        for sensor in self._sensors.values():
+        for sensor in self._caching_sensors:
             sensor.invalidate()
 
     def write_data_to_sim(self) -> None:

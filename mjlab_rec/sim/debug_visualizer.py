@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 import mujoco
@@ -118,7 +119,7 @@ class DebugVisualizer:
         """Draw a sphere."""
         where = "add_sphere"
         size = np.repeat(_array(radius).reshape(-1, 1), 3, axis=1)
-        self._add_solid(ELLIPSOID, where, center, size, np.eye(3), color, label)
+        self._add(ELLIPSOID, where, label, color, _vectors(center, where, "center"), size, *_ROUND)
 
     def add_ellipsoid(
         self, center: Any, size: Any, mat: Any, color: Any, label: str | None = None
@@ -196,11 +197,14 @@ class DebugVisualizer:
 
     def _add(self, kind: int, where: str, label: str | None, color: Any, *values: Any) -> None:
         """Keep a command: positions, ends or sizes, matrices, and radii; one of each or n."""
-        if any(len(value) == 0 for value in values):
-            return  # n times three numbers, of which there are none
-        count = max(len(value) for value in values)
         rgba = _colors(color, where)
-        same = [_repeated(value, count, where) for value in (*values, rgba)]
+        same = [*values, rgba]
+        counts = [len(value) for value in same]
+        if 0 in counts:
+            return  # n times three numbers, of which there are none
+        if counts != _ONE_EACH:
+            count = max(counts[:-1])
+            same = [_repeated(value, count, where) for value in same]
         self._commands.append((kind, self._env, label, *same))
 
     def _add_line(
@@ -262,6 +266,8 @@ def _placed(
 
 _NO_TURN = np.eye(3, dtype=np.float32)[None]
 _NO_RADIUS = np.zeros(1, np.float32)
+_ROUND = _NO_TURN, _NO_RADIUS
+_ONE_EACH = [1] * 5
 
 
 def _array(values: Any) -> np.ndarray:
@@ -273,6 +279,8 @@ def _array(values: Any) -> np.ndarray:
 
 def _vectors(values: Any, where: str, name: str) -> np.ndarray:
     array = _array(values)
+    if array.shape == (3,):
+        return array[None]
     if array.shape[-1:] != (3,) or array.ndim > 2:
         raise ValueError(f"{where}: {name} must be (3,) or (n, 3), got {array.shape}.")
     return array.reshape(-1, 3)
@@ -289,6 +297,20 @@ def _matrices(values: Any, where: str, name: str) -> np.ndarray:
 
 
 def _colors(color: Any, where: str) -> np.ndarray:
+    if type(color) is not tuple:
+        return _color_rows(color, where)
+    try:
+        return _known_color(color)
+    except (TypeError, ValueError):  # It is wrong, or has tensors.
+        return _color_rows(color, where)
+
+
+@lru_cache
+def _known_color(color: tuple[float, ...]) -> np.ndarray:
+    return _color_rows(color, "")
+
+
+def _color_rows(color: Any, where: str) -> np.ndarray:
     array = _array(color)
     if array.shape[-1:] not in ((3,), (4,)):
         raise ValueError(

@@ -99,7 +99,7 @@ class RayCaster:
         kinds = np.array([_FRAME_TYPES.index(kind) for kind, _ in spec.frames], np.int32)
         reachable = np.isin(np.clip(model.geom_group, 0, 5), spec.groups)
         moving = np.intersect1d(built.moving, np.flatnonzero(reachable))
-        elsewhere = np.intersect1d(built.elsewhere, np.flatnonzero(reachable))
+        planes = np.intersect1d(built.planes, np.flatnonzero(reachable))
 
         def array(values: Any, dtype: Any) -> wp.array:
             return wp.array(values, dtype=dtype, device=self._device)
@@ -130,7 +130,9 @@ class RayCaster:
             _ALIGNMENTS.index(spec.alignment),
             min(spec.max_distance, float(FAR)),
             groups,
-            array(elsewhere.astype(np.int32), int),
+            array(planes.astype(np.int32), int),
+            array(moving.astype(np.int32), int),
+            array(built.radii[moving].astype(np.float32), float),
             *of_bodies,
             *of_sites,
             *of_geoms,

@@ -145,7 +145,9 @@ def cast_rays(
     alignment: int,
     max_distance: float,
     groups: int,
-    elsewhere: wp.array(dtype=int),
+    planes: wp.array(dtype=int),
+    moving: wp.array(dtype=int),
+    moving_radius: wp.array(dtype=float),
     xpos: wp.array2d(dtype=wp.vec3),
     xmat: wp.array2d(dtype=wp.mat33),
     site_xpos: wp.array2d(dtype=wp.vec3),
@@ -191,12 +193,21 @@ def cast_rays(
     normal = wp.vec3(0.0, 0.0, 0.0)
     is_hit = bool(False)
     excluded = excluded_body[frame]
-    for i in range(elsewhere.shape[0]):
-        x, n = _geom_hit(scene, elsewhere[i], world, groups, excluded, start, direction, best)
+    for i in range(planes.shape[0]):
+        x, n = _geom_hit(scene, planes[i], world, groups, excluded, start, direction, best)
         if x >= 0.0 and (x < best or not is_hit):
             best = x
             normal = n
             is_hit = True
+    for i in range(moving.shape[0]):
+        geom = moving[i]
+        # Most are far from the ray, so this is decided here, before everything else is read.
+        if not _passes(moving_radius[i], start - geom_xpos[world, geom], direction):
+            x, n = _geom_hit(scene, geom, world, groups, excluded, start, direction, best)
+            if x >= 0.0 and (x < best or not is_hit):
+                best = x
+                normal = n
+                is_hit = True
 
     # Cross the cells of the map, in units of cells.
     p = wp.cw_div(wp.vec2(start[0], start[1]) - scene[0].corner, scene[0].cell)

@@ -76,8 +76,9 @@ class BuiltScene:
 
     scene: Any
     meshes: list[Any]
-    elsewhere: np.ndarray  # ids of planes and of moving geoms, which every ray must try
-    moving: np.ndarray  # those of them whose pose differs between worlds
+    planes: np.ndarray  # ids of planes that do not move, which are everywhere
+    moving: np.ndarray  # ids of geoms whose pose differs between worlds
+    radii: np.ndarray  # how far each geom reaches from its centre
 
 
 def build_scene(
@@ -102,7 +103,7 @@ def build_scene(
     def rows(name: str, dtype: Any) -> wp.array:
         live = per_world(name)
         if live is not None and live.numel():
-            return wp.from_torch(live.contiguous() if live.device.type == "cpu" else live, dtype)
+            return wp.from_torch(live, dtype)
         values = getattr(model, name)
         if values.shape[0] == 0:
             values = np.zeros((1, *values.shape[1:]), values.dtype)
@@ -119,7 +120,8 @@ def build_scene(
     scene.kind = array(model.geom_type, int)
     scene.group = array(np.clip(model.geom_group, 0, mujoco.mjNGROUP - 1), int)
     scene.body = array(model.geom_bodyid, int)
-    scene.radius = array(_radii(model, per_world), float)
+    reach = _radii(model, per_world)
+    scene.radius = array(reach.astype(np.float32), float)
     scene.size = rows("geom_size", wp.vec3)
     scene.data_id = rows("geom_dataid", int)
     scene.material = rows("geom_matid", int)
@@ -138,8 +140,8 @@ def build_scene(
     meshes, radii = _make_meshes(model, any_mesh, device)
     scene.mesh = array(np.array([mesh.id if mesh else 0 for mesh in meshes], np.uint64), wp.uint64)
     scene.mesh_radius = array(np.array(radii, np.float32), float)
-    elsewhere = np.flatnonzero(~fixed | is_plane)
-    return BuiltScene(scene, meshes, elsewhere, np.flatnonzero(~fixed))
+    planes, moving = np.flatnonzero(fixed & is_plane), np.flatnonzero(~fixed)
+    return BuiltScene(scene, meshes, planes, moving, reach)
 
 
 def fixed_geoms(model: mujoco.MjModel) -> np.ndarray:

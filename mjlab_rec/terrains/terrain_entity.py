@@ -187,7 +187,10 @@ class TerrainEntity(Entity):
         if self.cfg.max_init_terrain_level is not None:
             highest = min(self.cfg.max_init_terrain_level, highest)
         # The first rows do not depend on the worlds' streams, which start with the first episode.
-        rng = np.random.default_rng(None if self._seed is None else [self._seed, _LEVELS])
+        seed = self._seed
+        if seed is None and self.tiles is not None:
+            seed = self.tiles.seed
+        rng = np.random.default_rng(None if seed is None else [seed, _LEVELS])
         levels = torch.from_numpy(rng.integers(0, highest + 1, count)).to(device)
         types = torch.from_numpy(spread_over_columns(count, columns, proportions)).to(device)
         self._place(torch.arange(count, device=device), levels, types)

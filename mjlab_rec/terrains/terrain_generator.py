@@ -123,9 +123,12 @@ class TerrainGenerator:
             ]
         )
         for geometry in output.geometries:
-            if geometry.geom is not None:
-                geometry.geom.pos = geometry.geom.pos + corner
-                self._register(geometry.geom)
+            if (geom := geometry.geom) is not None:
+                if np.isnan(geom.fromto[0]):
+                    geom.pos = geom.pos + corner
+                else:  # It is given by its ends.
+                    geom.fromto = geom.fromto + np.tile(corner, 2)
+                self._register(geom)
         origin = output.origin + corner
         self.terrain_origins[row, col] = origin
         for name, places in self.flat_patches.items():

@@ -35,6 +35,6 @@ class NanGuard:
     @staticmethod
     def detect_nans(data: Any) -> torch.Tensor:
         """Which worlds of ``sim.data`` have a NaN or an infinity: (num_envs,) of bool."""
-        fields = ("qpos", "qvel", "qacc", "qacc_warmstart", "sensordata")
+        fields = ("qpos", "qvel", "act", "qacc", "qacc_warmstart", "sensordata")
         values = torch.cat([getattr(data, name) for name in fields], dim=1)
         return ~torch.isfinite(values).all(dim=1)

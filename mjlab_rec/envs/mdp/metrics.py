@@ -15,5 +15,5 @@ __all__ = ["mean_action_acc"]
 def mean_action_acc(env: ManagerBasedRlEnv) -> torch.Tensor:
     """Mean absolute second difference of the policy's action; small means smooth."""
     actions = env.action_manager
-    acc = actions.action - 2 * actions.prev_action + actions.prev_prev_action
-    return acc.abs_().mean(dim=1)
+    acc = torch.sub(actions.action, actions.prev_action, alpha=2)
+    return acc.add_(actions.prev_prev_action).abs_().mean(dim=1)

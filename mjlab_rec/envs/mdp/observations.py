@@ -117,7 +117,7 @@ def joint_pos_rel(
     """Joint positions minus the default ones; ``biased`` adds the encoder bias."""
     asset: Entity = env.scene[asset_cfg.name]
     joints = asset_cfg.index("joint", env.scene)
-    pos = asset.data.joint_pos_biased if biased else asset.data.joint_pos
+    pos = asset.data.joint_pos_biased if biased else asset.data.peek("qpos", "joint_q")
     return pos[:, joints] - asset.data.default_joint_pos[:, joints]
 
 
@@ -127,7 +127,7 @@ def joint_vel_rel(
     """Joint velocities minus the default ones."""
     asset: Entity = env.scene[asset_cfg.name]
     joints = asset_cfg.index("joint", env.scene)
-    return asset.data.joint_vel[:, joints] - asset.data.default_joint_vel[:, joints]
+    return asset.data.peek("qvel", "joint_v")[:, joints] - asset.data.default_joint_vel[:, joints]
 
 
 def last_action(env: ManagerBasedRlEnv, action_name: str | None = None) -> torch.Tensor:

@@ -51,7 +51,8 @@ def joint_torques_l2(
 ) -> torch.Tensor:
     """Sum of squared actuator forces. Select actuators (not joints) by ``actuator_names``."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.actuator_force[:, asset_cfg.index("actuator", env.scene)])
+    force = asset.data.peek("actuator_force", "ctrl")
+    return _sum_of_squares(force[:, asset_cfg.index("actuator", env.scene)])
 
 
 def joint_vel_l2(
@@ -59,7 +60,9 @@ def joint_vel_l2(
 ) -> torch.Tensor:
     """Sum of squared joint velocities."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.joint_vel[:, asset_cfg.index("joint", env.scene)])
+    return _sum_of_squares(
+        asset.data.peek("qvel", "joint_v")[:, asset_cfg.index("joint", env.scene)]
+    )
 
 
 def joint_acc_l2(
@@ -67,7 +70,9 @@ def joint_acc_l2(
 ) -> torch.Tensor:
     """Sum of squared joint accelerations."""
     asset: Entity = env.scene[asset_cfg.name]
-    return _sum_of_squares(asset.data.joint_acc[:, asset_cfg.index("joint", env.scene)])
+    return _sum_of_squares(
+        asset.data.peek("qacc", "joint_v")[:, asset_cfg.index("joint", env.scene)]
+    )
 
 
 def action_rate_l2(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -79,7 +84,8 @@ def action_rate_l2(env: ManagerBasedRlEnv) -> torch.Tensor:
 def action_acc_l2(env: ManagerBasedRlEnv) -> torch.Tensor:
     """Sum of squared second differences of the policy's action over three steps."""
     actions = env.action_manager
-    return _sum_of_squares(actions.action - 2 * actions.prev_action + actions.prev_prev_action)
+    change = torch.sub(actions.action, actions.prev_action, alpha=2)
+    return _sum_of_squares(change.add_(actions.prev_prev_action))
 
 
 def joint_pos_limits(
@@ -88,11 +94,9 @@ def joint_pos_limits(
     """How far the joints are outside their soft limits, summed over joints."""
     asset: Entity = env.scene[asset_cfg.name]
     joints = asset_cfg.index("joint", env.scene)
-    pos = asset.data.joint_pos[:, joints]
-    limits = asset.data.soft_joint_pos_limits[:, joints]
-    below = (limits[..., 0] - pos).clamp_(min=0.0)
-    above = (pos - limits[..., 1]).clamp_(min=0.0)
-    return below.add_(above).sum(dim=1)
+    pos = asset.data.peek("qpos", "joint_q")[:, joints]
+    low, high = asset.data.soft_joint_pos_limits[:, joints].unbind(dim=-1)
+    return (pos - torch.clamp(pos, low, high)).abs_().sum(dim=1)
 
 
 def flat_orientation_l2(

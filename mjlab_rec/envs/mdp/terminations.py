@@ -9,6 +9,7 @@ import torch
 
 from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
+from mjlab_rec.utils.nan_guard import NanGuard
 
 if TYPE_CHECKING:
     from mjlab_rec.entity import Entity
@@ -60,10 +61,8 @@ def joint_pos_out_of_limit(
 
 
 def nan_detection(env: ManagerBasedRlEnv) -> torch.Tensor:
-    """The physics state holds a NaN or an infinity, as when the simulation diverges."""
-    # Everything else follows from the state, so an error there shows here a step later.
-    data = env.sim.data
-    fields = [data.qpos, data.qvel]
-    if env.sim.mj_model.na:
-        fields.append(data.act)
-    return ~torch.isfinite(torch.cat(fields, dim=1)).all(dim=1)
+    """The physics holds a NaN or an infinity, as when the simulation diverges.
+
+    Checked are positions, velocities, accelerations, activations and sensors.
+    """
+    return NanGuard.detect_nans(env.sim.data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +40,11 @@ class NoiseModel:
             rng: The environments' own streams to draw from; None means torch's global generator.
         """
 
+    @contextmanager
+    def rollback(self) -> Iterator[None]:
+        """Undo, at the end of a `with` block, all that happened to the model inside it."""
+        yield
+
     def __call__(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the noisy data, (num_envs, ...), as a new tensor."""
         return self._noise_model_cfg.noise_cfg.apply(data, generator)
@@ -69,6 +76,21 @@ class NoiseModelWithAdditiveBias(NoiseModel):
             # The caller may reuse the tensor before the next call.
             env_ids = env_ids.clone()
         self._resets.append((env_ids, rng))
+
+    @contextmanager
+    def rollback(self) -> Iterator[None]:
+        """Undo, at the end of a `with` block, all that happened to the model inside it."""
+        if self._bias is not None and not self._resets:
+            yield  # Nothing will change: only resets draw a bias.
+            return
+        bias, resets = self._bias, list(self._resets)
+        if bias is not None:
+            with torch.inference_mode(False):
+                self._bias = bias.clone()
+        try:
+            yield
+        finally:
+            self._bias, self._resets = bias, resets
 
     def __call__(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the data with noise and bias, (num_envs, ...), as a new tensor."""
