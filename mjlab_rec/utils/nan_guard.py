@@ -13,7 +13,7 @@ class NanGuardCfg:
     """Configuration of the NaN guard, which is a flight recorder that the environment adds.
 
     A dump is a folder with the last steps of the worlds that diverged, their actions, and the
-    model. ``mjlab-rec play <task> --replay-dump <folder>`` shows it.
+    model. ``mjlab-rec play --task <id> --replay-dump <folder>`` shows it.
     """
 
     enabled: bool = False
