@@ -177,7 +177,7 @@ def test_partial_reset_samples_only_that_world():
     bench.step([6, 6])
     bench.sim.data.qpos[1, 2] = 8.0
     bench.reset([0])
-    assert bench.read() == [1.0, 1.0]  # world 0 anew, world 1 still its first sample
+    assert bench.read() == [1.0, 1.0]  # world 0 sampled again, world 1 still its first sample
     assert bench.sensor.asked[1:] == [[True, False]]
     bench.step([2, 12])
     assert bench.read() == [1.0, 12.0]  # a period of world 1 has ended

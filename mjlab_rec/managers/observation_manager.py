@@ -270,7 +270,7 @@ class ObservationManager(ManagerBase):
     def compute_group(
         self, group_name: str, update_history: bool = False, env_ids: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Compute one group anew, without changing what ``compute`` returns.
+        """Recompute one group, without changing what ``compute`` returns.
 
         Args:
             group_name: The group.

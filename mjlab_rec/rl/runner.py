@@ -95,7 +95,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
 
     @staticmethod
     def _get_export_paths(checkpoint_path: str) -> tuple[Path, str, Path]:
-        """Folder, name and path of the ONNX file beside a checkpoint, named after the folder."""
+        """Folder, name and path of the ONNX file next to a checkpoint, named after the folder."""
         folder = Path(checkpoint_path).parent
         name = f"{folder.name}.onnx"
         return folder, name, folder / name

@@ -9,7 +9,7 @@ The rules, for every sensor with ``requires_sensor_context = True``:
   quantities (body poses, ...) are new. The first ``sensor.data`` after one of them computes the
   sensor, from the derived quantities of that moment and for all worlds at once; further reads
   return the same object. So rewards see rays that fit the bodies they see, observations see rays
-  from after the forward pass, and a sensor that nobody reads costs nothing.
+  from after the forward pass, and an unread sensor costs nothing.
 - A sensor with an ``update_period`` holds each world's sample for that long. Once it has been read
   for the first time, ``sim.sense()`` takes new samples where they are due: where a period has ended
   or the world was reset. In between, also in rewards, ``data`` is the last sample. The clock is the
@@ -268,7 +268,7 @@ class ContextSensor(Sensor[T]):
             self._last_tick.copy_(self._tick)
 
     def invalidate(self) -> None:
-        """Compute the data anew when it is read next."""
+        """Recompute the data at the next read."""
         self._moment = -1
 
     def _compute_data(self) -> T:

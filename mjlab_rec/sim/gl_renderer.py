@@ -30,8 +30,8 @@ _MAX_GEOMS = 10_000  # besides those of one environment
 _MAX_READERS = 4096  # for different sets of captured environments
 _SHADOW_PIXELS = 3  # per pixel of the image
 _SHADOW_REACH = 1.5  # How far from the point looked at there are shadows, in camera distances.
-# A processor draws so many faces in the time in which the ray tracer draws a pixel (0.4 us and
-# 0.45 us). The ray tracer shows less and compiles first: it must be twice as fast.
+# A processor draws one face (0.4 us) in about the time in which the ray tracer draws one pixel
+# (0.45 us). The ray tracer shows less and compiles first, so it must be twice as fast.
 _FACES_PER_PIXEL = 2.0
 _MANY_FACES = 20_000  # From here on, drawing is faster with coarser meshes.
 

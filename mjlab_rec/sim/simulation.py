@@ -331,7 +331,7 @@ class Simulation:
         return self._defaults
 
     def create_graph(self) -> None:
-        """Notice that arrays in ``wp_model`` were replaced: capture graphs and views anew."""
+        """Notice that arrays in ``wp_model`` were replaced: capture graphs and views again."""
         self._engine.forget_graphs()
         self.model.forget([name for name in vars(self.model) if not name.startswith("_")])
 

@@ -40,7 +40,7 @@ class ViewerConfig:
     renderer: RendererName = "auto"
     """What draws: "gl" is MuJoCo with OpenGL, "warp" MuJoCo-Warp's ray tracer, which needs no
     OpenGL and no display. "auto" uses OpenGL if it works, unless there is no graphics card and the
-    meshes have so many faces that the ray tracer is faster."""
+    meshes have enough faces for the ray tracer to be faster."""
 
     camera: str | int | None = None
     """Name or number of a camera of the model to look through, such as "robot/front". None uses a

@@ -178,7 +178,7 @@ class WarpEngine:
         return self._data
 
     def forget_graphs(self) -> None:
-        """Capture graphs anew at the next calls."""
+        """Capture the graphs again at the next calls."""
         self._graphs.clear()
 
     def expand(self, fields: list[str]) -> None:

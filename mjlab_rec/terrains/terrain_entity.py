@@ -164,7 +164,7 @@ class TerrainEntity(Entity):
         origins: np.ndarray | torch.Tensor | None = None,
         proportions: np.ndarray | None = None,
     ) -> None:
-        """Place all worlds anew, on tiles or on a grid.
+        """Place all worlds again, on tiles or on a grid.
 
         Args:
             origins: Origin of each tile, (rows, columns, 3); None for a grid.

@@ -140,7 +140,7 @@ class WebScene:
         self._server.scene.set_background_image(None)
 
     def _show_variant(self, snapshot: Snapshot, row: int) -> None:
-        """Make meshes anew if the environment that is shown has other ones."""
+        """Rebuild meshes if the environment that is shown has other ones."""
         if "geom_dataid" not in snapshot.layout:
             return
         meshes = snapshot["geom_dataid"][row]

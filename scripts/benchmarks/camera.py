@@ -36,7 +36,7 @@ class CameraArgs:
     shadows: bool = False
     """Draw shadows."""
     mesh_faces: int = 0
-    """Look at a robot whose meshes have so many faces, instead of the cartpole."""
+    """Look at a robot with this many mesh faces, instead of the cartpole."""
     engine: Literal["auto", "warp", "mjbatch"] = "auto"
     """Physics engine."""
     device: str = "cpu"

@@ -13,7 +13,7 @@ _BUMPS = 0.06  # Height of the bumps on the meshes, as a fraction of their radiu
 
 
 def mesh_robot(faces: int) -> mujoco.MjSpec:
-    """Return a robot with four legs whose meshes have about so many faces in all.
+    """Return a robot with four legs whose meshes have about this many faces in all.
 
     It hangs in the air and touches nothing; its joints swing.
 

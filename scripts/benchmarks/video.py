@@ -52,7 +52,7 @@ class VideoArgs:
     shadows: bool = False
     """Draw shadows and reflections, which makes software rendering several times slower."""
     mesh_faces: int = 0
-    """Film a robot whose meshes have so many faces, instead of the cartpole."""
+    """Film a robot with this many mesh faces, instead of the cartpole."""
     renderer: Literal["auto", "gl", "warp"] = "auto"
     """What draws."""
     max_pending: int = 256
