@@ -483,6 +483,7 @@ threading.Thread(target=work).start()
 def test_a_thread_may_still_be_stepping_at_exit(runner, truth, tmp_path):
     code = f"""{OPEN}
 import threading
+import time
 
 def work():
     env = make()
@@ -491,7 +492,7 @@ def work():
 
 threading.Thread(target=work, daemon=True).start()
 while taken(counter) < 20:
-    pass
+    time.sleep(0.001)  # Without it, the other thread waits for Python's lock most of the time.
 """
     ran = runner.run(code, name="a.csv", out=str(tmp_path))
     assert (ran["code"], ran["output"]) == (0, "")
