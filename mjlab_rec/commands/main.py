@@ -9,11 +9,11 @@ from rich.console import Console
 
 from mjlab_rec import cli
 from mjlab_rec.commands import list as list_tasks
-from mjlab_rec.commands import play, terrain
+from mjlab_rec.commands import play, terrain, train
 from mjlab_rec.utils.string import nearest
 
 _NAME = "mjlab-rec"
-_COMMANDS = {"play": play, "list": list_tasks, "terrain": terrain}
+_COMMANDS = {"play": play, "train": train, "list": list_tasks, "terrain": terrain}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
