@@ -15,7 +15,13 @@ import torch
 from mjlab_rec.entity import Entity
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg, mdp
 from mjlab_rec.registry import load_env_cfg, load_rl_cfg
-from mjlab_rec.utils.math import euler_xyz_from_quat, quat_from_euler_xyz
+from mjlab_rec.utils.math import (
+    euler_xyz_from_quat,
+    quat_apply,
+    quat_apply_inverse,
+    quat_from_euler_xyz,
+)
+from tasks.manipulation.mdp import object_grasped, pose_reward
 from tasks.robots.arm import HOME, arm_cfg
 
 STATE_TASKS = ("reach-arm", "lift-arm")
@@ -224,27 +230,41 @@ def test_holding_still_is_a_failure():
         assert extras["log"]["Episode_Termination/time_out"] == 4
 
 
-def test_only_fingers_that_press_from_both_sides_grasp():
-    from tasks.manipulation.mdp import object_grasped
-
+def test_pushing_the_cube_is_no_grasp():
     with ManagerBasedRlEnv(with_ik(task_cfg("lift-arm", 4)), device="cpu") as env:
-        obs, _ = env.reset()
-        hand = env.cfg.rewards["reach"].params["asset_cfg"]
-        steps = list(zip(range(28), grasp(env), strict=False))
-        pos, down, _ = steps[20][1]
-        # Closed fingers that press on the cube from above do not grasp it.
+        env.reset()
+        hand, sensor = env.cfg.rewards["reach"].params["asset_cfg"], env.scene["grip"]
+        steps = [target for _, target in zip(range(23), grasp(env), strict=False)]
+        (pos, turn, _), pressed = steps[-1], {"left": False, "right": False}
+        for target in steps:
+            act(env, *target)
+        # From the right and from the left, along the axis in which the fingers close.
+        for side in (1.0, -1.0):
+            for step in range(12):
+                away = torch.tensor([[0.0, side * min(0.01 * step, 0.06), 0.0]]).expand(4, 3)
+                act(env, pos + quat_apply(turn, away), turn, OPEN)
+                force = quat_apply_inverse(turn[:, None].expand(4, 2, 4), sensor.data.force)
+                pressed["left"] |= bool((force[:, 0, 1] < -0.5).any())
+                pressed["right"] |= bool((force[:, 1, 1] > 0.5).any())
+                assert not object_grasped(env, "grip", hand).any()
+        assert pressed == {"left": True, "right": True}
+
+
+def test_pressing_on_the_cube_from_above_is_no_grasp_but_closing_is():
+    with ManagerBasedRlEnv(with_ik(task_cfg("lift-arm", 4)), device="cpu") as env:
+        env.reset()
+        hand, steps = env.cfg.rewards["reach"].params["asset_cfg"], grasp(env)
+        for _ in range(16):
+            pos, turn, _ = next(steps)
         for height in (0.1, 0.1, 0.1, 0.05, 0.045, 0.04, 0.035):
             for _ in range(5):
-                act(env, pos + torch.tensor([0.0, 0.0, height - CUBE_HALF]), down, CLOSE)
-        force = env.scene["grip"].data.force
-        assert (force[..., 2] < -0.5).all()
+                act(env, pos + torch.tensor([0.0, 0.0, height - CUBE_HALF]), turn, CLOSE)
+        assert (env.scene["grip"].data.force[..., 2] < -0.5).all()
         assert not object_grasped(env, "grip", hand).any()
     with ManagerBasedRlEnv(with_ik(task_cfg("lift-arm", 4)), device="cpu") as env:
         env.reset()
-        for step, target in zip(range(28), grasp(env), strict=False):
+        for _, target in zip(range(28), grasp(env), strict=False):
             act(env, *target)
-            if step < 23:
-                assert not object_grasped(env, "grip", hand).any()
         assert object_grasped(env, "grip", hand).all()
 
 
@@ -321,8 +341,6 @@ def test_hand_can_take_the_poses_that_are_asked_for():
 
 
 def test_nearness_in_position_and_angle_is_rewarded():
-    from tasks.manipulation.mdp import pose_reward
-
     with ManagerBasedRlEnv(with_ik(task_cfg("reach-arm", 2)), device="cpu") as env:
         env.reset()
         site = env.scene["robot"].data
