@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from worlds import cart_cfg
 
@@ -82,5 +81,3 @@ def save(runner: Any, path: Path, **infos: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({**runner.alg.save(), "iter": 7, "infos": infos}, path)
     return path
-
-

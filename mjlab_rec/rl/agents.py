@@ -70,7 +70,8 @@ class AgentInputs:
 
     def tensors(self, obs: Mapping[str, Any]) -> list[torch.Tensor]:
         """The vector, unless it is empty, and the images."""
-        return [self.vector(obs)] * bool(self.vectors) + [obs[group] for group in self.images]
+        vector = [self.vector(obs)] if self.vectors else []
+        return vector + [obs[group] for group in self.images]
 
     def describe(self) -> str:
         """The groups with their sizes, for messages."""

@@ -20,13 +20,13 @@ class CheckpointControls:
         self._folder: Any = None
         if self._checkpoints is None:
             return
-        self._shown = self._checkpoints.current
+        self._state = (self._checkpoints.current, self._checkpoints.error)
         self._folder = gui.add_folder("Policy")
         with self._folder:
             self._choice = gui.add_dropdown(
                 "Checkpoint",
                 self._options(),
-                initial_value=self._shown,
+                initial_value=self._checkpoints.current,
                 hint="Play another one from here on. Those of a running training appear here.",
             )
             self._text = gui.add_markdown("", visible=False)
@@ -40,15 +40,12 @@ class CheckpointControls:
         options = self._options()
         if list(self._choice.options) != options:
             self._choice.options = options
-        # Only what changed elsewhere: the user may just have chosen another one.
-        if checkpoints.current != self._shown:
-            self._shown = checkpoints.current
-            if self._choice.value != self._shown:
-                self._choice.value = self._shown
-        content = f"**Failed:** {checkpoints.error}" if checkpoints.error else ""
-        if self._text.content != content:
-            self._text.content = content
-            self._text.visible = bool(content)
+        # Only if something happened: the user may just have chosen another one.
+        if self._state != (now := (checkpoints.current, checkpoints.error)):
+            self._state = now
+            self._choice.value = checkpoints.current
+            self._text.content = f"**Failed:** {checkpoints.error}" if checkpoints.error else ""
+            self._text.visible = checkpoints.error is not None
 
     def close(self) -> None:
         """Take it off the page."""
@@ -61,4 +58,6 @@ class CheckpointControls:
         return names if self._checkpoints.current in names else [*names, self._checkpoints.current]
 
     def _switch(self) -> None:
+        # A second failure is news, even if it says the same.
+        self._state = (self._state[0], None)
         self._playback.switch(self._choice.value)
