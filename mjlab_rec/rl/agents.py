@@ -55,6 +55,12 @@ class AgentInputs:
                 " Is it from another task?"
             )
         shapes = {group: tuple(obs[group].shape[1:]) for group in groups}
+        odd = {group: shape for group, shape in shapes.items() if len(shape) not in (1, 3)}
+        if odd:
+            raise WrongAgentError(
+                f"{who} sees the observation groups {odd}, which are neither vectors nor images"
+                " (channels, height, width). Flatten them."
+            )
         vectors = tuple(group for group in groups if len(shapes[group]) == 1)
         images = tuple(group for group in groups if len(shapes[group]) == 3)
         return cls(vectors, images, shapes)

@@ -45,14 +45,17 @@ class PolicyGraph(torch.nn.Module):
         self.input_names = ["obs"] * self.has_vector + list(inputs.images)
         shapes = [(inputs.size,)] * self.has_vector + [inputs.shapes[g] for g in inputs.images]
         self.examples = [torch.zeros(2, *shape) for shape in shapes]
-        self.states = [name.removesuffix("_in") for name in self.inner.input_names if "_in" in name]
-        self.state_shapes = {}
-        for name in self.states:
-            layers, width = self.inner.rnn.num_layers, self.inner.rnn.hidden_size
-            self.state_shapes[name] = (layers, width)
+        self.state_shapes = {
+            name.removesuffix("_in"): (example.shape[0], example.shape[2])
+            for name, example in zip(
+                self.inner.input_names, self.inner.get_dummy_inputs(), strict=True
+            )
+            if name.endswith("_in")
+        }
+        for name, (layers, width) in self.state_shapes.items():
+            self.input_names.append(f"{name}_in")
             self.examples.append(torch.zeros(layers, 2, width))
-        self.input_names += [f"{name}_in" for name in self.states]
-        self.output_names = ["actions", *(f"{name}_out" for name in self.states)]
+        self.output_names = ["actions", *(f"{name}_out" for name in self.state_shapes)]
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         """Return the actions (batch, n), or a tuple of them and the next states."""
@@ -62,9 +65,9 @@ class PolicyGraph(torch.nn.Module):
         actions, *states = found if isinstance(found, tuple) else (found,)
         if self.clip is not None:
             actions = actions.clamp(-self.clip, self.clip)
-        if not self.states:
+        if not self.state_shapes:
             return actions
-        return (actions, *states[: len(self.states)])
+        return (actions, *states[: len(self.state_shapes)])
 
 
 def export_agent(
@@ -106,7 +109,7 @@ def export_agent(
         # A reader never sees half of a file.
         partial = path.with_name(f".{path.name}.partial")
         if kind == "onnx":
-            export_onnx(graph, partial)
+            export_onnx(graph, graph.examples, partial)
             attach_metadata_to_onnx(str(partial), {METADATA: text, **_mjlabs(env, agent)})
         else:
             _export_torchscript(graph, partial, text)
@@ -115,27 +118,34 @@ def export_agent(
     return written
 
 
-def export_onnx(graph: Any, path: Path, verbose: bool = False) -> None:
-    """Write a network with ``input_names``, ``output_names`` and ``examples`` as an ONNX file.
+def export_onnx(
+    network: Any, examples: Sequence[torch.Tensor], path: Path, verbose: bool = False
+) -> None:
+    """Write a network as an ONNX file that takes any batch: one robot, or all environments.
 
-    Any batch size can be given to the file: 1 on a robot, the number of environments here.
+    Args:
+        network: It has ``input_names`` and ``output_names``; names that end in ``_in`` or ``_out``
+            are states, whose batch is the second axis.
+        examples: Its inputs.
+        path: The file.
+        verbose: Let the exporter tell what it does.
     """
     require("onnx", "train", "Writing ONNX files")
     axes = {
         name: {1 if name.endswith(("_in", "_out")) else 0: "batch"}
-        for name in [*graph.input_names, *graph.output_names]
+        for name in [*network.input_names, *network.output_names]
     }
     with warnings.catch_warnings(), torch.no_grad():
         # Of the exporter's own future, and of LSTMs without initial states, which ours has.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph,
-            tuple(graph.examples),
+            network,
+            tuple(examples),
             str(path),
             opset_version=_OPSET,
             verbose=verbose,
-            input_names=graph.input_names,
-            output_names=graph.output_names,
+            input_names=network.input_names,
+            output_names=network.output_names,
             dynamic_axes=axes,
             # The other exporter warns of arguments that RSL-RL's models need.
             dynamo=False,
