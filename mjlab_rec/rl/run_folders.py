@@ -30,6 +30,7 @@ ENV = "env.json"
 """The environment's cfg of a run, to read; functions are named."""
 
 _CHECKPOINT = re.compile(r"model_(\d+)\.pt")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _DATE = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -141,7 +142,7 @@ def as_plain(value: Any) -> Any:
         return value.tolist()
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"
-    return str(value)
+    return _ADDRESS.sub("", str(value))
 
 
 def _of_newest(
