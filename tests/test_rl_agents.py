@@ -13,7 +13,8 @@ import torch
 from rl_worlds import NETWORKS, learner_cfg, make_env, make_runner, save
 
 from mjlab_rec.rl import RslRlModelCfg
-from mjlab_rec.rl.agents import WrongAgentError, agent_maker, load_agent
+from mjlab_rec.rl.agents import agent_maker, load_agent
+from mjlab_rec.rl.checkpoints import CheckpointError
 from mjlab_rec.rl.run_folders import NoCheckpointError, write_cfgs
 from mjlab_rec.utils.extras import MissingExtraError
 
@@ -118,7 +119,7 @@ def test_the_network_is_described_by_the_file_its_folder_or_the_task(env, tmp_pa
     runner = make_runner(env, cfg)
     run = tmp_path / "cart" / "2026-01-02_00-00-00"
     bare = save(runner, run / "model_7.pt")
-    with pytest.raises(WrongAgentError, match="does not describe its network.*register_task"):
+    with pytest.raises(CheckpointError, match="does not describe its network.*register_task"):
         load_agent(bare, env, TASK)
     by_task = load_agent(bare, env, TASK, rl_cfg=cfg)
     write_cfgs(run, TASK, cfg, {})
@@ -135,13 +136,20 @@ def test_the_network_is_described_by_the_file_its_folder_or_the_task(env, tmp_pa
     assert load_agent("best", env, TASK, root=tmp_path).path == best
 
 
-def test_curricula_go_on_where_training_was(env, tmp_path):
-    cfg = learner_cfg()
-    state = {"common_step_counter": 480}
-    infos = {"agent": plain(cfg), "env_state": state}
-    path = save(make_runner(env, cfg), tmp_path / "model_7.pt", **infos)
-    load_agent(path, env)
-    assert env.common_step_counter == 480
+def test_a_checkpoint_of_a_training_is_played_with_its_curricula(tmp_path):
+    path = tmp_path / "model_7.pt"
+    with make_env() as env:
+        runner = make_runner(env, learner_cfg("gru"))
+        env.common_step_counter = 480
+        env.reward_manager.get_term_cfg("effort").weight = -0.7  # As a curriculum does.
+        runner.save(str(path))
+        obs = env.get_observations()
+        expected = runner.get_inference_policy()(obs).clamp(-0.1, 0.1)
+    with make_env() as env:
+        agent = load_agent(path, env)
+        assert env.common_step_counter == 480
+        assert env.reward_manager.get_term_cfg("effort").weight == -0.7
+        assert agent.is_recurrent and torch.equal(agent(obs), expected)
 
 
 def test_loading_draws_no_random_numbers(env, tmp_path):
@@ -198,7 +206,7 @@ class Trap:
 def test_nothing_is_unpickled(env, tmp_path):
     path, touched = tmp_path / "model_1.pt", tmp_path / "touched"
     torch.save({"actor_state_dict": {}, "infos": Trap(touched)}, path)
-    with pytest.raises(WrongAgentError, match="Python objects, which are not loaded"):
+    with pytest.raises(CheckpointError, match="Python objects other than tensors"):
         load_agent(path, env, TASK)
     assert not touched.exists()
 
@@ -210,18 +218,21 @@ def test_a_file_cannot_name_what_is_called(name, env, tmp_path):
     described = plain(cfg)
     described["actor"]["distribution_cfg"]["class_name"] = name
     path = save(runner, tmp_path / "model_1.pt", agent=described)
-    with pytest.raises(WrongAgentError, match="which is no Distribution"):
+    with pytest.raises(CheckpointError, match="which is no Distribution"):
         load_agent(path, env)
     described = plain(cfg)
     described["actor"]["class_name"] = "this_module_is_not_loaded.nets:Net"
     path = save(runner, tmp_path / "model_2.pt", agent=described)
-    with pytest.raises(WrongAgentError, match="Import 'this_module_is_not_loaded' first"):
+    with pytest.raises(CheckpointError, match="Import 'this_module_is_not_loaded' first"):
         load_agent(path, env)
 
 
 def test_what_differs_in_a_checkpoint_of_another_task_is_told(env, tmp_path):
     cfg = learner_cfg()
-    path = save(make_runner(env, cfg), tmp_path / "model_1.pt", agent=plain(cfg), task="sled")
+    runner = make_runner(env, cfg)
+    runner._about["task"] = "sled"
+    path = tmp_path / "model_1.pt"
+    runner.save(str(path))
     size = env.get_observations()["actor"].shape[1]
     other = make_env(1)
     other_cfg = other.cfg
@@ -231,20 +242,23 @@ def test_what_differs_in_a_checkpoint_of_another_task_is_told(env, tmp_path):
 
     with ManagerBasedRlEnv(other_cfg) as other:
         message = (
-            rf"trained on 'sled', does not fit the task 'cart': .*mlp.0.weight is \(16, {size}\) in"
-            rf" the file and \(16, {size - 1}\) here.*sees actor \({size - 1}\) and acts with 1"
+            rf"does not fit the task 'cart': it is of the task 'sled'.*observation group 'actor' is"
+            rf" \[{size}\] there and \[{size - 1}\] here.*mlp.0.weight is \(16, {size}\) there and"
+            rf" \(16, {size - 1}\) here"
         )
-        with pytest.raises(WrongAgentError, match=message):
+        with pytest.raises(CheckpointError, match=message):
             load_agent(path, other, TASK)
     described = plain(cfg)
     described["obs_groups"]["actor"] = ["eyes"]
     path = save(make_runner(env, cfg), tmp_path / "model_2.pt", agent=described, task="sled")
-    with pytest.raises(WrongAgentError, match=r"'sled', sees the observation groups \['eyes'\]"):
+    with pytest.raises(CheckpointError, match=r"'sled', sees the observation groups \['eyes'\]"):
         load_agent(path, env, TASK)
     described = plain(cfg)
     described["actor"]["hidden_dims"] = [16]
     path = save(make_runner(env, cfg), tmp_path / "model_3.pt", agent=described, task=TASK)
-    with pytest.raises(WrongAgentError, match="mlp.4.weight is only in the file"):
+    with pytest.raises(
+        CheckpointError, match=r"actor mlp.4.weight is \(1, 16\) there and missing here"
+    ):
         load_agent(path, env, TASK)
 
 
@@ -259,20 +273,20 @@ def test_files_that_are_no_policies_are_refused(env, tmp_path):
     pytest.importorskip("onnxruntime")
     path = tmp_path / "x.pt"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(WrongAgentError, match="x.pt (is no checkpoint|cannot be read)"):
+    with pytest.raises(CheckpointError, match="x.pt cannot be read as a checkpoint"):
         load_agent(path, env, TASK)
     torch.save([1, 2], path)
-    with pytest.raises(WrongAgentError, match="x.pt holds a list"):
+    with pytest.raises(CheckpointError, match="x.pt is not a checkpoint of RSL-RL: it holds list"):
         load_agent(path, env, TASK)
     torch.save({"weights": 1}, path)
-    with pytest.raises(WrongAgentError, match=r"has no 'actor_state_dict'.*but \['weights'\]"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of RSL-RL: it holds weights"):
         load_agent(path, env, TASK)
     whole = save(make_runner(env, learner_cfg()), tmp_path / "model_1.pt").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WrongAgentError, match="written to its end yet"):
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         load_agent(path, env, TASK)
     (tmp_path / "x.onnx").write_bytes(b"not onnx")
-    with pytest.raises(WrongAgentError, match="x.onnx cannot be read as ONNX"):
+    with pytest.raises(CheckpointError, match="x.onnx cannot be read as ONNX"):
         load_agent(tmp_path / "x.onnx", env, TASK)
     with pytest.raises(NoCheckpointError, match="no checkpoint 'model_9.pt'"):
         load_agent("model_9.pt", env, TASK)
@@ -289,9 +303,9 @@ def test_exported_policies_of_another_task_are_refused(env, tmp_path):
     from mjlab_rec.envs import ManagerBasedRlEnv
 
     with ManagerBasedRlEnv(other_cfg) as other:
-        with pytest.raises(WrongAgentError, match=r"inputs are {'obs': \[15\]}.*actor \(14\)"):
+        with pytest.raises(CheckpointError, match=r"inputs are {'obs': \[15\]}.*actor \(14\)"):
             load_agent(tmp_path / "theirs.onnx", other, TASK)
-        with pytest.raises(WrongAgentError, match=r"does not fit the environment.*actor \(14\)"):
+        with pytest.raises(CheckpointError, match=r"does not fit the environment.*actor \(14\)"):
             load_agent(tmp_path / "theirs.pt", other, TASK)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are switched while playing: which there are, keys, and files that do not load."""
+"""Checkpoints that are switched while playing: the list, the keys, and files that do not load."""
 
 from __future__ import annotations
 

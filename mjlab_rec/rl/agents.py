@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mjlab_rec.rl.checkpoints import CheckpointError
 from mjlab_rec.rl.policies import POLICIES, Policy, policy_maker
 from mjlab_rec.rl.run_folders import ROOT, find_checkpoint
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 # The obs groups of actors by their usual names: mjlab's, and that of older libraries.
 _USUAL_GROUPS = ("actor", "policy")
 _SUFFIXES = (".pt", ".pth", ".jit", ".onnx")
-
-
-class WrongAgentError(ValueError):
-    """A file holds no policy, or one for another task."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class AgentInputs:
         """
         missing = [group for group in groups if not isinstance(obs.get(group), torch.Tensor)]
         if missing:
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{who} sees the observation groups {list(groups)}, but as tensors the environment"
                 f" has {[name for name, value in obs.items() if isinstance(value, torch.Tensor)]}."
                 " Is it from another task?"
@@ -57,7 +54,7 @@ class AgentInputs:
         shapes = {group: tuple(obs[group].shape[1:]) for group in groups}
         odd = {group: shape for group, shape in shapes.items() if len(shape) not in (1, 3)}
         if odd:
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{who} sees the observation groups {odd}, which are neither vectors nor images"
                 " (channels, height, width). Flatten them."
             )

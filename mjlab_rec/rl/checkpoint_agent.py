@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mjlab_rec.rl.agents import Agent, AgentInputs, WrongAgentError, groups_of
+from mjlab_rec.envs.state import set_settings
+from mjlab_rec.rl import checkpoints
+from mjlab_rec.rl.agents import Agent, AgentInputs, groups_of
+from mjlab_rec.rl.checkpoints import CheckpointError
+from mjlab_rec.rl.old_checkpoints import update_format
 from mjlab_rec.rl.run_folders import read_agent
 from mjlab_rec.utils.extras import require
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _USER = "Playing checkpoints of RSL-RL"
-_MOST_SHOWN = 4
 
 
 class CheckpointAgent(Agent):
@@ -65,68 +67,36 @@ def load_checkpoint_agent(
         rl_cfg: The learner's cfg as a dict, if neither the file nor its folder holds one.
     """
     require("rsl_rl", "train", _USER)
-    from mjlab_rec.rl.runner import _update_format
-
-    checkpoint = read_checkpoint(path, str(env.device))
-    _update_format(checkpoint)
+    checkpoint = checkpoints.read(path, str(env.device))
+    update_format(checkpoint)
     infos = checkpoint.get("infos") or {}
     of_run = read_agent(path.parent)
     trained_on = infos.get("task") or of_run.get("task") or task_id
     cfg = infos.get("agent") or of_run.get("agent") or rl_cfg
     role = next((r for r in ("actor", "student") if f"{r}_state_dict" in checkpoint), None)
     if role is None:
-        raise WrongAgentError(
-            f"{path} is no checkpoint of RSL-RL: it has no 'actor_state_dict' or"
-            f" 'student_state_dict', but {sorted(map(str, checkpoint))}."
-        )
+        raise CheckpointError(f"{path} has neither an actor nor a student: {list(checkpoint)}.")
     if cfg is None or role not in cfg:
-        raise WrongAgentError(
+        raise CheckpointError(
             f"{path} does not describe its network, and there is no learner's cfg of {task_id!r}"
             f" with the field {role!r}. Give one to register_task(rl_cfg=...), or to"
             " load_agent(rl_cfg=...)."
         )
     who = f"The {role} in {path}, trained on {trained_on!r},"
     obs = env.get_observations()
-    inputs = AgentInputs.of(groups_of(cfg, obs, role), obs, who)
+    groups = groups_of({**cfg, **_present(infos, "obs_groups")}, obs, role)
+    inputs = AgentInputs.of(groups, obs, who)
     model = build_model(cfg, role, inputs, env, who)
-    weights = checkpoint[f"{role}_state_dict"]
-    if differences := differences_of(model.state_dict(), weights):
-        raise WrongAgentError(
-            f"{who} does not fit the task {task_id!r}: {differences} Here it sees"
-            f" {inputs.describe()} and acts with {env.action_manager.total_action_dim} numbers."
-        )
-    model.load_state_dict(weights)
+    _check_fits(checkpoint, role, model, inputs, env, task_id, path)
+    model.load_state_dict(checkpoint[f"{role}_state_dict"])
     if trained_on != task_id:
         logger.warning("%s plays another task, %r.", who.rstrip(","), task_id)
     agent = CheckpointAgent(path, inputs, model.to(env.device).eval(), cfg.get("clip_actions"))
     agent.iteration = checkpoint.get("iter")
     state = infos.get("env_state") or {}
     env.common_step_counter = state.get("common_step_counter", env.common_step_counter)
+    set_settings(env, state.get("settings", {}))
     return agent
-
-
-def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with tensors and plain data; anything else is refused.
-
-    Args:
-        path: The file.
-        device: Where its tensors go.
-    """
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WrongAgentError(
-            f"{path} is no checkpoint, or one with Python objects, which are not loaded because"
-            f" that could run any code: {str(error).splitlines()[0]}"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WrongAgentError(
-            f"{path} cannot be read: {str(error).splitlines()[0]} It may be damaged, or not be"
-            " written to its end yet."
-        ) from None
-    if not isinstance(checkpoint, dict):
-        raise WrongAgentError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint.")
-    return checkpoint
 
 
 def build_model(
@@ -141,9 +111,9 @@ def build_model(
         env: The environment.
         who: What is built, for messages.
     """
-    from mjlab_rec.rl.runner import _without_unused
+    from mjlab_rec.rl.runner import without_unused
 
-    fields = _without_unused(copy.deepcopy(dict(cfg[role])))
+    fields = without_unused(copy.deepcopy(dict(cfg[role])))
     model_class = _network(fields.pop("class_name"), torch.nn.Module, who)
     distribution = fields.get("distribution_cfg")
     if distribution is not None:
@@ -162,32 +132,44 @@ def build_model(
                 **fields,
             )
         except (ValueError, TypeError, RuntimeError) as error:
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{who} cannot be built for {inputs.describe()}: {error}"
             ) from error
 
 
-def differences_of(
-    here: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor], most: int = _MOST_SHOWN
-) -> str:
-    """Say in which weights a network differs from a file; empty if in none.
+def _check_fits(
+    checkpoint: Mapping[str, Any],
+    role: str,
+    model: torch.nn.Module,
+    inputs: AgentInputs,
+    env: ManagerBasedRlEnv,
+    task_id: str,
+    path: Path,
+) -> None:
+    """Raise CheckpointError, which says what differs, if the network cannot take the weights."""
+    here = {
+        "task": task_id,
+        "obs": {group: list(shape) for group, shape in inputs.shapes.items()},
+        "obs_groups": {role: list(inputs.shapes)},
+        "num_actions": env.action_manager.total_action_dim,
+    }
+    # What only its other networks see does not matter.
+    infos = dict(checkpoint.get("infos") or {})
+    infos |= {
+        key: {name: infos[key].get(name) for name in here[key]}
+        for key in ("obs", "obs_groups")
+        if key in infos
+    }
+    key = f"{role}_state_dict"
+    found = checkpoints.differences(
+        {key: checkpoint[key], "infos": infos}, here, {key: model.state_dict()}
+    )
+    if found:
+        raise CheckpointError(f"{path} does not fit the task {task_id!r}: {'; '.join(found)}.")
 
-    Args:
-        here: The weights of the network.
-        there: Those in the file.
-        most: How many differences to name.
-    """
-    shapes = [
-        f"{name} is {tuple(there[name].shape)} in the file and {tuple(here[name].shape)} here"
-        for name in here
-        if name in there and here[name].shape != there[name].shape
-    ]
-    missing = [f"{name} is missing in the file" for name in here if name not in there]
-    others = [f"{name} is only in the file" for name in there if name not in here]
-    found = [*shapes, *missing, *others]
-    if len(found) > most:
-        found = [*found[:most], f"and {len(found) - most} more"]
-    return f"{', '.join(found)}." if found else ""
+
+def _present(infos: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {key: infos[key]} if infos.get(key) else {}
 
 
 def _network(name: Any, base: type, who: str) -> type:
@@ -195,14 +177,14 @@ def _network(name: Any, base: type, who: str) -> type:
     resolve = require("rsl_rl.utils", "train", _USER).resolve_callable
     module = name.rpartition(":" if ":" in name else ".")[0]
     if module and module.partition(".")[0] not in sys.modules:
-        raise WrongAgentError(
+        raise CheckpointError(
             f"{who} is a {name!r}. Import {module.partition('.')[0]!r} first, if you trust it: on"
             " the command line with --task-module."
         )
     try:
         found = resolve(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise WrongAgentError(f"{who} is a {name!r}, which does not exist: {error}") from None
+        raise CheckpointError(f"{who} is a {name!r}, which does not exist: {error}") from None
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise WrongAgentError(f"{who} names {name!r}, which is no {base.__name__}.")
+        raise CheckpointError(f"{who} names {name!r}, which is no {base.__name__}.")
     return found

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mjlab_rec.rl.agents import Agent, AgentInputs, WrongAgentError, groups_of
+from mjlab_rec.rl.agents import Agent, AgentInputs, groups_of
+from mjlab_rec.rl.checkpoints import CheckpointError
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TorchScriptAgent(Agent):
         try:
             self._module = torch.jit.load(str(path), map_location=str(env.device)).eval()
         except RuntimeError as error:
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}"
             ) from None
         count, device = env.num_envs, env.device
@@ -85,7 +86,7 @@ class TorchScriptAgent(Agent):
             action = self._act(env.get_observations())
         except RuntimeError as error:
             reason = [line for line in str(error).splitlines() if line.strip()][-1]
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{self.path} does not fit the environment, where it sees"
                 f" {self.inputs.describe()}: {reason}"
             ) from None
@@ -118,7 +119,7 @@ class OnnxAgent(Agent):
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # Its error classes have no common base but this one.
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}"
             ) from None
         properties = self._session.get_modelmeta().custom_metadata_map
@@ -178,7 +179,7 @@ class OnnxAgent(Agent):
         shapes: list[list[int]] = [[self.inputs.size]] * bool(self.inputs.vectors)
         shapes += [list(self.inputs.shapes[group]) for group in self.inputs.images]
         if len(wanted) != len(shapes) or not all(map(_agree, wanted.values(), shapes)):
-            raise WrongAgentError(
+            raise CheckpointError(
                 f"{self.path} does not fit the environment: its inputs are {wanted}, where the"
                 f" policy sees {self.inputs.describe()}."
             )
@@ -205,7 +206,7 @@ def _parsed(text: str | bytes | None, path: Path) -> dict[str, Any]:
     try:
         described = json.loads(text)
     except ValueError as error:
-        raise WrongAgentError(f"{path} has a damaged description: {error}") from None
+        raise CheckpointError(f"{path} has a damaged description: {error}") from None
     return described if isinstance(described, dict) else {}
 
 
@@ -225,7 +226,7 @@ def _inputs(
     inputs = AgentInputs.of(list(groups), obs, who)
     there = {group: tuple(entry["shape"]) for group, entry in groups.items()}
     if there != inputs.shapes:
-        raise WrongAgentError(
+        raise CheckpointError(
             f"{who} sees {AgentInputs((), (), there).describe()}, but here there is"
             f" {inputs.describe()}."
         )
@@ -241,7 +242,7 @@ def _check_action(agent: Agent, action: Any, env: ManagerBasedRlEnv) -> None:
     expected = (env.num_envs, env.action_manager.total_action_dim)
     shape = tuple(action.shape) if hasattr(action, "shape") else type(action).__name__
     if shape != expected:
-        raise WrongAgentError(
+        raise CheckpointError(
             f"{agent.path} does not fit the environment: its actions have the shape {shape}, but"
             f" {expected} is needed: {env.num_envs} environments, {expected[1]} numbers."
         )
