@@ -7,7 +7,6 @@ An indented line that begins with one of RUN is a command. A block whose first l
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
 import subprocess
@@ -121,7 +120,7 @@ def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("page", "command"), of_pages(commands))
-def test_command_runs(page, command, folder):
+def test_command_runs(page, command, folder, run_script):
     program, *options = shlex.split(command.removeprefix(".venv/bin/python "))
     for option in EXTRAS.keys() & set(options):
         pytest.importorskip(EXTRAS[option])
@@ -132,18 +131,9 @@ def test_command_runs(page, command, folder):
         run_command([*PLAY_OR_LIST[program], *options])
     else:
         names = [" ".join([program, *options[:1]]), program]
-        run_script([program, *options, *next(SHORT[n] for n in names if n in SHORT).split()])
-
-
-def run_script(words: list[str]) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
+        options += next(SHORT[name] for name in names if name in SHORT).split()
+        ran = run_script(ROOT / program, *options, cwd=folder)
+        assert ran.returncode == 0, ran.stderr
 
 
 def run_command(words: list[str]) -> None:

@@ -28,8 +28,9 @@ class PlayArgs(cli.RecordArgs):
     """Options of ``play``."""
 
     agent: str = "zero"
-    """zero: all actions are 0. random: uniform actions in [-1, 1]. package.module:function: your
-    function, which takes the environment and returns a policy."""
+    """zero: all actions are 0. random: uniform in the bounds of the action space, or in [-1, 1]
+    without bounds. package.module:function: your function, which takes the environment and returns
+    a policy."""
     steps: int | None = None
     """Stop after this many control steps of every environment. Without --steps, --episodes and
     --seconds: after 1000, when the viewer is closed, or with Ctrl-C if there is a web page."""
