@@ -19,6 +19,7 @@ import torch
 from mjlab_rec.envs import state as env_states
 from mjlab_rec.rl import checkpoints, distributed
 from mjlab_rec.rl.clocks import IterationClock, Shares
+from mjlab_rec.rl.export import export_onnx
 from mjlab_rec.rl.finite import FiniteCheck, check_losses
 from mjlab_rec.rl.learner_state import learner_state, load_learner_state
 from mjlab_rec.rl.old_checkpoints import update_format
@@ -88,7 +89,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         agent = as_plain(train_cfg)
         for name in checkpoints.NETWORKS:
             if name in train_cfg:
-                train_cfg[name] = _without_unused(train_cfg[name])
+                train_cfg[name] = without_unused(train_cfg[name])
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             super().__init__(env, train_cfg, log_dir, device)
@@ -239,17 +240,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         """Write the policy as an ONNX file into the folder ``path``."""
         model = self.alg.get_policy().as_onnx(verbose=verbose).to("cpu").eval()
         os.makedirs(path, exist_ok=True)
-        torch.onnx.export(
-            model,
-            model.get_dummy_inputs(),
-            os.path.join(path, filename),
-            opset_version=18,
-            verbose=verbose,
-            input_names=model.input_names,
-            output_names=model.output_names,
-            # The other exporter warns of arguments that RSL-RL's models need.
-            dynamo=False,
-        )
+        export_onnx(model, model.get_dummy_inputs(), Path(path) / filename, verbose)
 
     @staticmethod
     def _get_export_paths(checkpoint_path: str) -> tuple[Path, str, Path]:
@@ -443,7 +434,8 @@ def _state_path(folder: Path, number: int | str) -> Path:
     return folder / f"state_{number}{suffix}.pt"
 
 
-def _without_unused(model: dict[str, Any]) -> dict[str, Any]:
+def without_unused(model: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a RslRlModelCfg that RSL-RL's class of network takes."""
     unused = {name for name in _OPTIONAL if model.get(name) is None}
     if model.get("rnn_type") is None:
         unused.update(_RECURRENT)
