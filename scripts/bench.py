@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import camera, crash, gym_conformance, rays, record, rerun, step, terrain, video
+from benchmarks import (
+    camera,
+    crash,
+    gym_conformance,
+    rays,
+    record,
+    rerun,
+    step,
+    terrain,
+    train_record,
+    video,
+)
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -15,6 +26,7 @@ app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
 app.command(name="conformance")(gym_conformance.main)
+app.command(name="train")(train_record.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -36,6 +36,8 @@ EXTRAS = {
     "import rerun": "rerun",
     "import duckdb": "duckdb",
     "import MjlabOnPolicyRunner": "rsl_rl",
+    "import prepared": "rsl_rl",
+    "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {
@@ -52,6 +54,7 @@ PLAY_OR_LIST = {
     "scripts/play.py": ["play"],
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
+    "scripts/train.py": ["train"],
     "mjlab-rec": [],
 }
 
@@ -144,11 +147,22 @@ def run_command(words: list[str]) -> None:
     if words[0] == "play" and not wants_help:  # Not to the end, to save time.
         words = shlex.split(re.sub(r"--(episodes|seconds|steps) \S+", "", shlex.join(words)))
         words += ["--steps", "3"]
+    if words[0] == "train" and not wants_help:
+        words = _short_training(words)
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)
         except SystemExit as ended:
             assert not ended.code, words
+
+
+def _short_training(words: list[str]) -> list[str]:
+    """A training of one iteration; what goes on with an earlier run gets one first."""
+    short = ["--num-envs", "2", "--agent.num-steps-per-env", "4", "--agent.max-iterations"]
+    if "--resume" in words:
+        at = words.index("--resume")
+        mjlab_rec.main([*words[:at], *words[at + 2 :], *short, "1"])
+    return [*words, *short, "2" if "--resume" in words else "1"]
 
 
 @pytest.mark.parametrize("page", PAGES)
