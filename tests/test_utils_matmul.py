@@ -34,7 +34,13 @@ def test_the_setting_changes_only_inside_and_only_where_it_helps(monkeypatch):
 
 
 def test_products_that_are_rounded_to_bfloat16_are_noticed(monkeypatch):
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: torch.mm(a.bfloat16(), b.bfloat16()).to(a.dtype)
-    )
+    exact = torch.Tensor.__matmul__
+
+    def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if a.dtype == torch.float64:
+            return exact(a, b)
+        return exact(a.bfloat16(), b.bfloat16()).float()
+
+    assert matmul._is_exact(64, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     assert not matmul._is_exact(64, torch.Generator().manual_seed(0))
