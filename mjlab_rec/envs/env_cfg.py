@@ -118,6 +118,11 @@ class ManagerBasedRlEnvCfg:
     default these are one physics step old there, as in mjlab. Costs a second forward pass only in
     steps that end episodes or apply events."""
 
+    forward_after_step: bool = True
+    """Bring what the physics derives from the state up to date before commands and observations.
+    Without it they too see what the last physics step left, as in Gymnasium's environments; only
+    environments that were reset are up to date. Saves a forward pass per step."""
+
     final_obs: bool = False
     """Provide ``extras["final_obs"]``: what each environment's action led to, even where an
     auto-reset replaced the observation. Costs a second observation in steps that end episodes."""

@@ -254,12 +254,14 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         if len(ids) == 0:
             return self.get_observations(), self.extras
         with self._running():
+            # Without a forward pass after each step, the others must not get one here.
+            mask = None if self.cfg.forward_after_step else ids
             self._reset_idx(ids)
-            self._forward()
+            self._forward(mask)
             self.command_manager.begin(ids)
             if (options or {}).get("gui_reset") and self.command_manager.apply_gui_reset(ids):
                 self.scene.write_data_to_sim()
-                self._forward()
+                self._forward(mask)
             self.sim.sense()
             self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=ids)
             self.running_episodes.reset(ids)
@@ -278,7 +280,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         Terminations, rewards and events see derived quantities (poses and velocities of bodies,
         the root included, and sensors) from the beginning of the last physics step, as MuJoCo
         leaves them; joint positions and velocities are current. With ``cfg.fresh_terms`` a forward
-        pass comes first, and everything is current. In observations everything always is.
+        pass comes first, and everything is current. In observations everything always is, unless
+        ``cfg.forward_after_step`` is off.
 
         Returns:
             Observations, reward (num_envs,), terminated (num_envs,), truncated (num_envs,), extras.
@@ -332,6 +335,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         changed = self.event_manager.apply("step")
         changed |= self.event_manager.apply_intervals(event_ids, self.step_dt)
         is_current = self.cfg.fresh_terms and not changed
+        is_current |= not self.cfg.forward_after_step  # As current as it is meant to be.
 
         final_obs: Observations | None = None
         wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs

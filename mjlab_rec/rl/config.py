@@ -114,14 +114,14 @@ class RslRlBaseRunnerCfg:
     save_interval: int = 50
     """Updates between checkpoints."""
 
-    experiment_name: str = "exp1"
-    """Folder of the experiment's runs."""
+    experiment_name: str = ""
+    """Folder of the experiment's runs. Empty: the id of the task."""
 
     run_name: str = ""
     """Appended to the name of the run's folder."""
 
-    logger: Literal["wandb", "tensorboard"] = "wandb"
-    """Where curves go."""
+    logger: Literal["wandb", "tensorboard"] = "tensorboard"
+    """Where curves go: files for TensorBoard, or also Weights & Biases."""
 
     wandb_project: str = "mjlab"
     """Project on Weights & Biases."""
@@ -168,3 +168,70 @@ class RslRlOnPolicyRunnerCfg(RslRlBaseRunnerCfg):
 
     algorithm: RslRlPpoAlgorithmCfg = field(default_factory=RslRlPpoAlgorithmCfg)
     """How both learn."""
+
+
+@dataclass
+class RslRlDistillationAlgorithmCfg:
+    """Distillation: a student learns to act like a teacher, from its own observations."""
+
+    num_learning_epochs: int = 1
+    """Passes over the collected steps in each update."""
+
+    learning_rate: float = 1e-3
+    """Learning rate."""
+
+    gradient_length: int = 15
+    """Steps that a gradient goes back through a recurrent student."""
+
+    max_grad_norm: float | None = None
+    """Greatest norm of the gradient; None does not limit it."""
+
+    loss_type: Literal["mse", "huber"] = "mse"
+    """How the difference between student and teacher counts."""
+
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """The optimizer."""
+
+    class_name: str = "Distillation"
+    """RSL-RL's class of the algorithm, or your own as "package.module:Class"."""
+
+
+@dataclass
+class RslRlDistillationRunnerCfg(RslRlBaseRunnerCfg):
+    """A training run that distills a teacher, which PPO has trained, into a student."""
+
+    obs_groups: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"student": ("actor",), "teacher": ("critic",)}
+    )
+    """The groups of observations that student and teacher see."""
+
+    class_name: str = "DistillationRunner"
+    """RSL-RL's class of the runner."""
+
+    student: RslRlModelCfg = field(
+        default_factory=lambda: RslRlModelCfg(
+            distribution_cfg={
+                "class_name": "GaussianDistribution",
+                "init_std": 0.1,
+                "std_type": "scalar",
+            }
+        )
+    )
+    """The network that learns."""
+
+    teacher: RslRlModelCfg = field(
+        default_factory=lambda: RslRlModelCfg(
+            distribution_cfg={
+                "class_name": "GaussianDistribution",
+                "init_std": 1.0,
+                "std_type": "scalar",
+            }
+        )
+    )
+    """The network that it learns from: the actor of the run in `teacher_checkpoint`."""
+
+    teacher_checkpoint: str = ""
+    """The teacher: a checkpoint or the folder of a run."""
+
+    algorithm: RslRlDistillationAlgorithmCfg = field(default_factory=RslRlDistillationAlgorithmCfg)
+    """How the student learns."""

@@ -1,13 +1,28 @@
-"""RSL-RL's training loop, with checkpoints that remember how far curricula were."""
+"""The training loop, with checkpoints from which a run goes on exactly where it was."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import logging
 import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mjlab_rec.envs import state as env_states
+from mjlab_rec.rl import checkpoints, distributed
+from mjlab_rec.rl.clocks import IterationClock, Shares
+from mjlab_rec.rl.finite import FiniteCheck, check_losses
+from mjlab_rec.rl.learner_state import learner_state, load_learner_state
+from mjlab_rec.rl.old_checkpoints import update_format
+from mjlab_rec.rl.run_folders import BEST, as_plain
+from mjlab_rec.rl.training_log import TrainingLog
 from mjlab_rec.utils.extras import require
 
 if TYPE_CHECKING:
@@ -15,9 +30,39 @@ if TYPE_CHECKING:
 
 _OnPolicyRunner: Any = require("rsl_rl.runners", "train", "MjlabOnPolicyRunner").OnPolicyRunner
 
+logger = logging.getLogger(__name__)
+
 # Without a value, RSL-RL must not see these fields of RslRlModelCfg at all.
 _OPTIONAL = ("cnn_cfg", "distribution_cfg")
 _RECURRENT = ("rnn_type", "rnn_hidden_dim", "rnn_num_layers")
+# Changes of these parts of the environment's cfg leave the steps as they are.
+_WITHOUT_EFFECT = ("recorders", "viewer", "task")
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What an iteration of a training was like."""
+
+    number: int
+    """Its number, from 0."""
+    last: int
+    """Number of the last one that is planned."""
+    env_steps: int
+    """Steps of all environments in this iteration."""
+    total_env_steps: int
+    """Those since the run began."""
+    shares: Shares
+    """Where its time went."""
+    mean_return: float | None
+    """Mean return of the last episodes; None before the first one ends."""
+    mean_length: float | None
+    """Their mean length in steps."""
+    losses: dict[str, float]
+    """Losses by name."""
+    log: dict[str, float]
+    """Means of what the environments logged about episodes that ended."""
+    is_best: bool
+    """Whether the mean return is the highest so far."""
 
 
 class MjlabOnPolicyRunner(_OnPolicyRunner):
@@ -39,20 +84,90 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         log_dir: str | None = None,
         device: str = "cpu",
     ) -> None:
-        for name in ("actor", "critic"):
+        agent = as_plain(train_cfg)
+        for name in ("actor", "critic", "student", "teacher"):
             if name in train_cfg:
                 train_cfg[name] = _without_unused(train_cfg[name])
-        super().__init__(env, train_cfg, log_dir, device)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            super().__init__(env, train_cfg, log_dir, device)
+        logger.info("%s", said.getvalue().strip())
+        self.logger = TrainingLog(
+            log_dir=log_dir,
+            cfg=self.cfg,
+            env_cfg=env.cfg,
+            num_envs=env.num_envs,
+            is_distributed=self.is_distributed,
+            gpu_world_size=self.gpu_world_size,
+            gpu_global_rank=self.gpu_global_rank,
+            device=device,
+        )
+        self.iterations_done = 0
+        """Number of iterations so far, those before a resume included."""
+        self.best_return: float | None = None
+        """Highest mean return so far."""
+        self.on_iteration: Callable[[Iteration], None] = lambda iteration: None
+        """Called after each iteration."""
+        self.should_stop: Callable[[], bool] = lambda: False
+        """Asked after each iteration; if True in any process, training ends as if complete."""
+        self._about = checkpoints.describe(env, agent, self.cfg["obs_groups"])
+        self._settings = env_states.settings(env.unwrapped)
+        self._best: dict[str, Any] | None = None  # Not written yet.
+        self._counts_from = 0  # Iteration whose environments began at random times.
+
+    def learn(self, num_learning_iterations: int, init_at_random_ep_len: bool = False) -> None:
+        """Train, and write checkpoints every ``save_interval`` iterations and at the end.
+
+        Args:
+            num_learning_iterations: How many iterations, in addition to those before.
+            init_at_random_ep_len: Begin as if each environment had been running for a random time,
+                so that they do not all end together.
+        """
+        env, alg, log = self.env, self.alg, self.logger
+        if init_at_random_ep_len:
+            env.episode_length_buf = torch.randint_like(
+                env.episode_length_buf, high=int(env.max_episode_length)
+            )
+            self._counts_from = self.iterations_done
+        obs = env.get_observations().to(self.device)
+        alg.train_mode()
+        if self.is_distributed:
+            alg.broadcast_parameters()
+        first, end = self.iterations_done, self.iterations_done + num_learning_iterations
+        log.init_logging_writer(first)
+        clock, finite = IterationClock(env.unwrapped), FiniteCheck()
+        saved = -1
+        try:
+            with clock.watching():
+                for number in range(first, end):
+                    clock.start()
+                    obs = self._collect(obs, clock, finite)
+                    finite.report(number)
+                    with torch.inference_mode():
+                        alg.compute_returns(obs)
+                    losses = alg.update()
+                    check_losses(losses, number)
+                    self.current_learning_iteration = number
+                    self.iterations_done = number + 1
+                    self._conclude(clock, losses, end)
+                    stop = distributed.any_of_all(self.should_stop(), self.device)
+                    if number % self.cfg["save_interval"] == 0 or stop or number == end - 1:
+                        self._save_all(number)
+                        saved = number
+                    if stop:
+                        break
+        except Exception as error:
+            # A flight recorder writes the steps that led here.
+            env.unwrapped.recorder_manager.record_exception(error)
+            raise
+        finally:
+            log.stop_logging_writer()
+        logger.info("Trained to iteration %d, saved %d.", self.current_learning_iteration, saved)
 
     def save(self, path: str, infos: dict[str, Any] | None = None) -> None:
         """Write a checkpoint, and upload it unless the config says otherwise."""
-        state = {"common_step_counter": self.env.unwrapped.common_step_counter}
-        checkpoint = {
-            **self.alg.save(),
-            "iter": self.current_learning_iteration,
-            "infos": {**(infos or {}), "env_state": state},
-        }
-        torch.save(checkpoint, path)
+        checkpoints.check_plain(infos)
+        checkpoints.write(path, self._checkpoint(infos))
         if self.cfg.get("upload_model", True):
             self.logger.save_model(path, self.current_learning_iteration)
 
@@ -63,17 +178,57 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         strict: bool = True,
         map_location: str | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, also one of an older RSL-RL, and return its ``infos``."""
-        # As in RSL-RL itself: a checkpoint may hold any Python object, so load only your own.
-        checkpoint = torch.load(path, map_location=map_location, weights_only=False)
-        _update_format(checkpoint)
+        """Read a checkpoint, also one of an older RSL-RL, and return its ``infos``.
+
+        Raises:
+            CheckpointError: It does not fit; the message says what differs.
+        """
+        checkpoint = checkpoints.read(path, map_location or self.device)
+        update_format(checkpoint)
+        if strict:
+            self._check_fits(checkpoint, load_cfg, path)
         if self.alg.load(checkpoint, load_cfg, strict):
             self.current_learning_iteration = checkpoint["iter"]
-        infos = checkpoint["infos"]
+            self.iterations_done = self._counts_from = checkpoint["iter"] + 1
+        infos = checkpoint.get("infos")
         if infos and "env_state" in infos:
-            counter = infos["env_state"]["common_step_counter"]
-            self.env.unwrapped.common_step_counter = counter
-        return infos
+            self._load_env_state(infos["env_state"])
+        self.best_return = (infos or {}).get("best_return")
+        return infos  # type: ignore[return-value]
+
+    def resume(self, path: str | Path) -> bool:
+        """Go on from a checkpoint, and exactly from there if the environments' state is known.
+
+        Counters, curricula, normalization and the optimizer go on in any case. The state of the
+        environments is in the file ``state_<iteration>.pt`` beside the last checkpoint of a run;
+        it is used if the environments are configured as they were.
+
+        Returns:
+            Whether the environments go on in the middle of their episodes. Otherwise they begin
+            new ones: call ``learn`` with ``init_at_random_ep_len=True``.
+        """
+        path = Path(path)
+        infos = self.load(str(path)) or {}
+        task, ours = infos.get("task"), self._about["task"]
+        if task not in (None, ours):
+            raise checkpoints.CheckpointError(
+                f"{path} is a checkpoint of the task {task!r}, and cannot be resumed with {ours!r}."
+            )
+        state = _state_path(path.parent, self.current_learning_iteration)
+        if not state.is_file():
+            return False
+        saved = torch.load(state, map_location="cpu", weights_only=True)
+        if saved["env_cfg"] != self._env_cfg() or saved["world_size"] != self.gpu_world_size:
+            logger.warning(
+                "The environments are configured differently than in the run that is resumed, so"
+                " they begin new episodes."
+            )
+            return False
+        env_states.load_state(self.env.unwrapped, saved["env"])
+        load_learner_state(self.alg, self.logger, self.device, saved["learner"])
+        self.logger.tot_timesteps, self.logger.tot_time = saved["total"]
+        self._counts_from = saved["counts_from"]
+        return True
 
     def export_policy_to_onnx(
         self, path: str, filename: str = "policy.onnx", verbose: bool = False
@@ -100,29 +255,191 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         name = f"{folder.name}.onnx"
         return folder, name, folder / name
 
+    # -- an iteration ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _collect(self, obs: Any, clock: IterationClock, finite: FiniteCheck) -> Any:
+        """Take the steps of an iteration, and return the observation after them."""
+        env, alg, device = self.env, self.alg, self.device
+        intrinsic = None
+        for _ in range(self.cfg["num_steps_per_env"]):
+            actions = alg.act(obs)
+            obs, rewards, dones, extras = clock.step(env.step, actions.to(env.device))
+            finite.add_step(obs, rewards)
+            obs, rewards, dones = obs.to(device), rewards.to(device), dones.to(device)
+            alg.process_env_step(obs, rewards, dones, extras)
+            if self.cfg["algorithm"].get("rnd_cfg"):
+                intrinsic = alg.intrinsic_rewards
+            self.logger.process_env_step(rewards, dones, extras, intrinsic)
+        return obs
+
+    def _conclude(self, clock: IterationClock, losses: dict[str, float], end: int) -> None:
+        """Write the curves of an iteration, and keep its policy if it is the best so far."""
+        log, number = self.logger, self.current_learning_iteration
+        shares = clock.read()
+        logged = log.end_iteration(number, shares.total)
+        is_best = self._is_best(log.mean_return)
+        if is_best:
+            self.best_return = log.mean_return
+            self._best = deepcopy(self._checkpoint(None))
+        steps = self.cfg["num_steps_per_env"] * self.env.num_envs * self.gpu_world_size
+        values = {
+            **logged,
+            **{f"Loss/{name}": loss for name, loss in losses.items()},
+            "Loss/learning_rate": self.alg.learning_rate,
+            "Perf/total_fps": steps / shares.total,
+            "Perf/collection_time": shares.env,
+            "Perf/learning_time": shares.total - shares.env,
+            **{f"Perf/{part}": share for part, share in shares.parts.items()},
+        }
+        std = getattr(self.alg.get_policy(), "output_std", None)
+        if std is not None:
+            values["Policy/mean_std"] = std.mean().item()
+        if log.mean_return is not None:
+            for name, mean in (("reward", log.mean_return), ("episode_length", log.mean_length)):
+                values[f"Train/mean_{name}"] = values[f"Train/mean_{name}/time"] = mean
+        log.write(number, values)
+        self.on_iteration(
+            Iteration(
+                number=number,
+                last=end - 1,
+                env_steps=steps,
+                total_env_steps=log.tot_timesteps,
+                shares=shares,
+                mean_return=log.mean_return,
+                mean_length=log.mean_length,
+                losses=losses,
+                log=logged,
+                is_best=is_best,
+            )
+        )
+
+    def _is_best(self, mean_return: float | None) -> bool:
+        # Episodes that began before the first iteration are cut short, which may look good.
+        steps = (self.iterations_done - self._counts_from) * self.cfg["num_steps_per_env"]
+        if mean_return is None or steps < self.env.max_episode_length:
+            return False
+        return self.best_return is None or mean_return > self.best_return
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def _checkpoint(self, infos: dict[str, Any] | None) -> dict[str, Any]:
+        env = self.env.unwrapped
+        state: dict[str, Any] = {
+            "common_step_counter": env.common_step_counter,
+            "settings": env_states.changed_settings(env, self._settings),
+        }
+        terrain = env.scene.terrain
+        if terrain is not None and terrain.terrain_origins is not None:
+            state["terrain_levels"] = terrain.terrain_levels.cpu()
+        return {
+            **self.alg.save(),
+            "iter": self.current_learning_iteration,
+            "infos": {
+                **(infos or {}),
+                **self._about,
+                "best_return": self.best_return,
+                "env_state": state,
+            },
+        }
+
+    def _save_all(self, number: int) -> None:
+        """Write the state of the environments, a checkpoint and the best policy."""
+        folder = self.logger.log_dir
+        if folder is None or not Path(folder).is_dir():
+            return
+        state = {
+            "env_cfg": self._env_cfg(),
+            "world_size": self.gpu_world_size,
+            "env": env_states.save_state(self.env.unwrapped),
+            "learner": learner_state(self.alg, self.logger, self.device),
+            "total": [self.logger.tot_timesteps, self.logger.tot_time],
+            "counts_from": self._counts_from,
+        }
+        path = _state_path(Path(folder), number)
+        checkpoints.write(path, state)
+        if self.is_distributed:
+            torch.distributed.barrier()  # All states are there before the checkpoint is.
+        if self.gpu_global_rank == 0:
+            self.save(os.path.join(folder, f"model_{number}.pt"))
+            if self._best is not None:
+                checkpoints.write(os.path.join(folder, BEST), self._best)
+                self._best = None
+        # Only the last one is of use, and each may be large.
+        for old in path.parent.glob(_state_path(Path(), "*").name):
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def _check_fits(
+        self, checkpoint: Mapping[str, Any], load_cfg: dict[str, Any] | None, path: str
+    ) -> None:
+        """Raise CheckpointError if the networks cannot take the checkpoint's weights."""
+        its, ours = dict(checkpoint), self.alg.save()
+        if "teacher_state_dict" in ours and "actor_state_dict" in its:
+            its["teacher_state_dict"] = its["actor_state_dict"]
+            ours.pop("student_state_dict")
+        if load_cfg is not None:
+            ours = {k: v for k, v in ours.items() if load_cfg.get(k.removesuffix("_state_dict"))}
+        found = checkpoints.differences(its, self._about, ours)
+        if found:
+            raise checkpoints.CheckpointError(
+                f"{path} does not fit this task and its networks: {'; '.join(found)}."
+            )
+
+    def _load_env_state(self, state: Mapping[str, Any]) -> None:
+        """Continue counters and curricula; the environments' episodes are not in there."""
+        env = self.env.unwrapped
+        env.common_step_counter = state["common_step_counter"]
+        unknown = env_states.set_settings(env, state.get("settings", {}))
+        if unknown:
+            logger.warning("Curricula had changed what is not here: %s.", ", ".join(unknown))
+        terrain, levels = env.scene.terrain, state.get("terrain_levels")
+        if levels is not None and terrain is not None and terrain.terrain_origins is not None:
+            terrain.set_levels(levels)
+            self.env.reset()
+
+    def _env_cfg(self) -> str:
+        """The environment's cfg as text, to compare."""
+        cfg = {k: v for k, v in as_plain(self.env.cfg).items() if k not in _WITHOUT_EFFECT}
+        return json.dumps(cfg, sort_keys=True)
+
+    def _configure_multi_gpu(self) -> None:
+        """Join the other processes that torchrun started, on GPUs or CPUs."""
+        here = distributed.ranks()
+        self.gpu_world_size, self.is_distributed = here.world_size, here.is_distributed
+        self.gpu_global_rank, self.gpu_local_rank = here.rank, here.local_rank
+        self.cfg["multi_gpu"] = None
+        if self.is_distributed:
+            distributed.connect(self.device)
+            self.cfg["multi_gpu"] = {
+                "global_rank": here.rank,
+                "local_rank": here.local_rank,
+                "world_size": here.world_size,
+            }
+
+
+class MjlabDistillationRunner(MjlabOnPolicyRunner):
+    """Trains a student to act like a teacher. Load the teacher's checkpoint before ``learn``."""
+
+    def learn(self, num_learning_iterations: int, init_at_random_ep_len: bool = False) -> None:
+        """Train, as MjlabOnPolicyRunner does."""
+        if not self.alg.teacher_loaded:
+            raise ValueError(
+                "Distillation needs a teacher. Load the checkpoint of one first, with load(), or"
+                " set teacher_checkpoint in the cfg (--agent.teacher-checkpoint)."
+            )
+        super().learn(num_learning_iterations, init_at_random_ep_len)
+
+
+def _state_path(folder: Path, number: int | str) -> Path:
+    """The file of the environments' state of this process."""
+    here = distributed.ranks()
+    suffix = f"_rank{here.rank}" if here.rank else ""
+    return folder / f"state_{number}{suffix}.pt"
+
 
 def _without_unused(model: dict[str, Any]) -> dict[str, Any]:
     unused = {name for name in _OPTIONAL if model.get(name) is None}
     if model.get("rnn_type") is None:
         unused.update(_RECURRENT)
     return {name: value for name, value in model.items() if name not in unused}
-
-
-def _update_format(checkpoint: dict[str, Any]) -> None:
-    """Rename what RSL-RL 3 and 4 called differently."""
-    old = checkpoint.pop("model_state_dict", None)
-    if old is not None:
-        actor, critic = {}, {}
-        for key, value in old.items():
-            owner, _, rest = key.partition(".")
-            name, _, kind = owner.partition("_")
-            weights = {"actor": actor, "critic": critic}.get(name)
-            if weights is not None:
-                weights[f"{'obs_normalizer' if kind else 'mlp'}.{rest}"] = value
-            elif key in ("std", "log_std"):
-                actor[key] = value
-        checkpoint["actor_state_dict"], checkpoint["critic_state_dict"] = actor, critic
-    actor = checkpoint.get("actor_state_dict", {})
-    for name in ("std", "log_std"):
-        if name in actor:
-            actor[f"distribution.{name}_param"] = actor.pop(name)

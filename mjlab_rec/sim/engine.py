@@ -105,6 +105,10 @@ class Engine(Protocol):
         """The live tensor of a data field; KeyError if there is none."""
         ...
 
+    def precise(self, name: str) -> torch.Tensor:
+        """A copy of a data field in the engine's own precision; KeyError if there is none."""
+        ...
+
     def data_fields(self) -> list[str]:
         """Names that `bind` knows, for error messages."""
         ...

@@ -72,6 +72,8 @@ class MjbatchEngine:
         self._state = torch.from_numpy(self._state_array)
         self._inputs: dict[str, torch.Tensor] = {}
         self._derived: dict[str, torch.Tensor] = {}
+        # Derived fields that mjbatch has in double precision, and what is shown of them.
+        self._doubles: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.per_world: set[str] = set()
 
         self._mask_array = np.zeros(num_envs, dtype=bool)
@@ -107,6 +109,7 @@ class MjbatchEngine:
                 f"MuJoCo could not step: {error}\nIf memory ran out, raise <size memory=...> in "
                 "the model (spec.memory)."
             ) from error
+        self._show_doubles()
         if self._alarms.any():
             self._take_note()
 
@@ -114,6 +117,7 @@ class MjbatchEngine:
         """Refresh derived fields; if none is bound there is nothing to do."""
         if self._derived:
             self._batch.forward(self._mask_array if masked else None)
+            self._show_doubles()
         if masked:
             self._lagging &= ~self.mask
         else:
@@ -125,6 +129,7 @@ class MjbatchEngine:
         # second one clears them.
         self._batch.reset(self._mask_array)
         self._batch.reset(self._mask_array)
+        self._show_doubles()
         self._lagging &= ~self.mask
 
     def bind(self, name: str) -> torch.Tensor:
@@ -137,14 +142,33 @@ class MjbatchEngine:
             return tensor
         if name in self._derived:
             return self._derived[name]
-        kept = {field: tensor.clone() for field, tensor in self._derived.items()}
-        tensor = self._bind_tensor(name)
+        return self._bind_derived(name, double=False)
+
+    def precise(self, name: str) -> torch.Tensor:
+        """Return a copy of a data field, in double precision if it was not bound in single."""
+        if name in self._layout:
+            field = self._inputs[name] if name in self._inputs else self.bind(name)
+            rows = self._state_array[:, self._layout[name]].copy()
+            _overlay(rows, field.numpy())
+            return torch.from_numpy(rows).view(field.shape)
+        field = self._derived[name] if name in self._derived else self._bind_derived(name, True)
+        if name not in self._doubles:
+            return field.clone()
+        return torch.from_numpy(self._doubles[name][0].copy()).view(field.shape)
+
+    def _bind_derived(self, name: str, double: bool) -> torch.Tensor:
+        """Bind a field, filled as if it had been bound from the beginning, and no other changes."""
+        arrays = [tensor.numpy() for tensor in self._derived.values()]
+        arrays += [array for array, _ in self._doubles.values()]
+        kept = [array.copy() for array in arrays]
+        tensor = self._bind_double(name) if double else self._bind_tensor(name)
         if self._old_n and self._lagging.any():
-            self._repeat_last_step(tensor)
+            self._repeat_last_step(name, tensor)
         else:
             self._batch.forward()
-        for field, values in kept.items():
-            self._derived[field].copy_(values)
+            self._show_doubles()
+        for array, values in zip(arrays, kept, strict=True):
+            np.copyto(array, values)
         self._derived[name] = tensor
         return tensor
 
@@ -204,7 +228,7 @@ class MjbatchEngine:
         rows = out.numpy()
         np.copyto(rows, self._state_array)
         for name, (_, original) in self._old_inputs.items():
-            self._overlay(rows, name, original)
+            _overlay(rows[:, self._layout[name]], original)
 
     def set_state(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
         """Overwrite state rows and refresh everything bound."""
@@ -216,6 +240,7 @@ class MjbatchEngine:
         self.mask.fill_(False)
         self.mask[ids] = True
         self._batch.forward(self._mask_array)
+        self._show_doubles()
         self._lagging &= ~self.mask
 
     def cameras(self, look: CameraLook) -> Cameras:
@@ -241,6 +266,21 @@ class MjbatchEngine:
                 raise KeyError(name) from None
         return torch.from_numpy(array).view(uniform_shape(name, array.shape))
 
+    def _bind_double(self, name: str) -> torch.Tensor:
+        try:
+            array = self._batch.bind(name)
+        except ValueError:
+            raise KeyError(name) from None
+        if array.dtype != np.float64:
+            return self._bind_tensor(name)
+        shown = np.empty(array.shape, np.float32)
+        self._doubles[name] = (array, shown)
+        return torch.from_numpy(shown).view(uniform_shape(name, array.shape))
+
+    def _show_doubles(self) -> None:
+        for array, shown in self._doubles.values():
+            np.copyto(shown, array, casting="same_kind")
+
     def _expand_array(self, name: str) -> np.ndarray:
         try:
             return self._batch.expand(name, np.float32)
@@ -254,27 +294,23 @@ class MjbatchEngine:
                 f"'mjbatch': {error}."
             ) from error
 
-    def _overlay(self, rows: np.ndarray, name: str, field: np.ndarray) -> None:
-        """Copy the written elements of an input field into state rows."""
-        saved = rows[:, self._layout[name]]
-        shown = field.reshape(self._num_envs, -1)
-        written = shown != saved.astype(shown.dtype)
-        if np.count_nonzero(written):  # Five times as fast as any().
-            saved[written] = shown[written]
-
-    def _repeat_last_step(self, tensor: torch.Tensor) -> None:
+    def _repeat_last_step(self, field: str, tensor: torch.Tensor) -> None:
         """Fill a field bound after a step with the values that step would have written."""
         everywhere = torch.arange(self._num_envs)
         mask, lagging, warnings = self.mask.clone(), self._lagging.clone(), self._warnings.copy()
         before, now = self._old_state.copy(), torch.empty_like(self._state)
         for name, (copy, _) in self._old_inputs.items():
-            self._overlay(before, name, copy)
+            _overlay(before[:, self._layout[name]], copy)
         self.get_state(now)
         self.set_state(torch.from_numpy(before), everywhere)
         self._batch.step(nstep=self._old_n)
-        values = tensor[lagging]
+        self._show_doubles()
+        arrays = [tensor.numpy(), *self._doubles.get(field, ())[:1]]
+        rows = lagging.numpy()
+        values = [array[rows] for array in arrays]
         self.set_state(now, everywhere)
-        tensor[lagging] = values
+        for array, value in zip(arrays, values, strict=True):
+            array[rows] = value
         self.mask.copy_(mask)
         self._lagging.copy_(lagging)
         self._warnings[...] = warnings
@@ -298,6 +334,14 @@ class MjbatchEngine:
             if name not in self._inputs:
                 self.bind(name)
             self._inputs[name][diverged] = torch.nan
+
+
+def _overlay(saved: np.ndarray, field: np.ndarray) -> None:
+    """Copy the written elements of an input field into its columns of state rows."""
+    shown = field.reshape(len(saved), -1)
+    written = shown != saved.astype(shown.dtype)
+    if np.count_nonzero(written):  # Five times as fast as any().
+        saved[written] = shown[written]
 
 
 def _quiet_mujoco() -> None:

@@ -283,6 +283,21 @@ class Simulation:
             self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
+    def precise(self, name: str) -> torch.Tensor:
+        """Return a copy of a data field in the engine's own precision: float64 on mjbatch.
+
+        `data.<name>` has float32, in which a position 30 m from the origin is known to 2e-6 m: too
+        little to divide a small step's difference by its duration. On mjbatch a field that MuJoCo
+        derives from the state has float64 only if `precise` is called before anything reads
+        `data.<name>`; otherwise these are the same float32 values.
+        """
+        try:
+            with torch.inference_mode(False):
+                return self._engine.precise(name)
+        except KeyError:
+            getattr(self.data, name)  # Raises an error that lists the names.
+            raise
+
     def health(self) -> torch.Tensor:
         """Return int32 counts, on the device, of problems since the last report; zeros mean none.
 

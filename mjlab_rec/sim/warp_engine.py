@@ -146,6 +146,10 @@ class WarpEngine:
         tensor = self._bound[name] = _to_torch(getattr(self._data, name))
         return tensor
 
+    def precise(self, name: str) -> torch.Tensor:
+        """Return a copy in float32, which MuJoCo-Warp calculates in."""
+        return (self._bound[name] if name in self._bound else self.bind(name)).clone()
+
     def data_fields(self) -> list[str]:
         """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
         return list(_array_fields(mjw.Data, "nworld"))

@@ -220,6 +220,22 @@ class TerrainEntity(Entity):
         levels = self._draw(rows, env_ids)
         self._place(env_ids, levels, self._draw(columns, env_ids))
 
+    def set_levels(self, levels: torch.Tensor) -> None:
+        """Move worlds to these rows; if their number differs, as many worlds to each in proportion.
+
+        Args:
+            levels: Rows, such as the ``terrain_levels`` of an earlier run.
+        """
+        if self.terrain_origins is None:
+            return
+        count = self.cfg.num_envs
+        if len(levels) != count:
+            at = torch.arange(count, device=levels.device) * len(levels) // count
+            levels = levels[at]
+        levels = levels.to(self._device).clamp(0, self.max_terrain_level - 1)
+        ids = torch.arange(count, device=self._device)
+        self._place(ids, levels, self.terrain_types)
+
     def debug_vis(self, visualizer: DebugVisualizer) -> None:
         """Draw origins and flat patches, if the cfg asks for it."""
         if not self.cfg.debug_vis:

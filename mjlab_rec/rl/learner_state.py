@@ -1,0 +1,51 @@
+"""What a learner holds between two iterations beside its weights, so that a run goes on exactly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+_NETWORKS = ("actor", "critic", "student", "teacher")
+
+
+def learner_state(alg: Any, log: Any, device: str) -> dict[str, Any]:
+    """Return random generators, recurrent states and running means as tensors and plain data."""
+    numpy_state: Any = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
+        "numpy": [numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]],
+        "python": random.getstate(),
+        "hidden": {name: network.get_hidden_state() for name, network in _networks(alg).items()},
+        "last_hidden": getattr(alg, "last_hidden_states", None),
+        "log": log.state(),
+    }
+
+
+def load_learner_state(alg: Any, log: Any, device: str, state: Mapping[str, Any]) -> None:
+    """Go on from what ``learner_state`` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.startswith("cuda"):
+        torch.cuda.set_rng_state(state["cuda"], device)
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    random.setstate(state["python"])
+    for name, network in _networks(alg).items():
+        network.reset(hidden_state=_moved(state["hidden"][name], device))
+    if state["last_hidden"] is not None:
+        alg.last_hidden_states = _moved(state["last_hidden"], device)
+    log.load_state(state["log"])
+
+
+def _networks(alg: Any) -> dict[str, Any]:
+    return {name: getattr(alg, name) for name in _NETWORKS if hasattr(alg, name)}
+
+
+def _moved(value: Any, device: str) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(_moved(part, device) for part in value)
+    return value if value is None else value.to(device)

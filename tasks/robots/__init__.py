@@ -1,0 +1,1 @@
+"""Robots made of primitives: a file of MJCF and a function for its config each."""
