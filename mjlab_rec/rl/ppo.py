@@ -12,6 +12,7 @@ from mjlab_rec.rl.ppo_loss import ActorLoss, CriticLoss
 from mjlab_rec.rl.ppo_network import ACTIVATIONS, Network
 from mjlab_rec.utils.extras import require
 from mjlab_rec.utils.matmul import fast_float32
+from mjlab_rec.utils.threads import choose_threads, torch_threads
 
 _NAME = "mjlab_rec.rl.ppo:PPO"
 _RslRlPpo: Any = require("rsl_rl.algorithms", "train", _NAME).PPO
@@ -38,6 +39,14 @@ class PPO(_RslRlPpo):
 
     def __init__(self, actor: Any, critic: Any, storage: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(actor, critic, storage, *args, **kwargs)
+        self._batch_size = (
+            storage.num_envs * storage.num_transitions_per_env // self.num_mini_batches
+        )
+        self._update_threads = torch.get_num_threads()
+        if str(self.device) == "cpu":
+            networks = (*self.actor.parameters(), *self.critic.parameters())
+            parameters = sum(parameter.numel() for parameter in networks)
+            self._update_threads = choose_threads(parameters * self._batch_size).update
         self._use(self._find_fallback_reason())
 
     def compile(self, mode: str | None = None) -> None:
@@ -110,14 +119,15 @@ class PPO(_RslRlPpo):
 
     def update(self) -> dict[str, float]:
         """Run the epochs of an update, and return the mean losses."""
-        if self.fallback_reason is not None:
-            return super().update()
-        with torch.no_grad(), fast_float32(self._update_multiplications):
-            self._shuffle()
-            totals = torch.zeros(3, device=self.device)
-            for _ in range(self.num_learning_epochs):
-                for batch in range(self.num_mini_batches):
-                    totals += self._update_batch(batch)
+        with torch_threads(self._update_threads):
+            if self.fallback_reason is not None:
+                return super().update()
+            with torch.no_grad(), fast_float32(self._update_multiplications):
+                self._shuffle()
+                totals = torch.zeros(3, device=self.device)
+                for _ in range(self.num_learning_epochs):
+                    for batch in range(self.num_mini_batches):
+                        totals += self._update_batch(batch)
         self.storage.clear()
         # The only value of an update that the host waits for, but for the KL divergences.
         means = totals.div_(self.num_learning_epochs * self.num_mini_batches).tolist()
@@ -159,9 +169,7 @@ class PPO(_RslRlPpo):
             logger.info("PPO runs RSL-RL's own code, because %s.", fallback_reason)
             return
         storage = self.storage
-        steps, envs = storage.num_transitions_per_env, storage.num_envs
-        batches = self.num_mini_batches
-        batch_size = steps * envs // batches
+        envs, batches, batch_size = storage.num_envs, self.num_mini_batches, self._batch_size
         self._actor_network = Network(self.actor, envs, batch_size, batches)
         self._critic_network = Network(self.critic, envs, batch_size, batches)
         networks = (self._actor_network, self._critic_network)
@@ -185,8 +193,7 @@ class PPO(_RslRlPpo):
     def _shuffle(self) -> None:
         """Divide the rollout into mini-batches; all epochs of an update use the same."""
         storage = self.storage
-        size = storage.num_envs * storage.num_transitions_per_env // self.num_mini_batches
-        order = torch.randperm(size * self.num_mini_batches, device=self.device)
+        order = torch.randperm(self._batch_size * self.num_mini_batches, device=self.device)
         for network in (self._actor_network, self._critic_network):
             network.shuffle(storage.observations, order)
         self._actor_loss.shuffle(
