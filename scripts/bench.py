@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import camera, crash, rays, record, rerun, step, terrain, video
+from benchmarks import (
+    camera,
+    crash,
+    learner,
+    rays,
+    record,
+    rerun,
+    step,
+    terrain,
+    time_to_solve,
+    video,
+)
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -14,6 +25,8 @@ app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
+app.command(name="learner")(learner.main)
+app.command(name="solve")(time_to_solve.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)
