@@ -10,6 +10,7 @@ import csv
 import shlex
 import sys
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -122,7 +123,7 @@ def train(args: SolveArgs, seed: int, console: Console) -> list[Point]:
         if steps < due and not _is_over(args, steps, watch.seconds):
             return
         watch.stop()
-        returns = _evaluate(runner.alg.get_policy(), held_out)
+        returns = _evaluate(args, runner.alg.get_policy(), held_out)
         point = Point(
             seed=seed,
             env_steps=steps,
@@ -171,21 +172,19 @@ def _make_env(args: SolveArgs, num_envs: int, seed: int, clip_actions: float | N
     return RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg), clip_actions=clip_actions)
 
 
-def _evaluate(policy: Any, env: Any) -> Any:
-    """Return the returns of one episode in each environment, always the same ones."""
-    import torch
+def _evaluate(args: SolveArgs, policy: Any, env: Any) -> Any:
+    """Return the returns of whole episodes, always the same ones, in rewards per control step."""
+    from mjlab_rec.rl.evaluate import evaluate
 
-    policy.eval()
-    env.unwrapped.reset(seed=env.cfg.seed)
-    obs = env.get_observations()
-    returns = torch.zeros(env.num_envs)
-    running = torch.ones(env.num_envs, dtype=torch.bool)
-    with torch.inference_mode():
-        while running.any():
-            obs, rewards, ended, _ = env.step(policy(obs))
-            returns += rewards.cpu() * running
-            running &= ended.cpu() == 0
-    policy.train()
+    # A copy, because recurrent policies remember the episodes that they train in.
+    policy = deepcopy(policy).eval()
+    bound = env.clip_actions or float("inf")
+    returns = evaluate(
+        env.unwrapped,
+        lambda obs: policy(obs).clamp(-bound, bound),
+        episodes=args.episodes,
+        seed=env.cfg.seed,
+    ).returns
     return returns / (env.unwrapped.step_dt if env.cfg.scale_rewards_by_dt else 1.0)
 
 
