@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import tyro
 from benchmarks import (
+    <<<<<<< HEAD
+    gym_conformance,
+    <<<<<<< HEAD
+    train_record,
+    =======
+    learner,
+    =======
+    time_to_solve,
+    >>>>>>> h/learner
+    rays,
+    >>>>>>> h/learner
+    video,
     camera,
     crash,
-    gym_conformance,
-    rays,
     record,
     rerun,
     step,
     terrain,
-    train_record,
-    video,
 )
 
 app = tyro.extras.SubcommandApp()
@@ -27,6 +35,8 @@ app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
 app.command(name="conformance")(gym_conformance.main)
 app.command(name="train")(train_record.main)
+app.command(name="learner")(learner.main)
+app.command(name="solve")(time_to_solve.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)
