@@ -18,25 +18,25 @@ _CNN_CLASS = "mjlab_rec.rl.spatial_softmax:SpatialSoftmaxCNNModel"
 
 def lift_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by state."""
-    return _rl_cfg("lift-arm", max_iterations=600)
+    return _rl_cfg(max_iterations=600)
 
 
 def lift_depth_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by depth pictures."""
-    return _with_cnn(_rl_cfg("lift-arm-depth", max_iterations=3000))
+    return _with_cnn(_rl_cfg(max_iterations=3000))
 
 
 def lift_rgb_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by colour pictures."""
-    return _with_cnn(_rl_cfg("lift-arm-rgb", max_iterations=3000))
+    return _with_cnn(_rl_cfg(max_iterations=3000))
 
 
 def reach_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for reaching."""
-    return _rl_cfg("reach-arm", max_iterations=300)
+    return _rl_cfg(max_iterations=300)
 
 
-def _rl_cfg(name: str, max_iterations: int) -> RslRlOnPolicyRunnerCfg:
+def _rl_cfg(max_iterations: int) -> RslRlOnPolicyRunnerCfg:
     return RslRlOnPolicyRunnerCfg(
         actor=RslRlModelCfg(
             hidden_dims=(128, 128, 64),
@@ -57,8 +57,6 @@ def _rl_cfg(name: str, max_iterations: int) -> RslRlOnPolicyRunnerCfg:
             lam=0.95,
             entropy_coef=0.002,
         ),
-        experiment_name=name,
-        logger="tensorboard",
         clip_actions=1.0,
         num_steps_per_env=32,
         max_iterations=max_iterations,
