@@ -382,4 +382,3 @@ def _device_of(old: Any, device: str) -> Any:
 
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
