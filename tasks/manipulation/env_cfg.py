@@ -192,8 +192,8 @@ def _arm_env_cfg(episode_length_s: float) -> ManagerBasedRlEnvCfg:
         viewer=ViewerConfig(
             origin_type=ViewerConfig.OriginType.ASSET_BODY,
             entity_name="robot",
-            body_name="base",
-            distance=1.3,
+            body_name="link2",
+            distance=1.4,
             elevation=-20.0,
             azimuth=130.0,
         ),

@@ -13,7 +13,6 @@ _CNN = {
     "max_pool": False,
     "spatial_softmax_temperature": 1.0,
 }
-_CNN_CLASS = "mjlab_rec.rl.spatial_softmax:SpatialSoftmaxCNNModel"
 
 
 def lift_rl_cfg() -> RslRlOnPolicyRunnerCfg:
@@ -64,9 +63,8 @@ def _rl_cfg(max_iterations: int) -> RslRlOnPolicyRunnerCfg:
 
 
 def _with_cnn(cfg: RslRlOnPolicyRunnerCfg) -> RslRlOnPolicyRunnerCfg:
-    """Let actor and critic see the wrist camera, each through its own small CNN."""
-    for model in (cfg.actor, cfg.critic):
-        model.cnn_cfg = dict(_CNN)
-        model.class_name = _CNN_CLASS
-    cfg.obs_groups = {"actor": ("actor", "camera"), "critic": ("critic", "camera")}
+    """Let the actor see the wrist camera through a CNN; the critic knows where the cube is."""
+    cfg.actor.cnn_cfg = dict(_CNN)
+    cfg.actor.class_name = "mjlab_rec.rl.spatial_softmax:SpatialSoftmaxCNNModel"
+    cfg.obs_groups = {"actor": ("actor", "camera"), "critic": ("critic",)}
     return cfg
