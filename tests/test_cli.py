@@ -230,7 +230,8 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     command.main(argv)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
-    assert [line[0] for line in lines[1:-1]] == ["play", "list", "terrain"]
+    names = [line[0] for line in lines[1:-1]]
+    assert names == ["play", "train", "evaluate", "export", "list", "terrain"]
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 

@@ -45,7 +45,7 @@ def test_own_policy_is_found_by_its_name(env):
     ("name", "message"),
     [
         ("rondom", "Unknown agent 'rondom'. Did you mean 'random'?"),
-        ("runs/model.pt", "checkpoints cannot be played yet"),
+        ("latst", "Unknown agent 'latst'. Did you mean 'latest'?"),
         ("no_such_module:policy", "Is it installed, or in the current folder?"),
         (f"{__name__}:pytestmark_", "has no 'pytestmark_'"),
         (f"{__name__}:__name__", "is not a function that takes an environment"),

@@ -22,6 +22,7 @@ from mjlab_rec.recorders import CsvRecorderCfg, LivePlotRecorderCfg
 from mjlab_rec.sensor import CameraSensorCfg
 from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.viewer import make_viewer
+from mjlab_rec.viewer.checkpoints import Checkpoints
 from mjlab_rec.viewer.frame import FrameReader, spread
 from mjlab_rec.viewer.history import History
 from mjlab_rec.viewer.playback import Playback
@@ -445,6 +446,35 @@ def test_the_speed_is_chosen_on_the_page(stage, visit):
     page.get_by_role("textbox", name="Speed").or_(page.get_by_label("Speed")).first.click()
     page.get_by_role("option", name="0.25×").click()
     until(lambda: show.playback.speed == 0.25)
+
+
+def test_a_checkpoint_is_chosen_on_the_page_where_new_ones_appear(
+    stage, visit, keep_screenshot, tmp_path
+):
+    def load(path: Path) -> Callable[[Any], torch.Tensor]:
+        push = float(path.read_text())
+        return lambda obs: torch.full((4, 1), push)
+
+    for number in (0, 10):
+        (tmp_path / f"model_{number}.pt").write_text(f"0.{number}")
+    show = stage()
+    playback = show.playback
+    playback.checkpoints = Checkpoints(tmp_path / "model_0.pt", load)
+    show.start()
+    page = visit(show.viewer.url)
+    chooser = page.get_by_role("textbox", name="Checkpoint").or_(page.get_by_label("Checkpoint"))
+    chooser.first.click()
+    page.get_by_role("option", name="model_10.pt").click()
+    until(lambda: playback.checkpoints.current == "model_10.pt")
+    until(lambda: float(show.env.action_manager.action[0, 0]) == pytest.approx(0.1))
+    (tmp_path / "model_20.pt").write_text("half of a file")
+    chooser.first.click()
+    page.get_by_role("option", name="model_20.pt").click()
+    page.get_by_text("could not convert").wait_for()
+    keep_screenshot(page, "web_checkpoints")
+    # The choice goes back to what plays.
+    until(lambda: chooser.first.input_value() == "model_10.pt")
+    assert playback.checkpoints.current == "model_10.pt"
 
 
 def test_plots_show_rewards_and_the_observation_that_is_chosen(stage, visit, keep_screenshot):

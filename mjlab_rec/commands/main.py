@@ -8,12 +8,19 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from mjlab_rec import cli
+from mjlab_rec.commands import evaluate, export, play, terrain, train
 from mjlab_rec.commands import list as list_tasks
-from mjlab_rec.commands import play, terrain
 from mjlab_rec.utils.string import nearest
 
 _NAME = "mjlab-rec"
-_COMMANDS = {"play": play, "list": list_tasks, "terrain": terrain}
+_COMMANDS = {
+    "play": play,
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "list": list_tasks,
+    "terrain": terrain,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,5 +38,5 @@ def _print_help() -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"usage: {_NAME} COMMAND [OPTIONS]\n", markup=False)
     for name, module in _COMMANDS.items():
-        console.print(f"  {name:8}{(module.__doc__ or '').splitlines()[0]}", markup=False)
+        console.print(f"  {name:10}{(module.__doc__ or '').splitlines()[0]}", markup=False)
     console.print(f"\n{_NAME} COMMAND --help lists the options of a command.", markup=False)

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mjlab_rec import cli
+from mjlab_rec.commands.agents import agent_text, maker_of
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
     from mjlab_rec.envs.manager_based_rl_env import StepReturn
     from mjlab_rec.rl.policies import Policy
     from mjlab_rec.rl.returns import Returns
+    from mjlab_rec.viewer.checkpoints import Checkpoints
     from mjlab_rec.viewer.playback import Viewer
 
 _STEPS = 1000
@@ -29,7 +31,11 @@ class PlayArgs(cli.RecordArgs):
 
     agent: str = "zero"
     """zero: all actions are 0. random: uniform actions in [-1, 1]. package.module:function: your
-    function, which takes the environment and returns a policy."""
+    function, which takes the environment and returns a policy. latest or best: a checkpoint of the
+    task's last training. Or the file of a checkpoint, a TorchScript or ONNX file, or the folder of
+    a run."""
+    log_root: str = "logs"
+    """Folder of the training runs, for latest and best."""
     steps: int | None = None
     """Stop after this many control steps of every environment. Without --steps, --episodes and
     --seconds: after 1000, when the viewer is closed, or with Ctrl-C if there is a web page."""
@@ -70,15 +76,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         return
 
     from mjlab_rec.envs import ManagerBasedRlEnv
-    from mjlab_rec.rl.policies import policy_maker
 
     with cli.explained(args):
-        maker = policy_maker(args.agent)
+        make_policy, path = maker_of(args.agent, args.task, args.log_root)
         env = ManagerBasedRlEnv(env_cfg, device=args.device)
         recorders = {n: env.recorder_manager.get_term(n) for n in env.recorder_manager.active_terms}
         try:
             with env:
-                finished = run(env, maker(env), args, started)
+                policy = make_policy(env)
+                finished = run(env, policy, args, started, checkpoints_of(env, policy, args))
         finally:
             cli.print_recordings(recorders)
     if not finished:
@@ -123,7 +129,25 @@ def replay(args: PlayArgs, env_cfg: ManagerBasedRlEnvCfg) -> None:
             replay_dump.run(env, dump, make_viewer(args.viewer, env))
 
 
-def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) -> bool:
+def checkpoints_of(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs) -> Checkpoints | None:
+    """The checkpoints among which viewers can switch; None if the policy is not from one."""
+    from mjlab_rec.rl.checkpoint_agent import CheckpointAgent
+    from mjlab_rec.viewer.checkpoints import Checkpoints
+
+    if not isinstance(policy, CheckpointAgent):
+        return None
+    return Checkpoints(
+        policy.path, lambda path: maker_of(str(path), args.task, args.log_root)[0](env)
+    )
+
+
+def run(
+    env: ManagerBasedRlEnv,
+    policy: Policy,
+    args: PlayArgs,
+    started: float,
+    checkpoints: Checkpoints | None = None,
+) -> bool:
     """Step the environment and print the results; returns False after Ctrl-C."""
     from mjlab_rec.rl.returns import Returns
     from mjlab_rec.sim.viewer_config import camera_id
@@ -137,7 +161,7 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
     viewer = make_viewer(args.viewer, env)
     console.print(
         f"{args.task}: {env.num_envs} environments, engine {env.sim.engine_name} on {env.device}, "
-        f"seed {env.cfg.seed}, {args.agent} agent",
+        f"seed {env.cfg.seed}, {agent_text(args.agent, policy)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -155,7 +179,8 @@ def run(env: ManagerBasedRlEnv, policy: Policy, args: PlayArgs, started: float) 
         return progress.steps == steps
 
     speed = 1.0 if viewer is not None or args.real_time else None
-    playback = Playback(env, policy, viewers=[viewer] if viewer else [], speed=speed)
+    viewers = [viewer] if viewer else []
+    playback = Playback(env, policy, viewers=viewers, speed=speed, checkpoints=checkpoints)
     completed, ready = True, started
     with playback, progress:
         try:

@@ -44,6 +44,7 @@ class MetricsManager(ManagerBase):
         # One row per term; _episode holds the running sum, maximum or last value.
         self._values = torch.zeros(shape, device=env.device)
         self._episode = torch.zeros(shape, device=env.device)
+        self._last = torch.zeros(shape, device=env.device)
         self._steps = torch.zeros(env.num_envs, device=env.device)
         self._substeps = 0
         self._substep_sums = torch.zeros(shape, device=env.device)
@@ -62,6 +63,11 @@ class MetricsManager(ManagerBase):
     def active_terms(self) -> list[str]:
         """Names of the terms."""
         return list(self._terms)
+
+    @property
+    def last_episode(self) -> dict[str, torch.Tensor]:
+        """Each metric's value of the last episode that ended, by name. Each (num_envs,)."""
+        return dict(zip(self._terms, self._last, strict=True))
 
     @property
     def has_substep_terms(self) -> bool:
@@ -116,7 +122,9 @@ class MetricsManager(ManagerBase):
             if term.reduce == "mean":
                 value = value / steps.clamp(min=1.0)
             # An environment that is reset before its first step has no maximum yet.
-            log[f"Episode_Metrics/{name}"] = torch.where(steps > 0, value, 0.0).mean()
+            value = torch.where(steps > 0, value, 0.0)
+            log[f"Episode_Metrics/{name}"] = value.mean()
+            self._last[row, ids] = value
             self._episode[row, ids] = self._start[row]
             self._values[row, ids] = 0.0
         self._steps[ids] = 0
@@ -151,6 +159,11 @@ class NullMetricsManager(MetricsManager):
     def __init__(self) -> None:
         self.cfg = {}
         self._prepare_terms()
+
+    @property
+    def last_episode(self) -> dict[str, torch.Tensor]:
+        """There are no metrics."""
+        return {}
 
     def compute_substep(self) -> None:
         """Nothing to add up."""

@@ -36,15 +36,15 @@ def get_base_metadata(env: ManagerBasedRlEnv, run_path: str) -> dict[str, list |
             "get_base_metadata describes policies with joint position targets: the action term "
             f"'joint_pos' must be a JointPositionAction, not {type(action).__name__}."
         )
-    stiffness, damping = _gains(env, robot)
+    gains = joint_gains(env, robot).values()
     names = env.observation_manager.active_terms[_GROUP]
     terms = [env.observation_manager.get_term_cfg(_GROUP, name) for name in names]
     no_clip = (float("-inf"), float("inf"))
     return {
         "run_path": run_path,
         "joint_names": list(robot.joint_names),
-        "joint_stiffness": stiffness,
-        "joint_damping": damping,
+        "joint_stiffness": [stiffness for stiffness, _ in gains],
+        "joint_damping": [damping for _, damping in gains],
         "default_joint_pos": robot.data.default_joint_pos[0].tolist(),
         "command_names": list(env.command_manager.active_terms),
         "observation_names": list(names),
@@ -88,15 +88,21 @@ def _plain_scale(scale: Any) -> Any:
     return list(scale) if isinstance(scale, tuple) else scale
 
 
-def _gains(env: ManagerBasedRlEnv, robot: Entity) -> tuple[list[float], list[float]]:
-    """Stiffness and damping of the actuated joints as configured, in the order of the joints."""
+def joint_gains(env: ManagerBasedRlEnv, robot: Entity) -> dict[str, tuple[float, float]]:
+    """Stiffness and damping of each actuated joint as configured, in the order of the joints.
+
+    They are those of the controller; a motor, which has none, has zeros.
+    """
     found: dict[str, tuple[float, float]] = {}
     for actuator in robot.actuators:
         if actuator.transmission_type == TransmissionType.JOINT:
             gains = zip(*_gains_of(env, actuator), strict=True)
             found |= dict(zip(actuator.target_names, gains, strict=True))
-    values = [found[name] for name in robot.joint_names if name in found]
-    return [float(kp) for kp, _ in values], [float(kd) for _, kd in values]
+    return {
+        name: (float(found[name][0]), float(found[name][1]))
+        for name in robot.joint_names
+        if name in found
+    }
 
 
 def _gains_of(env: ManagerBasedRlEnv, actuator: Actuator) -> tuple[Any, Any]:
@@ -108,4 +114,4 @@ def _gains_of(env: ManagerBasedRlEnv, actuator: Actuator) -> tuple[Any, Any]:
     if isinstance(actuator, BuiltinPdActuator):
         n = actuator.num_targets
         return gain[ids[:n], 0], gain[ids[n:], 0]
-    return gain[ids, 0], -bias[ids, 2]
+    return 0.0 - bias[ids, 1], 0.0 - bias[ids, 2]  # Not -x, which makes zeros negative.

@@ -35,10 +35,11 @@ def random_policy(env: ManagerBasedRlEnv) -> Policy:
     return policy
 
 
-_POLICIES: dict[str, Callable[[ManagerBasedRlEnv], Policy]] = {
+POLICIES: dict[str, Callable[[ManagerBasedRlEnv], Policy]] = {
     "zero": zero_policy,
     "random": random_policy,
 }
+"""Policies that need no training, by name."""
 
 
 def policy_maker(name: str) -> Callable[[ManagerBasedRlEnv], Policy]:
@@ -48,19 +49,15 @@ def policy_maker(name: str) -> Callable[[ManagerBasedRlEnv], Policy]:
         name: "zero", "random", or "package.module:function" for your own function that takes
             the environment and returns the policy.
     """
-    if name in _POLICIES:
-        return _POLICIES[name]
+    if name in POLICIES:
+        return POLICIES[name]
     if ":" in name:
         maker = look_up(name)
         if callable(maker):
             return maker  # type: ignore[return-value]
         raise ValueError(f"{name!r} is not a function that takes an environment.")
-    if "/" in name or name.endswith((".pt", ".pth", ".onnx")):
-        raise ValueError(
-            f"{name!r}: checkpoints cannot be played yet, because there is no training yet. Load it"
-            " in your own function, and name that as 'package.module:function'."
-        )
     raise ValueError(
-        f"Unknown agent {name!r}. {nearest(name, list(_POLICIES))} Or name a function that takes"
-        " the environment and returns a policy, as 'package.module:function'."
+        f"Unknown agent {name!r}. {nearest(name, [*POLICIES, 'latest', 'best'])} Or give a file, a"
+        " run's folder, or a function that takes the environment and returns a policy, as"
+        " 'package.module:function'."
     )

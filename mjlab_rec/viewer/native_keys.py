@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # GLFW's numbers of keys that MuJoCo's own window does not use.
 _SPACE, _MINUS, _EQUAL = 32, 45, 61
+_EIGHT, _NINE = 56, 57
 _ENTER, _RIGHT, _LEFT, _DOWN, _UP = 257, 262, 263, 264, 265
 _INSERT = 260
 _PAGE_UP, _PAGE_DOWN, _HOME, _END, _DELETE = 266, 267, 268, 269, 261
@@ -72,6 +73,12 @@ class NativeKeys:
                 _DELETE: ("Delete", "let the task choose the command", self._release),
             }
 
+        if playback.checkpoints is not None:
+            self.actions |= {
+                _EIGHT: ("8", "play the checkpoint before", lambda: self._switch(-1)),
+                _NINE: ("9", "play the checkpoint after", lambda: self._switch(1)),
+            }
+
     def press(self, key: int) -> None:
         """Handle a key press. Called in the window's thread, so nothing here may fail."""
         if key in self.actions:
@@ -79,15 +86,16 @@ class NativeKeys:
 
     def help(self) -> list[tuple[str, str]]:
         """Return the keys and their actions, and the recorder and command that they act on."""
+        plays = self._plays()
         if not self._lists_keys:
-            return [("F12", "list the keys")]
+            return [("F12", "list the keys"), *plays]
         lines = [(name, what) for name, what, _ in self.actions.values()]
         if (recorder := self._recorder_name()) is not None:
             lines.append(("F10 records", recorder))
         if axes := self._axes():
             term, _, axis = axes[self._axis % len(axes)]
             lines.append(("Up, Down change", f"{term} {axis.label}"))
-        return lines
+        return lines + plays
 
     def _toggle_list(self) -> None:
         self._lists_keys = not self._lists_keys
@@ -100,6 +108,20 @@ class NativeKeys:
 
     def _go(self, by: int) -> None:
         self._playback.show((self._playback.shown + by) % self._playback.env.num_envs)
+
+    def _plays(self) -> list[tuple[str, str]]:
+        """The checkpoint that plays, and why another one does not."""
+        checkpoints = self._playback.checkpoints
+        if checkpoints is None:
+            return []
+        failed = [("failed", checkpoints.error)] if checkpoints.error else []
+        return [("plays", checkpoints.current), *failed]
+
+    def _switch(self, by: int) -> None:
+        checkpoints = self._playback.checkpoints
+        assert checkpoints is not None
+        if (name := checkpoints.neighbour(by)) is not None:
+            self._playback.switch(name)
 
     def _recorder_name(self) -> str | None:
         names = self._playback.env.recorder_manager.active_terms

@@ -15,6 +15,7 @@ from mjlab_rec.sim.viewer_config import check_env_ids
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.envs.manager_based_rl_env import StepReturn
+    from mjlab_rec.viewer.checkpoints import Checkpoints
 
 # A smaller delay is made up by faster steps; after a larger one the schedule restarts.
 _MOST_CAUGHT_UP_S = 0.2
@@ -50,11 +51,13 @@ class Playback:
 
     Args:
         env: The environment. It is reset first if it never was.
-        policy: Called with the observations, returns the action (num_envs, action_dim).
+        policy: Called with the observations, returns the action (num_envs, action_dim). If it has
+            ``reset``, that is called with a mask of the episodes that ended, (num_envs,).
         viewers: The viewers that show it. ``close`` closes them.
         speed: Simulated seconds per second, 1.0 for real time; None for as fast as possible.
         clock: Returns the time in seconds.
         wait: Waits at most the given seconds. None waits that long, or until a request comes.
+        checkpoints: Where the policy is from, so that viewers can play another checkpoint.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class Playback:
         speed: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wait: Callable[[float], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.env = env
         self.policy = policy
+        self.checkpoints = checkpoints
         self.viewers = tuple(viewers)
         self.steps = 0
         """Control steps taken."""
@@ -186,6 +191,14 @@ class Playback:
         self._shows_debug_vis = on
         self._wake.set()
 
+    def switch(self, name: str) -> None:
+        """Play another checkpoint from here on; if it cannot be loaded, the run goes on as it is.
+
+        Args:
+            name: One of ``checkpoints.names()``.
+        """
+        self.request(lambda: self._switch(name))
+
     def request(self, func: Callable[[], None]) -> None:
         """Make the thread of ``run`` call this before its next step. An exception ends the run."""
         self._requests.append(func)
@@ -243,8 +256,10 @@ class Playback:
         self.steps += 1
         if on_step is not None:
             on_step(result)
-        if not env.cfg.auto_reset and len(over := (result[2] | result[3]).nonzero().flatten()):
+        done = result[2] | result[3]
+        if not env.cfg.auto_reset and len(over := done.nonzero().flatten()):
             self._obs = env.reset(env_ids=over)[0]
+        self._reset_policy(done)
         for viewer in self.viewers:
             viewer.update()
 
@@ -287,6 +302,20 @@ class Playback:
             ids = torch.tensor(list(env_ids), dtype=torch.long, device=self.env.device)
         options: dict[str, Any] = {"options": {"gui_reset": True}} if from_gui else {}
         self._obs = self.env.reset(env_ids=ids, **options)[0]
+        done = torch.full((self.env.num_envs,), ids is None, device=self.env.device)
+        if ids is not None:
+            done[ids] = True
+        self._reset_policy(done)
+
+    def _reset_policy(self, done: torch.Tensor) -> None:
+        """Let a recurrent policy forget these episodes."""
+        reset = getattr(self.policy, "reset", None)
+        if reset is not None:
+            reset(done)
+
+    def _switch(self, name: str) -> None:
+        if self.checkpoints is not None:
+            self.policy = self.checkpoints.load(name) or self.policy
 
     def _open_viewers(self) -> None:
         if not self._opened:

@@ -75,6 +75,7 @@ class WebViewer:
     def open(self, playback: Playback) -> None:
         """Put everything on the page."""
         from mjlab_rec.viewer.web_cameras import WebCameras
+        from mjlab_rec.viewer.web_checkpoints import CheckpointControls
         from mjlab_rec.viewer.web_commands import CommandControls
         from mjlab_rec.viewer.web_controls import RecordControls, RunControls, ShowControls
         from mjlab_rec.viewer.web_debug import DebugControls
@@ -89,6 +90,7 @@ class WebViewer:
         self._parts = [
             scene,
             RunControls(server.gui, playback, end=self._end),
+            CheckpointControls(server.gui, playback),
             ShowControls(server.gui, playback, scene, self._max_envs),
             DebugControls(server.gui, playback),
             RecordControls(server.gui, playback),

@@ -37,7 +37,7 @@ class RunControls:
         self._pause.on_click(lambda _: playback.toggle_pause())
         step.on_click(lambda _: playback.single_step())
         reset.on_click(lambda _: playback.reset_shown())
-        self._speed.on_update(_by_user(self._set_speed))
+        self._speed.on_update(by_user(self._set_speed))
         finish.on_click(lambda _: end())
 
     def draw(self, frame: Frame) -> None:
@@ -78,13 +78,13 @@ class ShowControls:
                 self._chooser = gui.add_slider(
                     "Environment", min=0, max=count - 1, step=1, initial_value=playback.shown
                 )
-                self._chooser.on_update(_by_user(lambda: playback.show(int(self._chooser.value))))
+                self._chooser.on_update(by_user(lambda: playback.show(int(self._chooser.value))))
                 label = "All environments" if count <= max_envs else f"{max_envs} environments"
                 show_all = gui.add_checkbox(label, initial_value=playback.shows_all)
-                show_all.on_update(_by_user(lambda: playback.show_all(show_all.value)))
+                show_all.on_update(by_user(lambda: playback.show_all(show_all.value)))
             if scene.can_follow:
                 follow = gui.add_checkbox("Camera follows", initial_value=scene.follows)
-                follow.on_update(_by_user(lambda: scene.follow(follow.value)))
+                follow.on_update(by_user(lambda: scene.follow(follow.value)))
 
     def draw(self, frame: Frame) -> None:
         """Show the current choice."""
@@ -152,7 +152,7 @@ def _speed_name(speed: float | None) -> str:
     return "1× (real time)" if speed == 1.0 else f"{speed:g}×"
 
 
-def _by_user(func: Callable[[], None]) -> Callable[[Any], None]:
+def by_user(func: Callable[[], None]) -> Callable[[Any], None]:
     """Make a callback for user input that ignores what the program itself sets."""
 
     def callback(event: Any) -> None:
