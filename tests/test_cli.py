@@ -230,7 +230,8 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     command.main(argv)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
-    assert [line[0] for line in lines[1:-1]] == ["play", "list", "terrain"]
+    names = [line[0] for line in lines[1:-1]]
+    assert names == ["play", "evaluate", "export", "list", "terrain"]
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
@@ -250,7 +251,13 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
 
 @pytest.mark.parametrize(
     ("name", "script"),
-    [("play", "play.py"), ("list", "list_tasks.py"), ("terrain", "show_terrain.py")],
+    [
+        ("play", "play.py"),
+        ("evaluate", "evaluate.py"),
+        ("export", "export.py"),
+        ("list", "list_tasks.py"),
+        ("terrain", "show_terrain.py"),
+    ],
 )
 def test_a_command_has_the_help_of_its_script(name, script):
     code = "from mjlab_rec.commands.main import main; main()"
