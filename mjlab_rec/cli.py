@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ENV_PREFIX = "--env."
 _RECORD_PREFIX = "--record."
+_AGENT_PREFIX = "--agent."
 # Short options for recorders.
 _SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
 # Fields that users change most often, and parts of paths that only affect the looks.
@@ -75,6 +76,39 @@ class RecordArgs(TaskArgs):
     recorders: dict[str, Any] = field(default_factory=dict, init=False)
     """Cfgs of the requested recorders, by name."""
 
+    @property
+    def rollouts(self) -> Path:
+        """Folder of recordings without a path."""
+        return Path("rollouts") / self.task
+
+
+@dataclass(kw_only=True)
+class LearnArgs(RecordArgs):
+    """Options of scripts that train."""
+
+    preset: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Set fields as a preset says: a name in configs/train, such as quick, or a TOML file with the
+    tables [env] and [agent]. May be repeated. --env.* and --agent.* override it."""
+    resume: str | None = None
+    """Go on with an earlier run and its options: latest, best, the folder of a run, or the path of
+    a checkpoint. Options given now override those of the run."""
+    log_root: str = "logs"
+    """Folder of all experiments. A run is in LOG_ROOT/EXPERIMENT/DATE."""
+    agent_cfg: Any = field(default=None, init=False)
+    """Cfg of the learner."""
+    checkpoint: Path | None = field(default=None, init=False)
+    """The checkpoint to go on with."""
+    options: dict[str, Any] = field(default_factory=dict, init=False)
+    """The options that change cfgs, to go on with later."""
+
+    @property
+    def rollouts(self) -> Path:
+        """Folder of recordings without a path, in that of the run."""
+        return RUN_FOLDER / "rollouts"
+
+
+RUN_FOLDER = Path("RUN")
+"""Stands for the folder of the run, which is created later, in paths of recorders."""
 
 Args = TypeVar("Args", bound=TaskArgs)
 
@@ -103,6 +137,9 @@ def parse(
     if issubclass(args_type, RecordArgs):
         options = _without_shortcuts(options)
         options, settings = _split(options, _RECORD_PREFIX)
+    of_agent: list[Setting] = []
+    if issubclass(args_type, LearnArgs):
+        options, of_agent = _split(options, _AGENT_PREFIX)
     wants_help = not {"-h", "--help"}.isdisjoint(options)
     if wants_help:
         options = [word for word in options if word not in ("-h", "--help")]
@@ -120,17 +157,25 @@ def parse(
         fail(str(error))
 
     cfg = registry.load_env_cfg(args.task, play=play)
+    if isinstance(args, LearnArgs):
+        args.agent_cfg = _agent_cfg(args.task, cfg)
+        overrides, of_agent = _with_earlier(args, overrides, of_agent)
+        _apply_presets(args, cfg)
     if args.num_envs is not None:
         cfg.scene.num_envs = args.num_envs
     if args.seed is not None:
         cfg.seed = args.seed
     for setting in overrides:
         override(cfg, setting.path, setting.words)
+    for setting in of_agent:
+        override(getattr(args, "agent_cfg", None), setting.path, setting.words, _AGENT_PREFIX)
     recorders = {}
     if isinstance(args, RecordArgs) and (args.record or settings):
         recorders = args.recorders = _recorders(args, settings, taken=set(cfg.recorders))
     if wants_help:
         _print_fields(args.task, cfg, _ENV_PREFIX)
+        if isinstance(args, LearnArgs):
+            _print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
         for name, recorder in recorders.items():
             _print_fields(f"recorder {name}", recorder, _RECORD_PREFIX)
         raise SystemExit(0)
@@ -151,12 +196,12 @@ def import_task_modules(modules: Sequence[str]) -> None:
             fail(f"--task-module: {error}. The current folder is searched, too.")
 
 
-def override(cfg: Any, path: str, values: Sequence[str]) -> None:
+def override(cfg: Any, path: str, values: Sequence[str], prefix: str = _ENV_PREFIX) -> None:
     """Set one field of a cfg from command-line words; end the script if they are invalid."""
     try:
         cfg_paths.update(cfg, path, lambda leaf: _read(leaf, values))
     except ValueError as error:
-        fail(f"{_ENV_PREFIX}{path}: {error}")
+        fail(f"{prefix}{path}: {error}")
 
 
 @contextlib.contextmanager
@@ -252,6 +297,65 @@ def _without_shortcuts(options: list[str]) -> list[str]:
     return written
 
 
+def _agent_cfg(task: str, env_cfg: ManagerBasedRlEnvCfg) -> Any:
+    """The learner's cfg of a task; PPO with its defaults if it has none."""
+    if registry.task_spec(task).rl_cfg is not None:
+        return registry.load_rl_cfg(task)
+    from mjlab_rec.rl.config import default_runner_cfg
+
+    try:
+        return default_runner_cfg(env_cfg.observations)
+    except ValueError as error:
+        fail(f"Task {task!r}: {error}")
+
+
+def _with_earlier(
+    args: LearnArgs, of_env: list[Setting], of_agent: list[Setting]
+) -> tuple[list[Setting], list[Setting]]:
+    """The settings, after those of the run that is resumed; also those of other options."""
+    earlier: dict[str, Any] = {}
+    if args.resume is not None:
+        from mjlab_rec.rl.run_folders import find_checkpoint, read_agent
+
+        try:
+            args.checkpoint = find_checkpoint(args.resume, args.task, args.log_root)
+        except ValueError as error:
+            fail(f"--resume: {error}")
+        about = read_agent(args.checkpoint.parent)
+        if about.get("task") not in (None, args.task):
+            fail(
+                f"--resume: {args.checkpoint} is a checkpoint of the task {about['task']!r}, not of"
+                f" {args.task!r}."
+            )
+        earlier = about.get("options", {})
+    args.preset = (*earlier.get("preset", ()), *args.preset)
+    args.num_envs = earlier.get("num_envs") if args.num_envs is None else args.num_envs
+    args.seed = earlier.get("seed") if args.seed is None else args.seed
+    both = []
+    for name, given in (("env", of_env), ("agent", of_agent)):
+        both.append([Setting(path, words, 0) for path, words in earlier.get(name, ())] + given)
+    args.options = {
+        "preset": list(args.preset),
+        "num_envs": args.num_envs,
+        "seed": args.seed,
+        **{
+            name: [[setting.path, setting.words] for setting in settings]
+            for name, settings in zip(("env", "agent"), both, strict=True)
+        },
+    }
+    return both[0], both[1]
+
+
+def _apply_presets(args: LearnArgs, cfg: ManagerBasedRlEnvCfg) -> None:
+    from mjlab_rec.rl.presets import TrainPreset
+
+    for source in args.preset:
+        try:
+            TrainPreset(source).apply(cfg, args.agent_cfg)
+        except ValueError as error:
+            fail(f"--preset {source}: {error}")
+
+
 def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
     """The cfgs of the requested recorders, by names that are not taken."""
     if not args.record:
@@ -274,7 +378,7 @@ def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> di
             name = preset.name
             while name in cfgs or name in taken:
                 name += "_"
-            cfgs[name] = preset.build(folder=Path("rollouts") / args.task)
+            cfgs[name] = preset.build(folder=args.rollouts)
         except (ValueError, TypeError) as error:
             fail(f"{option}: {error}")
     return cfgs
@@ -361,6 +465,8 @@ def _print_options(args_type: type[TaskArgs], description: str, prog: str | None
     Console().print(
         "Set any field of the task's cfg: --env.PATH VALUE. With --task, they are listed here."
     )
+    if issubclass(args_type, LearnArgs):
+        Console().print("Set any field of the learner's cfg: --agent.PATH VALUE.")
     if issubclass(args_type, RecordArgs):
         Console().print(
             "Set any field of a recorder: --record.FIELD VALUE. With --record, they are listed."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mjlab_rec import cli, registry
 
@@ -35,7 +35,7 @@ def print_tasks(
     """
     logging.basicConfig(format="%(message)s")
     cli.import_task_modules(task_module)
-    table = Table("Task", "Environment cfg", "Learner cfg")
+    table = Table(Column("Task", no_wrap=True), "Environment cfg", "Learner cfg")
     for task_id in registry.list_tasks():
         if keyword.lower() in task_id.lower():
             spec = registry.task_spec(task_id)

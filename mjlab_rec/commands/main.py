@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands import evaluate, export, play, terrain
+from mjlab_rec.commands import evaluate, export, play, terrain, train
 from mjlab_rec.commands import list as list_tasks
 from mjlab_rec.utils.string import nearest
 
 _NAME = "mjlab-rec"
 _COMMANDS = {
     "play": play,
+    "train": train,
     "evaluate": evaluate,
     "export": export,
     "list": list_tasks,

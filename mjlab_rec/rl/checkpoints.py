@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-_NETWORKS = ("actor", "critic", "student", "teacher")
+NETWORKS = ("actor", "critic", "student", "teacher")
+"""Names of networks in algorithms and checkpoints."""
+
 _MAX_LISTED = 6
 
 
@@ -96,7 +98,7 @@ def differences(
         networks: The state dicts here, by their names in checkpoints.
     """
     wrong = []
-    for name in _NETWORKS:
+    for name in NETWORKS:
         key = f"{name}_state_dict"
         if key in checkpoint and key in networks:
             wrong += _network_differences(name, checkpoint[key], networks[key])

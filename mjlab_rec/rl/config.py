@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -168,6 +169,20 @@ class RslRlOnPolicyRunnerCfg(RslRlBaseRunnerCfg):
 
     algorithm: RslRlPpoAlgorithmCfg = field(default_factory=RslRlPpoAlgorithmCfg)
     """How both learn."""
+
+
+def default_runner_cfg(observations: Mapping[str, Any]) -> RslRlOnPolicyRunnerCfg:
+    """PPO with its defaults, for a task that has no cfg of a learner.
+
+    Args:
+        observations: The observation groups of the environment's cfg.
+    """
+    groups = [name for name, group in observations.items() if group is not None]
+    if not groups:
+        raise ValueError("there are no observations, so nothing can be learned.")
+    actor = "actor" if "actor" in groups else groups[0]
+    critic = "critic" if "critic" in groups else actor
+    return RslRlOnPolicyRunnerCfg(obs_groups={"actor": (actor,), "critic": (critic,)})
 
 
 @dataclass

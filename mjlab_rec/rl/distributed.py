@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from mjlab_rec.rl.checkpoints import NETWORKS
+
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -102,6 +104,33 @@ def any_of_all(value: bool, device: str) -> bool:
     flag = torch.tensor(int(value), device=device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
     return bool(flag.item())
+
+
+@torch.no_grad()
+def average_normalizers(alg: Any) -> None:
+    """Give all processes the same running means of observations; RSL-RL 5.4 leaves that out."""
+    count = ranks().world_size
+    networks = [getattr(alg, name) for name in NETWORKS if hasattr(alg, name)]
+    for module in (module for network in networks for module in network.modules()):
+        if not (hasattr(module, "_mean") and hasattr(module, "_var") and hasattr(module, "_std")):
+            continue
+        mean, variance = module._mean, module._var
+        moments = torch.stack((mean, variance + mean.square())).div_(count)
+        torch.distributed.all_reduce(moments)
+        module._mean = moments[0].clone()
+        module._var = (moments[1] - moments[0].square()).clamp_(min=0.0)
+        module._std = module._var.sqrt()
+
+
+def share_cores(cfg: Any) -> None:
+    """Divide the cores of this machine among its processes, unless the cfg says how many to use.
+
+    Args:
+        cfg: The SimulationCfg, which is changed.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here > 1 and cfg.num_threads is None:
+        cfg.num_threads = max(1, len(os.sched_getaffinity(0)) // here)
 
 
 def path_of_rank(path: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_NETWORKS = ("actor", "critic", "student", "teacher")
+from mjlab_rec.rl.checkpoints import NETWORKS
 
 
 def learner_state(alg: Any, log: Any, device: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def load_learner_state(alg: Any, log: Any, device: str, state: Mapping[str, Any]
 
 
 def _networks(alg: Any) -> dict[str, Any]:
-    return {name: getattr(alg, name) for name in _NETWORKS if hasattr(alg, name)}
+    return {name: getattr(alg, name) for name in NETWORKS if hasattr(alg, name)}
 
 
 def _moved(value: Any, device: str) -> Any:

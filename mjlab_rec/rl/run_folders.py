@@ -62,7 +62,9 @@ def new_run_folder(
     raise ValueError(f"{parent / name} exists a thousand times. Choose another run_name.")
 
 
-def write_cfgs(run: Path, task_id: str, agent: Any, env: Any) -> None:
+def write_cfgs(
+    run: Path, task_id: str, agent: Any, env: Any, options: Mapping[str, Any] | None = None
+) -> None:
     """Write agent.json and env.json into a run's folder.
 
     Args:
@@ -70,13 +72,15 @@ def write_cfgs(run: Path, task_id: str, agent: Any, env: Any) -> None:
         task_id: Id of the task.
         agent: The learner's cfg, as it is before training.
         env: The environment's cfg.
+        options: Options of the command line, to go on with later.
     """
-    _write(run / AGENT, {"task": task_id, "agent": as_plain(agent)})
+    about = {"task": task_id, "agent": as_plain(agent), "options": dict(options or {})}
+    _write(run / AGENT, about)
     _write(run / ENV, {"task": task_id, "env": as_plain(env)})
 
 
 def read_agent(run: Path) -> dict[str, Any]:
-    """Read agent.json of a run: ``task`` and ``agent``; empty if there is none."""
+    """Read agent.json of a run: ``task``, ``agent``, ``options``; empty if there is none."""
     try:
         return json.loads((run / AGENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

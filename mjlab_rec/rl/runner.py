@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         device: str = "cpu",
     ) -> None:
         agent = as_plain(train_cfg)
-        for name in ("actor", "critic", "student", "teacher"):
+        for name in checkpoints.NETWORKS:
             if name in train_cfg:
                 train_cfg[name] = without_unused(train_cfg[name])
         said = io.StringIO()
@@ -137,7 +138,6 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         first, end = self.iterations_done, self.iterations_done + num_learning_iterations
         log.init_logging_writer(first)
         clock, finite = IterationClock(env.unwrapped), FiniteCheck()
-        saved = -1
         try:
             with clock.watching():
                 for number in range(first, end):
@@ -147,15 +147,19 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                     with torch.inference_mode():
                         alg.compute_returns(obs)
                     losses = alg.update()
+                    if self.is_distributed:
+                        distributed.average_normalizers(alg)
                     check_losses(losses, number)
                     self.current_learning_iteration = number
                     self.iterations_done = number + 1
                     self._conclude(clock, losses, end)
                     stop = distributed.any_of_all(self.should_stop(), self.device)
-                    if number % self.cfg["save_interval"] == 0 or stop or number == end - 1:
+                    is_last = stop or number == end - 1
+                    if is_last and self.best_return is None:
+                        self._best = self._checkpoint(None)  # Until there is a better one.
+                    if is_last or number % self.cfg["save_interval"] == 0:
                         self._save_all(number)
-                        saved = number
-                    if stop:
+                    if is_last:
                         break
         except Exception as error:
             # A flight recorder writes the steps that led here.
@@ -163,7 +167,6 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
             raise
         finally:
             log.stop_logging_writer()
-        logger.info("Trained to iteration %d, saved %d.", self.current_learning_iteration, saved)
 
     def save(self, path: str, infos: dict[str, Any] | None = None) -> None:
         """Write a checkpoint, and upload it unless the config says otherwise."""
@@ -357,8 +360,9 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                 checkpoints.write(os.path.join(folder, BEST), self._best)
                 self._best = None
         # Only the last one is of use, and each may be large.
-        for old in path.parent.glob(_state_path(Path(), "*").name):
-            if old != path:
+        for old in path.parent.glob("state_*.pt"):
+            is_ours = re.fullmatch(_state_path(Path(), r"\d+").name, old.name)
+            if is_ours and old != path:
                 old.unlink(missing_ok=True)
 
     def _check_fits(
@@ -392,6 +396,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
     def _env_cfg(self) -> str:
         """The environment's cfg as text, to compare."""
         cfg = {k: v for k, v in as_plain(self.env.cfg).items() if k not in _WITHOUT_EFFECT}
+        cfg["sim"].pop("num_threads")
         return json.dumps(cfg, sort_keys=True)
 
     def _configure_multi_gpu(self) -> None:

@@ -29,6 +29,7 @@ class TrainingLog(_Logger):
     def __init__(self, **arguments: Any) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(**arguments)
+        self.git_status_repos = []  # Those that add_git_repo_to_log() names.
         self.logger_type = self.cfg.get("logger", "tensorboard")
         """"tensorboard" or "wandb"."""
         self._ended = torch.zeros(3, device=self.device)  # Sums of return, length and 1.

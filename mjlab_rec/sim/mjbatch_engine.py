@@ -19,6 +19,7 @@ from mjlab_rec.sim.engine import (
     state_layout,
     uniform_shape,
 )
+from mjlab_rec.sim.mjbatch_rk4 import SENSED, Rk4Step
 from mjlab_rec.sim.views import SharedStruct
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,13 @@ class MjbatchEngine:
         self._old_n = 0
         self._lagging_array = np.zeros(num_envs, dtype=bool)
         self._lagging = torch.from_numpy(self._lagging_array)
+        self._rk4: Rk4Step | None = None
+        if Rk4Step.suits(model, self._layout):
+            self._bind_derived("qacc", double=True)
+            qacc, _ = self._doubles["qacc"]
+            self._rk4 = Rk4Step(
+                model, self._state_array, self._layout, qacc, self._batch.forward
+            )
 
     def step(self, n: int) -> None:
         """Take n physics steps."""
@@ -103,15 +111,25 @@ class MjbatchEngine:
         self._old_n = n
         self._lagging_array.fill(True)
         try:
-            self._batch.step(nstep=n)
+            self._advance(n)
         except RuntimeError as error:
             raise RuntimeError(
                 f"MuJoCo could not step: {error}\nIf memory ran out, raise <size memory=...> in "
                 "the model (spec.memory)."
             ) from error
-        self._show_doubles()
         if self._alarms.any():
             self._take_note()
+
+    def _advance(self, n: int) -> None:
+        """Take n physics steps, after which all derived fields date from the same moment."""
+        if self._rk4 is None or SENSED.isdisjoint(self._derived):
+            self._batch.step(nstep=n)
+        else:
+            if n > 1:
+                self._batch.step(nstep=n - 1)
+            diverged = self._rk4.step(self._derived_arrays())
+            self._warnings[diverged, int(_WARNINGS.mjWARN_BADQPOS), 1] += 1
+        self._show_doubles()
 
     def forward(self, masked: bool) -> None:
         """Refresh derived fields; if none is bound there is nothing to do."""
@@ -158,10 +176,10 @@ class MjbatchEngine:
 
     def _bind_derived(self, name: str, double: bool) -> torch.Tensor:
         """Bind a field, filled as if it had been bound from the beginning, and no other changes."""
-        arrays = [tensor.numpy() for tensor in self._derived.values()]
-        arrays += [array for array, _ in self._doubles.values()]
+        arrays = self._derived_arrays()
         kept = [array.copy() for array in arrays]
         tensor = self._bind_double(name) if double else self._bind_tensor(name)
+        self._derived[name] = tensor
         if self._old_n and self._lagging.any():
             self._repeat_last_step(name, tensor)
         else:
@@ -169,8 +187,11 @@ class MjbatchEngine:
             self._show_doubles()
         for array, values in zip(arrays, kept, strict=True):
             np.copyto(array, values)
-        self._derived[name] = tensor
         return tensor
+
+    def _derived_arrays(self) -> list[np.ndarray]:
+        arrays = [tensor.numpy() for tensor in self._derived.values()]
+        return arrays + [array for array, _ in self._doubles.values()]
 
     def data_fields(self) -> list[str]:
         """Names of MuJoCo's data arrays."""
@@ -303,8 +324,7 @@ class MjbatchEngine:
             _overlay(before[:, self._layout[name]], copy)
         self.get_state(now)
         self.set_state(torch.from_numpy(before), everywhere)
-        self._batch.step(nstep=self._old_n)
-        self._show_doubles()
+        self._advance(self._old_n)
         arrays = [tensor.numpy(), *self._doubles.get(field, ())[:1]]
         rows = lagging.numpy()
         values = [array[rows] for array in arrays]

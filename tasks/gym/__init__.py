@@ -4,7 +4,14 @@ from mjlab_rec.registry import register_task
 
 for _name in (
     "ant",
-    "hopper",
     "half_cheetah",
+    "hopper",
+    "humanoid",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
 ):
     register_task("gym-" + _name.replace("_", "-"), env_cfg=f"tasks.gym.{_name}:{_name}_env_cfg")

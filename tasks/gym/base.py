@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
-from mjlab_rec.envs.mdp import time_out
+from mjlab_rec.envs.mdp import JointEffortActionCfg, time_out
 from mjlab_rec.managers import (
     EventTermCfg,
     MetricsTermCfg,
@@ -30,7 +31,7 @@ def gym_env_cfg(
     reset: EventTermCfg,
     terminations: dict[str, TerminationTermCfg] | None = None,
     metrics: dict[str, MetricsTermCfg] | None = None,
-    position: Callable[[ManagerBasedRlEnv], torch.Tensor] = mdp.root_xy,
+    position: Callable[[ManagerBasedRlEnv], torch.Tensor] | None = None,
     contact_forces: bool = False,
     max_episode_steps: int = 1000,
     viewer: ViewerConfig | None = None,
@@ -45,12 +46,17 @@ def gym_env_cfg(
         reset: How an episode starts.
         terminations: Why an episode ends, apart from the time limit.
         metrics: The other entries of Gymnasium's info.
-        position: Where the robot is, for its velocity.
+        position: Where the robot is, if a term reads its velocity.
         contact_forces: Whether a term reads ``cfrc_ext``.
         max_episode_steps: The time limit.
         viewer: The camera.
     """
     sim = simulation_cfg(xml)
+    motors: dict[str, Any] = {
+        "entity_name": ROBOT,
+        "actuator_names": motor_joints(xml),
+        "preserve_order": True,
+    }
     return ManagerBasedRlEnvCfg(
         scene=scene_cfg(xml, contact_forces),
         sim=sim,
@@ -62,12 +68,9 @@ def gym_env_cfg(
             "critic": ObservationGroupCfg(dict(observations)),
         },
         actions={
-            mdp.MOTORS: mdp.MotorActionCfg(
-                entity_name=ROBOT,
-                actuator_names=motor_joints(xml),
-                preserve_order=True,
-                position=position,
-            )
+            mdp.MOTORS: JointEffortActionCfg(**motors)
+            if position is None
+            else mdp.MotorActionCfg(**motors, position=position)
         },
         rewards=rewards,
         scale_rewards_by_dt=False,
@@ -88,6 +91,19 @@ def follow(body: str, distance: float = 4.0, elevation: float = -20.0) -> Viewer
         origin_type=ViewerConfig.OriginType.ASSET_BODY,
         entity_name=ROBOT,
         body_name=body,
+        distance=distance,
+        elevation=elevation,
+        max_extra_envs=0,
+    )
+
+
+def watch(
+    lookat: tuple[float, float, float], distance: float, elevation: float = -20.0
+) -> ViewerConfig:
+    """A camera that stays where it is. All worlds share one place, so only one is drawn."""
+    return ViewerConfig(
+        origin_type=ViewerConfig.OriginType.WORLD,
+        lookat=lookat,
         distance=distance,
         elevation=elevation,
         max_extra_envs=0,

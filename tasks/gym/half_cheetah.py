@@ -13,6 +13,7 @@ def half_cheetah_env_cfg() -> ManagerBasedRlEnvCfg:
     return gym_env_cfg(
         "half_cheetah.xml",
         frame_skip=5,
+        position=mdp.root_xy,
         observations={
             "qpos": ObservationTermCfg(func=mdp.qpos, params={"skip": 1}),
             "qvel": ObservationTermCfg(func=mdp.qvel),

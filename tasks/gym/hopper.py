@@ -29,6 +29,7 @@ def hopper_env_cfg() -> ManagerBasedRlEnvCfg:
     return gym_env_cfg(
         "hopper.xml",
         frame_skip=4,
+        position=mdp.root_xy,
         observations={
             "qpos": ObservationTermCfg(func=mdp.qpos, params={"skip": 1}),
             "qvel": ObservationTermCfg(func=mdp.qvel, clip=(-10.0, 10.0)),

@@ -14,6 +14,7 @@ import torch
 
 from mjlab_rec.envs.mdp import JointEffortAction, JointEffortActionCfg
 from mjlab_rec.envs.mdp.actions.ranges import target_ranges
+from tasks.gym.model import ROBOT
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -51,6 +52,21 @@ def contact_forces(env: ManagerBasedRlEnv) -> torch.Tensor:
     return torch.where(env.episode_length_buf[:, None] == 0, 0.0, forces)
 
 
+def body_pos(env: ManagerBasedRlEnv, body: str) -> torch.Tensor:
+    """Where a body is in the world. Shape (num_envs, 3)."""
+    return env.sim.data.xpos[:, _body_id(env, body)]
+
+
+def between(env: ManagerBasedRlEnv, a: str, b: str) -> torch.Tensor:
+    """The way from body b to body a. Shape (num_envs, 3)."""
+    return body_pos(env, a) - body_pos(env, b)
+
+
+def distance(env: ManagerBasedRlEnv, a: str, b: str) -> torch.Tensor:
+    """Distance of two bodies. Shape (num_envs,)."""
+    return torch.linalg.vector_norm(between(env, a, b), dim=-1)
+
+
 def root_xy(env: ManagerBasedRlEnv) -> torch.Tensor:
     """The first two numbers of qpos, as precisely as the engine has them. Shape (num_envs, 2)."""
     return env.sim.precise("qpos")[:, :2]
@@ -60,7 +76,7 @@ def root_xy(env: ManagerBasedRlEnv) -> torch.Tensor:
 class MotorActionCfg(JointEffortActionCfg):
     """Torques of the motors. The term also measures how fast the robot moves during a step."""
 
-    position: Callable[[ManagerBasedRlEnv], torch.Tensor] = root_xy
+    position: Callable[[ManagerBasedRlEnv], torch.Tensor]
     """Where the robot is. Shape (num_envs, n)."""
 
     def build(self, env: ManagerBasedRlEnv) -> MotorAction:
@@ -129,7 +145,7 @@ def reset_with_noise(
         vel_noise: Largest velocity; its standard deviation if it is Gaussian.
         gaussian_vel: Draw velocities from a normal distribution instead of a uniform one.
     """
-    ids = torch.arange(env.num_envs, device=env.device) if env_ids is None else env_ids
+    ids = all_or(env, env_ids)
     qpos, qvel = env.sim.data.qpos, env.sim.data.qvel
     start = env.sim.get_default_field("qpos0")
     noise = env.rng.uniform(-pos_noise, pos_noise, (len(ids), qpos.shape[1]), ids)
@@ -140,3 +156,12 @@ def reset_with_noise(
         speed = env.rng.uniform(-vel_noise, vel_noise, shape, ids)
     qpos[ids] = start + noise
     qvel[ids] = speed
+
+
+def all_or(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -> torch.Tensor:
+    """Return the ids, or those of all environments for None."""
+    return torch.arange(env.num_envs, device=env.device) if env_ids is None else env_ids
+
+
+def _body_id(env: ManagerBasedRlEnv, body: str) -> int:
+    return env.sim.mj_model.body(f"{ROBOT}/{body}").id

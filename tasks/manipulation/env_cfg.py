@@ -174,7 +174,7 @@ def reach_env_cfg() -> ManagerBasedRlEnvCfg:
 
 
 def _arm_env_cfg(episode_length_s: float) -> ManagerBasedRlEnvCfg:
-    """Build what the tasks share: the arm on the ground, its joint actions, its start, its limits."""
+    """Build what the tasks share: the arm on the ground, its joint actions, its start."""
     joints = SceneEntityCfg("robot", joint_names=ARM_JOINTS)
     actions: dict[str, ActionTermCfg] = {
         "joint_pos": mdp.JointStepActionCfg(

@@ -14,7 +14,7 @@ from mjlab_rec.utils.spec_config import CollisionCfg
 FOOT_GEOMS = ("[FR][RL]_foot_collision$",)
 """Geoms of the feet, as regular expressions."""
 
-ACTION_SCALE = 0.5
+ACTION_SCALE = 0.4
 """Radians that an action of 1 moves a joint's target."""
 
 # Motors of all joints have the same rotor; longer gears make the knees stronger and slower.
@@ -27,8 +27,8 @@ _KNEE_MOTOR = ElectricActuator(
     velocity_limit=20.06,
     effort_limit=35.55,
 )
-_STIFFNESS = 35.0  # N m / rad; with much less, the legs give way under the trunk.
-_DAMPING = 0.8  # N m s / rad
+_STIFFNESS = 40.0  # N m / rad; with less than 35, the legs give way under the trunk.
+_DAMPING = 1.0  # N m s / rad
 
 
 def quadruped_cfg(feet_only: bool = False) -> EntityCfg:

@@ -1,7 +1,7 @@
 """Configs of the velocity tasks: a legged robot goes as fast, and where, as it is told to.
 
 ``velocity_env_cfg`` makes the task of any LeggedRobot. What is the same for all of them is here;
-rewards are in reward_cfg.py, randomization in event_cfg.py.
+observations, rewards and events have files of their own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from mjlab_rec.managers import (
     CurriculumTermCfg,
     EventTermCfg,
     MetricsTermCfg,
-    ObservationGroupCfg,
-    ObservationTermCfg,
-    SceneEntityCfg,
     TerminationTermCfg,
 )
 from mjlab_rec.scene import SceneCfg
@@ -33,15 +30,13 @@ from mjlab_rec.sensor.sensor import SensorCfg
 from mjlab_rec.sim import MujocoCfg, SimulationCfg
 from mjlab_rec.terrains import TerrainEntityCfg
 from mjlab_rec.terrains.config import ROUGH_TERRAINS_CFG
-from mjlab_rec.utils.noise import UniformNoiseCfg
 from mjlab_rec.viewer import ViewerConfig
 from tasks.velocity import mdp
 from tasks.velocity.event_cfg import events
+from tasks.velocity.observation_cfg import SCAN_RANGE, observations
 from tasks.velocity.reward_cfg import rewards
 from tasks.velocity.robot import LeggedRobot
-from tasks.velocity.robots import quadruped
-
-_SCAN_RANGE = 5.0  # m
+from tasks.velocity.robots import biped, quadruped
 
 
 def flat_quadruped_env_cfg() -> ManagerBasedRlEnvCfg:
@@ -62,6 +57,26 @@ def rough_quadruped_env_cfg() -> ManagerBasedRlEnvCfg:
 def rough_quadruped_play_env_cfg() -> ManagerBasedRlEnvCfg:
     """The quadruped on stairs, slopes and rough ground, to watch."""
     return play(rough_quadruped_env_cfg())
+
+
+def flat_biped_env_cfg() -> ManagerBasedRlEnvCfg:
+    """The biped on a plane."""
+    return velocity_env_cfg(biped())
+
+
+def flat_biped_play_env_cfg() -> ManagerBasedRlEnvCfg:
+    """The biped on a plane, to watch."""
+    return play(flat_biped_env_cfg())
+
+
+def rough_biped_env_cfg() -> ManagerBasedRlEnvCfg:
+    """The biped on stairs, slopes and rough ground, which get harder as it learns."""
+    return velocity_env_cfg(biped(), rough=True)
+
+
+def rough_biped_play_env_cfg() -> ManagerBasedRlEnvCfg:
+    """The biped on stairs, slopes and rough ground, to watch."""
+    return play(rough_biped_env_cfg())
 
 
 def velocity_env_cfg(robot: LeggedRobot, rough: bool = False) -> ManagerBasedRlEnvCfg:
@@ -95,7 +110,7 @@ def velocity_env_cfg(robot: LeggedRobot, rough: bool = False) -> ManagerBasedRlE
         ),
         decimation=4,
         episode_length_s=20.0,
-        observations=_observations(robot, rough),
+        observations=observations(robot, rough),
         actions={
             "joint_pos": mdp.JointPositionActionCfg(
                 entity_name="robot", actuator_names=(".*",), scale=robot.action_scale
@@ -183,7 +198,7 @@ def _sensors(robot: LeggedRobot, rough: bool) -> tuple[SensorCfg, ...]:
             frame=ObjRef(type="body", name=robot.base, entity="robot"),
             ray_alignment="yaw",
             pattern=GridPatternCfg(size=(1.6, 1.0), resolution=0.1),
-            max_distance=_SCAN_RANGE,
+            max_distance=SCAN_RANGE,
             include_geom_groups=(0,),  # The ground's.
             debug_vis=True,
         )
@@ -211,46 +226,6 @@ def _touch(name: str, primary: ContactMatch, secondary: ContactMatch) -> Contact
         reduce="none",
         history_length=4,
     )
-
-
-def _observations(robot: LeggedRobot, rough: bool) -> dict[str, ObservationGroupCfg]:
-    def term(func, noise: float | None = None, scale: float | None = None, **params):
-        band = None if noise is None else UniformNoiseCfg(n_min=-noise, n_max=noise)
-        return ObservationTermCfg(func=func, noise=band, scale=scale, params=params)
-
-    seen = {
-        "base_lin_vel": term(mdp.base_lin_vel, 0.1),
-        "base_ang_vel": term(mdp.base_ang_vel, 0.2),
-        "projected_gravity": term(mdp.projected_gravity, 0.05),
-        "joint_pos": term(mdp.joint_pos_rel, 0.01, biased=True),
-        "joint_vel": term(mdp.joint_vel_rel, 1.5),
-        "actions": term(mdp.last_action),
-        "command": term(mdp.generated_commands, command_name="twist"),
-    }
-    if robot.gait is not None:
-        seen["gait_clock"] = term(
-            mdp.gait_clock, frequency_hz=robot.gait.frequency_hz, command_name="twist"
-        )
-    if rough:
-        scan = {"sensor_name": "terrain_scan", "scale": 1.0 / _SCAN_RANGE}
-        seen["height_scan"] = term(mdp.height_scan, 0.1, **scan)
-    feet = SceneEntityCfg("robot", site_names=robot.sites())
-    known = {
-        **seen,
-        "joint_pos": term(mdp.joint_pos_rel),  # Without the encoders' errors.
-        "foot_height": term(
-            mdp.foot_height,
-            sensor_name="foot_height_scan" if rough else None,
-            asset_cfg=feet,
-        ),
-        "foot_air_time": term(mdp.foot_air_time, sensor_name="feet_ground_contact"),
-        "foot_contact": term(mdp.foot_contact, sensor_name="feet_ground_contact"),
-        "foot_contact_forces": term(mdp.foot_contact_forces, sensor_name="feet_ground_contact"),
-    }
-    return {
-        "actor": ObservationGroupCfg(seen, enable_corruption=True),
-        "critic": ObservationGroupCfg(known, enable_corruption=False),
-    }
 
 
 def _terminations(robot: LeggedRobot, rough: bool) -> dict[str, TerminationTermCfg]:

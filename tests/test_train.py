@@ -1,0 +1,263 @@
+"""The command train: run folders, options, presets, resumes, signals, and several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import train_tasks
+from training_worlds import assert_same, training
+
+pytest.importorskip("rsl_rl")
+
+from mjlab_rec.commands import train  # noqa: E402
+from mjlab_rec.data import open_rollouts  # noqa: E402
+from mjlab_rec.rl import checkpoints  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ("--task", "train-me", "--task-module", "train_tasks", "--device", "cpu")
+
+
+def run_train(*words: Any) -> None:
+    train.main([*TRAIN, *map(str, words)])
+
+
+def newest(root: Path) -> Path:
+    """The folder of the newest run."""
+    return max(root.glob("train-me/*"), key=lambda run: run.stat().st_mtime_ns)
+
+
+def in_new_process(root: Path, *words: Any, launcher: tuple[str, ...] = (), **env: str) -> Any:
+    """Run the script in a process of its own, and return what it said."""
+    return subprocess.run(
+        [sys.executable, *launcher, str(ROOT / "scripts/train.py"), *TRAIN]
+        + ["--log-root", str(root), *map(str, words)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six iterations, recorded in all forms that are cheap."""
+    root = tmp_path_factory.mktemp("logs")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_train("--log-root", root, "--seed", 3, "--record", "hdf5", "--record", "flight")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+# What a run leaves.
+
+
+@training
+def test_a_run_leaves_checkpoints_cfgs_curves_and_recordings(logs: Path):
+    run = newest(logs)
+    names = {path.name for path in run.iterdir()}
+    assert {f"model_{n}.pt" for n in (0, 2, 4, 5)} | {"model_best.pt", "state_5.pt"} <= names
+    assert {"agent.json", "env.json", "rollouts"} <= names
+    assert not {name for name in names if name.startswith("state_")} - {"state_5.pt"}
+    about = json.loads((run / "agent.json").read_text())
+    assert about["task"] == "train-me" and about["agent"]["seed"] == 3
+    with open_rollouts(run / "rollouts" / "hdf5.h5") as rollouts:
+        assert rollouts.rows == 6 * 5 * 8
+
+
+@training
+def test_curves_have_rsl_rls_names(logs: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(str(newest(logs)))
+    curves.Reload()
+    names = set(curves.Tags()["scalars"])
+    assert {
+        "Train/mean_reward",
+        "Train/mean_episode_length",
+        "Loss/value",
+        "Loss/surrogate",
+    } <= names
+    assert {"Loss/learning_rate", "Policy/mean_std", "Perf/total_fps", "Perf/physics"} <= names
+    assert {"Episode_Reward/smooth", "Episode_Termination/time_out"} <= names
+    assert [point.step for point in curves.Scalars("Loss/value")] == list(range(6))
+    length = curves.Scalars("Train/mean_episode_length")[-1].value
+    assert 1.0 < length <= 10.0
+
+
+# Resuming.
+
+
+def assert_equal_checkpoints(one: Path, other: Path) -> None:
+    left, right = checkpoints.read(one), checkpoints.read(other)
+    assert_same(left, right)
+
+
+@training
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(logs: Path, tmp_path: Path):
+    # The module's fixture is the same run, without interruption.
+    killed = in_new_process(tmp_path, "--seed", 3, **{train_tasks.SIGNAL: "KILL:23"})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = newest(tmp_path)
+    assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_2.pt"}
+    run_train("--log-root", tmp_path, "--resume", "latest", "--record", "hdf5")
+    assert newest(tmp_path) == run
+    for name in ("model_5.pt", "model_best.pt"):
+        assert_equal_checkpoints(run / name, newest(logs) / name)
+    with open_rollouts(run / "rollouts" / "hdf5.h5") as rollouts:
+        resumed = rollouts.arrays("action")
+    with open_rollouts(newest(logs) / "rollouts" / "hdf5.h5") as rollouts:
+        whole = rollouts.arrays("action")
+    assert resumed.shape == (15 * 8, 1) and whole.shape == (30 * 8, 1)
+    assert set(resumed.flat) <= set(whole.flat)  # They are in another order, by episode.
+
+
+@training
+def test_resuming_the_best_or_an_earlier_checkpoint_begins_another_run(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_train("--log-root", tmp_path, "--resume", newest(logs) / "model_2.pt")
+    branch = newest(tmp_path)
+    assert {path.name for path in branch.glob("model_*")} >= {"model_4.pt", "model_5.pt"}
+    assert not (branch / "model_0.pt").exists()
+    assert "model_2.pt, with new episodes" in capsys.readouterr().out
+
+
+@training
+def test_a_run_that_is_complete_says_how_to_go_on(logs: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        run_train("--log-root", logs, "--resume", "latest")
+    assert ended.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "has had 6 iterations already, and max_iterations is 6" in error
+    assert "--agent.max-iterations 12" in error
+
+
+# Signals.
+
+
+@training
+@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143)])
+def test_signals_end_a_run_with_a_checkpoint_and_whole_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+):
+    monkeypatch.setenv(train_tasks.SIGNAL, f"{name}:7")
+    before = signal.getsignal(getattr(signal, f"SIG{name}"))
+    with pytest.raises(SystemExit) as ended:
+        run_train("--log-root", tmp_path, "--record", "hdf5")
+    assert ended.value.code == code
+    assert signal.getsignal(getattr(signal, f"SIG{name}")) is before
+    run = newest(tmp_path)
+    assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_1.pt"}
+    with open_rollouts(run / "rollouts" / "hdf5.h5") as rollouts:
+        assert rollouts.rows == 2 * 5 * 8
+
+
+# Options.
+
+
+@training
+def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text(
+        "[env]\nscene.num_envs = 4\nepisode_length_s = 1\n"
+        "[agent]\nmax_iterations = 9\nactor.hidden_dims = [4, 3]\n"
+    )
+    run_train(
+        *("--log-root", tmp_path, "--preset", "mine.toml", "--agent.max-iterations", 1),
+        *("--agent.algorithm.learning-rate", "1e-4", "--agent.experiment-name", "other"),
+    )
+    (run,) = (tmp_path / "other").iterdir()
+    about = json.loads((run / "agent.json").read_text())
+    agent = about["agent"]
+    assert agent["actor"]["hidden_dims"] == [4, 3] and agent["max_iterations"] == 1
+    assert agent["algorithm"]["learning_rate"] == 1e-4
+    assert json.loads((run / "env.json").read_text())["env"]["scene"]["num_envs"] == 4
+    assert about["options"]["preset"] == ["mine.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--preset quik", "Unknown preset 'quik'. Did you mean 'quick'? Known: "),
+        ("--agent.max-iteration 3", "There is no 'max_iteration' at the top. Did you mean 'max_i"),
+        ("--agent.algorithm.lerning-rate 3", "Did you mean 'learning_rate'?"),
+        ("--agent.algorithm.schedule slow", "'slow' is not of type Literal['adaptive', 'fixed']"),
+        ("--resume lates", "--resume: There is no checkpoint 'lates'. Give a file, the folder"),
+        ("--resume latest", "No checkpoint of the task 'train-me' in"),
+        ("--minutes 0", "--minutes must be above 0, got 0.0."),
+        ("--preset bad.toml", "Preset 'bad.toml', [agent]: There is no 'actr' at the top. Did you"),
+        ("--preset table.toml", "there is no table 'agnt'. Did you mean 'agent'?"),
+        ("--preset type.toml", "max_iterations: 'many' is not of type int."),
+    ],
+)
+def test_wrong_options_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+):
+    (tmp_path / "bad.toml").write_text("[agent]\nactr.hidden_dims = [1]\n")
+    (tmp_path / "table.toml").write_text("[agnt]\nseed = 1\n")
+    (tmp_path / "type.toml").write_text('[agent]\nmax_iterations = "many"\n')
+    with pytest.raises(SystemExit) as ended:
+        run_train("--log-root", tmp_path / "logs", *words.split())
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "configs/train").glob("*.toml")), ids=str)
+def test_presets_of_the_project_fit_a_task(preset: Path):
+    from mjlab_rec.rl.presets import TrainPreset
+
+    cfg = train_tasks.rl_cfg()
+    TrainPreset(preset.stem).apply(train_tasks.env_cfg(), cfg)
+    assert cfg.run_name == preset.stem
+
+
+def test_help_lists_the_fields_of_the_learner(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run_train("--help")
+    shown = capsys.readouterr().out
+    assert "--agent.algorithm.learning-rate 0.001" in shown
+    assert "--env.scene.num-envs 8" in shown
+
+
+# Several processes.
+
+
+@training
+def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    words = ("--record", "hdf5", "--agent.max-iterations", 3)
+    done = in_new_process(tmp_path, *words, launcher=torchrun)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes with 8 environments") == 1
+    (run,) = (tmp_path / "train-me").iterdir()
+    assert {path.name for path in run.glob("state_*")} == {"state_2.pt", "state_2_rank1.pt"}
+    seeds, actions = [], []
+    for rank in range(2):
+        with open_rollouts(run / "rollouts" / f"hdf5_rank{rank}.h5") as rollouts:
+            seeds.append(rollouts.info.about["seed"])
+            actions.append(rollouts[0]["action"])
+            assert rollouts.rows == 3 * 5 * 8
+    assert seeds[1] == seeds[0] + 1
+    assert not (actions[0][:5] == actions[1][:5]).all()
+    weights = [(run / f"weights_{rank}.txt").read_text() for rank in range(2)]
+    assert weights[0] == weights[1] and len(weights[0]) > 50
+    for rank, suffix in enumerate(("", "_rank1")):
+        state = torch.load(run / f"state_2{suffix}.pt", weights_only=True)
+        assert state["world_size"] == 2 and f'"seed": {42 + rank}' in state["env_cfg"]
