@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import tyro
 from benchmarks import (
-    <<<<<<< HEAD
-    gym_conformance,
-    <<<<<<< HEAD
-    train_record,
-    =======
-    learner,
-    =======
-    time_to_solve,
-    >>>>>>> h/learner
-    rays,
-    >>>>>>> h/learner
-    video,
     camera,
     crash,
+    gym_conformance,
+    learner,
+    rays,
     record,
     rerun,
     step,
     terrain,
+    time_to_solve,
+    train_record,
+    video,
 )
 
 app = tyro.extras.SubcommandApp()

@@ -55,6 +55,8 @@ PLAY_OR_LIST = {
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
+    "scripts/evaluate.py": ["evaluate"],
+    "scripts/export.py": ["export"],
     "mjlab-rec": [],
 }
 
@@ -149,6 +151,12 @@ def run_command(words: list[str]) -> None:
         words += ["--steps", "3"]
     if words[0] == "train" and not wants_help:
         words = _short_training(words)
+    if words[0] == "evaluate" and not wants_help:
+        words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
+        words += ["--env.episode-length-s", "0.2"]
+    if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
+        pytest.importorskip("rsl_rl")
+        learn(words[words.index("--task") + 1])
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)
@@ -163,6 +171,22 @@ def _short_training(words: list[str]) -> list[str]:
         at = words.index("--resume")
         mjlab_rec.main([*words[:at], *words[at + 2 :], *short, "1"])
     return [*words, *short, "2" if "--resume" in words else "1"]
+
+
+def learn(task: str) -> None:
+    """Write a run of the task without a training, into the current folder."""
+    from dataclasses import asdict
+
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.rl import MjlabOnPolicyRunner, RslRlOnPolicyRunnerCfg, RslRlVecEnvWrapper
+    from mjlab_rec.rl.run_folders import BEST, new_run_folder, write_cfgs
+
+    run, cfg = new_run_folder(task), RslRlOnPolicyRunnerCfg()
+    with ManagerBasedRlEnv(registry.load_env_cfg(task)) as env:
+        runner = MjlabOnPolicyRunner(RslRlVecEnvWrapper(env), asdict(cfg), log_dir=None)
+        for name in ("model_0.pt", BEST):
+            runner.save(str(run / name))
+    write_cfgs(run, task, cfg, {})
 
 
 @pytest.mark.parametrize("page", PAGES)
