@@ -173,6 +173,19 @@ class MjbatchEngine:
             return field.clone()
         return torch.from_numpy(self._doubles[name][0].copy()).view(field.shape)
 
+    def derived(self) -> list[str]:
+        """The bound fields that are not part of the state."""
+        return list(self._derived)
+
+    def show_derived(self, name: str, values: torch.Tensor) -> None:
+        """Write what is shown of a field, and its double if there is one."""
+        if name not in self._derived:
+            self._bind_derived(name, double=values.dtype == torch.float64)
+        self._derived[name].copy_(values)
+        if name in self._doubles:
+            array = self._doubles[name][0]
+            array[...] = values.numpy().reshape(array.shape)
+
     def _bind_derived(self, name: str, double: bool) -> torch.Tensor:
         """Bind a field, filled as if it had been bound from the beginning, and no other changes."""
         arrays = self._derived_arrays()
