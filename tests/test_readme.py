@@ -45,6 +45,7 @@ SHORT = {
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
+    "scripts/make_motion.py": "",
     "scripts/pictures.py": "--rows 1 --columns 1",
 }
 PLAY_OR_LIST = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import mujoco
@@ -12,6 +13,7 @@ import torch
 from mjlab_rec.data import open_rollouts
 from mjlab_rec.entity import EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+from mjlab_rec.envs.state import load_state, save_state
 from mjlab_rec.managers import TerminationTermCfg
 from mjlab_rec.recorders import Hdf5RecorderCfg
 from mjlab_rec.registry import load_env_cfg, load_rl_cfg
@@ -602,6 +604,28 @@ def test_a_lost_hand_ends_the_episode_alone():
 
 
 # The task
+
+
+def test_a_restored_environment_goes_on_with_the_same_frames_and_failures():
+    def run(env: ManagerBasedRlEnv, steps: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        rows = [
+            env.step(torch.randn(8, 29, generator=generator))[0]["critic"] for _ in range(steps)
+        ]
+        return torch.stack(rows)
+
+    with ManagerBasedRlEnv(env_cfg(num_envs=8, play=False)) as env:
+        env.reset()
+        run(env, 30)
+        saved = copy.deepcopy(save_state(env))
+        after = run(env, 30)
+        failed = command_of(env).failures.failed.clone()
+        assert failed.max() > 0
+    with ManagerBasedRlEnv(env_cfg(num_envs=8, play=False)) as env:
+        env.reset()
+        load_state(env, saved)
+        torch.testing.assert_close(run(env, 30), after, rtol=0, atol=0)
+        torch.testing.assert_close(command_of(env).failures.failed, failed, rtol=0, atol=0)
 
 
 def test_the_task_runs_with_random_actions_and_has_a_learner():

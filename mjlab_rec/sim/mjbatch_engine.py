@@ -99,9 +99,7 @@ class MjbatchEngine:
         if Rk4Step.suits(model, self._layout):
             self._bind_derived("qacc", double=True)
             qacc, _ = self._doubles["qacc"]
-            self._rk4 = Rk4Step(
-                model, self._state_array, self._layout, qacc, self._batch.forward
-            )
+            self._rk4 = Rk4Step(model, self._state_array, self._layout, qacc, self._batch.forward)
 
     def step(self, n: int) -> None:
         """Take n physics steps."""
