@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -492,6 +494,32 @@ def test_the_motion_is_drawn(mode):
             assert len(shapes) == 2 * 3 * len(command.cfg.body_names)
             wanted = command.body_pos_w[1, 0].numpy()
             assert np.abs(shapes.pos - wanted).sum(axis=1).min() < 1e-5
+
+
+def test_the_web_page_chooses_a_frame_to_begin_at():
+    clicks = []
+    slider = SimpleNamespace(value=0)
+    gui = SimpleNamespace(
+        add_folder=lambda name: contextlib.nullcontext(),
+        add_slider=lambda *args, **kwargs: slider,
+        add_button=lambda name: SimpleNamespace(on_click=clicks.append),
+    )
+    asked = []
+    with ManagerBasedRlEnv(env_cfg(num_envs=2)) as env:
+        env.reset()
+        command = command_of(env)
+        env.command_manager.create_gui(
+            SimpleNamespace(gui=gui), lambda: 0, request_action=lambda *action: asked.append(action)
+        )
+        slider.value = 77
+        clicks[0](None)
+        assert asked == [("CUSTOM", {"type": "gui_reset", "all_envs": True})]
+        env.reset(options={"gui_reset": True})
+        assert command.time_steps.tolist() == [78, 78]
+        joints = env.scene["robot"].data.joint_pos
+        torch.testing.assert_close(joints[1], command.motion.joint_pos[77])
+        env.reset()
+        assert command.time_steps.tolist() == [1, 1]
 
 
 # Where episodes start

@@ -64,7 +64,10 @@ class MotionCommand(MotionReference):
         self._ghost: Any = None
 
     def reset_to_frame(self, env_ids: Tensor, frame: int) -> None:
-        """Put these environments exactly into a frame of the motion, without noise."""
+        """Put these environments exactly into a frame of the motion, without noise.
+
+        ``sim.forward()`` then brings the poses of the bodies up to date.
+        """
         if not 0 <= frame < len(self.motion):
             raise ValueError(
                 f"There is no frame {frame}: the motion has frames 0 to {len(self.motion) - 1}."
@@ -136,6 +139,7 @@ class MotionCommand(MotionReference):
         limits = self.robot.data.soft_joint_pos_limits[env_ids]
         joint_pos = joint_pos.clamp(limits[..., 0], limits[..., 1])
         self._write_state(env_ids, root, joint_pos, joint_vel)
+        self._moved = True
 
     def _update_command(self, env_ids: Tensor | None) -> None:
         if self._moved:
@@ -194,7 +198,6 @@ class MotionCommand(MotionReference):
         self.robot.write_root_state_to_sim(root, env_ids=env_ids)
         self.robot.write_joint_state_to_sim(joint_pos, joint_vel, env_ids=env_ids)
         self.robot.reset(env_ids)
-        self._moved = True
 
     def _debug_vis_impl(self, visualizer: DebugVisualizer) -> None:
         """Draw the robot as the motion wants it, or the frames of both."""
