@@ -46,6 +46,7 @@ SHORT = {
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
+    "scripts/make_motion.py": "",
     "scripts/examples/behaviour_cloning.py": "--help",
     "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
     "scripts/pictures.py": "--rows 1 --columns 1",
