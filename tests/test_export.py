@@ -75,14 +75,14 @@ def compare(
             found, *script_states = found
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
         seen += float((expected.abs() < limit).float().mean())
-    assert seen > 0  # Not all at the limit.
+    assert 0 < seen < 5  # Some at the limit, and some not.
 
 
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_files_act_as_the_network_for_any_batch(network, batch, tmp_path):
     with make_cart(1) as env:
-        cfg = learner_cfg(network, clip_actions=3.0 if network == "mlp" else 0.1)
+        cfg = learner_cfg(network, clip_actions={"mlp": 2.0, "lstm": 0.05, "gru": 0.12}[network])
         actor, onnx, script = exported(env, cfg, tmp_path)
         size = env.get_observations()["actor"].shape[1]
     torch.manual_seed(1)

@@ -37,6 +37,7 @@ EXTRAS = {
     "import rerun": "rerun",
     "import duckdb": "duckdb",
     "import MjlabOnPolicyRunner": "rsl_rl",
+    "import export_agent": "onnxruntime",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {

@@ -83,7 +83,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    env: ManagerBasedRlEnv,
+    env: Any,
     policy: Policy,
     episodes: int = 100,
     seed: int = EVALUATION_SEED,
@@ -95,7 +95,7 @@ def evaluate(
     instead, would favour short ones. What comes after the share of an environment does not count.
 
     Args:
-        env: The environment, with ``auto_reset``. It is reset first.
+        env: The environment, or a wrapper with ``unwrapped``. It is reset first.
         policy: Takes observations, returns actions. One with ``reset`` gets a mask of the episodes
             that ended.
         episodes: Number of episodes. If it is not divisible by the number of environments, the
@@ -103,6 +103,7 @@ def evaluate(
         seed: Seed of the episodes.
         on_step: Called after every step with the number of finished episodes.
     """
+    env = env.unwrapped
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     if not env.cfg.auto_reset:
