@@ -7,7 +7,6 @@ An indented line that begins with one of RUN is a command. A block whose first l
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
 import subprocess
@@ -38,6 +37,8 @@ EXTRAS = {
     "import duckdb": "duckdb",
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
+    "import prepared": "rsl_rl",
+    "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {
@@ -46,12 +47,15 @@ SHORT = {
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
+    "scripts/examples/behaviour_cloning.py": "--help",
+    "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
     "scripts/pictures.py": "--rows 1 --columns 1",
 }
 PLAY_OR_LIST = {
     "scripts/play.py": ["play"],
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
+    "scripts/train.py": ["train"],
     "scripts/evaluate.py": ["evaluate"],
     "scripts/export.py": ["export"],
     "mjlab-rec": [],
@@ -124,7 +128,7 @@ def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("page", "command"), of_pages(commands))
-def test_command_runs(page, command, folder):
+def test_command_runs(page, command, folder, run_script):
     program, *options = shlex.split(command.removeprefix(".venv/bin/python "))
     for option in EXTRAS.keys() & set(options):
         pytest.importorskip(EXTRAS[option])
@@ -135,18 +139,9 @@ def test_command_runs(page, command, folder):
         run_command([*PLAY_OR_LIST[program], *options])
     else:
         names = [" ".join([program, *options[:1]]), program]
-        run_script([program, *options, *next(SHORT[n] for n in names if n in SHORT).split()])
-
-
-def run_script(words: list[str]) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
+        options += next(SHORT[name] for name in names if name in SHORT).split()
+        ran = run_script(ROOT / program, *options, cwd=folder)
+        assert ran.returncode == 0, ran.stderr
 
 
 def run_command(words: list[str]) -> None:
@@ -155,6 +150,8 @@ def run_command(words: list[str]) -> None:
     if words[0] == "play" and not wants_help:  # Not to the end, to save time.
         words = shlex.split(re.sub(r"--(episodes|seconds|steps) \S+", "", shlex.join(words)))
         words += ["--steps", "3"]
+    if words[0] == "train" and not wants_help:
+        words = _short_training(words)
     if words[0] == "evaluate" and not wants_help:
         words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
         words += ["--env.episode-length-s", "0.2"]
@@ -166,6 +163,15 @@ def run_command(words: list[str]) -> None:
             mjlab_rec.main(words)
         except SystemExit as ended:
             assert not ended.code, words
+
+
+def _short_training(words: list[str]) -> list[str]:
+    """A training of one iteration; what goes on with an earlier run gets one first."""
+    short = ["--num-envs", "2", "--agent.num-steps-per-env", "4", "--agent.max-iterations"]
+    if "--resume" in words:
+        at = words.index("--resume")
+        mjlab_rec.main([*words[:at], *words[at + 2 :], *short, "1"])
+    return [*words, *short, "2" if "--resume" in words else "1"]
 
 
 def learn(task: str) -> None:
