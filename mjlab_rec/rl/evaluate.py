@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.recorders.success import success_of
+from mjlab_rec.utils.threads import single_torch_thread
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -104,6 +105,17 @@ def evaluate(
         on_step: Called after every step with the number of finished episodes.
     """
     env = env.unwrapped
+    with single_torch_thread(str(env.device)):  # The policy's too, beside the engine's.
+        return _evaluate(env, policy, episodes, seed, on_step)
+
+
+def _evaluate(
+    env: ManagerBasedRlEnv,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    on_step: Callable[[int], None] | None,
+) -> Evaluation:
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     if not env.cfg.auto_reset:
