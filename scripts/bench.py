@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import camera, crash, rays, record, rerun, step, terrain, video
+from benchmarks import camera, crash, gym_throughput, rays, record, rerun, step, terrain, video
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -14,6 +14,7 @@ app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
+app.command(name="gym")(gym_throughput.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)
