@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import camera, crash, gym_throughput, rays, record, rerun, step, terrain, video
+from benchmarks import (
+    camera,
+    crash,
+    gym_conformance,
+    gym_throughput,
+    learner,
+    rays,
+    record,
+    rerun,
+    step,
+    terrain,
+    time_to_solve,
+    train_record,
+    video,
+)
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -15,6 +29,10 @@ app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
 app.command(name="gym")(gym_throughput.main)
+app.command(name="conformance")(gym_conformance.main)
+app.command(name="train")(train_record.main)
+app.command(name="learner")(learner.main)
+app.command(name="solve")(time_to_solve.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -251,7 +251,13 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
 
 @pytest.mark.parametrize(
     ("name", "script"),
-    [("play", "play.py"), ("list", "list_tasks.py"), ("terrain", "show_terrain.py")],
+    [
+        ("play", "play.py"),
+        ("evaluate", "evaluate.py"),
+        ("export", "export.py"),
+        ("list", "list_tasks.py"),
+        ("terrain", "show_terrain.py"),
+    ],
 )
 def test_a_command_has_the_help_of_its_script(run_script, name, script):
     code = "from mjlab_rec.commands.main import main; main()"

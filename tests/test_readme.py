@@ -36,6 +36,8 @@ EXTRAS = {
     "import rerun": "rerun",
     "import duckdb": "duckdb",
     "import MjlabOnPolicyRunner": "rsl_rl",
+    "import prepared": "rsl_rl",
+    "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {
@@ -52,6 +54,9 @@ PLAY_OR_LIST = {
     "scripts/play.py": ["play"],
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
+    "scripts/train.py": ["train"],
+    "scripts/evaluate.py": ["evaluate"],
+    "scripts/export.py": ["export"],
     "mjlab-rec": [],
 }
 
@@ -144,11 +149,44 @@ def run_command(words: list[str]) -> None:
     if words[0] == "play" and not wants_help:  # Not to the end, to save time.
         words = shlex.split(re.sub(r"--(episodes|seconds|steps) \S+", "", shlex.join(words)))
         words += ["--steps", "3"]
+    if words[0] == "train" and not wants_help:
+        words = _short_training(words)
+    if words[0] == "evaluate" and not wants_help:
+        words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
+        words += ["--env.episode-length-s", "0.2"]
+    if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
+        pytest.importorskip("rsl_rl")
+        learn(words[words.index("--task") + 1])
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)
         except SystemExit as ended:
             assert not ended.code, words
+
+
+def _short_training(words: list[str]) -> list[str]:
+    """A training of one iteration; what goes on with an earlier run gets one first."""
+    short = ["--num-envs", "2", "--agent.num-steps-per-env", "4", "--agent.max-iterations"]
+    if "--resume" in words:
+        at = words.index("--resume")
+        mjlab_rec.main([*words[:at], *words[at + 2 :], *short, "1"])
+    return [*words, *short, "2" if "--resume" in words else "1"]
+
+
+def learn(task: str) -> None:
+    """Write a run of the task without a training, into the current folder."""
+    from dataclasses import asdict
+
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.rl import MjlabOnPolicyRunner, RslRlOnPolicyRunnerCfg, RslRlVecEnvWrapper
+    from mjlab_rec.rl.run_folders import BEST, new_run_folder, write_cfgs
+
+    run, cfg = new_run_folder(task), RslRlOnPolicyRunnerCfg()
+    with ManagerBasedRlEnv(registry.load_env_cfg(task)) as env:
+        runner = MjlabOnPolicyRunner(RslRlVecEnvWrapper(env), asdict(cfg), log_dir=None)
+        for name in ("model_0.pt", BEST):
+            runner.save(str(run / name))
+    write_cfgs(run, task, cfg, {})
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -112,7 +112,7 @@ def profile(args: GymArgs, task: str, console: Console) -> None:
         cfg.scene.num_envs = count
         with ManagerBasedRlEnv(cfg, device="cpu") as env:
             env.reset()
-            steps = max(20, 2000 // count)
+            steps = max(20, 500 // count)
             share = parts.shares(env, steps)
             made = sum(calls.calls(env, 20).values())
         table.add_row(str(count), *(f"{share[part]:.0%}" for part in parts.PARTS), f"{made:.0f}")
