@@ -56,6 +56,8 @@ def save_state(env: ManagerBasedRlEnv) -> dict[str, Any]:
         "num_envs": env.num_envs,
         "engine": sim.engine_name,
         "physics": sim.get_state(),
+        # Otherwise derived quantities follow from the state.
+        "derived": {} if env.cfg.forward_after_step else sim.get_derived(),
         "model": {name: getattr(sim.model, name) for name in expanded},
         "recomputed": bool(sim.per_world_fields - sim.expanded_fields),
         "generation": sim.data.generation,
@@ -95,7 +97,7 @@ def load_state(env: ManagerBasedRlEnv, state: Mapping[str, Any]) -> None:
         else:
             owner, name = _owner(path, slots, walk) or (None, "")
             object.__setattr__(owner, name, _restored(None, _decode(value), env.device, written))
-    sim.data.renew()
+    sim.set_derived(state["derived"])
     env.scene.invalidate()
     sim.sense()
 

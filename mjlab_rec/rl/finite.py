@@ -39,7 +39,8 @@ class FiniteCheck:
                 f"Iteration {iteration}: NaN or infinity in {', '.join(bad)}, so training stops"
                 " before the networks learn from it. Look for an unstable simulation (a smaller"
                 " timestep, softer gains), or set nan_policy of the observation group to 'sanitize'"
-                " and end such episodes with the termination mdp.nan_detection."
+                " and end such episodes with the termination mdp.nan_detection. A flight recorder"
+                " (--record flight) writes the steps that led here."
             )
 
 
@@ -51,7 +52,8 @@ def check_losses(losses: Mapping[str, float], iteration: int) -> None:
         raise NonFiniteError(
             f"Iteration {iteration}: a loss is not a finite number: {said}. The weights are lost,"
             " the last checkpoint is not. Try a lower learning_rate, a lower max_grad_norm,"
-            " obs_normalization=True, or rewards of a smaller scale."
+            " obs_normalization=True, or rewards of a smaller scale. A flight recorder (--record"
+            " flight) writes the steps that led here."
         )
 
 

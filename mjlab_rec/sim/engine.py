@@ -109,6 +109,13 @@ class Engine(Protocol):
         """A copy of a data field in the engine's own precision; KeyError if there is none."""
         ...
 
+    def derived(self) -> list[str]:
+        """The derived data fields that are in use."""
+        ...
+
+    def show_derived(self, name: str, values: torch.Tensor) -> None:
+        """Fill a derived field until it is next computed."""
+
     def data_fields(self) -> list[str]:
         """Names that `bind` knows, for error messages."""
         ...

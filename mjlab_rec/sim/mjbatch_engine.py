@@ -99,9 +99,7 @@ class MjbatchEngine:
         if Rk4Step.suits(model, self._layout):
             self._bind_derived("qacc", double=True)
             qacc, _ = self._doubles["qacc"]
-            self._rk4 = Rk4Step(
-                model, self._state_array, self._layout, qacc, self._batch.forward
-            )
+            self._rk4 = Rk4Step(model, self._state_array, self._layout, qacc, self._batch.forward)
 
     def step(self, n: int) -> None:
         """Take n physics steps."""
@@ -127,7 +125,8 @@ class MjbatchEngine:
         else:
             if n > 1:
                 self._batch.step(nstep=n - 1)
-            diverged = self._rk4.step(self._derived_arrays())
+            with np.errstate(all="ignore"):
+                diverged = self._rk4.step(self._derived_arrays())
             self._warnings[diverged, int(_WARNINGS.mjWARN_BADQPOS), 1] += 1
         self._show_doubles()
 
@@ -173,6 +172,19 @@ class MjbatchEngine:
         if name not in self._doubles:
             return field.clone()
         return torch.from_numpy(self._doubles[name][0].copy()).view(field.shape)
+
+    def derived(self) -> list[str]:
+        """The bound fields that are not part of the state."""
+        return list(self._derived)
+
+    def show_derived(self, name: str, values: torch.Tensor) -> None:
+        """Write what is shown of a field, and its double if there is one."""
+        if name not in self._derived:
+            self._bind_derived(name, double=values.dtype == torch.float64)
+        self._derived[name].copy_(values)
+        if name in self._doubles:
+            array = self._doubles[name][0]
+            array[...] = values.numpy().reshape(array.shape)
 
     def _bind_derived(self, name: str, double: bool) -> torch.Tensor:
         """Bind a field, filled as if it had been bound from the beginning, and no other changes."""
@@ -299,8 +311,9 @@ class MjbatchEngine:
         return torch.from_numpy(shown).view(uniform_shape(name, array.shape))
 
     def _show_doubles(self) -> None:
-        for array, shown in self._doubles.values():
-            np.copyto(shown, array, casting="same_kind")
+        with np.errstate(over="ignore"):  # In worlds that diverge.
+            for array, shown in self._doubles.values():
+                np.copyto(shown, array, casting="same_kind")
 
     def _expand_array(self, name: str) -> np.ndarray:
         try:

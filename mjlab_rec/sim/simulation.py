@@ -283,6 +283,17 @@ class Simulation:
             self.data.renew()
             self._engine.set_state(rows.to(self.device, self._engine.state_dtype), ids)
 
+    def get_derived(self) -> dict[str, torch.Tensor]:
+        """Return copies of the derived fields in use, where they may be older than the state."""
+        return {name: self.precise(name) for name in self._engine.derived()}
+
+    def set_derived(self, values: dict[str, torch.Tensor]) -> None:
+        """Show these derived fields until they are next computed: what ``get_derived`` returned."""
+        self.data.renew()
+        with torch.inference_mode(False):
+            for name, value in values.items():
+                self._engine.show_derived(name, value)
+
     def precise(self, name: str) -> torch.Tensor:
         """Return a copy of a data field in the engine's own precision: float64 on mjbatch.
 

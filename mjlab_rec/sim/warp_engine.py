@@ -150,6 +150,15 @@ class WarpEngine:
         """Return a copy in float32, which MuJoCo-Warp calculates in."""
         return (self._bound[name] if name in self._bound else self.bind(name)).clone()
 
+    def derived(self) -> list[str]:
+        """The bound fields that are not part of the state."""
+        state = {field.name for field in state_layout(self._mj_model)}
+        return [name for name in self._bound if name not in state]
+
+    def show_derived(self, name: str, values: torch.Tensor) -> None:
+        """Write into MuJoCo-Warp's array."""
+        (self._bound[name] if name in self._bound else self.bind(name)).copy_(values)
+
     def data_fields(self) -> list[str]:
         """Names of MuJoCo-Warp's data arrays with an axis for the worlds."""
         return list(_array_fields(mjw.Data, "nworld"))

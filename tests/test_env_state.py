@@ -1,0 +1,149 @@
+"""The state of an environment: saved to a file and loaded elsewhere, it goes on bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_worlds import assert_same
+from worlds import actions, cart_cfg
+
+from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+from mjlab_rec.envs.state import (
+    StateMismatchError,
+    changed_settings,
+    load_state,
+    save_state,
+    set_settings,
+    settings,
+)
+from mjlab_rec.managers import EventTermCfg, ManagerTermBase, MetricsTermCfg
+
+
+def through_a_file(env: ManagerBasedRlEnv, folder: Path) -> Any:
+    torch.save(save_state(env), folder / "state.pt")
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def assert_goes_on(cfg: Any, folder: Path, steps: int = 30) -> None:
+    """Compare an environment with another one that gets its state in the middle."""
+    first, second = ManagerBasedRlEnv(cfg()), ManagerBasedRlEnv(cfg())
+    acts = actions(2 * steps, first.num_envs)
+    first.reset()
+    with torch.inference_mode():
+        for action in acts[:steps]:
+            first.step(action)
+    saved = through_a_file(first, folder)
+    second.reset(seed=99)
+    for action in acts[:3]:
+        second.step(action)
+    load_state(second, saved)
+    assert_same(first.obs_buf, second.obs_buf)
+    for action in acts[steps:]:
+        ours, theirs = first.step(action), second.step(action)
+        assert_same(ours[:4], theirs[:4])
+        assert_same({k: float(v) for k, v in ours[4]["log"].items()}, dict(theirs[4]["log"]))
+    first.close()
+    second.close()
+
+
+class Moody(ManagerTermBase):
+    """A term with state of all kinds."""
+
+    def __init__(self, cfg: Any, env: Any) -> None:
+        super().__init__(env)
+        self.a = self.b = torch.zeros(env.num_envs)  # One tensor, at first.
+        self.generators = {"numpy": np.random.default_rng(3), "python": random.Random(4)}
+        self.torch = torch.Generator().manual_seed(5)
+        self.past: deque[Any] = deque(maxlen=3)
+        self.counts = np.zeros(2)
+        self.seen: set[int] = set()
+
+    def __call__(self, env: Any) -> torch.Tensor:
+        drawn = self.generators["numpy"].random() + self.generators["python"].random()
+        self.a = self.a + drawn
+        self.b = self.b + torch.rand(1, generator=self.torch)
+        self.counts[0] += 1
+        self.past.append((self.a.clone(), int(self.counts[0])))
+        if not hasattr(self, "late"):
+            self.late = torch.tensor(float(env.common_step_counter))
+        self.seen.add(int(self.counts[0]) % 7)
+        return self.a + 2 * self.b + self.past[0][1] + self.late + len(self.seen)
+
+
+def moody_cfg() -> ManagerBasedRlEnvCfg:
+    cfg = cart_cfg()
+    cfg.metrics["moody"] = MetricsTermCfg(func=Moody)
+    return cfg
+
+
+@pytest.mark.parametrize("cfg", [cart_cfg, moody_cfg])
+def test_another_environment_goes_on_bit_for_bit(tmp_path: Path, cfg: Any):
+    assert_goes_on(cfg, tmp_path)
+
+
+def test_randomized_model_fields_go_on_too(tmp_path: Path):
+    from mjlab_rec.envs import mdp
+    from mjlab_rec.managers import SceneEntityCfg
+
+    def cfg() -> ManagerBasedRlEnvCfg:
+        made = cart_cfg()
+        for name, mode in (("body_mass", "startup"), ("geom_friction", "reset")):
+            kind = {"body_mass": "body_names", "geom_friction": "geom_names"}[name]
+            made.events[name] = EventTermCfg(
+                func=getattr(mdp.dr, name),
+                mode=mode,
+                params={
+                    "ranges": (0.5, 1.5),
+                    "asset_cfg": SceneEntityCfg("robot", **{kind: (".*",)}),
+                    "operation": "scale",
+                },
+            )
+        return made
+
+    assert_goes_on(cfg, tmp_path)
+
+
+def test_quantities_that_lag_behind_the_state_are_kept(tmp_path: Path):
+    # Without a forward pass after each step, observations of bodies are a physics step old.
+    assert_goes_on(lambda: cart_cfg(forward_after_step=False), tmp_path)
+
+
+def test_the_state_of_another_environment_is_refused_and_nothing_changes():
+    env, other = ManagerBasedRlEnv(cart_cfg()), ManagerBasedRlEnv(moody_cfg())
+    few = ManagerBasedRlEnv(cart_cfg(num_envs=2, steps=(3, 4)))
+    for each in (env, other, few):
+        each.reset()
+    before = env.sim.get_state()
+    with pytest.raises(StateMismatchError, match="num_envs is 4 here and 2 there"):
+        load_state(env, save_state(few))
+    with pytest.raises(StateMismatchError, match="moody.* other parts are missing here"):
+        load_state(env, save_state(other))
+    assert torch.equal(before, env.sim.get_state())
+    for each in (env, other, few):
+        each.close()
+
+
+def test_settings_that_changed_can_be_set_elsewhere():
+    env, other = (
+        ManagerBasedRlEnv(cart_cfg()),
+        ManagerBasedRlEnv(cart_cfg(num_envs=2, steps=(3, 4))),
+    )
+    before = settings(env)
+    assert changed_settings(env, before) == {}
+    env.reward_manager.get_term_cfg("height").weight = 7.5
+    env.command_manager.get_term("goal").cfg.resampling_time_range = (0.3, 0.4)
+    changed = changed_settings(env, before)
+    assert sorted(changed.values(), key=str) == [(0.3, 0.4), 7.5]
+    assert set_settings(other, {**changed, "env.reward_manager._terms['x'].weight": 1.0}) == [
+        "env.reward_manager._terms['x'].weight"
+    ]
+    assert other.reward_manager.get_term_cfg("height").weight == 7.5
+    assert other.command_manager.get_term("goal").cfg.resampling_time_range == (0.3, 0.4)
+    env.close()
+    other.close()
