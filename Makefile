@@ -2,7 +2,8 @@
 # task needs, the other targets also the tools for development.
 #
 #   make play       run a task, record it to HDF5, and read the file back
-#   make test       run the tests
+#   make test       run the tests, in two processes
+#   make test-long  run all tests, also those that take long, with larger samples
 #   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
 #   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
@@ -32,13 +33,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-newest test-model check bench docs map clean
+.PHONY: play test test-long test-newest test-model check bench docs map clean
 
 play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
 
+# The tests of a file share environments, servers and compiled kernels, so they stay in one process.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-long: $(READY)
+	MJLAB_REC_LONG=1 $(PYTEST)
 
 # Tests that depend on MuJoCo, with its newest release: the engine, an environment, recorders.
 NEWEST_TESTS := $(addprefix tests/test_,newest.py sim_contract.py env.py recorders_truth.py)

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import tyro
-from benchmarks import camera, crash, rays, record, rerun, step, terrain, train_record, video
+from benchmarks import (
+    camera,
+    crash,
+    gym_conformance,
+    learner,
+    rays,
+    record,
+    rerun,
+    step,
+    terrain,
+    time_to_solve,
+    train_record,
+    video,
+)
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
@@ -14,7 +27,10 @@ app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
+app.command(name="conformance")(gym_conformance.main)
 app.command(name="train")(train_record.main)
+app.command(name="learner")(learner.main)
+app.command(name="solve")(time_to_solve.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -12,12 +12,16 @@ from colour_world import ffmpeg as ffmpeg
 from colour_world import painter as painter
 from colour_world import studio as studio
 from damaged_files import watch as watch
+from long_runs import skip_long
+from script_runs import run_script as run_script
+from script_runs import runner as runner
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_long(items)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs an NVIDIA GPU")

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from data_worlds import World, episodes_of, same
+from long_runs import LONG
 
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import Reader, WriterOptions
 from mjlab_rec.data.schema import DataError, RunInfo
 
-LONG = bool(os.environ.get("MJLAB_REC_LONG"))  # try everything, not a sample
 _SPARE = {"python": 1 << 18, "process": 16 << 20}  # bytes, for texts of errors, for pages
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

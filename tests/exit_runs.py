@@ -107,6 +107,7 @@ if __name__ == "__main__":
     import torch
     from worlds import actions, cart_cfg  # noqa: F401
 
+    import mjlab_rec.commands.play  # noqa: F401
     import mjlab_rec.recorders as recorders  # noqa: F401
     from mjlab_rec.data.formats import writer_class
     from mjlab_rec.envs import ManagerBasedRlEnv  # noqa: F401

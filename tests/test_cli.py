@@ -251,9 +251,15 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
 
 @pytest.mark.parametrize(
     ("name", "script"),
-    [("play", "play.py"), ("list", "list_tasks.py"), ("terrain", "show_terrain.py")],
+    [
+        ("play", "play.py"),
+        ("evaluate", "evaluate.py"),
+        ("export", "export.py"),
+        ("list", "list_tasks.py"),
+        ("terrain", "show_terrain.py"),
+    ],
 )
-def test_a_command_has_the_help_of_its_script(name, script):
+def test_a_command_has_the_help_of_its_script(run_script, name, script):
     code = "from mjlab_rec.commands.main import main; main()"
     argv = [sys.executable, "-c", code, name, "--help"]
     ran = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
@@ -339,21 +345,12 @@ def test_help_lists_the_fields_of_a_recorder(capsys):
     assert "--record.path 'a.csv'" in out and "--record.on-error 'raise'" in out
 
 
-def run_script(name: str, *argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *argv],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def test_play_runs_a_task_and_prints_returns():
+def test_play_runs_a_task_and_prints_returns(run_script):
     ran = run_script(
         "play.py",
         *("--task cartpole-balance --agent random --num-envs 4 --steps 6 --seed 1").split(),
         *("--env.episode-length-s 0.25 --env.rewards.smooth.weight 2").split(),
+        start=True,
     )
     assert ran.returncode == 0, ran.stderr
     assert "4 environments, engine" in ran.stdout and "seed 1, random agent" in ran.stdout
@@ -361,7 +358,7 @@ def test_play_runs_a_task_and_prints_returns():
     assert "5.0 steps" in ran.stdout
 
 
-def test_play_records_and_reads_back_what_it_recorded(tmp_path):
+def test_play_records_and_reads_back_what_it_recorded(run_script, tmp_path):
     words = "--task cartpole-balance --num-envs 2 --steps 8 --env.episode-length-s 0.25"
     ran = run_script("play.py", *words.split(), "--record", "hdf5", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -372,7 +369,7 @@ def test_play_records_and_reads_back_what_it_recorded(tmp_path):
         assert rollouts.summary().splitlines()[-1] in ran.stdout
 
 
-def test_an_existing_path_names_the_options_to_set(tmp_path):
+def test_an_existing_path_names_the_options_to_set(run_script, tmp_path):
     (tmp_path / "taken.h5").write_text("")
     (tmp_path / "taken.npz").write_text("")
     words = "--task cartpole-balance --steps 3 --record mjlab_rec.recorders:{} --record.path {}"
@@ -407,7 +404,7 @@ class Faulty(RecorderTerm):
 """
 
 
-def test_play_shows_what_was_recorded_even_if_a_recorder_fails_to_close(tmp_path):
+def test_play_shows_what_was_recorded_even_if_a_recorder_fails_to_close(run_script, tmp_path):
     (tmp_path / "faulty.py").write_text(FAULTY)
     # The module is in the current folder, which the script is not.
     words = "--task cartpole-balance --steps 8 --record hdf5 --record faulty:Faulty"
@@ -438,7 +435,7 @@ def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
 @pytest.mark.parametrize(
     ("words", "steps"), [("--steps 7", 14), ("--episodes 3", 20), ("--seconds 0.3", 12)]
 )
-def test_play_stops_after_steps_episodes_or_seconds(words, steps, tmp_path):
+def test_play_stops_after_steps_episodes_or_seconds(run_script, words, steps, tmp_path):
     words = f"--task cartpole-balance --num-envs 2 --env.episode-length-s 0.25 --record csv {words}"
     ran = run_script("play.py", *words.split(), cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -446,7 +443,7 @@ def test_play_stops_after_steps_episodes_or_seconds(words, steps, tmp_path):
         assert rollouts.rows == steps
 
 
-def test_play_without_terminations_ends_no_episode():
+def test_play_without_terminations_ends_no_episode(run_script):
     words = "--task cartpole-balance --steps 12 --env.episode-length-s 0.25 --no-terminations"
     ran = run_script("play.py", *words.split())
     assert ran.returncode == 0, ran.stderr
@@ -465,7 +462,7 @@ def test_play_without_terminations_ends_no_episode():
         ("--video --camera 7", "There is no camera 7"),
     ],
 )
-def test_play_refuses_invalid_options_before_it_runs(words, message):
+def test_play_refuses_invalid_options_before_it_runs(run_script, words, message):
     ran = run_script("play.py", "--task", "cartpole-balance", *words.split())
     assert ran.returncode == 2 and message in ran.stderr
     assert "Traceback" not in ran.stderr and "Until the first step" not in ran.stdout
@@ -480,18 +477,11 @@ def test_play_refuses_invalid_options_before_it_runs(words, message):
         ("--viewer web", "viser", "web"),
     ],
 )
-def test_play_names_the_extra_that_is_missing_before_it_runs(words, package, extra, tmp_path):
-    # As if the package were not installed, in the process that the script runs in.
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
-    argv = [str(ROOT / "scripts" / "play.py"), "--task", "cartpole-balance", *words.split()]
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    ran = subprocess.run(
-        [sys.executable, *argv],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+def test_play_names_the_extra_that_is_missing_before_it_runs(
+    run_script, words, package, extra, tmp_path
+):
+    words = f"--task cartpole-balance {words}"
+    ran = run_script("play.py", *words.split(), cwd=tmp_path, missing=(package,))
     assert ran.returncode == 2, ran.stderr
     errors = [line for line in ran.stderr.splitlines() if line.startswith("Error")]
     assert len(errors) == 1 and f"pip install 'mjlab_rec[{extra}]'" in errors[0]
@@ -506,19 +496,20 @@ def test_play_names_the_extra_that_is_missing_before_it_runs(words, package, ext
     ],
 )
 def test_play_says_what_is_missing_on_the_machine_before_it_runs(
-    words, message, monkeypatch, tmp_path
+    run_script, words, message, monkeypatch, tmp_path
 ):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("MUJOCO_GL", "glfw")  # Which cannot work without a display.
-    ran = run_script("play.py", "--task", "cartpole-balance", *words.split(), cwd=tmp_path)
+    words = f"--task cartpole-balance {words}"
+    ran = run_script("play.py", *words.split(), cwd=tmp_path, start=True)
     assert ran.returncode == 2, ran.stderr
     assert message.lower() in ran.stderr.lower() and "Traceback" not in ran.stderr
     assert "Until the first step" not in ran.stdout
 
 
 @pytest.mark.parametrize("words", ["--viewer native", "--plot --record.backend window"])
-def test_play_says_that_the_display_does_not_respond(words, monkeypatch, tmp_path):
+def test_play_says_that_the_display_does_not_respond(run_script, words, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("DISPLAY", ":77")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -530,7 +521,7 @@ def test_play_says_that_the_display_does_not_respond(words, monkeypatch, tmp_pat
     )
 
 
-def test_a_plot_without_a_path_does_not_replace_another(tmp_path):
+def test_a_plot_without_a_path_does_not_replace_another(run_script, tmp_path):
     pytest.importorskip("matplotlib")
     words = "--task cartpole-balance --steps 3 --plot --record.backend file"
     for _ in range(2):
@@ -539,13 +530,13 @@ def test_a_plot_without_a_path_does_not_replace_another(tmp_path):
     assert len(list(tmp_path.rglob("live_plot*.png"))) == 2
 
 
-def test_play_suggests_the_nearest_task():
+def test_play_suggests_the_nearest_task(run_script):
     ran = run_script("play.py", "--task", "cartpole-balence")
     assert ran.returncode == 2
     assert "Did you mean 'cartpole-balance'?" in ran.stderr
 
 
-def test_play_refuses_a_cfg_that_cannot_be_built():
+def test_play_refuses_a_cfg_that_cannot_be_built(run_script):
     ran = run_script("play.py", *"--task cartpole-balance --device tpu".split())
     assert ran.returncode == 2 and "Unknown device 'tpu'" in ran.stderr
     ran = run_script("play.py", *"--task cartpole-balance --num-envs 0".split())
@@ -553,7 +544,7 @@ def test_play_refuses_a_cfg_that_cannot_be_built():
     assert "num_envs" in ran.stderr and "Traceback" not in ran.stderr
 
 
-def test_list_tasks_shows_ids_and_succeeds():
+def test_list_tasks_shows_ids_and_succeeds(run_script):
     ran = run_script("list_tasks.py", "swing")
     assert ran.returncode == 0
     assert "cartpole-swingup" in ran.stdout and "cartpole-balance" not in ran.stdout

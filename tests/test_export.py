@@ -25,10 +25,7 @@ from mjlab_rec.rl.agents import load_agent
 
 pytest.importorskip("rsl_rl", reason="needs rsl-rl-lib: pip install 'mjlab_rec[train]'")
 onnxruntime = pytest.importorskip("onnxruntime")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
 def exported(env: Any, cfg: Any, folder: Path) -> tuple[Any, Path, Path]:

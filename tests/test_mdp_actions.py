@@ -198,12 +198,88 @@ def test_bounds_of_an_effort_are_those_of_the_motor_as_the_action_is_scaled():
     assert bounds(effort(), sim=sim) == [[-INF], [INF]]
 
 
+def test_position_targets_are_bounded_by_the_limits_of_the_joints():
+    low, high = bounds(position(scale=0.5))
+    assert low == pytest.approx([2 * (-2.0 - 0.3), 2 * (-1.0 + 0.4)]), "from the default positions"
+    assert high == pytest.approx([2 * (2.0 - 0.3), 2 * (1.5 + 0.4)])
+    wrist = partial(mdp.JointPositionActionCfg, entity_name="arm", actuator_names=("wrist",))
+    assert bounds(wrist()) == [[-INF], [INF]], "the wrist has no limits"
+    assert bounds(wrist(clip={".*": (-1.0, INF)})) == [[-1.0], [INF]]
+
+
+def test_tendon_lengths_are_bounded_by_the_limits_of_the_tendon():
+    servo = BuiltinPositionActuatorCfg(
+        target_names_expr=("cord",),
+        transmission_type=TransmissionType.TENDON,
+        stiffness=1.0,
+        damping=0.1,
+    )
+    action = mdp.TendonLengthActionCfg(entity_name="arm", actuator_names=("cord",), scale=-2.0)
+    assert bounds(action, servo) == [[-INF], [INF]]
+    limited = spec(ARM.replace('name="cord"', 'name="cord" range="-1 3"'))
+    articulation = EntityArticulationInfoCfg(actuators=(servo,))
+    arm = arm_cfg(spec_fn=limited, articulation=articulation)
+    space = make_env(2, entities={"arm": arm}, actions={"a": action}).single_action_space
+    assert (space.low.tolist(), space.high.tolist()) == ([-1.5], [0.5])
+
+
+def test_velocity_targets_have_the_bounds_that_the_xml_gives():
+    velocity = mdp.JointVelocityActionCfg(entity_name="arm", actuator_names=("wrist",))
+    servo = BuiltinVelocityActuatorCfg(target_names_expr=("wrist",), damping=1.0)
+    assert bounds(velocity, servo) == [[-INF], [INF]]
+    xml = '<actuator><velocity joint="wrist" kv="9" ctrlrange="-2 3"/></actuator></mujoco>'
+    arm = arm_cfg(
+        spec_fn=spec(ARM.replace("</mujoco>", xml)),
+        articulation=EntityArticulationInfoCfg(
+            actuators=(XmlActuatorCfg(target_names_expr=(".*",)),)
+        ),
+    )
+    env = make_env(2, entities={"arm": arm}, actions={"a": velocity})
+    space = env.single_action_space
+    assert (space.low.item(), space.high.item()) == pytest.approx((-2.1, 2.9)), "from 0.1"
+
+
+@pytest.mark.parametrize("kind", [TransmissionType.SITE, TransmissionType.TENDON])
+def test_efforts_of_sites_and_tendons_have_the_bounds_of_their_motors(kind: TransmissionType):
+    at = "tip" if kind is TransmissionType.SITE else "cord"
+    cfg = mdp.SiteEffortActionCfg if at == "tip" else mdp.TendonEffortActionCfg
+    motor = BuiltinMotorActuatorCfg(
+        target_names_expr=(at,), transmission_type=kind, effort_limit=5.0
+    )
+    action = cfg(entity_name="arm", actuator_names=(at,), scale=2.0)
+    assert bounds(action, motor) == [[-2.5], [2.5]]
+
+
+def test_tendon_velocities_have_no_bounds_but_a_clip():
+    motor = BuiltinMotorActuatorCfg(
+        target_names_expr=("cord",), transmission_type=TransmissionType.TENDON, effort_limit=5.0
+    )
+    cfg = partial(mdp.TendonVelocityActionCfg, entity_name="arm", actuator_names=("cord",))
+    assert bounds(cfg(), motor) == [[-INF], [INF]]
+    assert bounds(cfg(clip={".*": (-1.0, 2.0)}), motor) == [[-1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "high"),
+    [
+        (dict(orientation_weight=0.0), [INF] * 3),
+        (dict(delta_ori_scale=2.0), [INF] * 3 + [torch.pi / 2] * 3),
+        (dict(delta_ori_scale=0.0), [INF] * 6),
+        (dict(use_relative_mode=False), [INF] * 3 + [1.0] * 4),
+    ],
+)
+def test_inverse_kinematics_bounds_orientations_only(fields: dict[str, Any], high: list[float]):
+    cfg = mdp.DifferentialIKActionCfg(
+        entity_name="arm", actuator_names=JOINTS, frame_type="site", frame_name="tip", **fields
+    )
+    low, found = bounds(cfg)
+    assert found == pytest.approx(high) and low == pytest.approx([-value for value in high])
+
+
 def test_targets_of_servos_are_bounded_by_the_clip_or_the_xml():
-    assert bounds(position()) == [[-INF, -INF], [INF, INF]]
     clip = position(scale=0.5, clip={"elbow": (-1.4, 0.6)})
     low, high = bounds(clip)
-    assert (low[0], high[0]) == (-INF, INF)
-    assert (low[1], high[1]) == pytest.approx((-2.0, 2.0)), "measured from -0.4, at half scale"
+    assert (low[1], high[1]) == pytest.approx((-1.2, 2.0)), "from -0.4, at half scale, limit -1"
     servo = '<actuator><position joint="shoulder" kp="9" ctrlrange="-1.7 2.3"/></actuator></mujoco>'
     arm = arm_cfg(
         spec_fn=spec(ARM.replace("</mujoco>", servo)),
@@ -229,18 +305,22 @@ def test_an_action_beyond_its_bounds_is_clipped():
     assert not torch.equal(env.sim.data.qpos[0], env.sim.data.qpos[1])
 
 
-def test_relative_targets_are_bounded_only_by_the_clip():
-    relative = partial(mdp.RelativeJointPositionActionCfg, entity_name="arm", actuator_names=JOINTS)
-    assert bounds(relative()) == [[-INF] * 2, [INF] * 2]
-    assert bounds(relative(scale=0.5, clip={".*": (-1.0, 1.0)})) == [[-2.0] * 2, [2.0] * 2]
+def test_relative_targets_are_bounded_by_the_ways_between_limits_or_the_clip():
+    relative = partial(mdp.RelativeJointPositionActionCfg, entity_name="arm")
+    assert bounds(relative(actuator_names=JOINTS, scale=0.5)) == [[-8.0, -5.0], [8.0, 5.0]]
+    clipped = relative(actuator_names=JOINTS, scale=0.5, clip={".*": (-1.0, 1.0)})
+    assert bounds(clipped) == [[-2.0] * 2, [2.0] * 2]
+    assert bounds(relative(actuator_names=("wrist",))) == [[-INF], [INF]]
 
 
-def test_a_law_outside_of_mujoco_leaves_the_effort_unbounded():
+def test_efforts_of_a_law_outside_of_mujoco_have_the_bounds_of_its_limit():
     law = IdealPdActuatorCfg(
         target_names_expr=("wrist",), stiffness=1.0, damping=1.0, effort_limit=3.0
     )
-    effort = mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",))
-    assert bounds(effort, law) == [[-INF], [INF]]
+    effort = mdp.JointEffortActionCfg(entity_name="arm", actuator_names=("wrist",), scale=-2.0)
+    assert bounds(effort, law) == [[-1.5], [1.5]]
+    unlimited = IdealPdActuatorCfg(target_names_expr=("wrist",), stiffness=1.0, damping=1.0)
+    assert bounds(effort, unlimited) == [[-INF], [INF]]
 
 
 class Doubled(mdp.JointEffortAction):

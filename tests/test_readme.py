@@ -7,7 +7,6 @@ An indented line that begins with one of RUN is a command. A block whose first l
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
 import subprocess
@@ -47,6 +46,8 @@ SHORT = {
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
+    "scripts/examples/behaviour_cloning.py": "--help",
+    "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
     "scripts/pictures.py": "--rows 1 --columns 1",
 }
 PLAY_OR_LIST = {
@@ -54,6 +55,8 @@ PLAY_OR_LIST = {
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
+    "scripts/evaluate.py": ["evaluate"],
+    "scripts/export.py": ["export"],
     "mjlab-rec": [],
 }
 
@@ -124,7 +127,7 @@ def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("page", "command"), of_pages(commands))
-def test_command_runs(page, command, folder):
+def test_command_runs(page, command, folder, run_script):
     program, *options = shlex.split(command.removeprefix(".venv/bin/python "))
     for option in EXTRAS.keys() & set(options):
         pytest.importorskip(EXTRAS[option])
@@ -135,18 +138,9 @@ def test_command_runs(page, command, folder):
         run_command([*PLAY_OR_LIST[program], *options])
     else:
         names = [" ".join([program, *options[:1]]), program]
-        run_script([program, *options, *next(SHORT[n] for n in names if n in SHORT).split()])
-
-
-def run_script(words: list[str]) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
+        options += next(SHORT[name] for name in names if name in SHORT).split()
+        ran = run_script(ROOT / program, *options, cwd=folder)
+        assert ran.returncode == 0, ran.stderr
 
 
 def run_command(words: list[str]) -> None:
@@ -157,6 +151,12 @@ def run_command(words: list[str]) -> None:
         words += ["--steps", "3"]
     if words[0] == "train" and not wants_help:
         words = _short_training(words)
+    if words[0] == "evaluate" and not wants_help:
+        words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
+        words += ["--env.episode-length-s", "0.2"]
+    if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
+        pytest.importorskip("rsl_rl")
+        learn(words[words.index("--task") + 1])
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)
@@ -171,6 +171,22 @@ def _short_training(words: list[str]) -> list[str]:
         at = words.index("--resume")
         mjlab_rec.main([*words[:at], *words[at + 2 :], *short, "1"])
     return [*words, *short, "2" if "--resume" in words else "1"]
+
+
+def learn(task: str) -> None:
+    """Write a run of the task without a training, into the current folder."""
+    from dataclasses import asdict
+
+    from mjlab_rec.envs import ManagerBasedRlEnv
+    from mjlab_rec.rl import MjlabOnPolicyRunner, RslRlOnPolicyRunnerCfg, RslRlVecEnvWrapper
+    from mjlab_rec.rl.run_folders import BEST, new_run_folder, write_cfgs
+
+    run, cfg = new_run_folder(task), RslRlOnPolicyRunnerCfg()
+    with ManagerBasedRlEnv(registry.load_env_cfg(task)) as env:
+        runner = MjlabOnPolicyRunner(RslRlVecEnvWrapper(env), asdict(cfg), log_dir=None)
+        for name in ("model_0.pt", BEST):
+            runner.save(str(run / name))
+    write_cfgs(run, task, cfg, {})
 
 
 @pytest.mark.parametrize("page", PAGES)

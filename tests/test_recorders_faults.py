@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 from pathlib import Path
 
@@ -382,29 +379,23 @@ def test_a_forked_child_neither_hangs_nor_touches_the_file(tmp_path):
 
 
 SCRIPT = """
-    import os, resource, signal, sys
-    sys.path.insert(0, {tests!r})
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Some shells have it ignored.
-    from worlds import actions, cart_cfg
-    from mjlab_rec.envs import ManagerBasedRlEnv
-    from mjlab_rec.recorders import *
-    out = {out!r}
-    asked = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
-    recorders = {{
-        "csv": CsvRecorderCfg(path=out + "/a.csv", channels=asked, block_steps=7),
-        "hdf5": Hdf5RecorderCfg(path=out + "/a.h5", channels=asked, block_steps=7),
-        "demos": Hdf5RecorderCfg(path=out + "/b.h5", channels=asked, layout="episodes"),
-        "npz": NpzRecorderCfg(path=out + "/a.npz", channels=asked),
-        "parquet": ParquetRecorderCfg(path=out + "/a.parquet", channels=asked),
-    }}
-    env = ManagerBasedRlEnv(cart_cfg(4, recorders=recorders))
-    env.reset()
-    rows = 0
-    for k, action in enumerate(actions(1000)):
-        if k == 100:
-            {end}
-        env.step(action)
-    raise SystemExit("nothing ended it")
+import signal
+from mjlab_rec.recorders import *
+asked = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
+recorders = {
+    "csv": CsvRecorderCfg(path=out + "/a.csv", channels=asked, block_steps=7),
+    "hdf5": Hdf5RecorderCfg(path=out + "/a.h5", channels=asked, block_steps=7),
+    "demos": Hdf5RecorderCfg(path=out + "/b.h5", channels=asked, layout="episodes"),
+    "npz": NpzRecorderCfg(path=out + "/a.npz", channels=asked),
+    "parquet": ParquetRecorderCfg(path=out + "/a.parquet", channels=asked),
+}
+env = ManagerBasedRlEnv(cart_cfg(4, recorders=recorders))
+env.reset()
+for k, action in enumerate(actions(1000)):
+    if k == 100:
+        exec(job["end"])
+    env.step(action)
+raise SystemExit("nothing ended it")
 """
 
 
@@ -417,67 +408,54 @@ SCRIPT = """
         ("sys.exit(0)", 0),
     ],
 )
-def test_nothing_is_lost_when_the_process_ends(end, code, tmp_path):
-    script = textwrap.dedent(SCRIPT.format(tests=str(ROOT), out=str(tmp_path), end=end))
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode in (code, 130 if code == -2 else code), ran.stderr
+def test_nothing_is_lost_when_the_process_ends(end, code, runner, tmp_path):
+    ran = runner.run(SCRIPT, end=end, out=str(tmp_path))
+    assert ran["code"] in (code, 130 if code == -2 else code), ran
     for path in ("a.csv", "a.h5", "b.h5", "a.npz", "a.parquet"):
         with open_rollouts(tmp_path / path) as rollouts:
             assert rollouts.rows == 100 * 4, path
 
 
-def test_a_users_own_handler_of_sigterm_stays():
-    script = f"""
-        import signal, sys
-        sys.path.insert(0, {str(ROOT)!r})
-        handler = lambda *args: print("mine")
-        signal.signal(signal.SIGTERM, handler)
-        from worlds import cart_cfg
-        from mjlab_rec.envs import ManagerBasedRlEnv
-        from mjlab_rec.recorders import MemoryRecorderCfg
-        env = ManagerBasedRlEnv(cart_cfg(2, recorders={{"log": MemoryRecorderCfg()}}))
-        env.reset()
-        assert signal.getsignal(signal.SIGTERM) is handler
-    """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
+def test_a_users_own_handler_of_sigterm_stays(runner):
+    script = """
+handler = lambda *args: print("mine")
+signal.signal(signal.SIGTERM, handler)
+env = ManagerBasedRlEnv(cart_cfg(2, recorders={"log": recorders.MemoryRecorderCfg()}))
+env.reset()
+assert signal.getsignal(signal.SIGTERM) is handler
+"""
+    ran = runner.run(script)
+    assert ran["code"] == 0, ran
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.parquet"])
-def test_a_full_disk_is_a_clear_error_and_what_was_written_stays_readable(name, tmp_path):
+def test_a_full_disk_is_a_clear_error_and_what_was_written_stays_readable(name, runner, tmp_path):
     """A limit on file sizes stands for a full disk."""
-    kind = {"a.h5": "Hdf5", "a.csv": "Csv", "a.parquet": "Parquet"}[name]
-    script = f"""
-        import resource, sys
-        sys.path.insert(0, {str(ROOT)!r})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 19, 3 << 19))
-        from worlds import actions, cart_cfg
-        from mjlab_rec.envs import ManagerBasedRlEnv
-        from mjlab_rec.recorders import *
-        log = {kind}RecorderCfg(
-            path={str(tmp_path / name)!r}, channels=("state", "reward"), block_steps=20
-        )
-        env = ManagerBasedRlEnv(cart_cfg(64, recorders={{"log": log}}))
-        env.reset()
-        try:
-            for action in actions(2000, 64):
-                env.step(action)
-            env.recorder_manager.get_term("log").flush()
-        except Exception as error:
-            print("step:", error)
-        try:
-            env.close()
-        except BaseException as error:
-            print("close:", error)
-    """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "writing failed" in ran.stdout, ran.stdout + ran.stderr
-    assert "File too large" in ran.stdout, ran.stdout
+    script = """
+import resource
+from mjlab_rec.recorders import *
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 19, 3 << 19))
+log = globals()[job["kind"]](
+    path=f"{out}/{job['name']}", channels=("state", "reward"), block_steps=20
+)
+env = ManagerBasedRlEnv(cart_cfg(64, recorders={"log": log}))
+env.reset()
+try:
+    for action in actions(2000, 64):
+        env.step(action)
+    env.recorder_manager.get_term("log").flush()
+except Exception as error:
+    print("step:", error)
+try:
+    env.close()
+except BaseException as error:
+    print("close:", error)
+"""
+    kind = {"a.h5": "Hdf5", "a.csv": "Csv", "a.parquet": "Parquet"}[name] + "RecorderCfg"
+    ran = runner.run(script, kind=kind, name=name, out=str(tmp_path))
+    assert ran["code"] == 0, ran
+    assert "writing failed" in ran["output"], ran
+    assert "File too large" in ran["output"], ran
     if name != "a.parquet":
         with open_rollouts(tmp_path / name) as rollouts:
             assert rollouts.rows > 20 * 64

@@ -19,13 +19,7 @@ from mjlab_rec.rl.run_folders import NoCheckpointError, write_cfgs
 from mjlab_rec.utils.extras import MissingExtraError
 
 pytest.importorskip("rsl_rl", reason="needs rsl-rl-lib: pip install 'mjlab_rec[train]'")
-# TorchScript and libraries of RSL-RL warn of their own future.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 TASK = "cart"
 

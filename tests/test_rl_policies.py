@@ -37,6 +37,18 @@ def test_random_policy_draws_in_range_from_its_own_generator(env):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_random_policy_draws_within_the_action_space(monkeypatch, env):
+    inf = float("inf")
+    bounds = torch.tensor([[2.0, -inf, -inf, 0.0], [4.0, inf, 0.5, inf]])
+    monkeypatch.setattr(type(env.action_manager), "action_bounds", tuple(bounds))
+    monkeypatch.setattr(type(env.action_manager), "action", torch.zeros(500, 4))
+    drawn = policy_maker("random")(env)(env.obs_buf)
+    low, high = drawn.amin(dim=0), drawn.amax(dim=0)
+    torch.testing.assert_close(low, torch.tensor([2.0, -1.0, -1.0, 0.0]), atol=0.02, rtol=0.0)
+    torch.testing.assert_close(high, torch.tensor([4.0, 1.0, 0.5, 1.0]), atol=0.02, rtol=0.0)
+    assert ((drawn >= bounds[0]) & (drawn <= bounds[1])).all()
+
+
 def test_own_policy_is_found_by_its_name(env):
     assert (policy_maker(f"{__name__}:half")(env)(env.obs_buf) == 0.5).all()
 

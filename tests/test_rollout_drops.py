@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from long_runs import LONG
 from rollout_examples import Rec
 from rollout_model import ExpectedEpisode, expected
 from rollout_run import MAKERS, plan
@@ -74,7 +75,7 @@ def drops(draw: Any) -> tuple[World, Rec, list[Any]]:
 
 
 @settings(
-    max_examples=COUNT // 10 or 60,
+    max_examples=COUNT // 10 or (60 if LONG else 20),
     deadline=None,
     derandomize=not COUNT,
     database=None,

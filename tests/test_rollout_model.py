@@ -1,8 +1,8 @@
 """Random rollouts, recorders and mishaps: every file holds what the rules say, bit for bit.
 
-``make test-model`` runs thousands of examples; MJLAB_REC_EXAMPLES says how many, and
-MJLAB_REC_WITHOUT leaves out what is named there, such as "errors,inside,csv" (see ``Dims``);
-an empty text leaves out nothing.
+``make test-model`` runs thousands of examples, ``make test-long`` always the same 500;
+MJLAB_REC_EXAMPLES says how many, and MJLAB_REC_WITHOUT leaves out what is named there, such as
+"errors,inside,csv" (see ``Dims``); an empty text leaves out nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
+from long_runs import LONG
 from rollout_examples import Dims, Example, examples
 from rollout_model import Step
 from rollout_run import run
@@ -34,7 +35,7 @@ def budget(examples: int, share: int = 1) -> settings:
     )
 
 
-@budget(500)
+@budget(500 if LONG else 60)
 @given(examples(Dims.without(WITHOUT)))
 def test_every_file_holds_what_the_rules_say(example):
     check(example)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from exit_runs import Runner
 from fakes import FakeEnv
+from long_runs import LONG
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.rollouts import open_rollouts
@@ -25,7 +23,7 @@ from mjlab_rec.recorders import shutdown
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.utils import interrupts
 
-RUNS = 100 if os.environ.get("MJLAB_REC_LONG") else 4  # of each kind
+RUNS = 100 if LONG else 3  # of each kind
 NAMES = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
 
 OPEN = """
@@ -71,13 +69,6 @@ import gc
 gc.collect()
 """,
 }
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    runner = Runner()
-    yield runner
-    runner.close()
 
 
 class Truth:

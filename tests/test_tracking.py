@@ -330,6 +330,13 @@ def test_a_reference_that_is_tracked_exactly_gives_the_full_reward():
             put(env, frame)
             for name in REWARDS:
                 torch.testing.assert_close(rate(env, name), torch.ones(3), atol=1e-4, rtol=0.0)
+            # Each robot is in the place of its environment.
+            off = (
+                env.scene["robot"].data.root_link_pos_w
+                - command_of(env).motion.body_pos_w[frame, 0]
+            )
+            torch.testing.assert_close(off, env.scene.env_origins, atol=1e-5, rtol=0.0)
+            assert env.scene.env_origins.unique(dim=0).shape[0] == 3
 
 
 def test_drift_and_heading_cost_only_the_global_rewards():
@@ -404,12 +411,28 @@ def test_starts_are_noisy_and_do_not_depend_on_other_environments():
             frames, joints = command.time_steps.clone(), env.scene["robot"].data.joint_pos.clone()
             off = (joints - command.motion.joint_pos[frames - 1]).abs()
             assert 0.05 < off.max() < 0.1001 and len(set(frames.tolist())) > 3
+            data, begun = env.scene["robot"].data, frames - 1
+            kick = data.root_link_lin_vel_w - command.motion.body_lin_vel_w[begun, 0]
+            shift = data.root_link_pos_w - command.motion.body_pos_w[begun, 0]
+            assert 0.1 < kick.abs().max() < 0.5001
+            assert 0.01 < (shift - env.scene.env_origins).abs().max() < 0.0501
             return frames, joints
 
     few, many = starts([1, 4]), starts([0, 1, 2, 4, 5])
     for left, right in zip(few, many, strict=True):
         torch.testing.assert_close(left[[1, 3, 4]], right[[1, 3, 4]], rtol=0, atol=0)
         assert not torch.equal(left[0], right[0])
+
+
+def test_noisy_starts_keep_within_the_soft_limits():
+    cfg = env_cfg(num_envs=4, play=False)
+    cfg.commands["motion"].joint_position_range = (-3.0, 3.0)
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        data = env.scene["robot"].data
+        low, high = data.soft_joint_pos_limits.unbind(dim=-1)
+        assert ((data.joint_pos > low - 1e-5) & (data.joint_pos < high + 1e-5)).all()
+        assert ((data.joint_pos - low).abs() < 1e-5).any()
 
 
 def test_a_command_that_expires_puts_the_robot_elsewhere_with_current_poses():

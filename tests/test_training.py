@@ -31,10 +31,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @training
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, recurrent: bool):
+@pytest.mark.parametrize("learner", ["PPO", "mjlab_rec.rl.ppo:PPO", "recurrent"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, learner: str):
     cfg = train_cfg()
-    if recurrent:
+    if learner != "recurrent":
+        cfg.algorithm.class_name = learner
+    else:
         memory = {"rnn_type": "lstm", "rnn_hidden_dim": 5, "class_name": "RNNModel"}
         cfg.actor = dataclasses.replace(cfg.actor, **memory)
         cfg.critic = dataclasses.replace(cfg.critic, **memory)

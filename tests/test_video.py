@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -868,54 +869,78 @@ def test_real_pictures_show_the_true_last_state(tmp_path, ffmpeg, renderer):
     }
 
 
-def run(code: str, graphics: str | None = None) -> subprocess.CompletedProcess:
-    """Run a script in which boards are painted, or drawn by a kind of OpenGL."""
-    prelude = """
-        import os, signal, sys, time
-        from colour_world import *
-        from mjlab_rec.recorders.video import recorder as video_module
-        if "MUJOCO_GL" not in os.environ:
-            video_module.make_renderer = Painter
-    """
-    chosen = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
-    if graphics is not None:
-        chosen["MUJOCO_GL"] = graphics
-    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(code)],
-        env={**chosen, "PYTHONPATH": places},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+PAINTED = """
+from colour_world import *
+from mjlab_rec.recorders.video import recorder as video_module
+if "MUJOCO_GL" not in os.environ:
+    video_module.make_renderer = Painter
+cfg = VideoRecorderCfg(path=out, trigger="at_start", max_pending=job.get("max_pending", 256))
+env = ManagerBasedRlEnv(board_cfg(recorders={"video": cfg}))
+env.reset()
+"""
 
 
-def test_a_kill_leaves_nearly_all_pictures(tmp_path, ffmpeg):
-    ran = run(f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, max_pending=4, trigger="at_start")
-        env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
-        env.reset()
+@pytest.fixture
+def run(runner, tmp_path):
+    """Runs code after this beginning: boards are painted, or drawn by a kind of OpenGL."""
+
+    def run(code: str, graphics: str | None = None, **job: Any) -> dict[str, Any]:
+        code = PAINTED + textwrap.dedent(code)
+        if graphics is None:
+            return runner.run(code, out=str(tmp_path), **job)
+        # MuJoCo chooses the OpenGL when it is imported.
+        prelude = f"import os, signal, sys\nout, job = {str(tmp_path)!r}, {job!r}\n"
+        chosen = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"}
+        places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        ran = subprocess.run(
+            [sys.executable, "-c", prelude + code],
+            env={**chosen, "MUJOCO_GL": graphics, "PYTHONPATH": places},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        return {"code": ran.returncode, "output": ran.stdout}
+
+    return run
+
+
+def test_a_kill_leaves_nearly_all_pictures(run, tmp_path, ffmpeg):
+    code = """
         steps(env, 200)
         (writer,) = recorder_of(env)._writer._writers.values()
         print(writer._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    """)
-    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    """
+    ran = run(code, max_pending=4)
+    assert ran["code"] == -signal.SIGKILL, ran
     from test_mp4 import wait_for_end
 
-    wait_for_end(int(ran.stdout))
+    wait_for_end(int(ran["output"]))
     seen = decode(tmp_path / "board-step-0.mp4", ffmpeg).seen()
     assert 195 <= len(seen) <= 200
     assert seen == episode(0, 1, len(seen))
 
 
-@pytest.mark.parametrize("graphics", [None, "egl", "osmesa"])
+SIGTERM = "os.kill(os.getpid(), signal.SIGTERM)"
+ENDS = {"": 0, SIGTERM: 128 + signal.SIGTERM, "1 / 0": 1}
+
+
 @pytest.mark.parametrize(
-    ("end", "code"),
-    [("pass", 0), ("os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM), ("1 / 0", 1)],
+    ("graphics", "end"),
+    [
+        *((None, end) for end in ENDS),
+        *((kind, SIGTERM) for kind in ("egl", "osmesa")),
+        *(
+            pytest.param(kind, end, marks=pytest.mark.long)
+            for kind in ("egl", "osmesa")
+            for end in ENDS
+            if end != SIGTERM
+        ),
+    ],
 )
 def test_every_other_end_of_the_process_loses_nothing(
-    tmp_path, ffmpeg, monkeypatch, end, code, graphics
+    run, tmp_path, ffmpeg, monkeypatch, graphics, end
 ):
     if graphics is not None:
         monkeypatch.setenv("MUJOCO_GL", graphics)
@@ -924,26 +949,14 @@ def test_every_other_end_of_the_process_loses_nothing(
             gl.find_backend()
         except UnavailableError as error:
             pytest.skip(str(error))
-    ran = run(
-        f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, trigger="at_start")
-        env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
-        env.reset()
-        steps(env, 50)
-        {end}
-        """,
-        graphics,
-    )
-    assert ran.returncode == code, ran.stderr
-    assert ran.stderr.count("Traceback") == (end == "1 / 0"), ran.stderr
+    ran = run("steps(env, 50)\n" + end, graphics)
+    assert ran["code"] == ENDS[end], ran
+    assert ran["output"].count("Traceback") == (end == "1 / 0"), ran
     assert decode(tmp_path / "board-step-0.mp4", ffmpeg).seen() == episode(0, 1, 50)
 
 
-def test_a_forked_child_neither_hangs_nor_writes(tmp_path, ffmpeg):
-    ran = run(f"""
-        cfg = VideoRecorderCfg(path={str(tmp_path)!r}, trigger="at_start")
-        env = ManagerBasedRlEnv(board_cfg(recorders={{"video": cfg}}))
-        env.reset()
+def test_a_forked_child_neither_hangs_nor_writes(run, tmp_path, ffmpeg):
+    ran = run("""
         steps(env, 10)
         hold, release = os.pipe()
         child = os.fork()
@@ -957,7 +970,7 @@ def test_a_forked_child_neither_hangs_nor_writes(tmp_path, ffmpeg):
         os.close(release)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
-    assert ran.stdout.strip() == "7", ran.stderr
+    assert ran["output"].strip() == "7", ran
     assert decode(tmp_path / "board-step-0.mp4", ffmpeg).seen() == episode(0, 1, 15)
 
 

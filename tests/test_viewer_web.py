@@ -379,6 +379,7 @@ def test_the_page_shows_as_wide_an_angle_as_pictures_do(drive):
     assert fov == pytest.approx(np.deg2rad(viewer._env.sim.mj_model.vis.global_.fovy))
 
 
+@pytest.mark.long
 def test_environments_are_chosen_shown_together_and_followed(stage, visit, screenshot, canvas):
     show = stage()
     show.playback.pause()

@@ -105,7 +105,7 @@ def results(
 def tables(found: Evaluation) -> list[Table]:
     """The results as tables: how good, how the episodes ended, and what made up the return."""
     summary = found.summary()
-    main = Table("", "Mean", "95 % of means", "Std", "Lowest", "Median", "Highest")
+    main = Table("", "Mean (± 95 %)", "Std", "Lowest", "Median", "Highest")
     main.add_row("Return", *_cells(summary["return"]))
     main.add_row("Length (steps)", *_cells(summary["length_steps"]))
     for name, statistics in summary["reward_terms"].items():
@@ -121,7 +121,11 @@ def tables(found: Evaluation) -> list[Table]:
 
 
 def _cells(statistics: dict[str, Any]) -> list[str]:
-    low, high = statistics["ci95"]
-    shown = [statistics["mean"], f"{low:.3f} to {high:.3f}", statistics["std"], statistics["min"]]
-    shown += [statistics["quantiles"]["0.5"], statistics["max"]]
-    return [value if isinstance(value, str) else f"{value:.3f}" for value in shown]
+    mean = statistics["mean"]
+    shown = [
+        statistics["std"],
+        statistics["min"],
+        statistics["quantiles"]["0.5"],
+        statistics["max"],
+    ]
+    return [f"{mean:.3f} ± {statistics['ci95'][1] - mean:.3f}", *(f"{n:.3f}" for n in shown)]

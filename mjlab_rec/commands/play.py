@@ -30,10 +30,10 @@ class PlayArgs(cli.RecordArgs):
     """Options of ``play``."""
 
     agent: str = "zero"
-    """zero: all actions are 0. random: uniform actions in [-1, 1]. package.module:function: your
-    function, which takes the environment and returns a policy. latest or best: a checkpoint of the
-    task's last training. Or the file of a checkpoint, a TorchScript or ONNX file, or the folder of
-    a run."""
+    """zero: all actions are 0. random: uniform in the bounds of the action space, or in [-1, 1]
+    without bounds. package.module:function: your function, which takes the environment and returns
+    a policy. latest or best: a checkpoint of the task's last training. Or the file of a checkpoint,
+    a TorchScript or ONNX file, or the folder of a run."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
     steps: int | None = None

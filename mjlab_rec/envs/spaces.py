@@ -17,8 +17,8 @@ def box(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
 def action_space(manager: ActionManager) -> gymnasium.spaces.Box:
     """One environment's action, within the bounds that the terms report.
 
-    An action outside the bounds has the effect of the nearest one inside, except in terms that read
-    the action itself, such as a penalty. The environment does not clip it.
+    The environment does not clip actions. One outside the bounds acts as the nearest one inside if
+    a ``clip`` or ``ctrlrange`` bounds it; beyond a joint's limit it presses against the limit.
     """
     low, high = (bound.numpy(force=True).astype(np.float32) for bound in manager.action_bounds)
     return gymnasium.spaces.Box(low, high, dtype=np.float32)

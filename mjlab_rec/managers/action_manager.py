@@ -56,7 +56,7 @@ class ActionTerm(ManagerTermBase):
 
     @property
     def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bounds of the actions that make a difference; each (action_dim,). Infinite here.
+        """Bounds of the actions that make sense; each (action_dim,). Infinite here.
 
         The environment's action space has these bounds. ``step()`` still takes any action.
         """

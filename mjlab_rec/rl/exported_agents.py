@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,9 @@ class TorchScriptAgent(Agent):
         super().__init__(path, _inputs(path, env, described, rl_cfg), _clip(described, rl_cfg))
         self.iteration = described.get("iteration")
         try:
-            self._module = torch.jit.load(str(path), map_location=str(env.device)).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of TorchScript's future.
+                self._module = torch.jit.load(str(path), map_location=str(env.device)).eval()
         except RuntimeError as error:
             raise CheckpointError(
                 f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}"

@@ -24,13 +24,20 @@ def zero_policy(env: ManagerBasedRlEnv) -> Policy:
 
 
 def random_policy(env: ManagerBasedRlEnv) -> Policy:
-    """Draws each action uniformly from [-1, 1], with its own random numbers."""
+    """Draws actions uniformly from the action space, with its own random numbers.
+
+    An action without a lower or an upper bound is drawn from [-1, 1], and kept within the other.
+    """
     like = env.action_manager.action
+    low, high = env.action_manager.action_bounds
+    finite = low.isfinite() & high.isfinite()
+    start = low.where(finite, -1.0)
+    width = high.where(finite, 1.0) - start
     generator = torch.Generator(like.device).manual_seed(env.cfg.seed or 0)
 
     def policy(obs: dict[str, Any]) -> torch.Tensor:
         drawn = torch.rand(like.shape, generator=generator, dtype=torch.float32, device=like.device)
-        return drawn * 2.0 - 1.0
+        return torch.addcmul(start, drawn, width).clamp_(low, high)
 
     return policy
 

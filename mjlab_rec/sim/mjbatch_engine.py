@@ -99,9 +99,7 @@ class MjbatchEngine:
         if Rk4Step.suits(model, self._layout):
             self._bind_derived("qacc", double=True)
             qacc, _ = self._doubles["qacc"]
-            self._rk4 = Rk4Step(
-                model, self._state_array, self._layout, qacc, self._batch.forward
-            )
+            self._rk4 = Rk4Step(model, self._state_array, self._layout, qacc, self._batch.forward)
 
     def step(self, n: int) -> None:
         """Take n physics steps."""
@@ -127,7 +125,8 @@ class MjbatchEngine:
         else:
             if n > 1:
                 self._batch.step(nstep=n - 1)
-            diverged = self._rk4.step(self._derived_arrays())
+            with np.errstate(all="ignore"):
+                diverged = self._rk4.step(self._derived_arrays())
             self._warnings[diverged, int(_WARNINGS.mjWARN_BADQPOS), 1] += 1
         self._show_doubles()
 
@@ -312,8 +311,9 @@ class MjbatchEngine:
         return torch.from_numpy(shown).view(uniform_shape(name, array.shape))
 
     def _show_doubles(self) -> None:
-        for array, shown in self._doubles.values():
-            np.copyto(shown, array, casting="same_kind")
+        with np.errstate(over="ignore"):  # In worlds that diverge.
+            for array, shown in self._doubles.values():
+                np.copyto(shown, array, casting="same_kind")
 
     def _expand_array(self, name: str) -> np.ndarray:
         try:

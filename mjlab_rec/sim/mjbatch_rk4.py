@@ -13,6 +13,7 @@ _KNOWN_STATE = {"time", "qpos", "qvel", "qacc_warmstart", "ctrl", "qfrc_applied"
 _KNOWN_STATE |= {"eq_active", "mocap_pos", "mocap_quat", "userdata"}
 _LARGEST = 1e10  # MuJoCo's mjMAXVAL, beyond which a state counts as diverged.
 _TINY = 1e-15  # mjMINVAL
+_X = np.array([[1.0], [0.0], [0.0]])
 
 SENSED = frozenset({"sensordata", "cacc", "cfrc_int", "cfrc_ext"})
 """Data fields that MuJoCo's own RK4 computes in the first evaluation only."""
@@ -129,6 +130,7 @@ def _turn(quat: np.ndarray, speed: np.ndarray, dt: float) -> np.ndarray:
     rate = np.sqrt(x * x + y * y + z * z)
     half = dt * rate * 0.5
     axis = speed.T * (1.0 / np.maximum(rate, _TINY))
+    axis[:, rate < _TINY] = _X
     a, (b, c, d) = np.cos(half), axis * np.sin(half)
     w, x, y, z = quat.T
     length = np.sqrt(w * w + x * x + y * y + z * z)

@@ -19,8 +19,8 @@ _STATE = ("time", "qpos", "qvel", "qacc_warmstart")
 class Differences:
     """The largest differences that were seen, |ours - theirs| / max(1, |theirs|)."""
 
-    largest: dict[str, float] = field(default_factory=dict)
-    """By what was compared: "obs", "first obs", "reward", the terms of the reward, and metrics."""
+    largest: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By kind ("obs", "reward", "terms", "metrics") and name; "obs" has "first" for resets."""
     endings: int = 0
     """Environment steps after which only one side was terminated, or only one truncated."""
     episodes: int = 0
@@ -28,7 +28,15 @@ class Differences:
     obs_by_step: list[float] = field(default_factory=list)
     """The largest difference of observations in each step."""
 
-    def note(self, name: str, ours: Any, theirs: Any) -> float:
+    def group(self, kind: str) -> dict[str, float]:
+        """The largest differences of this kind, by name."""
+        return self.largest.get(kind, {})
+
+    def worst(self, kind: str) -> float:
+        """The largest difference of this kind."""
+        return max(self.group(kind).values(), default=0.0)
+
+    def note(self, kind: str, name: str, ours: Any, theirs: Any) -> float:
         """Compare values, and return their difference."""
         ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
         if ours.shape != theirs.shape:
@@ -37,7 +45,8 @@ class Differences:
         # NaN on one side only is as different as can be.
         gap = np.where(np.isnan(ours) & np.isnan(theirs), 0.0, np.nan_to_num(gap, nan=np.inf))
         worst = float(gap.max(initial=0.0))
-        self.largest[name] = max(self.largest.get(name, 0.0), worst)
+        group = self.largest.setdefault(kind, {})
+        group[name] = max(group.get(name, 0.0), worst)
         return worst
 
 
@@ -109,7 +118,7 @@ class Lockstep:
         with torch.no_grad():
             ours = self.env.observation_manager.preview()["actor"]
         assert isinstance(ours, torch.Tensor)
-        found.note("first obs", ours[ids], np.array(theirs))
+        found.note("obs", "first", ours[ids], np.array(theirs))
 
     def _copy_state(self, ids: list[int]) -> None:
         sim = self.env.sim
@@ -124,15 +133,13 @@ class Lockstep:
         obs, reward, terminated, truncated, _ = self.env.step(torch.from_numpy(action))
         results = [other.step(a) for other, a in zip(self.theirs, action, strict=True)]
         their_obs, their_reward, their_ends, their_cuts, infos = zip(*results, strict=True)
-        found.obs_by_step.append(found.note("obs", obs["actor"], np.array(their_obs)))
-        found.note("reward", reward, np.array(their_reward))
-        rewards = self.env.reward_manager
-        names = [*rewards.active_terms, *self.env.metrics_manager.active_terms]
+        found.obs_by_step.append(found.note("obs", "later", obs["actor"], np.array(their_obs)))
+        found.note("reward", "reward", reward, np.array(their_reward))
+        terms, metrics = self.env.reward_manager, self.env.metrics_manager
         for i, info in enumerate(infos):
-            values = rewards.step_reward[i].tolist()
-            values += [v[0] for _, v in self.env.metrics_manager.get_active_iterable_terms(i)]
-            for name, value in zip(names, values, strict=True):
-                found.note(name, value, _entry(info, name))
+            for kind, manager in (("terms", terms), ("metrics", metrics)):
+                for name, (value,) in manager.get_active_iterable_terms(i):
+                    found.note(kind, name, value, _entry(info, name))
         ends, cuts = np.array(their_ends, bool), np.array(their_cuts, bool)
         found.endings += int((terminated.numpy() != ends).sum())
         found.endings += int((truncated.numpy() != cuts).sum())

@@ -47,7 +47,7 @@ _RECORDING = (
 
 def shares(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
     """Return the fractions of the step time by part."""
-    clock = _Clock(lambda: synchronize(env.device))
+    clock = Clock(lambda: synchronize(env.device))
     with wrapped(env, _METHODS, clock.timing):
         total = take_steps(env, random_action(env), steps)
     found = {part: clock.seconds[part] / total for part in PARTS[:-1]}
@@ -130,12 +130,15 @@ def host_waits(env: ManagerBasedRlEnv, steps: int) -> float:
     return sum("synchroniz" in str(warning.message) for warning in caught) / steps
 
 
-class _Clock:
+class Clock:
     """Adds up the seconds spent in each part, without those of parts called from it."""
 
-    def __init__(self, synchronize: Callable[[], None]) -> None:
+    def __init__(
+        self, synchronize: Callable[[], None], now: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._synchronize = synchronize
+        self._now = now
         self._running: list[str] = []
         self._since = 0.0
 
@@ -155,7 +158,7 @@ class _Clock:
 
     def _stop(self) -> None:
         self._synchronize()
-        now = time.perf_counter()
+        now = self._now()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now
@@ -163,15 +166,15 @@ class _Clock:
 
 @contextmanager
 def wrapped(
-    env: ManagerBasedRlEnv,
+    whole: Any,
     methods: dict[str, dict[str, tuple[str, ...]]],
     wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]],
 ) -> Iterator[None]:
-    """Temporarily wrap methods of the environment's parts."""
+    """Temporarily wrap methods of the parts of an environment, or of something else."""
     replaced = []
     for part, owners in methods.items():
         for path, names in owners.items():
-            owner: Any = env
+            owner = whole
             for attribute in filter(None, path.split(".")):
                 owner = getattr(owner, attribute)
             for name in names:
@@ -181,7 +184,7 @@ def wrapped(
         yield
     finally:
         for owner, name in replaced:
-            delattr(owner, name)
+            vars(owner).pop(name, None)  # A runner has removed it if it measures the same method.
 
 
 def _addresses(env: ManagerBasedRlEnv) -> dict[str, int]:

@@ -14,4 +14,8 @@ for _name in (
     "swimmer",
     "walker2d",
 ):
-    register_task("gym-" + _name.replace("_", "-"), env_cfg=f"tasks.gym.{_name}:{_name}_env_cfg")
+    register_task(
+        "gym-" + _name.replace("_", "-"),
+        env_cfg=f"tasks.gym.{_name}:{_name}_env_cfg",
+        rl_cfg=f"tasks.gym.rl_cfg:{_name}_rl_cfg",
+    )

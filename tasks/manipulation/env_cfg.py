@@ -26,12 +26,11 @@ from mjlab_rec.terrains import TerrainEntityCfg
 from mjlab_rec.utils.noise import UniformNoiseCfg
 from mjlab_rec.viewer import ViewerConfig
 from tasks.manipulation import mdp
-from tasks.robots.arm import ARM_JOINTS, GRIPPER_JOINT, PADS, arm_cfg
+from tasks.robots.arm import ARM_JOINTS, FINGERS, GRIPPER_JOINT, HAND, PADS, arm_cfg
 
 CUBE_SIZE = 0.04
 """Length of the cube's edges, in metres."""
 
-_HAND = "grasp_site"
 _NEVER_S = 1e9  # Goals last as long as the episode.
 
 
@@ -42,7 +41,7 @@ def lift_env_cfg() -> ManagerBasedRlEnvCfg:
     cfg.scene.sensors = (
         ContactSensorCfg(
             name="grip",
-            primary=ContactMatch("body", ("left_finger", "right_finger"), entity="robot"),
+            primary=ContactMatch("body", FINGERS, entity="robot"),
             secondary=ContactMatch("body", "cube", entity="cube"),
             fields=("force",),
             reduce="netforce",
@@ -114,7 +113,7 @@ def lift_env_cfg() -> ManagerBasedRlEnvCfg:
             weight=1.0,
             params={"command_name": "lift_height", "object_name": "cube", "std": 0.05},
         ),
-        # As much as going on for ten seconds, more than a discounted future is worth.
+        # This is 5 in the last step; holding on at the goal would be worth 4, discounted by 0.95.
         "success": RewardTermCfg(func=mdp.succeeded, weight=100.0),
     }
     cfg.terminations |= {
@@ -151,7 +150,7 @@ def reach_env_cfg() -> ManagerBasedRlEnvCfg:
     cfg = _arm_env_cfg(episode_length_s=3.0)
     cfg.commands["ee_pose"] = mdp.PoseCommandCfg(
         entity_name="robot",
-        site_name=_HAND,
+        site_name=HAND,
         resampling_time_range=(_NEVER_S, _NEVER_S),
         debug_vis=True,
     )
@@ -193,8 +192,8 @@ def _arm_env_cfg(episode_length_s: float) -> ManagerBasedRlEnvCfg:
         viewer=ViewerConfig(
             origin_type=ViewerConfig.OriginType.ASSET_BODY,
             entity_name="robot",
-            body_name="base",
-            distance=1.3,
+            body_name="link2",
+            distance=1.4,
             elevation=-20.0,
             azimuth=130.0,
         ),
@@ -276,7 +275,7 @@ def _success(command_name: str) -> TerminationTermCfg:
 
 
 def _hand() -> SceneEntityCfg:
-    return SceneEntityCfg("robot", site_names=(_HAND,))
+    return SceneEntityCfg("robot", site_names=(HAND,))
 
 
 def _cube() -> mujoco.MjSpec:

@@ -13,30 +13,29 @@ _CNN = {
     "max_pool": False,
     "spatial_softmax_temperature": 1.0,
 }
-_CNN_CLASS = "mjlab_rec.rl.spatial_softmax:SpatialSoftmaxCNNModel"
 
 
 def lift_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by state."""
-    return _rl_cfg("lift-arm", max_iterations=600)
+    return _rl_cfg(max_iterations=600)
 
 
 def lift_depth_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by depth pictures."""
-    return _with_cnn(_rl_cfg("lift-arm-depth", max_iterations=3000))
+    return _with_cnn(_rl_cfg(max_iterations=3000))
 
 
 def lift_rgb_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for lifting by colour pictures."""
-    return _with_cnn(_rl_cfg("lift-arm-rgb", max_iterations=3000))
+    return _with_cnn(_rl_cfg(max_iterations=3000))
 
 
 def reach_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """PPO for reaching."""
-    return _rl_cfg("reach-arm", max_iterations=300)
+    return _rl_cfg(max_iterations=300)
 
 
-def _rl_cfg(name: str, max_iterations: int) -> RslRlOnPolicyRunnerCfg:
+def _rl_cfg(max_iterations: int) -> RslRlOnPolicyRunnerCfg:
     return RslRlOnPolicyRunnerCfg(
         actor=RslRlModelCfg(
             hidden_dims=(128, 128, 64),
@@ -57,8 +56,6 @@ def _rl_cfg(name: str, max_iterations: int) -> RslRlOnPolicyRunnerCfg:
             lam=0.95,
             entropy_coef=0.002,
         ),
-        experiment_name=name,
-        logger="tensorboard",
         clip_actions=1.0,
         num_steps_per_env=32,
         max_iterations=max_iterations,
@@ -66,9 +63,8 @@ def _rl_cfg(name: str, max_iterations: int) -> RslRlOnPolicyRunnerCfg:
 
 
 def _with_cnn(cfg: RslRlOnPolicyRunnerCfg) -> RslRlOnPolicyRunnerCfg:
-    """Let actor and critic see the wrist camera, each through its own small CNN."""
-    for model in (cfg.actor, cfg.critic):
-        model.cnn_cfg = dict(_CNN)
-        model.class_name = _CNN_CLASS
-    cfg.obs_groups = {"actor": ("actor", "camera"), "critic": ("critic", "camera")}
+    """Let the actor see the wrist camera through a CNN; the critic knows where the cube is."""
+    cfg.actor.cnn_cfg = dict(_CNN)
+    cfg.actor.class_name = "mjlab_rec.rl.spatial_softmax:SpatialSoftmaxCNNModel"
+    cfg.obs_groups = {"actor": ("actor", "camera"), "critic": ("critic",)}
     return cfg

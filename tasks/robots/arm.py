@@ -16,8 +16,14 @@ ARM_JOINTS = ("joint[1-6]",)
 GRIPPER_JOINT = "left_finger"
 """The driven finger; the right one mirrors it."""
 
-OPEN, CLOSED = 0.0375, 0.0
-"""Positions of each finger, in metres from the middle."""
+OPEN = 0.0375
+"""Position of each finger when the gripper is open, in metres from the middle."""
+
+FINGERS = ("left_finger", "right_finger")
+"""The bodies that hold an object between them, left first."""
+
+HAND = "grasp_site"
+"""The site between the fingertips. Its z axis leads out of the hand; the fingers close along y."""
 
 PADS = (".*_pad[1-4]",)
 """The geoms that touch what the gripper holds."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,15 +15,13 @@ SMALL = (
 )
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(BENCH), *words], capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
-def record(tmp_path_factory) -> tuple[str, Path]:
+def record(run_script, tmp_path_factory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("disk")
     words = f"record {SMALL} --write-bytes 1 --engine mjbatch --channels default --out {out}"
-    ran = run(*words.split(), "--recorders", "hdf5", "csv", "npz", "parquet", "memory")
+    ran = run_script(
+        "bench.py", *words.split(), "--recorders", "hdf5", "csv", "npz", "parquet", "memory"
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout, out
 
@@ -63,7 +59,7 @@ def test_record_leaves_nothing_behind_and_says_how_to_repeat_it(record):
     assert f"python {BENCH} record --num-envs 4" in output
 
 
-def test_record_refuses_counts_below_one():
-    ran = run("record", "--rounds", "0")
+def test_record_refuses_counts_below_one(run_script):
+    ran = run_script("bench.py", "record", "--rounds", "0")
     assert ran.returncode == 2
     assert "--rounds" in ran.stderr

@@ -129,12 +129,13 @@ class BaseAction(ActionTerm):
 
     @property
     def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bounds of the actions that move the target; each (action_dim,).
+        """Bounds of the actions that make sense; each (action_dim,).
 
-        Beyond them ``clip``, or MuJoCo's clamp of ctrl to the actuator's ``ctrlrange``, holds the
-        target fixed. Infinite where there is neither, where the scale is zero, and in subclasses
-        that process or apply actions in their own way. They follow from the config and the compiled
-        model: randomized encoder biases or ranges do not move them.
+        They are what the tighter of these means before scale and offset: ``clip``; and the
+        actuator's ``ctrlrange``, or without one the joint's limits for positions and the actuator's
+        ``effort_limit`` for efforts. Infinite where nothing bounds the target, where the scale is
+        zero, and in subclasses that process or apply actions in their own way. They follow from the
+        config and the compiled model: randomized encoder biases or ranges do not move them.
         """
         if type(self).process_actions is not BaseAction.process_actions:
             return super().action_bounds
@@ -150,7 +151,7 @@ class BaseAction(ActionTerm):
         return least.amin(dim=0), most.amax(dim=0)
 
     def _applied_range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the bounds of the processed actions that move ctrl."""
+        """Return the least and greatest processed actions that make sense."""
         owner = next(cls for cls in type(self).__mro__ if "command_field" in vars(cls))
         if self.command_field is None or type(self).apply_actions is not owner.apply_actions:
             infinite = torch.full((self.action_dim,), float("inf"), device=self.device)

@@ -168,6 +168,18 @@ class DifferentialIKAction(ActionTerm):
         return self._action_dim
 
     @property
+    def action_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Half a turn around each axis, or 1 for each number of a quaternion; infinite positions.
+
+        They include every orientation.
+        """
+        _, high = super().action_bounds
+        if type(self).process_actions is DifferentialIKAction.process_actions:
+            half_turn = torch.pi if self.cfg.use_relative_mode else 1.0
+            high[3:] = half_turn / self._action_scale[3:].abs()
+        return -high, high
+
+    @property
     def raw_action(self) -> torch.Tensor:
         """The term's slice of the policy's action; zero after a reset."""
         return self._raw_actions

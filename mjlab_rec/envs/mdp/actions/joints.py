@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from mjlab_rec.envs.mdp.actions.base import BaseAction, BaseActionCfg
+from mjlab_rec.envs.mdp.actions.ranges import position_limits
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -74,6 +77,15 @@ class RelativeJointPositionAction(BaseAction):
     """Position targets measured from the current joint positions."""
 
     constant_between_substeps = False
+
+    def _applied_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ways from one limit of each joint to the other."""
+        if type(self).apply_actions is not RelativeJointPositionAction.apply_actions:
+            return super()._applied_range()
+        model, kind = self._env.sim.mj_model, self.cfg.transmission_type
+        limits = position_limits(model, self._entity, kind, self._target_ids.tolist())
+        way = torch.tensor([high - low for low, high in limits], device=self.device)
+        return -way, way
 
     def apply_actions(self) -> None:
         """Write the position targets."""
