@@ -147,6 +147,25 @@ def test_the_best_policy_is_kept(run: Path, tmp_path: Path):
 
 
 @training
+def test_episodes_that_were_cut_short_at_the_beginning_are_never_the_best():
+    cfg = flat_cart()
+    cfg.episode_length_s = 4.0  # 100 steps; the environments begin somewhere in between.
+    del cfg.terminations["end"]
+    for term in cfg.rewards.values():
+        term.weight = -1.0  # Longer episodes cost more.
+    runner = make_runner(None, cfg, train_cfg(num_steps_per_env=25))
+    seen: list[Any] = []
+    runner.on_iteration = seen.append
+    runner.learn(8, init_at_random_ep_len=True)
+    runner.env.close()
+    assert seen[0].mean_length is not None and seen[0].mean_length < 50
+    # Until the fourth iteration, all that end began before the first one.
+    first = next(iteration for iteration in seen if iteration.is_best)
+    assert first.number >= 4
+    assert runner.best_return < first.mean_return  # That mean is over all so far.
+
+
+@training
 def test_a_foreign_checkpoint_says_what_differs(run: Path):
     from mjlab_rec.registry import load_env_cfg
 
