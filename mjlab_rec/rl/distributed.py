@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mjlab_rec.rl.checkpoints import NETWORKS
+from mjlab_rec.utils.threads import choose_threads
 
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
@@ -128,9 +129,8 @@ def share_cores(cfg: Any) -> None:
     Args:
         cfg: The SimulationCfg, which is changed.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if here > 1 and cfg.num_threads is None:
-        cfg.num_threads = max(1, len(os.sched_getaffinity(0)) // here)
+    if ranks().is_distributed and cfg.num_threads is None:
+        cfg.num_threads = choose_threads().engine
 
 
 def path_of_rank(path: str | Path) -> str:
