@@ -7,6 +7,7 @@ from benchmarks import (
     camera,
     crash,
     gym_conformance,
+    gym_throughput,
     learner,
     rays,
     record,
@@ -27,6 +28,7 @@ app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)
+app.command(name="gym")(gym_throughput.main)
 app.command(name="conformance")(gym_conformance.main)
 app.command(name="train")(train_record.main)
 app.command(name="learner")(learner.main)

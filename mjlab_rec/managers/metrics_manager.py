@@ -54,6 +54,8 @@ class MetricsManager(ManagerBase):
         ]
         for row, start in enumerate(self._start):
             self._episode[row] = start
+        reductions = [term.reduce for term in self._terms.values()]
+        self._rows = list(zip(reductions, self._values, self._episode, strict=True))
 
     def __str__(self) -> str:
         rows = [(i, name, cfg.reduce) for i, (name, cfg) in enumerate(self._terms.items())]
@@ -103,11 +105,10 @@ class MetricsManager(ManagerBase):
         if self._all_add_up:
             self._episode.add_(self._values)
             return
-        for row, term in enumerate(self._terms.values()):
-            value, episode = self._values[row], self._episode[row]
-            if term.reduce == "max":
+        for reduce, value, episode in self._rows:
+            if reduce == "max":
                 torch.maximum(episode, value, out=episode)
-            elif term.reduce == "last":
+            elif reduce == "last":
                 episode.copy_(value)
             else:
                 episode.add_(value)

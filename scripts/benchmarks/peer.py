@@ -15,13 +15,13 @@ _SIDE = Path(__file__).with_name("side.py")
 
 
 class Side:
-    """A process that steps one package's cartpole on request, and otherwise sleeps."""
+    """A process that steps one package's environments on request, and otherwise sleeps."""
 
-    def __init__(self, python: str, package: str) -> None:
+    def __init__(self, python: str, package: str, script: Path = _SIDE) -> None:
         self.package = package
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [python, str(_SIDE)],
+            [python, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
