@@ -93,17 +93,17 @@ def test_randomized_model_fields_go_on_too(tmp_path: Path):
 
     def cfg() -> ManagerBasedRlEnvCfg:
         made = cart_cfg()
-        for name, mode in (("body_mass", "startup"), ("geom_friction", "reset")):
-            kind = {"body_mass": "body_names", "geom_friction": "geom_names"}[name]
-            made.events[name] = EventTermCfg(
-                func=getattr(mdp.dr, name),
-                mode=mode,
-                params={
-                    "ranges": (0.5, 1.5),
-                    "asset_cfg": SceneEntityCfg("robot", **{kind: (".*",)}),
-                    "operation": "scale",
-                },
-            )
+        scaled = {"ranges": (0.5, 1.5), "operation": "scale"}
+        made.events["mass"] = EventTermCfg(
+            func=mdp.dr.body_mass,
+            mode="startup",
+            params={**scaled, "asset_cfg": SceneEntityCfg("robot", body_names=(".*",))},
+        )
+        made.events["friction"] = EventTermCfg(
+            func=mdp.dr.geom_friction,
+            mode="reset",
+            params={**scaled, "asset_cfg": SceneEntityCfg("robot", geom_names=(".*",))},
+        )
         return made
 
     assert_goes_on(cfg, tmp_path)

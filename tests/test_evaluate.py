@@ -14,6 +14,7 @@ from mjlab_rec.commands import evaluate as command
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.managers import MetricsTermCfg, TerminationTermCfg
 from mjlab_rec.rl.evaluate import EVALUATION_SEED, evaluate, statistics
+from mjlab_rec.viewer.playback import Playback
 
 STEPS = (7, 4, 9, 5)
 
@@ -111,6 +112,25 @@ def test_the_same_seed_gives_the_same_episodes_and_another_seed_others():
         other = evaluate(env, Pusher(4), episodes=4, seed=2)
     assert first.per_episode() == again.per_episode()
     assert first.returns.tolist() != other.returns.tolist()
+
+
+def test_the_policy_leaves_the_cores_to_the_physics_engine():
+    seen = set()
+
+    def policy(obs: dict[str, Any]) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return torch.zeros(4, 1)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with make() as env:
+            evaluate(env, policy, episodes=4)
+            playback = Playback(env, policy)
+            playback.run(lambda: playback.steps == 2)
+        assert seen == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_termination_named_success_counts_before_a_metric_of_that_name():

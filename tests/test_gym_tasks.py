@@ -92,6 +92,13 @@ def test_warp_is_close(lockstep):
     assert found.endings == 0
 
 
+def test_warp_names_the_solver_that_it_needs():
+    cfg = load_env_cfg("gym-humanoid")
+    cfg.sim.engine = "warp"
+    with pytest.raises(ValueError, match="PGS is unsupported. Use MujocoCfg.solver='newton'."):
+        ManagerBasedRlEnv(cfg)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_models_are_gymnasiums(task):
     theirs = gymnasium.make(f"{_their_id(task)}").unwrapped.model
@@ -171,3 +178,23 @@ def test_bodies_in_an_observation_are_where_the_last_physics_step_left_them():
             tip = data.body(f"{model.ROBOT}/fingertip").xpos
             seen = env.sim.data.xpos[0, env.sim.mj_model.body(f"{model.ROBOT}/fingertip").id]
             assert (np.abs(seen.numpy() - tip).max() < 1e-6) == (step == 0)
+
+
+@pytest.mark.parametrize("auto_reset", [True, False])
+def test_a_reset_of_one_environment_leaves_the_bodies_of_others_where_they_were(auto_reset):
+    with (
+        make_env("gym-ant", 2, auto_reset=auto_reset) as env,
+        make_env("gym-ant", 2, auto_reset=False) as other,
+    ):
+        for each in (env, other):
+            each.reset(seed=0)
+            each.sim.data.xpos.clone()
+            each.step(torch.ones(2, 8))
+            each.episode_length_buf[0] = 999
+            each.step(torch.ones(2, 8))
+        if not auto_reset:
+            env.reset(env_ids=torch.tensor([0]))
+        assert torch.equal(env.sim.data.xpos[1], other.sim.data.xpos[1])
+        assert not torch.equal(env.sim.data.xpos[0], other.sim.data.xpos[0])
+        torso = env.sim.mj_model.body("robot/torso").id
+        assert torch.equal(env.sim.data.xpos[0, torso], env.sim.data.qpos[0, :3])

@@ -36,6 +36,7 @@ EXTRAS = {
     "import rerun": "rerun",
     "import duckdb": "duckdb",
     "import MjlabOnPolicyRunner": "rsl_rl",
+    "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
     "train": "rsl_rl",
 }
@@ -46,6 +47,7 @@ SHORT = {
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
     "scripts/docs.py": "--help",
+    "scripts/make_motion.py": "",
     "scripts/examples/behaviour_cloning.py": "--help",
     "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
     "scripts/pictures.py": "--rows 1 --columns 1",
@@ -178,11 +180,14 @@ def learn(task: str) -> None:
     from dataclasses import asdict
 
     from mjlab_rec.envs import ManagerBasedRlEnv
-    from mjlab_rec.rl import MjlabOnPolicyRunner, RslRlOnPolicyRunnerCfg, RslRlVecEnvWrapper
+    from mjlab_rec.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
+    from mjlab_rec.rl.config import default_runner_cfg
     from mjlab_rec.rl.run_folders import BEST, new_run_folder, write_cfgs
 
-    run, cfg = new_run_folder(task), RslRlOnPolicyRunnerCfg()
-    with ManagerBasedRlEnv(registry.load_env_cfg(task)) as env:
+    run, env_cfg = new_run_folder(task), registry.load_env_cfg(task)
+    has_cfg = registry.task_spec(task).rl_cfg is not None
+    cfg = registry.load_rl_cfg(task) if has_cfg else default_runner_cfg(env_cfg.observations)
+    with ManagerBasedRlEnv(env_cfg) as env:
         runner = MjlabOnPolicyRunner(RslRlVecEnvWrapper(env), asdict(cfg), log_dir=None)
         for name in ("model_0.pt", BEST):
             runner.save(str(run / name))

@@ -488,6 +488,33 @@ def test_a_world_that_diverges_shows_nan_until_reset_and_is_reported_once(engine
     assert sim.health().tolist() == [0, 0, 0, 0, 0]
 
 
+def test_precise_values_round_to_what_is_shown(engine):
+    sim = make(engine)
+    fields = ("qpos", "qvel", "xpos", "qacc")
+    early = sim.precise("xpos")
+    stir(sim)
+    precise = {name: sim.precise(name) for name in fields}
+    assert not torch.equal(early, precise["xpos"])  # A copy.
+    assert_same({name: values.float() for name, values in precise.items()}, look(sim, fields))
+    doubles = {name for name, values in precise.items() if values.dtype == torch.float64}
+    assert doubles == (set(fields) if engine == "mjbatch" else set())
+    assert engine == "warp" or bool((precise["xpos"] != precise["xpos"].float()).any())
+    sim.data.qpos[1, 0] = 0.25
+    assert sim.precise("qpos")[1, 0] == 0.25
+    assert torch.equal(sim.precise("qpos")[0], precise["qpos"][0])
+    assert sim.data.cvel.dtype == sim.precise("cvel").dtype  # It was read before.
+    with pytest.raises(AttributeError, match="qpos"):
+        sim.precise("qpoz")
+
+
+def test_precise_values_asked_late_are_those_of_the_last_step(engine):
+    early, late = make(engine), make(engine)
+    early.precise("xpos")
+    for sim in (early, late):
+        stir(sim)
+    torch.testing.assert_close(late.precise("xpos"), early.precise("xpos"), rtol=0, atol=0)
+
+
 def test_unknown_fields_are_errors_with_a_suggestion(engine):
     sim = make(engine)
     with pytest.raises(AttributeError, match="Unknown data field 'qposs'.*Did you mean 'qpos'"):

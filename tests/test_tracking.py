@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from mjlab_rec.data import open_rollouts
 from mjlab_rec.entity import EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
+from mjlab_rec.envs.state import load_state, save_state
 from mjlab_rec.managers import TerminationTermCfg
 from mjlab_rec.recorders import Hdf5RecorderCfg
 from mjlab_rec.registry import load_env_cfg, load_rl_cfg
@@ -492,6 +496,32 @@ def test_the_motion_is_drawn(mode):
             assert np.abs(shapes.pos - wanted).sum(axis=1).min() < 1e-5
 
 
+def test_the_web_page_chooses_a_frame_to_begin_at():
+    clicks = []
+    slider = SimpleNamespace(value=0)
+    gui = SimpleNamespace(
+        add_folder=lambda name: contextlib.nullcontext(),
+        add_slider=lambda *args, **kwargs: slider,
+        add_button=lambda name: SimpleNamespace(on_click=clicks.append),
+    )
+    asked = []
+    with ManagerBasedRlEnv(env_cfg(num_envs=2)) as env:
+        env.reset()
+        command = command_of(env)
+        env.command_manager.create_gui(
+            SimpleNamespace(gui=gui), lambda: 0, request_action=lambda *action: asked.append(action)
+        )
+        slider.value = 77
+        clicks[0](None)
+        assert asked == [("CUSTOM", {"type": "gui_reset", "all_envs": True})]
+        env.reset(options={"gui_reset": True})
+        assert command.time_steps.tolist() == [78, 78]
+        joints = env.scene["robot"].data.joint_pos
+        torch.testing.assert_close(joints[1], command.motion.joint_pos[77])
+        env.reset()
+        assert command.time_steps.tolist() == [1, 1]
+
+
 # Where episodes start
 
 
@@ -602,6 +632,28 @@ def test_a_lost_hand_ends_the_episode_alone():
 
 
 # The task
+
+
+def test_a_restored_environment_goes_on_with_the_same_frames_and_failures():
+    def run(env: ManagerBasedRlEnv, steps: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        rows = [
+            env.step(torch.randn(8, 29, generator=generator))[0]["critic"] for _ in range(steps)
+        ]
+        return torch.stack(rows)
+
+    with ManagerBasedRlEnv(env_cfg(num_envs=8, play=False)) as env:
+        env.reset()
+        run(env, 30)
+        saved = copy.deepcopy(save_state(env))
+        after = run(env, 30)
+        failed = command_of(env).failures.failed.clone()
+        assert failed.max() > 0
+    with ManagerBasedRlEnv(env_cfg(num_envs=8, play=False)) as env:
+        env.reset()
+        load_state(env, saved)
+        torch.testing.assert_close(run(env, 30), after, rtol=0, atol=0)
+        torch.testing.assert_close(command_of(env).failures.failed, failed, rtol=0, atol=0)
 
 
 def test_the_task_runs_with_random_actions_and_has_a_learner():

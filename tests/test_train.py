@@ -20,7 +20,9 @@ pytest.importorskip("rsl_rl")
 
 from mjlab_rec.commands import train  # noqa: E402
 from mjlab_rec.data import open_rollouts  # noqa: E402
+from mjlab_rec.registry import list_tasks, load_env_cfg, load_rl_cfg  # noqa: E402
 from mjlab_rec.rl import checkpoints  # noqa: E402
+from mjlab_rec.rl.run_folders import as_plain  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ("--task", "train-me", "--task-module", "train_tasks", "--device", "cpu")
@@ -35,12 +37,17 @@ def newest(root: Path) -> Path:
     return max(root.glob("train-me/*"), key=lambda run: run.stat().st_mtime_ns)
 
 
-def in_new_process(root: Path, *words: Any, launcher: tuple[str, ...] = (), **env: str) -> Any:
+def in_new_process(root: Path, *words: Any, launcher: tuple[str, ...] = (), sent: str = "") -> Any:
     """Run the script in a process of its own, and return what it said."""
     return subprocess.run(
         [sys.executable, *launcher, str(ROOT / "scripts/train.py"), *TRAIN]
         + ["--log-root", str(root), *map(str, words)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", **env},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "OMP_NUM_THREADS": "1",
+            train_tasks.SIGNAL: sent,
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -112,7 +119,7 @@ def assert_equal_checkpoints(one: Path, other: Path) -> None:
 @training
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(logs: Path, tmp_path: Path):
     # The module's fixture is the same run, without interruption.
-    killed = in_new_process(tmp_path, "--seed", 3, **{train_tasks.SIGNAL: "KILL:23"})
+    killed = in_new_process(tmp_path, "--seed", 3, sent="KILL:23")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run = newest(tmp_path)
     assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_2.pt"}
@@ -223,9 +230,13 @@ def test_wrong_options_are_refused(
 def test_presets_of_the_project_fit_a_task(preset: Path):
     from mjlab_rec.rl.presets import TrainPreset
 
-    cfg = train_tasks.rl_cfg()
-    TrainPreset(preset.stem).apply(train_tasks.env_cfg(), cfg)
-    assert cfg.run_name == preset.stem
+    # Those of a family of tasks are named after it.
+    family = preset.stem.partition("_")[0]
+    task = next((task for task in list_tasks() if task.startswith(f"{family}-")), "train-me")
+    env_cfg, agent_cfg = load_env_cfg(task), load_rl_cfg(task)
+    before = as_plain([env_cfg, agent_cfg])
+    TrainPreset(preset.stem).apply(env_cfg, agent_cfg)
+    assert as_plain([env_cfg, agent_cfg]) != before
 
 
 def test_help_lists_the_fields_of_the_learner(capsys: pytest.CaptureFixture[str]):

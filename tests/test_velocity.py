@@ -1,8 +1,6 @@
 """The velocity tasks: legged robots that follow commands on flat and rough ground."""
 
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import mujoco
 import pytest
@@ -12,8 +10,8 @@ from mjlab_rec.actuator import BuiltinPositionActuatorCfg
 from mjlab_rec.entity import EntityArticulationInfoCfg, EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.registry import load_env_cfg, load_rl_cfg
+from mjlab_rec.rl.presets import TrainPreset
 from mjlab_rec.terrains.config import pyramid_stairs, random_rough
-from mjlab_rec.utils.cfg_paths import update
 from tasks.velocity import mdp
 from tasks.velocity.env_cfg import velocity_env_cfg
 from tasks.velocity.mdp.terrain_utils import fit_terrain_normal
@@ -96,10 +94,7 @@ def test_quadruped_stands_under_zero_action():
 
 def test_cpu_preset_lets_only_feet_collide_and_takes_the_cheap_solver():
     cfg = load_env_cfg("velocity-flat-quadruped")
-    preset = Path(__file__).parents[1] / "configs/train/velocity_cpu.toml"
-    for path, value in tomllib.loads(preset.read_text())["env"].items():
-        value = tuple(value) if isinstance(value, list) else value
-        update(cfg, path, lambda leaf, value=value: value)
+    TrainPreset("velocity_cpu").apply(cfg, load_rl_cfg("velocity-flat-quadruped"))
     with ManagerBasedRlEnv(small(cfg)) as env:
         model = env.sim.mj_model
         assert model.opt.solver == mujoco.mjtSolver.mjSOL_PGS

@@ -133,7 +133,7 @@ def load_agent(
     rl_cfg: Any = None,
     root: str | Path = ROOT,
 ) -> Agent:
-    """Load a policy for an environment. Nothing is unpickled, so the file can do no harm.
+    """Load a policy for an environment. Nothing is unpickled.
 
     From a checkpoint the environment also takes how far training was, for curricula that depend on
     it.

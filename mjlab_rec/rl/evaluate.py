@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.recorders.success import success_of
+from mjlab_rec.utils.threads import single_torch_thread
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -83,7 +84,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    env: ManagerBasedRlEnv,
+    env: Any,
     policy: Policy,
     episodes: int = 100,
     seed: int = EVALUATION_SEED,
@@ -95,7 +96,7 @@ def evaluate(
     instead, would favour short ones. What comes after the share of an environment does not count.
 
     Args:
-        env: The environment, with ``auto_reset``. It is reset first.
+        env: The environment, or a wrapper with ``unwrapped``. It is reset first.
         policy: Takes observations, returns actions. One with ``reset`` gets a mask of the episodes
             that ended.
         episodes: Number of episodes. If it is not divisible by the number of environments, the
@@ -103,6 +104,18 @@ def evaluate(
         seed: Seed of the episodes.
         on_step: Called after every step with the number of finished episodes.
     """
+    env = env.unwrapped
+    with single_torch_thread(str(env.device)):  # The policy's too, beside the engine's.
+        return _evaluate(env, policy, episodes, seed, on_step)
+
+
+def _evaluate(
+    env: ManagerBasedRlEnv,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    on_step: Callable[[int], None] | None,
+) -> Evaluation:
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     if not env.cfg.auto_reset:

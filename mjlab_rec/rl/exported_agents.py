@@ -115,7 +115,7 @@ class OnnxAgent(Agent):
     ) -> None:
         onnxruntime = require("onnxruntime", None, "Playing ONNX files")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = 1  # Others would take cores away from the physics engine.
         options.log_severity_level = 3  # Errors only.
         try:
             self._session = onnxruntime.InferenceSession(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mjlab_rec.managers import SceneEntityCfg
 from mjlab_rec.rl.exporter_utils import joint_gains
 
 if TYPE_CHECKING:
@@ -66,9 +67,21 @@ def _group(env: ManagerBasedRlEnv, group: str) -> dict[str, Any]:
                 "flatten_history_dim": cfg.flatten_history_dim,
                 "delay_steps": [cfg.delay_min_lag, cfg.delay_max_lag],
                 "command": cfg.params.get("command_name"),
+                **_asset(cfg.params),
             }
         )
     return {"shape": list(env.get_observations()[group].shape[1:]), "terms": terms}  # pyright: ignore
+
+
+def _asset(params: dict[str, Any]) -> dict[str, Any]:
+    """The entity that a term observes, and its joints in order if they are not all."""
+    assets = [value for value in params.values() if isinstance(value, SceneEntityCfg)]
+    if len(assets) != 1:
+        return {}
+    joints = assets[0].joint_names
+    if isinstance(joints, str):
+        joints = [joints]
+    return {"entity": assets[0].name, "joints": None if joints is None else list(joints)}
 
 
 def _action(env: ManagerBasedRlEnv, name: str) -> dict[str, Any]:
@@ -99,7 +112,16 @@ def _entity(env: ManagerBasedRlEnv, entity: Entity) -> dict[str, Any]:
         "actuated_joints": list(gains),
         "stiffness": [stiffness for stiffness, _ in gains.values()],
         "damping": [damping for _, damping in gains.values()],
+        "effort_limits": [_effort_limit(entity, joint) for joint in gains],
     }
+
+
+def _effort_limit(entity: Entity, joint: str) -> float | None:
+    """The configured limit of a joint's actuator; None if it has none, or the XML defines it."""
+    for actuator in entity.actuators:
+        if joint in actuator.target_names:
+            return getattr(actuator.cfg, "effort_limit", None)
+    return None
 
 
 def _first(values: torch.Tensor) -> list[Any]:

@@ -15,6 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from mjlab_rec.utils.string import nearest
 
 ROOT = "logs"
@@ -142,7 +145,7 @@ def as_plain(value: Any) -> Any:
         return value.name
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if hasattr(value, "tolist"):  # Arrays and tensors.
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
         return value.tolist()
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"

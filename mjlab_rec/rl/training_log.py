@@ -26,6 +26,12 @@ class TrainingLog(_Logger):
     The names of the curves are RSL-RL's.
     """
 
+    cur_reward_sum: torch.Tensor
+    """Return of the running episodes so far, (num_envs,)."""
+
+    cur_episode_length: torch.Tensor
+    """Their length in steps, (num_envs,)."""
+
     def __init__(self, **arguments: Any) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(**arguments)

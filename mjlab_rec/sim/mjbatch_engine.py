@@ -311,6 +311,8 @@ class MjbatchEngine:
         return torch.from_numpy(shown).view(uniform_shape(name, array.shape))
 
     def _show_doubles(self) -> None:
+        if not self._doubles:
+            return
         with np.errstate(over="ignore"):  # In worlds that diverge.
             for array, shown in self._doubles.values():
                 np.copyto(shown, array, casting="same_kind")

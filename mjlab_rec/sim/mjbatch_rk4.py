@@ -89,10 +89,8 @@ class Rk4Step:
         self._forward()
         for array, values in zip(derived, kept, strict=True):
             np.copyto(array, values)
-        # Also true of NaN.
-        return ~(
-            (np.abs(self._pos) < _LARGEST).all(axis=1) & (np.abs(self._vel) < _LARGEST).all(axis=1)
-        )
+        largest = np.maximum(np.abs(self._pos).max(axis=1), np.abs(self._vel).max(axis=1))
+        return np.logical_not(largest < _LARGEST)  # NaN counts.
 
     def _move(self, pos: np.ndarray, speed: np.ndarray, dt: float) -> None:
         """Set positions to where a speed leads from `pos` in the given time."""

@@ -95,6 +95,7 @@ class Simulation:
         """Expanded fields of which worlds have different defaults."""
         self._defaults: dict[str, torch.Tensor] = {}
         self._reported: set[int] = set()
+        self._precise: set[str] = set()
         self._sensor_context: SensorContext | None = None
         self._mj_data: mujoco.MjData | None = None
         self.state_size = state_layout(self.mj_model)[-1].columns.stop
@@ -302,12 +303,16 @@ class Simulation:
         derives from the state has float64 only if `precise` is called before anything reads
         `data.<name>`; otherwise these are the same float32 values.
         """
+        if name in self._precise:
+            return self._engine.precise(name)
         try:
-            with torch.inference_mode(False):
-                return self._engine.precise(name)
+            with torch.inference_mode(False):  # The first call binds the field.
+                values = self._engine.precise(name)
         except KeyError:
             getattr(self.data, name)  # Raises an error that lists the names.
             raise
+        self._precise.add(name)
+        return values
 
     def health(self) -> torch.Tensor:
         """Return int32 counts, on the device, of problems since the last report; zeros mean none.

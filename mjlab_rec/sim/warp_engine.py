@@ -388,9 +388,13 @@ def _put(num_envs: int, cfg: SimulationCfg, model: mujoco.MjModel) -> tuple[mjw.
     try:
         warp_model = mjw.put_model(model)
     except (NotImplementedError, ValueError) as error:
+        pgs = model.opt.solver == mujoco.mjtSolver.mjSOL_PGS
+        cure = (
+            "Use MujocoCfg(solver='newton')" if pgs else "Change the model or SimulationCfg.mujoco"
+        )
         raise ValueError(
-            f"The engine 'warp' cannot simulate this model: {error} Change the model or "
-            "SimulationCfg.mujoco; on the CPU, SimulationCfg(engine='mjbatch') is C MuJoCo."
+            f"The engine 'warp' cannot simulate this model: {error} {cure};"
+            " on the CPU, SimulationCfg(engine='mjbatch') is C MuJoCo."
         ) from error
     options: Any = warp_model.opt
     options.warn_overflow = 0  # Simulation.health logs it once, not once per world

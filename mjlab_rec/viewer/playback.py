@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 
 from mjlab_rec.sim.viewer_config import check_env_ids
+from mjlab_rec.utils.threads import single_torch_thread
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -219,6 +220,14 @@ class Playback:
         self._serve()  # The requests may include a reset; then no other one is needed.
         self._obs = self.env.get_observations() if self.env.obs_buf else self.env.reset()[0]
         self._open_viewers()
+        with single_torch_thread(str(self.env.device)):  # The policy's too, beside the engine's.
+            return self._loop(done, on_step)
+
+    def _loop(
+        self,
+        done: Callable[[], bool] | None,
+        on_step: Callable[[StepReturn], None] | None,
+    ) -> Literal["done", "closed"]:
         while True:
             if self._requests:
                 self._serve()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from mjlab_rec import cli
 from mjlab_rec.registry import list_tasks
@@ -64,18 +64,18 @@ def main(args: Annotated[ConformanceArgs, tyro.conf.arg(name="")]) -> None:
                     found[task] = pair.run(args.steps, restart)
 
     size = f"{args.steps} steps x {args.num_envs} environments, engine {args.engine}"
-    table = Table("task", "episodes", "obs", "reward", "terms", "metrics", "wrong ends")
+    table = Table(_task(), "episodes", "obs", "reward", "terms", "metrics", "wrong ends")
     table.title = f"Each step from Gymnasium's state: {size}"
     for task, found in restarted.items():
         table.add_row(task.removeprefix("gym-"), *_row(found))
     console.print(table)
-    terms = Table("task", "term of the reward", "difference", title="Terms of the reward")
+    terms = Table(_task(), "term of the reward", "difference", title="Terms of the reward")
     for task, found in restarted.items():
         for name, value in found.group("terms").items():
             terms.add_row(task.removeprefix("gym-"), name, f"{value:.1e}")
     console.print(terms)
     if args.free:
-        table = Table("task", "obs", "reward", "wrong ends", f"first step above {_CLOSE:g}")
+        table = Table(_task(), "obs", "reward", "wrong ends", f"above {_CLOSE:g} from step")
         table.title = f"Each episode from Gymnasium's start: {size}"
         for task, found in free.items():
             above = [i for i, gap in enumerate(found.obs_by_step) if gap > _CLOSE]
@@ -88,6 +88,10 @@ def main(args: Annotated[ConformanceArgs, tyro.conf.arg(name="")]) -> None:
         console.print(table)
     console.print("A difference is |ours - theirs| / max(1, |theirs|), the largest of all.")
     console.print(f"Again: python {shlex.join(sys.argv)}", soft_wrap=True, markup=False)
+
+
+def _task() -> Column:
+    return Column("task", no_wrap=True)
 
 
 def _row(found: Differences) -> list[str]:

@@ -136,10 +136,11 @@ class Lockstep:
         found.obs_by_step.append(found.note("obs", "later", obs["actor"], np.array(their_obs)))
         found.note("reward", "reward", reward, np.array(their_reward))
         terms, metrics = self.env.reward_manager, self.env.metrics_manager
-        for i, info in enumerate(infos):
-            for kind, manager in (("terms", terms), ("metrics", metrics)):
-                for name, (value,) in manager.get_active_iterable_terms(i):
-                    found.note(kind, name, value, _entry(info, name))
+        for kind, manager in (("terms", terms), ("metrics", metrics)):
+            ours = [manager.get_active_iterable_terms(i) for i in range(len(infos))]
+            for name, *values in zip(manager.active_terms, *ours, strict=True):
+                theirs = [_entry(info, name) for info in infos]
+                found.note(kind, name, [value for _, (value,) in values], theirs)
         ends, cuts = np.array(their_ends, bool), np.array(their_cuts, bool)
         found.endings += int((terminated.numpy() != ends).sum())
         found.endings += int((truncated.numpy() != cuts).sum())

@@ -76,9 +76,9 @@ def main(args: Annotated[TrainRecordArgs, tyro.conf.arg(name="")]) -> None:
         size = sum(file.stat().st_size for file in path.parent.iterdir())
     console.print(table)
     console.print(
-        f"{args.task}, {args.num_envs} environments, {os.cpu_count()} processors: with the"
-        f" recorder {median(ratios):.3f} of the time ({min(ratios):.3f} to {max(ratios):.3f}),"
-        f" processor time {median(loads):.3f}; {size / 1e6:,.0f} MB written",
+        f"{args.task}, {args.num_envs} environments, {os.cpu_count()} processors: with the recorder"
+        f" {median(ratios):.3f} of the time ({min(ratios):.3f} to {max(ratios):.3f}),"
+        f" {median(loads):.3f} of the processor time; {size / 1e6:,.0f} MB written",
         highlight=False,
     )
     console.print(f"Again: python {shlex.join(sys.argv)}", markup=False)

@@ -8,7 +8,7 @@ from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.envs.mdp import is_alive
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg, TerminationTermCfg
 from tasks.gym import mdp
-from tasks.gym.base import gym_env_cfg, last, metric
+from tasks.gym.base import gym_env_cfg, last, mean
 
 _TORSO = 1  # The body after the world.
 
@@ -54,8 +54,8 @@ def ant_env_cfg() -> ManagerBasedRlEnvCfg:
             "x_position": last(mdp.position, index=0),
             "y_position": last(mdp.position, index=1),
             "distance_from_origin": last(mdp.distance_from_origin),
-            "x_velocity": metric(mdp.velocity, axis=0),
-            "y_velocity": metric(mdp.velocity, axis=1),
+            "x_velocity": mean(mdp.velocity, axis=0),
+            "y_velocity": mean(mdp.velocity, axis=1),
         },
         reset=EventTermCfg(
             func=mdp.reset_with_noise,

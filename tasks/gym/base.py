@@ -110,7 +110,7 @@ def watch(
     )
 
 
-def metric(func: Callable[..., torch.Tensor], **params: object) -> MetricsTermCfg:
+def mean(func: Callable[..., torch.Tensor], **params: object) -> MetricsTermCfg:
     """Log the mean over an episode."""
     return MetricsTermCfg(func=func, params=params)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mjlab_rec.envs import ManagerBasedRlEnvCfg
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg
 from tasks.gym import mdp
-from tasks.gym.base import gym_env_cfg, last, metric
+from tasks.gym.base import gym_env_cfg, last, mean
 
 
 def half_cheetah_env_cfg() -> ManagerBasedRlEnvCfg:
@@ -24,7 +24,7 @@ def half_cheetah_env_cfg() -> ManagerBasedRlEnvCfg:
         },
         metrics={
             "x_position": last(mdp.position, index=0),
-            "x_velocity": metric(mdp.velocity, axis=0),
+            "x_velocity": mean(mdp.velocity, axis=0),
         },
         reset=EventTermCfg(
             func=mdp.reset_with_noise,

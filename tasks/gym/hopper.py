@@ -8,7 +8,7 @@ from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.envs.mdp import is_alive
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg, TerminationTermCfg
 from tasks.gym import mdp
-from tasks.gym.base import follow, gym_env_cfg, last, metric
+from tasks.gym.base import follow, gym_env_cfg, last, mean
 
 
 def unhealthy(
@@ -42,8 +42,8 @@ def hopper_env_cfg() -> ManagerBasedRlEnvCfg:
         terminations={"unhealthy": TerminationTermCfg(func=unhealthy)},
         metrics={
             "x_position": last(mdp.position, index=0),
-            "z_distance_from_origin": metric(mdp.position, index=1, origin=1.25),
-            "x_velocity": metric(mdp.velocity, axis=0),
+            "z_distance_from_origin": mean(mdp.position, index=1, origin=1.25),
+            "x_velocity": mean(mdp.velocity, axis=0),
         },
         reset=EventTermCfg(
             func=mdp.reset_with_noise,

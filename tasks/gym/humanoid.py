@@ -8,7 +8,7 @@ from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.envs.mdp import is_alive
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg, TerminationTermCfg
 from tasks.gym import mdp
-from tasks.gym.base import gym_env_cfg, last, metric
+from tasks.gym.base import gym_env_cfg, last, mean
 
 
 def mass_center(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -77,13 +77,13 @@ def humanoid_env_cfg() -> ManagerBasedRlEnvCfg:
         metrics={
             "x_position": last(mdp.position, index=0),
             "y_position": last(mdp.position, index=1),
-            "tendon_length_0": metric(tendon, field="ten_length", index=0),
-            "tendon_length_1": metric(tendon, field="ten_length", index=1),
-            "tendon_velocity_0": metric(tendon, field="ten_velocity", index=0),
-            "tendon_velocity_1": metric(tendon, field="ten_velocity", index=1),
+            "tendon_length_0": mean(tendon, field="ten_length", index=0),
+            "tendon_length_1": mean(tendon, field="ten_length", index=1),
+            "tendon_velocity_0": mean(tendon, field="ten_velocity", index=0),
+            "tendon_velocity_1": mean(tendon, field="ten_velocity", index=1),
             "distance_from_origin": last(mdp.distance_from_origin),
-            "x_velocity": metric(mdp.velocity, axis=0),
-            "y_velocity": metric(mdp.velocity, axis=1),
+            "x_velocity": mean(mdp.velocity, axis=0),
+            "y_velocity": mean(mdp.velocity, axis=1),
         },
         reset=EventTermCfg(
             func=mdp.reset_with_noise,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mjlab_rec.envs import ManagerBasedRlEnvCfg
 from mjlab_rec.managers import EventTermCfg, ObservationTermCfg, RewardTermCfg
 from tasks.gym import mdp
-from tasks.gym.base import gym_env_cfg, last, metric
+from tasks.gym.base import gym_env_cfg, last, mean
 
 
 def swimmer_env_cfg() -> ManagerBasedRlEnvCfg:
@@ -26,8 +26,8 @@ def swimmer_env_cfg() -> ManagerBasedRlEnvCfg:
             "x_position": last(mdp.position, index=0),
             "y_position": last(mdp.position, index=1),
             "distance_from_origin": last(mdp.distance_from_origin),
-            "x_velocity": metric(mdp.velocity, axis=0),
-            "y_velocity": metric(mdp.velocity, axis=1),
+            "x_velocity": mean(mdp.velocity, axis=0),
+            "y_velocity": mean(mdp.velocity, axis=1),
         },
         reset=EventTermCfg(
             func=mdp.reset_with_noise,

@@ -49,6 +49,7 @@ def _rl_cfg(max_iterations: int) -> RslRlOnPolicyRunnerCfg:
         ),
         critic=RslRlModelCfg(hidden_dims=(128, 128, 64), activation="elu", obs_normalization=True),
         algorithm=RslRlPpoAlgorithmCfg(
+            class_name="mjlab_rec.rl.ppo:PPO",
             num_learning_epochs=5,
             num_mini_batches=4,
             learning_rate=1e-3,

@@ -18,8 +18,7 @@ def tracking_rl_cfg() -> RslRlOnPolicyRunnerCfg:
             },
         ),
         critic=RslRlModelCfg(hidden_dims=(256, 128), obs_normalization=True),
-        algorithm=RslRlPpoAlgorithmCfg(entropy_coef=0.005),
+        algorithm=RslRlPpoAlgorithmCfg(class_name="mjlab_rec.rl.ppo:PPO", entropy_coef=0.005),
         num_steps_per_env=24,
         max_iterations=2000,
-        logger="tensorboard",
     )

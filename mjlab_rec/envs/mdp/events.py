@@ -6,13 +6,18 @@ environment draws depends only on its own random stream, not on what else is res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from mjlab_rec.envs.mdp._common import DEFAULT_ASSET_CFG, bounds, constant, resolve_env_ids
+from mjlab_rec.envs.mdp._common import (
+    DEFAULT_ASSET_CFG,
+    bounds,
+    constant,
+    resolve_env_ids,
+    sample_se3,
+)
 from mjlab_rec.managers.scene_entity_config import SceneEntityCfg
 from mjlab_rec.utils.math import quat_apply, quat_from_euler_xyz, quat_mul
 from mjlab_rec.utils.string import nearest
@@ -34,20 +39,6 @@ __all__ = [
     "reset_scene_to_default",
     "resolve_env_ids",
 ]
-
-_SE3_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")
-_Range = tuple[float, float]
-
-
-def _sample_se3(
-    env: ManagerBasedRlEnv, ranges: Mapping[str, _Range], env_ids: torch.Tensor
-) -> torch.Tensor:
-    """Draw (x, y, z, roll, pitch, yaw) offsets: (len(env_ids), 6), zero where no range is given."""
-    for key in ranges:
-        if key not in _SE3_KEYS:
-            raise KeyError(f"Unknown range '{key}'. {nearest(key, _SE3_KEYS)}")
-    low, high = bounds([ranges.get(key, (0.0, 0.0)) for key in _SE3_KEYS], env.device)
-    return env.rng.uniform(low, high, (len(env_ids), 6), env_ids)
 
 
 def _default_root_pose(
@@ -117,7 +108,7 @@ def reset_root_state_uniform(
         asset_cfg: The entity. Its base is floating, or fixed to a mocap body.
     """
     env_ids = resolve_env_ids(env, env_ids)
-    offset = _sample_se3(env, pose_range, env_ids)
+    offset = sample_se3(env, pose_range, env_ids)
     pos, quat = _default_root_pose(env, env.scene[asset_cfg.name], env_ids)
     _write_root_state(env, env_ids, pos, quat, offset, velocity_range, asset_cfg)
 
@@ -156,7 +147,7 @@ def reset_root_state_from_flat_patches(
     patches = terrain.flat_patches[patch_name]
     levels, types = terrain.terrain_levels[env_ids], terrain.terrain_types[env_ids]
     chosen = env.rng.integers(0, patches.shape[2], (len(env_ids),), env_ids)
-    offset = _sample_se3(env, pose_range or {}, env_ids)
+    offset = sample_se3(env, pose_range or {}, env_ids)
     root = env.scene[asset_cfg.name].data.default_root_state[env_ids]
     pos = patches[levels, types, chosen].clone()
     pos[:, 2] += root[:, 2]
@@ -180,7 +171,7 @@ def _write_root_state(
         return
     velocity = asset.data.default_root_state[env_ids, 7:13]
     if velocity_range:
-        velocity = velocity + _sample_se3(env, velocity_range, env_ids)
+        velocity = velocity + sample_se3(env, velocity_range, env_ids)
     asset.write_root_link_velocity_to_sim(velocity, env_ids=env_ids)
 
 
@@ -224,7 +215,7 @@ def push_by_setting_velocity(
     qvel = env.sim.data.qvel[rows, index.free_joint_v_adr]
     quat = env.sim.data.qpos[rows, index.free_joint_q_adr[3:7]]
     velocity = torch.cat((qvel[:, :3], quat_apply(quat, qvel[:, 3:])), dim=-1)
-    velocity += _sample_se3(env, velocity_range, env_ids)
+    velocity += sample_se3(env, velocity_range, env_ids)
     asset.write_root_link_velocity_to_sim(velocity, env_ids=env_ids)
 
 

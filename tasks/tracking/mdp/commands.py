@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mjlab_rec.envs.mdp._common import bounds
+from mjlab_rec.envs.mdp._common import sample_se3
 from mjlab_rec.managers import CommandTermCfg
 from mjlab_rec.utils.math import (
     matrix_from_quat,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.viewer.debug_visualizer import DebugVisualizer
 
-_AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 _SamplingMode = Literal["adaptive", "uniform", "start"]
 _REFERENCE_AXES = ((1.0, 0.5, 0.5), (0.5, 1.0, 0.5), (0.5, 0.5, 1.0))
 
@@ -64,7 +63,10 @@ class MotionCommand(MotionReference):
         self._ghost: Any = None
 
     def reset_to_frame(self, env_ids: Tensor, frame: int) -> None:
-        """Put these environments exactly into a frame of the motion, without noise."""
+        """Put these environments exactly into a frame of the motion, without noise.
+
+        ``sim.forward()`` then brings the poses of the bodies up to date.
+        """
         if not 0 <= frame < len(self.motion):
             raise ValueError(
                 f"There is no frame {frame}: the motion has frames 0 to {len(self.motion) - 1}."
@@ -127,15 +129,16 @@ class MotionCommand(MotionReference):
             self._log_sampling()
         self._look_up()
         root, joint_pos, joint_vel = self._start(env_ids)
-        offset = self._noise(self.cfg.pose_range, env_ids)
+        offset = sample_se3(self._env, self.cfg.pose_range, env_ids)
         root[:, :3] += offset[:, :3]
         turn = quat_from_euler_xyz(offset[:, 3], offset[:, 4], offset[:, 5])
         root[:, 3:7] = quat_mul(turn, root[:, 3:7])
-        root[:, 7:] += self._noise(self.cfg.velocity_range, env_ids)
+        root[:, 7:] += sample_se3(self._env, self.cfg.velocity_range, env_ids)
         joint_pos += rng.uniform(*self.cfg.joint_position_range, joint_pos.shape, env_ids)
         limits = self.robot.data.soft_joint_pos_limits[env_ids]
         joint_pos = joint_pos.clamp(limits[..., 0], limits[..., 1])
         self._write_state(env_ids, root, joint_pos, joint_vel)
+        self._moved = True
 
     def _update_command(self, env_ids: Tensor | None) -> None:
         if self._moved:
@@ -176,13 +179,6 @@ class MotionCommand(MotionReference):
             self.time_steps[env_ids] = (self.time_steps[env_ids] + 1).clamp_(max=last)
         self._look_up()
 
-    def _noise(self, ranges: dict[str, tuple[float, float]], env_ids: Tensor) -> Tensor:
-        for name in ranges:
-            if name not in _AXES:
-                raise KeyError(f"Unknown range '{name}'. {nearest(name, _AXES)}")
-        low, high = bounds([ranges.get(name, (0.0, 0.0)) for name in _AXES], self.device)
-        return self._env.rng.uniform(low, high, (len(env_ids), len(_AXES)), env_ids)
-
     def _start(self, env_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """State of the root (13), and positions and velocities of the joints, in the motion."""
         root = torch.cat([part[env_ids, -1] for part in self._parts[2:]], dim=1)
@@ -194,7 +190,6 @@ class MotionCommand(MotionReference):
         self.robot.write_root_state_to_sim(root, env_ids=env_ids)
         self.robot.write_joint_state_to_sim(joint_pos, joint_vel, env_ids=env_ids)
         self.robot.reset(env_ids)
-        self._moved = True
 
     def _debug_vis_impl(self, visualizer: DebugVisualizer) -> None:
         """Draw the robot as the motion wants it, or the frames of both."""

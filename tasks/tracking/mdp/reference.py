@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,12 +48,13 @@ class MotionReference(CommandTerm):
         self.motion_anchor_body_index = cfg.body_names.index(cfg.anchor_body_name)
         # The root comes last: episodes begin with it where the motion has it.
         names = (*cfg.body_names, self.robot.body_names[0])
-        self.motion = motion.of_robot(self.robot.joint_names, names).to(self.device)
-        self.time_steps = torch.zeros(env.num_envs, dtype=torch.long, device=self.device)
+        motion = motion.of_robot(self.robot.joint_names, names).to(self.device)
         # All arrays side by side, so that the frames of all of them are found in one operation.
-        arrays = [getattr(self.motion, name) for name in ARRAYS]
-        self._table = torch.cat([array.flatten(1) for array in arrays], dim=1)
+        arrays = [getattr(motion, name) for name in ARRAYS]
         self._shapes = [array.shape[1:] for array in arrays]
+        self._table = torch.cat([array.flatten(1) for array in arrays], dim=1)
+        self.motion = replace(motion, **dict(zip(ARRAYS, self._split(self._table), strict=True)))
+        self.time_steps = torch.zeros(env.num_envs, dtype=torch.long, device=self.device)
         self._kept: dict[str, Tensor] = {}
         self._kept_at = -1
         self._look_up()
@@ -183,12 +185,14 @@ class MotionReference(CommandTerm):
     def _look_up(self) -> None:
         """Look the current frames up. Call it whenever ``time_steps`` changed."""
         self._frame = self._table[self.time_steps]
-        parts = self._frame.split([shape.numel() for shape in self._shapes], dim=1)
-        self._parts = [
-            part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)
-        ]
+        self._parts = self._split(self._frame)
         self._parts[2] += self._env.scene.env_origins[:, None]
         self._kept_at = -1
+
+    def _split(self, rows: Tensor) -> list[Tensor]:
+        """Rows of the table as the motion's arrays, which share its memory."""
+        parts = rows.split([shape.numel() for shape in self._shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _now(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """What a function returns, kept while neither the robot nor the frame changes."""
