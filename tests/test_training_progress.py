@@ -31,6 +31,7 @@ def iteration(number: int = 9, **fields: Any) -> Iteration:
         mean_length=80.0,
         losses={"value": 0.25, "entropy": 1.5},
         log={"Episode_Reward/upright": 0.75},
+        best_return=13.0,
         is_best=True,
     )
     return Iteration(**{**values, **fields})
@@ -65,12 +66,12 @@ def test_lines_where_there_is_no_terminal():
     with progress:
         for number in range(10):
             clock.now += 2.0
-            progress.update(iteration(number, is_best=number == 4))
+            progress.update(iteration(number))
     lines = output.getvalue().splitlines()
     # The first one, then one every 5 s, and the last one.
     assert [line.split()[1] for line in lines] == ["1/100", "4/100", "7/100", "10/100"]
     assert lines[-1] == (
-        "iteration 10/100  1,200 env-steps/s  0:03:00 left  return 12.50 (best 12.50)  length 80.0"
+        "iteration 10/100  1,200 env-steps/s  0:03:00 left  return 12.50 (best 13.00)  length 80.0"
         "  physics 50% managers 25% learner 25%  | hdf5 9 rows"
     )
 
@@ -78,7 +79,7 @@ def test_lines_where_there_is_no_terminal():
 def test_before_an_episode_ends_there_is_no_return():
     progress, _, output = shown(terminal=False)
     with progress:
-        progress.update(iteration(mean_return=None, mean_length=None, is_best=False))
+        progress.update(iteration(mean_return=None, mean_length=None))
     assert "return no episode has ended yet" in output.getvalue()
 
 
@@ -92,7 +93,7 @@ def test_a_panel_on_a_terminal():
     for part in ("my-task", "10 of 100", "0:03:00 left", "1,200 env-steps/s", "24,000"):
         assert part in text, part
     for part in (
-        "12.50 (best 12.50)",
+        "12.50 (best 13.00)",
         "80.0 steps",
         "value loss",
         "Episode_Reward/upright",
