@@ -362,8 +362,11 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         if self.gpu_global_rank == 0:
             self.save(os.path.join(folder, f"model_{number}.pt"))
             if self._best is not None:
-                checkpoints.write(os.path.join(folder, BEST), self._best)
+                best = os.path.join(folder, BEST)
+                checkpoints.write(best, self._best)
                 self._best = None
+                if self.cfg.get("upload_model", True):
+                    self.logger.save_model(best, number)
         # Only the last one is of use, and each may be large.
         for old in path.parent.glob("state_*.pt"):
             is_ours = re.fullmatch(_state_path(Path(), r"\d+").name, old.name)
