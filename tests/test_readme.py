@@ -46,11 +46,14 @@ SHORT = {
     "scripts/bench.py rerun": "--num-envs 1 --frames 2 --rounds 1",
     "scripts/bench.py terrain": "--num-envs 2 --tiles 1 --grid 1 --rounds 1 --kinds tilted_grid",
     "scripts/rerun_screenshot.py": "--help",
+    "scripts/benchmarks/velocity_follow.py": "--help",
+    "scripts/benchmarks/velocity_physics.py": "--num-envs 2 --rounds 1 --variants cg",
+    "scripts/benchmarks/velocity_random.py": "--steps 2 --num-envs 2",
     "scripts/docs.py": "--help",
     "scripts/make_motion.py": "",
     "scripts/examples/behaviour_cloning.py": "--help",
     "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
-    "scripts/pictures.py": "--rows 1 --columns 1",
+    "scripts/pictures.py": "--tasks cartpole-balance --columns 1",
 }
 PLAY_OR_LIST = {
     "scripts/play.py": ["play"],

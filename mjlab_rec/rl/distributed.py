@@ -122,17 +122,6 @@ def average_normalizers(alg: Any) -> None:
         module._std = module._var.sqrt()
 
 
-def share_cores(cfg: Any) -> None:
-    """Divide the cores of this machine among its processes, unless the cfg says how many to use.
-
-    Args:
-        cfg: The SimulationCfg, which is changed.
-    """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if here > 1 and cfg.num_threads is None:
-        cfg.num_threads = max(1, len(os.sched_getaffinity(0)) // here)
-
-
 def path_of_rank(path: str | Path) -> str:
     """The path of this process's file, such as ``run_rank1.h5``."""
     here = ranks()

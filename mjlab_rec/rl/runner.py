@@ -63,8 +63,10 @@ class Iteration:
     """Losses by name."""
     log: dict[str, float]
     """Means of what the environments logged about episodes that ended."""
+    best_return: float | None
+    """Highest mean return of whole episodes so far; None before enough of them have ended."""
     is_best: bool
-    """Whether the mean return is the highest so far."""
+    """Whether that was in this iteration."""
 
 
 class MjlabOnPolicyRunner(_OnPolicyRunner):
@@ -107,7 +109,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         self.iterations_done = 0
         """Number of iterations so far, those before a resume included."""
         self.best_return: float | None = None
-        """Highest mean return so far."""
+        """Highest mean return so far, of the last whole episodes."""
         self.on_iteration: Callable[[Iteration], None] = lambda iteration: None
         """Called after each iteration."""
         self.should_stop: Callable[[], bool] = lambda: False
@@ -272,9 +274,10 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         log, number = self.logger, self.current_learning_iteration
         shares = clock.read()
         logged = log.end_iteration(number, shares.total)
-        is_best = self._is_best(log.mean_return)
+        good = self._whole_return()
+        is_best = good is not None and (self.best_return is None or good > self.best_return)
         if is_best:
-            self.best_return = log.mean_return
+            self.best_return = good
             self._best = deepcopy(self._checkpoint(None))
         steps = self.cfg["num_steps_per_env"] * self.env.num_envs * self.gpu_world_size
         values = {
@@ -304,16 +307,18 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                 mean_length=log.mean_length,
                 losses=losses,
                 log=logged,
+                best_return=self.best_return,
                 is_best=is_best,
             )
         )
 
-    def _is_best(self, mean_return: float | None) -> bool:
-        # Episodes that began before the first iteration are cut short, which may look good.
-        steps = (self.iterations_done - self._counts_from) * self.cfg["num_steps_per_env"]
-        if mean_return is None or steps < self.env.max_episode_length:
-            return False
-        return self.best_return is None or mean_return > self.best_return
+    def _whole_return(self) -> float | None:
+        """Mean return of the last episodes that began after the first iteration did.
+
+        The others are cut short, which may look good.
+        """
+        needed = -(-int(self.env.max_episode_length) // self.cfg["num_steps_per_env"])
+        return self.logger.mean_return_since(self._counts_from + needed)
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -357,8 +362,11 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         if self.gpu_global_rank == 0:
             self.save(os.path.join(folder, f"model_{number}.pt"))
             if self._best is not None:
-                checkpoints.write(os.path.join(folder, BEST), self._best)
+                best = os.path.join(folder, BEST)
+                checkpoints.write(best, self._best)
                 self._best = None
+                if self.cfg.get("upload_model", True):
+                    self.logger.save_model(best, number)
         # Only the last one is of use, and each may be large.
         for old in path.parent.glob("state_*.pt"):
             is_ours = re.fullmatch(_state_path(Path(), r"\d+").name, old.name)

@@ -39,7 +39,7 @@ class TrainingLog(_Logger):
         self.logger_type = self.cfg.get("logger", "tensorboard")
         """"tensorboard" or "wandb"."""
         self._ended = torch.zeros(3, device=self.device)  # Sums of return, length and 1.
-        self._recent: deque[tuple[float, float, float]] = deque()
+        self._recent: deque[tuple[float, float, float, int]] = deque()
         self._rnd_sums = torch.zeros(2, self.num_envs, device=self.device)
         self._rnd_ended = torch.zeros(2, device=self.device)
 
@@ -53,6 +53,17 @@ class TrainingLog(_Logger):
         """Mean length of the last episodes, in steps."""
         return self._mean(1)
 
+    def mean_return_since(self, iteration: int) -> float | None:
+        """Mean return of the last episodes, without those that ended in earlier iterations.
+
+        None if only a few are left.
+        """
+        parts = [part for part in self._recent if part[3] >= iteration]
+        count = sum(part[2] for part in parts)
+        if count < min(_EPISODES, self.num_envs):
+            return None
+        return sum(part[0] for part in parts) / count
+
     def init_logging_writer(self, first_iteration: int = 0) -> None:
         """Open the curves. Those of a killed run are cut where this one goes on."""
         if self.log_dir is None or self.disable_logs or self.writer is not None:
@@ -65,8 +76,9 @@ class TrainingLog(_Logger):
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(self.log_dir, purge_step=first_iteration, flush_secs=10)
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._store_code_state()
+        if self.git_status_repos:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._store_code_state()
 
     def process_env_step(
         self,
@@ -112,7 +124,7 @@ class TrainingLog(_Logger):
             if self.cfg["algorithm"].get("rnd_cfg"):
                 found["Rnd/mean_extrinsic_reward"] = extrinsic / count
                 found["Rnd/mean_intrinsic_reward"] = intrinsic / count
-            self._recent.append((total, length, count))
+            self._recent.append((total, length, count, iteration))
             while sum(part[2] for part in list(self._recent)[1:]) >= _EPISODES:
                 self._recent.popleft()
         self._ended.zero_()
