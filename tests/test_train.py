@@ -19,6 +19,7 @@ from training_worlds import assert_same, training
 
 pytest.importorskip("rsl_rl")
 
+from mjlab_rec import cli  # noqa: E402
 from mjlab_rec.commands import train  # noqa: E402
 from mjlab_rec.data import open_rollouts  # noqa: E402
 from mjlab_rec.registry import list_tasks, load_env_cfg, load_rl_cfg  # noqa: E402
@@ -185,6 +186,19 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: 
     assert agent["algorithm"]["learning_rate"] == 1e-4
     assert json.loads((run / "env.json").read_text())["env"]["scene"]["num_envs"] == 4
     assert about["options"]["preset"] == ["mine.toml"]
+
+
+def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_path: Path):
+    def chosen(*words: str) -> int:
+        return cli.parse(train.TrainArgs, "", ["--task", "gym-hopper", *words])[1].scene.num_envs
+
+    preset = tmp_path / "two.toml"
+    preset.write_text("[env]\nscene.num_envs = 2\n")
+    assert chosen() == 64
+    assert chosen("--preset", str(preset)) == 2
+    assert chosen("--preset", str(preset), "--num-envs", "3") == 3
+    assert chosen("--env.scene.num-envs", "4") == 4
+    assert load_env_cfg("gym-hopper").scene.num_envs == 1
 
 
 @pytest.mark.parametrize(
