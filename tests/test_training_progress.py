@@ -31,7 +31,7 @@ def iteration(number: int = 9, **fields: Any) -> Iteration:
         mean_length=80.0,
         losses={"value": 0.25, "entropy": 1.5},
         log={"Episode_Reward/upright": 0.75},
-        is_best=True,
+        best_return=12.5,
     )
     return Iteration(**{**values, **fields})
 
@@ -65,7 +65,7 @@ def test_lines_where_there_is_no_terminal():
     with progress:
         for number in range(10):
             clock.now += 2.0
-            progress.update(iteration(number, is_best=number == 4))
+            progress.update(iteration(number, best_return=12.5 if number > 4 else None))
     lines = output.getvalue().splitlines()
     # The first one, then one every 5 s, and the last one.
     assert [line.split()[1] for line in lines] == ["1/100", "4/100", "7/100", "10/100"]
@@ -78,7 +78,7 @@ def test_lines_where_there_is_no_terminal():
 def test_before_an_episode_ends_there_is_no_return():
     progress, _, output = shown(terminal=False)
     with progress:
-        progress.update(iteration(mean_return=None, mean_length=None, is_best=False))
+        progress.update(iteration(mean_return=None, mean_length=None, best_return=None))
     assert "return no episode has ended yet" in output.getvalue()
 
 

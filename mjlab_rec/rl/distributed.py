@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from mjlab_rec.rl.checkpoints import NETWORKS
+from mjlab_rec.rl.learner_state import networks
+from mjlab_rec.utils.threads import choose_threads
 
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
@@ -110,8 +111,7 @@ def any_of_all(value: bool, device: str) -> bool:
 def average_normalizers(alg: Any) -> None:
     """Give all processes the same running means of observations; RSL-RL 5.4 leaves that out."""
     count = ranks().world_size
-    networks = [getattr(alg, name) for name in NETWORKS if hasattr(alg, name)]
-    for module in (module for network in networks for module in network.modules()):
+    for module in (module for network in networks(alg).values() for module in network.modules()):
         if not (hasattr(module, "_mean") and hasattr(module, "_var") and hasattr(module, "_std")):
             continue
         mean, variance = module._mean, module._var
@@ -128,9 +128,8 @@ def share_cores(cfg: Any) -> None:
     Args:
         cfg: The SimulationCfg, which is changed.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if here > 1 and cfg.num_threads is None:
-        cfg.num_threads = max(1, len(os.sched_getaffinity(0)) // here)
+    if ranks().is_distributed and cfg.num_threads is None:
+        cfg.num_threads = choose_threads().engine
 
 
 def path_of_rank(path: str | Path) -> str:

@@ -48,7 +48,6 @@ class TrainingProgress:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._seconds: float | None = None
         self._shares: dict[str, float] = {}
-        self._best: float | None = None
         self._began = self._shown_at = clock()
         self._unshown: Iteration | None = None
 
@@ -126,8 +125,6 @@ class TrainingProgress:
         self._seconds += _RECENT * (total - self._seconds)
         for part, share in parts.items():
             self._shares[part] += _RECENT * (share - self._shares[part])
-        if iteration.is_best:
-            self._best = iteration.mean_return
 
     def _print(self, iteration: Iteration) -> None:
         self._unshown = None
@@ -143,7 +140,7 @@ class TrainingProgress:
     def _return(self, iteration: Iteration) -> str:
         if iteration.mean_return is None:
             return "no episode has ended yet"
-        best = "" if self._best is None else f" (best {self._best:,.2f})"
+        best = "" if iteration.best_return is None else f" (best {iteration.best_return:,.2f})"
         return f"{iteration.mean_return:,.2f}{best}"
 
 
