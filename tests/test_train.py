@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,21 +158,51 @@ def test_a_run_that_is_complete_says_how_to_go_on(logs: Path, capsys: pytest.Cap
     assert "--agent.max-iterations 12" in error
 
 
+@training
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "train-me" / "with a space"
+    shutil.copytree(newest(logs), run)
+    before = {path.name: path.read_bytes() for path in run.glob("*.json")}
+    with pytest.raises(SystemExit):
+        run_train("--resume", run, "--agent.actor.hidden-dims", 3, "--agent.max-iterations", 9)
+    assert "does not fit" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.glob("*.json")} == before
+
+
+@training
+def test_mjlabs_fields_to_resume_are_refused_with_the_option_that_does_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for words in (("--agent.resume", "True"), ("--agent.load-run", "2026.*")):
+        with pytest.raises(SystemExit):
+            run_train("--log-root", tmp_path, *words)
+        assert "--resume RUN" in " ".join(capsys.readouterr().err.split())
+
+
 # Signals.
 
 
 @training
 @pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143)])
 def test_signals_end_a_run_with_a_checkpoint_and_whole_recordings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    code: int,
 ):
     monkeypatch.setenv(train_tasks.SIGNAL, f"{name}:7")
+    tmp_path = tmp_path / "with a space"
     before = signal.getsignal(getattr(signal, f"SIG{name}"))
     with pytest.raises(SystemExit) as ended:
         run_train("--log-root", tmp_path, "--record", "hdf5")
     assert ended.value.code == code
     assert signal.getsignal(getattr(signal, f"SIG{name}")) is before
     run = newest(tmp_path)
+    said = capsys.readouterr().out.partition("Go on with: ")[2].splitlines()[0]
+    assert shlex.split(said)[-2:] == ["--resume", str(run)]
     assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_1.pt"}
     with open_rollouts(run / "rollouts" / "hdf5.h5") as rollouts:
         assert rollouts.rows == 2 * 5 * 8
