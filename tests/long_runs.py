@@ -6,10 +6,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
 LONG = bool(os.environ.get("MJLAB_REC_LONG"))
+
+
+def some_long(*values: Any) -> Any:
+    """Return values of ``parametrize`` whose test takes long."""
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 def skip_long(items: list[pytest.Item]) -> None:

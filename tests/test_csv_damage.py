@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_reported_and_affects_only_its_block(name, options, tmp
     world = World(num_envs=2, steps=60, special=False)
     path = record(tmp_path, world, **options)
     read_undamaged(path, world, watch)
-    for _ in watch.flips([path.with_name(name)], 20):
+    for _ in watch.flips([path.with_name(name)], 8):
         reader = CsvReader(path)
         good, bad = check_true(reader, world, world.info)
         assert good + bad == len(world.episodes)
@@ -159,7 +159,7 @@ def test_a_damaged_description_is_reported_or_harmless(whole, tmp_path, watch):
     path = tmp_path / "copy" / ROWS
     read_undamaged(path, world, watch)
     victim = path.with_name("rollout.csv.json")
-    for _ in watch.flips([victim], 20):
+    for _ in watch.flips([victim], 8):
         try:
             reader = CsvReader(path)
         except DataError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from long_runs import some_long
 
 from mjlab_rec.data.formats import hdf5_layout
 from mjlab_rec.data.formats.base import WriterOptions
@@ -251,8 +252,10 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-@pytest.mark.parametrize("chained, every", [(True, 1), (False, 3)])
-@pytest.mark.parametrize("p_end", [0.03, 0.6])
+@pytest.mark.parametrize(
+    "chained, every, p_end",
+    [(True, 1, 0.03), (False, 3, 0.6), some_long(True, 1, 0.6), some_long(False, 3, 0.03)],
+)
 def test_every_step_is_read_back(kind, options, chained, every, p_end, tmp_path):
     info = make_info(chained, every)
     world = World(info, rows=8)

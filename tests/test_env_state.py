@@ -30,8 +30,15 @@ def through_a_file(env: ManagerBasedRlEnv, folder: Path) -> Any:
     return torch.load(folder / "state.pt", weights_only=True)
 
 
-def assert_goes_on(cfg: Any, folder: Path, steps: int = 30) -> None:
-    """Compare an environment with another one that gets its state in the middle."""
+def assert_goes_on(cfg: Any, folder: Path, steps: int = 30, before: int = 3) -> None:
+    """Compare an environment with another one that gets its state in the middle.
+
+    Args:
+        cfg: Makes the cfg.
+        folder: For a file.
+        steps: Steps before and after that.
+        before: Steps that the other one takes before.
+    """
     first, second = ManagerBasedRlEnv(cfg()), ManagerBasedRlEnv(cfg())
     acts = actions(2 * steps, first.num_envs)
     first.reset()
@@ -40,10 +47,12 @@ def assert_goes_on(cfg: Any, folder: Path, steps: int = 30) -> None:
             first.step(action)
     saved = through_a_file(first, folder)
     second.reset(seed=99)
-    for action in acts[:3]:
+    for action in acts[:before]:
         second.step(action)
     load_state(second, saved)
     assert_same(first.obs_buf, second.obs_buf)
+    assert_same(first.sim.get_derived(), second.sim.get_derived())
+    assert second.sim.data.generation > saved["generation"]
     for action in acts[steps:]:
         ours, theirs = first.step(action), second.step(action)
         assert_same(ours[:4], theirs[:4])
@@ -83,8 +92,9 @@ def moody_cfg() -> ManagerBasedRlEnvCfg:
 
 
 @pytest.mark.parametrize("cfg", [cart_cfg, moody_cfg])
-def test_another_environment_goes_on_bit_for_bit(tmp_path: Path, cfg: Any):
-    assert_goes_on(cfg, tmp_path)
+@pytest.mark.parametrize("before", [0, 3])
+def test_another_environment_goes_on_bit_for_bit(tmp_path: Path, cfg: Any, before: int):
+    assert_goes_on(cfg, tmp_path, before=before)
 
 
 def test_randomized_model_fields_go_on_too(tmp_path: Path):

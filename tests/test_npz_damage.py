@@ -51,7 +51,7 @@ def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
     whole = read_undamaged(NpzReader, path, watch)
     refused = errors = 0
-    for victim in watch.flips(files_of(path), 25):
+    for victim in watch.flips(files_of(path), 12):
         try:
             reader = NpzReader(path)
         except DataError as error:

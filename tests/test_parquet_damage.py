@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_reported_or_harmless_and_affects_only_its_part(
     truth, most = read_undamaged(ParquetReader, path, watch), episodes_in(path)[name]
     watch.spare["process"] = 64 << 20  # Polars loads its symbols to print its first panic.
     harmless = 0
-    for _ in watch.flips([path / name], 40):
+    for _ in watch.flips([path / name], 16):
         reader = ParquetReader(path)
         assert len(lost(reader, truth)) <= most
         harmless += not reader.verify()

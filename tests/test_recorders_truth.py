@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from long_runs import LONG, some_long
 from rollout_log import StepLog, compare
 from worlds import actions, cart_cfg
 
@@ -75,7 +76,7 @@ def drive(log: StepLog, steps: int, auto_reset: bool, manual: bool = True) -> No
             log.reset(ids[:1])  # Twice in a row: an episode without a step.
 
 
-@pytest.mark.parametrize("block_steps", [1, 3, 8, None])
+@pytest.mark.parametrize("block_steps", [some_long(1), 3, some_long(8), None])
 @pytest.mark.parametrize("auto_reset", [True, False])
 @pytest.mark.parametrize(("num_envs", "engine"), [(1, "mjbatch"), (64, "mjbatch"), (64, "warp")])
 def test_rows_are_what_happened(num_envs, engine, auto_reset, block_steps):
@@ -88,7 +89,7 @@ def test_rows_are_what_happened(num_envs, engine, auto_reset, block_steps):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize(("num_envs", "auto_reset"), [(1, True), (6, False), (64, True)])
+@pytest.mark.parametrize(("num_envs", "auto_reset"), [some_long(1, True), (6, False), (64, True)])
 def test_every_format_gives_the_rows_back(name, num_envs, auto_reset, tmp_path):
     make, path, options = FORMATS[name]
     recorder = make(path=str(tmp_path / path), channels=ASKED, block_steps=7, **options)
@@ -120,7 +121,7 @@ def test_several_recorders_do_not_disturb_each_other(tmp_path):
         compare(rollouts, log.finished((0, 1)), CHANNELS)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(30 if LONG else 10))
 def test_random_worlds_blocks_strides_and_resets(seed):
     rng = np.random.default_rng(seed)
     num_envs, auto_reset = int(rng.integers(1, 9)), bool(rng.integers(2))

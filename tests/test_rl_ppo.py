@@ -159,8 +159,21 @@ def test_continues_checkpoints_of_either(first, second, tmp_path):
     continued = make(second)
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     continued.load(checkpoint, None, True)
+    assert (continued.optimizer.param_groups[0]["fused"] is True) == (PPO in (first, second))
     close(train(continued, seed=2), train(begun, seed=2))
     close(continued.actor.state_dict(), begun.actor.state_dict())
+
+
+def test_statistics_of_observations_change_in_training_only():
+    alg = make(PPO)
+    before = alg.actor.obs_normalizer.mean
+    for mode in (alg.eval_mode, alg.train_mode):
+        assert torch.equal(alg.actor.obs_normalizer.mean, before)
+        mode()
+        obs = observations(torch.Generator())
+        alg.act(obs)
+        alg.process_env_step(obs, torch.zeros(NUM_ENVS), torch.zeros(NUM_ENVS).long(), {})
+    assert not torch.equal(alg.actor.obs_normalizer.mean, before)
 
 
 def test_actions_stay_what_they_were():

@@ -35,7 +35,7 @@ def test_no_byte_changes_unnoticed(kind, tmp_path, watch):
     path = made(kind, tmp_path)
     whole = read_undamaged(RobomimicReader, path, watch)
     refused = errors = 0
-    for _ in watch.flips(files_of(path), 25):
+    for _ in watch.flips(files_of(path), 12):
         try:
             reader = RobomimicReader(path)
         except DataError as error:

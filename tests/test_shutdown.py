@@ -23,7 +23,7 @@ from mjlab_rec.recorders import shutdown
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.utils import interrupts
 
-RUNS = 100 if LONG else 3  # of each kind
+RUNS = 100 if LONG else 1  # of each kind, and of each number of signals
 NAMES = ("obs/actor", "next_obs/actor", "action", "reward", "terminated")
 
 OPEN = """

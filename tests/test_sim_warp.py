@@ -49,12 +49,17 @@ def drive(sim: Simulation) -> torch.Tensor:
     return torch.cat(rows, dim=1)
 
 
-def test_replayed_graphs_equal_eager_launches():
-    assert torch.equal(drive(make(graphs=True)), drive(make(graphs=False)))
+@pytest.fixture(scope="module")
+def alone() -> torch.Tensor:
+    """What a simulation does that is the only one."""
+    return drive(make())
 
 
-def test_two_simulations_do_not_disturb_each_other():
-    alone = drive(make())
+def test_replayed_graphs_equal_eager_launches(alone):
+    assert torch.equal(alone, drive(make(graphs=False)))
+
+
+def test_two_simulations_do_not_disturb_each_other(alone):
     one, two = make(), make(num_envs=2, xml=CARTPOLE)
     two.data.ctrl[:] = 1.0
     rows = []

@@ -250,6 +250,10 @@ def test_bad_motion_files_are_refused(message, squat, tmp_path):
 def test_motions_that_do_not_exist_or_do_not_fit_are_refused(tmp_path):
     with pytest.raises(MotionError, match="neither a file nor an example. Did you mean 'squat'"):
         load_motion("sqaut", biped_cfg())
+    header = tmp_path / "header.csv"
+    header.write_text("x,y,z\n1,2,3\n")
+    with pytest.raises(MotionError, match="neither a motion file, nor a CSV table of numbers"):
+        load_motion(header, biped_cfg())
     box = EntityCfg(spec_fn=lambda: mujoco.MjSpec.from_string(BOX))
     with pytest.raises(MotionError, match="need the joint 'left_hip_pitch_joint'"):
         load_motion("squat", box)

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,23 +38,6 @@ def run_train(*words: Any) -> None:
 def newest(root: Path) -> Path:
     """The folder of the newest run."""
     return max(root.glob("train-me/*"), key=lambda run: run.stat().st_mtime_ns)
-
-
-def in_new_process(root: Path, *words: Any, launcher: tuple[str, ...] = (), sent: str = "") -> Any:
-    """Run the script in a process of its own, and return what it said."""
-    return subprocess.run(
-        [sys.executable, *launcher, str(ROOT / "scripts/train.py"), *TRAIN]
-        + ["--log-root", str(root), *map(str, words)],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            "OMP_NUM_THREADS": "1",
-            train_tasks.SIGNAL: sent,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +103,15 @@ def assert_equal_checkpoints(one: Path, other: Path) -> None:
 
 
 @training
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(logs: Path, tmp_path: Path):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    logs: Path, tmp_path: Path, run_script: Any, monkeypatch: pytest.MonkeyPatch
+):
     # The module's fixture is the same run, without interruption.
-    killed = in_new_process(tmp_path, "--seed", 3, sent="KILL:23")
+    monkeypatch.setenv(train_tasks.SIGNAL, "KILL:23")
+    words = (*TRAIN, "--seed", "3", "--log-root", str(tmp_path))
+    killed = run_script("train.py", *words, cwd=ROOT / "tests")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    monkeypatch.delenv(train_tasks.SIGNAL)
     run = newest(tmp_path)
     assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_2.pt"}
     run_train("--log-root", tmp_path, "--resume", "latest", "--record", "hdf5")
@@ -284,11 +273,29 @@ def test_help_lists_the_fields_of_the_learner(capsys: pytest.CaptureFixture[str]
 
 @training
 def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    words = ("--record", "hdf5", "--agent.max-iterations", 3)
-    done = in_new_process(tmp_path, *words, launcher=torchrun)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes with 8 environments") == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", tmp_path]
+    words += ["--record", "hdf5", "--agent.max-iterations", "3"]
+    processes = []
+    for rank in "01":
+        # What torchrun sets.
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        env["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+        processes.append(
+            subprocess.Popen(
+                list(map(str, words)), env={**os.environ, **env}, text=True, stdout=-1, stderr=-1
+            )
+        )
+    try:
+        said = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "2 processes with 8 environments" in said[0][0] and said[1][0] == ""
     (run,) = (tmp_path / "train-me").iterdir()
     assert {path.name for path in run.glob("state_*")} == {"state_2.pt", "state_2_rank1.pt"}
     seeds, actions = [], []

@@ -31,10 +31,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @training
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, recurrent: bool):
+@pytest.mark.parametrize("learner", ["PPO", "mjlab_rec.rl.ppo:PPO", "recurrent"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, learner: str):
     cfg = train_cfg()
-    if recurrent:
+    if learner != "recurrent":
+        cfg.algorithm.class_name = learner
+    else:
         memory = {"rnn_type": "lstm", "rnn_hidden_dim": 5, "class_name": "RNNModel"}
         cfg.actor = dataclasses.replace(cfg.actor, **memory)
         cfg.critic = dataclasses.replace(cfg.critic, **memory)
@@ -142,6 +144,25 @@ def test_the_best_policy_is_kept(run: Path, tmp_path: Path):
     again.learn(1)
     assert not (tmp_path / "model_best.pt").exists()
     again.env.close()
+
+
+@training
+def test_episodes_that_were_cut_short_at_the_beginning_are_never_the_best():
+    cfg = flat_cart()
+    cfg.episode_length_s = 4.0  # 100 steps; the environments begin somewhere in between.
+    del cfg.terminations["end"]
+    for term in cfg.rewards.values():
+        term.weight = -1.0  # Longer episodes cost more.
+    runner = make_runner(None, cfg, train_cfg(num_steps_per_env=25))
+    seen: list[Any] = []
+    runner.on_iteration = seen.append
+    runner.learn(8, init_at_random_ep_len=True)
+    runner.env.close()
+    assert seen[0].mean_length is not None and seen[0].mean_length < 50
+    # Until the fourth iteration, all that end began before the first one.
+    first = next(iteration for iteration in seen if iteration.is_best)
+    assert first.number >= 4
+    assert runner.best_return < first.mean_return  # That mean is over all so far.
 
 
 @training

@@ -31,7 +31,8 @@ def iteration(number: int = 9, **fields: Any) -> Iteration:
         mean_length=80.0,
         losses={"value": 0.25, "entropy": 1.5},
         log={"Episode_Reward/upright": 0.75},
-        best_return=12.5,
+        best_return=13.0,
+        is_best=True,
     )
     return Iteration(**{**values, **fields})
 
@@ -65,12 +66,12 @@ def test_lines_where_there_is_no_terminal():
     with progress:
         for number in range(10):
             clock.now += 2.0
-            progress.update(iteration(number, best_return=12.5 if number > 4 else None))
+            progress.update(iteration(number))
     lines = output.getvalue().splitlines()
     # The first one, then one every 5 s, and the last one.
     assert [line.split()[1] for line in lines] == ["1/100", "4/100", "7/100", "10/100"]
     assert lines[-1] == (
-        "iteration 10/100  1,200 env-steps/s  0:03:00 left  return 12.50 (best 12.50)  length 80.0"
+        "iteration 10/100  1,200 env-steps/s  0:03:00 left  return 12.50 (best 13.00)  length 80.0"
         "  physics 50% managers 25% learner 25%  | hdf5 9 rows"
     )
 
@@ -78,7 +79,7 @@ def test_lines_where_there_is_no_terminal():
 def test_before_an_episode_ends_there_is_no_return():
     progress, _, output = shown(terminal=False)
     with progress:
-        progress.update(iteration(mean_return=None, mean_length=None, best_return=None))
+        progress.update(iteration(mean_return=None, mean_length=None))
     assert "return no episode has ended yet" in output.getvalue()
 
 
@@ -92,7 +93,7 @@ def test_a_panel_on_a_terminal():
     for part in ("my-task", "10 of 100", "0:03:00 left", "1,200 env-steps/s", "24,000"):
         assert part in text, part
     for part in (
-        "12.50 (best 12.50)",
+        "12.50 (best 13.00)",
         "80.0 steps",
         "value loss",
         "Episode_Reward/upright",
@@ -129,21 +130,17 @@ class FakeWandb(ModuleType):
 def test_weights_and_biases_gets_curves_and_checkpoints_and_is_offline_without_a_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
 ):
-    import os
-
     from training_worlds import make_runner, train_cfg
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setitem(os.environ, "WANDB_MODE", "")  # Restored afterwards.
-    monkeypatch.delenv("WANDB_MODE")
     fake = FakeWandb(key)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     runner = make_runner(tmp_path, cfg=train_cfg(logger="wandb", wandb_tags=("a",)))
     runner.learn(2)
     runner.env.close()
-    assert os.environ.get("WANDB_MODE") == ("offline" if key is None else None)
     kind, settings = fake.sent[0]
     assert kind == "init" and settings["project"] == "mjlab" and settings["tags"] == ["a"]
+    assert settings["mode"] == ("offline" if key is None else None)
     assert settings["name"] == tmp_path.name and settings["dir"] == str(tmp_path)
     assert settings["config"]["env_cfg"]["decimation"] == 4
     assert ("log", "Loss/value", 1) in fake.sent

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from mjlab_rec.rl.learner_state import networks
-from mjlab_rec.utils.threads import choose_threads
 
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
@@ -120,16 +119,6 @@ def average_normalizers(alg: Any) -> None:
         module._mean = moments[0].clone()
         module._var = (moments[1] - moments[0].square()).clamp_(min=0.0)
         module._std = module._var.sqrt()
-
-
-def share_cores(cfg: Any) -> None:
-    """Divide the cores of this machine among its processes, unless the cfg says how many to use.
-
-    Args:
-        cfg: The SimulationCfg, which is changed.
-    """
-    if ranks().is_distributed and cfg.num_threads is None:
-        cfg.num_threads = choose_threads().engine
 
 
 def path_of_rank(path: str | Path) -> str:

@@ -68,7 +68,9 @@ class Iteration:
     log: dict[str, float]
     """Means of what the environments logged about episodes that ended."""
     best_return: float | None
-    """Highest mean return so far; None before all environments have had whole episodes."""
+    """Highest mean return of whole episodes so far; None before enough of them have ended."""
+    is_best: bool
+    """Whether that was in this iteration."""
 
 
 class MjlabOnPolicyRunner(_OnPolicyRunner):
@@ -111,7 +113,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         self.iterations_done = 0
         """Number of iterations so far, those before a resume included."""
         self.best_return: float | None = None
-        """Highest mean return so far."""
+        """Highest mean return so far, of the last whole episodes."""
         self.counts_from = 0
         """Number of the first iteration since the environments began at random times."""
         self.first_settings = env_states.settings(env.unwrapped)
@@ -178,8 +180,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         """Write a checkpoint, and upload it unless the config says otherwise."""
         checkpoints.check_plain(infos)
         checkpoints.write(path, self._checkpoint(infos))
-        if self.cfg.get("upload_model", True):
-            self.logger.save_model(path, self.current_learning_iteration)
+        self._upload(path)
 
     def load(
         self,
@@ -265,11 +266,10 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         log, number = self.logger, self.current_learning_iteration
         shares = clock.read()
         logged = log.end_iteration(number, shares.total)
-        # Episodes that began before the first iteration are cut short, which may look good.
-        first_whole = math.ceil(self.env.max_episode_length / self.cfg["num_steps_per_env"])
-        mean = log.mean_return_since(self.counts_from + first_whole)
-        if mean is not None and (self.best_return is None or mean > self.best_return):
-            self.best_return = mean
+        good = self._whole_return()
+        is_best = good is not None and (self.best_return is None or good > self.best_return)
+        if is_best:
+            self.best_return = good
             self._best = deepcopy(self._checkpoint(None))
         steps = self.cfg["num_steps_per_env"] * self.env.num_envs * self.gpu_world_size
         values = {
@@ -300,8 +300,17 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                 losses=losses,
                 log=logged,
                 best_return=self.best_return,
+                is_best=is_best,
             )
         )
+
+    def _whole_return(self) -> float | None:
+        """Mean return of the last episodes that began after the first iteration did.
+
+        The others are cut short, which may look good.
+        """
+        needed = math.ceil(self.env.max_episode_length / self.cfg["num_steps_per_env"])
+        return self.logger.mean_return_since(self.counts_from + needed)
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -330,10 +339,15 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         if is_first:
             if self._best is not None:
                 checkpoints.write(folder / BEST, self._best)
+                self._upload(folder / BEST)
             self.save(str(folder / f"model_{number}.pt"))
         self._best = None
         self._wait_for_all()  # Until then, the run would go on from the states before.
         remove_other_run_states(folder, number)
+
+    def _upload(self, path: str | Path) -> None:
+        if self.cfg.get("upload_model", True):
+            self.logger.save_model(str(path), self.current_learning_iteration)
 
     def _wait_for_all(self) -> None:
         if self.is_distributed:

@@ -18,7 +18,7 @@ from mjlab_rec.rl.run_folders import find_checkpoint
 from mjlab_rec.rl.runner import MjlabDistillationRunner, MjlabOnPolicyRunner
 from mjlab_rec.rl.vecenv_wrapper import RslRlVecEnvWrapper
 from mjlab_rec.utils.lookup import look_up
-from mjlab_rec.utils.threads import single_torch_thread
+from mjlab_rec.utils.threads import choose_threads, torch_threads
 from mjlab_rec.utils.torch import configure_torch_backends
 
 _RESUME_FIELDS = ("resume", "load_run", "load_checkpoint")
@@ -73,14 +73,17 @@ def prepared(
     env_cfg = copy.copy(env_cfg)
     env_cfg.sim = copy.copy(env_cfg.sim)
     env_cfg.seed = seed
-    distributed.share_cores(env_cfg.sim)
+    threads = choose_threads()
+    if env_cfg.sim.num_threads is None:
+        env_cfg.sim.num_threads = threads.engine
     recorders = {name: cfg for name, cfg in env_cfg.recorders.items() if cfg is not None}
     if checkpoint is not None:
         env_cfg.recorders = {}  # They begin when the environments are where they were.
     env = ManagerBasedRlEnv(env_cfg, device=device)
     with contextlib.ExitStack() as stack:
         stack.callback(env.close)
-        stack.enter_context(single_torch_thread(env.device))
+        if env.device == "cpu":
+            stack.enter_context(torch_threads(threads.rollout))
         wrapped = RslRlVecEnvWrapper(env, clip_actions=agent_cfg.clip_actions)
         cls = runner_cls or _runner_class(agent_cfg.class_name)
         plain = dataclasses.asdict(agent_cfg)

@@ -43,35 +43,34 @@ class TrainingLog(_Logger):
         """"tensorboard" or "wandb"."""
         if self.logger_type not in LOGGERS:
             raise ValueError(
-                f"Unknown logger {self.logger_type!r}. Known: {', '.join(LOGGERS)}, which also writes"
-                " curves for TensorBoard."
+                f"Unknown logger {self.logger_type!r}. Known: {', '.join(LOGGERS)}, which writes"
+                " curves for TensorBoard, too."
             )
         self._ended = torch.zeros(3, device=self.device)  # Sums of return, length and 1.
-        # By iteration: its number, and sums of return, length and 1 over episodes that ended.
-        self._recent: deque[tuple[int, float, float, float]] = deque()
+        self._recent: deque[tuple[float, float, float, int]] = deque()
         self._rnd_sums = torch.zeros(2, self.num_envs, device=self.device)
         self._rnd_ended = torch.zeros(2, device=self.device)
 
     @property
     def mean_return(self) -> float | None:
         """Mean return of the last episodes; None before the first one ends."""
-        return self._mean(1)
+        return self._mean(0)
 
     @property
     def mean_length(self) -> float | None:
         """Mean length of the last episodes, in steps."""
-        return self._mean(2)
+        return self._mean(1)
 
     def mean_return_since(self, iteration: int) -> float | None:
-        """Mean return of those of the last episodes that ended in this iteration or later.
+        """Mean return of the last episodes, without those that ended in earlier iterations.
 
-        None if they are fewer than the environments, unless they are many.
+        None if only a few are left.
         """
-        parts = [part for part in self._recent if part[0] >= iteration]
-        count = sum(part[3] for part in parts)
-        if count < min(self.num_envs, _EPISODES):
+        parts = [part for part in self._recent if part[3] >= iteration]
+        count = sum(part[2] for part in parts)
+        if count < min(_EPISODES, self.num_envs):
             return None
-        return sum(part[1] for part in parts) / count
+        return sum(part[0] for part in parts) / count
 
     def init_logging_writer(self, first_iteration: int = 0) -> None:
         """Open the curves. Those of a killed run are cut where this one goes on."""
@@ -85,8 +84,9 @@ class TrainingLog(_Logger):
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(self.log_dir, purge_step=first_iteration, flush_secs=10)
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._store_code_state()
+        if self.git_status_repos:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._store_code_state()
 
     def process_env_step(
         self,
@@ -132,8 +132,8 @@ class TrainingLog(_Logger):
             if self.cfg["algorithm"].get("rnd_cfg"):
                 found["Rnd/mean_extrinsic_reward"] = extrinsic / count
                 found["Rnd/mean_intrinsic_reward"] = intrinsic / count
-            self._recent.append((iteration, total, length, count))
-            while sum(part[3] for part in list(self._recent)[1:]) >= _EPISODES:
+            self._recent.append((total, length, count, iteration))
+            while sum(part[2] for part in list(self._recent)[1:]) >= _EPISODES:
                 self._recent.popleft()
         self._ended.zero_()
         self._rnd_ended.zero_()
@@ -172,7 +172,7 @@ class TrainingLog(_Logger):
         self._recent = deque(tuple(part) for part in state["recent"])
 
     def _mean(self, index: int) -> float | None:
-        count = sum(part[3] for part in self._recent)
+        count = sum(part[2] for part in self._recent)
         return sum(part[index] for part in self._recent) / count if count else None
 
 

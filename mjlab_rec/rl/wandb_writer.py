@@ -32,8 +32,9 @@ class WandbWriter(SummaryWriter, _LogWriter):
     ) -> None:
         self._wandb = require("wandb", None, 'logger "wandb"')
         SummaryWriter.__init__(self, log_dir, purge_step=first_iteration, flush_secs=10)
-        if "WANDB_MODE" not in os.environ and not self._wandb.api.api_key:
-            os.environ["WANDB_MODE"] = "offline"
+        mode = os.environ.get("WANDB_MODE")
+        if mode is None and not self._wandb.api.api_key:
+            mode = "offline"  # It would ask for a key.
             logger.warning(
                 "Weights & Biases has no key here, so the run is stored in %s/wandb. Send it later"
                 " with `wandb sync`, or log in first with `wandb login`.",
@@ -44,6 +45,7 @@ class WandbWriter(SummaryWriter, _LogWriter):
             entity=os.environ.get("WANDB_USERNAME"),
             name=Path(log_dir).name,
             dir=log_dir,
+            mode=mode,
             tags=list(train_cfg.get("wandb_tags", ())),
             config={"train_cfg": as_plain(train_cfg), "env_cfg": as_plain(env_cfg)},
         )

@@ -94,7 +94,7 @@ class SimulationCfg:
     """`warp` is MuJoCo-Warp (GPU, or CPU with compiled kernels), `mjbatch` is C MuJoCo on CPU
     threads. `auto` uses warp on a GPU, and on the CPU mjbatch if it is installed."""
     num_threads: int | None = None
-    """Threads that mjbatch uses; None means one per logical CPU."""
+    """Threads that mjbatch uses; None means one per CPU core that this process may use."""
     nconmax: int | None = None
     """Contacts that warp allocates, per world on average; None means its own estimate."""
     njmax: int | None = None

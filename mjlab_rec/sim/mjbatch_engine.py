@@ -21,6 +21,7 @@ from mjlab_rec.sim.engine import (
 )
 from mjlab_rec.sim.mjbatch_rk4 import SENSED, Rk4Step
 from mjlab_rec.sim.views import SharedStruct
+from mjlab_rec.utils.threads import usable_cores
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class MjbatchEngine:
         _quiet_mujoco()
         model.opt.ls_iterations = max(model.opt.ls_iterations, _LEAST_LS_ITERATIONS)
         try:
-            self._batch = mjbatch.Batch(model, num_envs, cfg.num_threads or 0)
+            self._batch = mjbatch.Batch(model, num_envs, cfg.num_threads or usable_cores())
         except ValueError as error:
             raise ValueError(
                 f"The engine 'mjbatch' cannot simulate this model: {error}. Change the model, or "

@@ -6,7 +6,6 @@ belong to, so rays always fit the bodies. It needs no tensor operation before or
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +18,7 @@ from mjlab_rec.sim.ray_scene import RAY_FIELDS, BuiltScene, RayScene, build_scen
 from mjlab_rec.sim.ray_shapes import FAR
 from mjlab_rec.sim.ray_spec import FrameType, RayAlignment, RayHits, RaySpec
 from mjlab_rec.sim.warp_start import say_if_compiling, start_warp
+from mjlab_rec.utils.threads import usable_cores
 
 if TYPE_CHECKING:
     from mjlab_rec.sim.simulation import Simulation
@@ -167,7 +167,7 @@ class RayCaster:
     def _num_threads(self) -> int:
         if self._device.is_cuda:
             return 1
-        wanted = self._sim.cfg.num_threads or os.cpu_count() or 1
+        wanted = self._sim.cfg.num_threads or usable_cores()
         return max(1, min(wanted, self._sim.num_envs, self._work() // _RAYS_PER_THREAD))
 
     def _work(self) -> int:

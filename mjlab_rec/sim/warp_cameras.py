@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from mjlab_rec.sim.warp_renderer import (
     single_camera,
 )
 from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.threads import usable_cores
 
 # What the ray tracer reads: derived quantities,
 PLACES = {
@@ -91,7 +91,7 @@ class WarpCameras:
         with self._warp(), _say_if_compiling():
             threads = 1
             if wp.get_device().is_cpu and not mj_model.nflex:
-                threads = min(num_threads or _num_cpus(), num_envs)
+                threads = min(num_threads or usable_cores(), num_envs)
             size = num_envs if threads == 1 else -(-num_envs // (threads * _PARTS_PER_THREAD))
             context: Any = mjw.create_render_context(
                 mj_model,
@@ -300,12 +300,6 @@ def _blank(view: CameraView, num_envs: int, device: Any) -> dict[CameraDataType,
         else:
             found[kind] = torch.full((*shape, 2), -1, dtype=torch.int32, device=str(device))
     return found
-
-
-def _num_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +37,7 @@ _FREE |= {"_reshape_alias", "lift_fresh"}
 
 def calls(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
     """Return the torch operations per step, by part, without those that only make views."""
-    counter = _Counter()
+    counter = Counter()
     action = random_action(env)
     with torch.no_grad(), wrapped(env, _METHODS, counter.attributing), counter:
         for _ in range(steps):
@@ -45,12 +45,12 @@ def calls(env: ManagerBasedRlEnv, steps: int) -> dict[str, float]:
     return {part: counter.found[part] / steps for part in PARTS}
 
 
-class _Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):
     """Counts operations for the part that is running."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: Counter[str] = Counter()
+        self.found: collections.Counter[str] = collections.Counter()
         self._running = ["rest"]
 
     def attributing(self, part: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -72,7 +72,7 @@ def main(args: Annotated[ConformanceArgs, tyro.conf.arg(name="")]) -> None:
     terms = Table(_task(), "term of the reward", "difference", title="Terms of the reward")
     for task, found in restarted.items():
         for name, value in found.group("terms").items():
-            terms.add_row(task.removeprefix("gym-"), name, f"{value:.1e}")
+            terms.add_row(task.removeprefix("gym-"), name, f"{value:.0e}")
     console.print(terms)
     if args.free:
         table = Table(_task(), "obs", "reward", "wrong ends", f"above {_CLOSE:g} from step")
@@ -81,7 +81,7 @@ def main(args: Annotated[ConformanceArgs, tyro.conf.arg(name="")]) -> None:
             above = [i for i, gap in enumerate(found.obs_by_step) if gap > _CLOSE]
             table.add_row(
                 task.removeprefix("gym-"),
-                *(f"{found.worst(kind):.1e}" for kind in ("obs", "reward")),
+                *(f"{found.worst(kind):.0e}" for kind in ("obs", "reward")),
                 str(found.endings),
                 str(above[0]) if above else "none",
             )
@@ -98,6 +98,6 @@ def _row(found: Differences) -> list[str]:
     kinds = ("obs", "reward", "terms", "metrics")
     return [
         str(found.episodes),
-        *(f"{found.worst(kind):.1e}" if found.group(kind) else "" for kind in kinds),
+        *(f"{found.worst(kind):.0e}" if found.group(kind) else "" for kind in kinds),
         str(found.endings),
     ]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
+from timeit import timeit
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.tables import sideways
 from mjlab_rec import cli
+from mjlab_rec.utils.threads import choose_threads, torch_threads
 
 RSL_RL, OURS = "PPO", "mjlab_rec.rl.ppo:PPO"
 PARTS = ("physics", "managers", "inference", "storage", "returns", "update", "logger", "rest")
@@ -62,6 +66,8 @@ def main(args: Annotated[LearnerArgs, tyro.conf.arg(name="")]) -> None:
             columns |= {f"{num_envs} {name}": row for name, row in _compare(args, task, num_envs)}
         title = f"{task}: an iteration of a training, and the shares of its parts"
         console.print(sideways(title, "environments", columns))
+        console.print(sideways("torch calls", "part", _calls(args, task)))
+    console.print(_cpu_table())
     console.print(f"Again: python {shlex.join(sys.argv)}", soft_wrap=True, markup=False)
 
 
@@ -88,6 +94,59 @@ def _compare(args: LearnerArgs, task: str, num_envs: int) -> list[tuple[str, dic
     ratio |= {"env steps / s": ""}
     ratio |= {part: _ratio([(a[part], b[part]) for a, b in pairs]) for part in PARTS}
     return [*columns, ("ratio", ratio)]
+
+
+def _calls(args: LearnerArgs, task: str) -> dict[str, dict[str, str]]:
+    """Count the torch calls of each part: per step, per mini-batch, or per iteration."""
+    from benchmarks.calls import Counter
+    from benchmarks.parts import wrapped
+
+    columns = {}
+    for name, title in ((RSL_RL, "RSL-RL"), (OURS, "ours")):
+        runner = _make_runner(args, task, 2, name)
+        counter = Counter()
+        with wrapped(runner, _METHODS, counter.attributing), counter:
+            runner.learn(1)
+        alg, steps = runner.alg, runner.cfg["num_steps_per_env"]
+        batches = alg.num_learning_epochs * alg.num_mini_batches
+        units = {
+            "inference, per step": ("inference", steps),
+            "storage, per step": ("storage", steps),
+            "logger, per step": ("logger", steps),
+            "returns": ("returns", 1),
+            "update, per mini-batch": ("update", batches),
+        }
+        columns[title] = {
+            row: f"{counter.found[part] / number:.0f}" for row, (part, number) in units.items()
+        }
+        runner.env.close()
+    return columns
+
+
+def _cpu_table() -> Table:
+    """What activations and matrix products cost on one core of this processor."""
+    import torch
+    from torch.nn import functional
+
+    from mjlab_rec.utils.matmul import WORTHWHILE, fast_float32
+
+    table = Table("on one core", "", title="What networks are made of")
+    x, weight = torch.randn(4096, 256), torch.randn(256, 256)
+
+    def seconds(function: Callable[[], Any]) -> float:
+        return min(timeit(function, number=5, timer=time.thread_time) / 5 for _ in range(5))
+
+    with torch.no_grad(), torch_threads(1):
+        for name in ("relu", "silu", "elu", "tanh"):
+            function = getattr(functional, name, None) or getattr(torch, name)
+            cost = seconds(lambda function=function: function(x))
+            table.add_row(f"{name} (ns per element)", f"{cost / x.numel() * 1e9:.2f}")
+        for name, size in (("torch's default", 0), ("fast_float32", WORTHWHILE)):
+            with fast_float32(size):
+                cost = seconds(lambda: x @ weight)
+            speed = 2 * x.numel() * 256 / cost / 1e9
+            table.add_row(f"product, {name} (GFLOP/s)", f"{speed:.0f}")
+    return table
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> str:
@@ -119,7 +178,6 @@ def _make_runner(args: LearnerArgs, task: str, num_envs: int, algorithm: str) ->
 def _measure(runner: Any, iterations: int, clock: str) -> dict[str, float]:
     """Train for some iterations, and return the seconds of each part per iteration."""
     from benchmarks.parts import Clock, wrapped
-    from mjlab_rec.utils.threads import choose_threads, torch_threads
 
     now = time.perf_counter if clock == "wall" else time.thread_time
     watch = Clock(lambda: None, now)

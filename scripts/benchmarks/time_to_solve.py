@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -32,8 +32,10 @@ class SolveArgs:
 
     task: str = "cartpole-balance"
     """A task that has an rl_cfg."""
+    measure: Literal["return", "success"] = "return"
+    """What is evaluated: returns, in rewards per control step, or which share succeeds."""
     target: float = 950.0
-    """Mean return at which the task counts as solved, in rewards per control step."""
+    """Mean return, or share of episodes, at which the task counts as solved."""
     limit_s: float = 60.0
     """Seconds of training after which a run gives up; evaluations do not count."""
     limit_env_steps: int | None = None
@@ -64,7 +66,7 @@ class Point:
     cpu_seconds: float
     """Processor time of all threads."""
     mean: float
-    """Mean return of the episodes."""
+    """Mean return of the episodes, or the share that succeeded."""
     std: float
     lowest: float
 
@@ -123,20 +125,21 @@ def train(args: SolveArgs, seed: int, console: Console) -> list[Point]:
         if steps < due and not _is_over(args, steps, watch.seconds):
             return
         watch.stop()
-        returns = _evaluate(args, runner.alg.get_policy(), held_out)
+        values = _evaluate(args, runner.alg.get_policy(), held_out)
         point = Point(
             seed=seed,
             env_steps=steps,
             seconds=watch.seconds,
             cpu_seconds=watch.cpu_seconds,
-            mean=float(returns.mean()),
-            std=float(returns.std()),
-            lowest=float(returns.min()),
+            mean=float(values.mean()),
+            std=float(values.std()),
+            lowest=float(values.min()),
         )
         points.append(point)
         console.print(
             f"seed {seed}: {steps / 1e6:.2f} M env steps, {point.seconds:.1f} s,"
-            f" processor {point.cpu_seconds:.1f} s: return {point.mean:.0f} +- {point.std:.0f}"
+            f" processor {point.cpu_seconds:.1f} s: {args.measure} {point.mean:{_digits(args)}}"
+            f" +- {point.std:{_digits(args)}}"
         )
         watch.start()
 
@@ -172,20 +175,28 @@ def _make_env(args: SolveArgs, num_envs: int, seed: int, clip_actions: float | N
     return RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg), clip_actions=clip_actions)
 
 
+def _digits(args: SolveArgs) -> str:
+    return ".0f" if args.measure == "return" else ".2f"
+
+
 def _evaluate(args: SolveArgs, policy: Any, env: Any) -> Any:
-    """Return the returns of whole episodes, always the same ones, in rewards per control step."""
+    """Return the returns of whole episodes, always the same ones, or 1 for each that succeeds."""
     from mjlab_rec.rl.evaluate import evaluate
 
     # A copy, because recurrent policies remember the episodes that they train in.
     policy = deepcopy(policy).eval()
     bound = env.clip_actions or float("inf")
-    returns = evaluate(
+    result = evaluate(
         env.unwrapped,
         lambda obs: policy(obs).clamp(-bound, bound),
         episodes=args.episodes,
         seed=env.cfg.seed,
-    ).returns
-    return returns / (env.unwrapped.step_dt if env.cfg.scale_rewards_by_dt else 1.0)
+    )
+    if args.measure == "success":
+        if result.success is None:
+            cli.fail(f"{args.task} does not say what success is. Use --measure return.")
+        return result.success.astype(float)
+    return result.returns / (env.unwrapped.step_dt if env.cfg.scale_rewards_by_dt else 1.0)
 
 
 def _write_csv(path: Path, points: list[Point]) -> None:
@@ -208,14 +219,16 @@ def _draw(args: SolveArgs, path: Path, runs: list[list[Point]]) -> None:
         axis.axhline(args.target, color="grey", linestyle=":")
         axis.set_xlabel(unit)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"mean return of {args.episodes} episodes")
+    what = "mean return" if args.measure == "return" else "success"
+    axes[0].set_ylabel(f"{what} of {args.episodes} episodes")
     axes[0].legend()
     figure.suptitle(f"{args.task}, {args.num_envs} environments")
     figure.savefig(path, dpi=120)
 
 
 def _table(args: SolveArgs, runs: list[list[Point]]) -> Table:
-    title = f"{args.task}: until the mean return is {args.target:g}, limit {args.limit_s:g} s"
+    what = "the mean return" if args.measure == "return" else "the share of successes"
+    title = f"{args.task}: until {what} is {args.target:g}, limit {args.limit_s:g} s"
     table = Table("seed", "seconds", "processor (s)", "million env steps", "best", title=title)
     solved = []
     for run in runs:
@@ -226,7 +239,7 @@ def _table(args: SolveArgs, runs: list[list[Point]]) -> Table:
             solved.append(first)
             numbers = [f"{first.seconds:.1f}", f"{first.cpu_seconds:.1f}"]
             numbers.append(f"{first.env_steps / 1e6:.2f}")
-        table.add_row(str(run[0].seed), *numbers, f"{best.mean:.0f}")
+        table.add_row(str(run[0].seed), *numbers, f"{best.mean:{_digits(args)}}")
     if len(solved) == len(runs):
         table.add_row(
             "median",

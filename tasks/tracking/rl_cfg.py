@@ -13,7 +13,7 @@ def tracking_rl_cfg() -> RslRlOnPolicyRunnerCfg:
             obs_normalization=True,
             distribution_cfg={
                 "class_name": "GaussianDistribution",
-                "init_std": 0.5,
+                "init_std": 0.3,
                 "std_type": "scalar",
             },
         ),

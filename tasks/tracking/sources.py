@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mjlab_rec.data import open_rollouts
 from mjlab_rec.data.rollouts import Rollouts
+from mjlab_rec.data.schema import DataError
 from mjlab_rec.entity import EntityCfg
 from mjlab_rec.utils.math import convert_quat, quat_apply
 from mjlab_rec.utils.string import nearest
@@ -47,7 +48,14 @@ def load_motion(
         return Motion.load(path, kinematics.joint_names, kinematics.body_names)
     if path.suffix.lower() == ".csv" and _is_headless(path):
         return motion_from_csv(path, kinematics, csv_fps)
-    with open_rollouts(path) as rollouts:
+    try:
+        rollouts = open_rollouts(path)
+    except DataError as error:
+        raise MotionError(
+            f"'{path}' is neither a motion file, nor a CSV table of numbers without header, nor a"
+            f" recording. {error}"
+        ) from None
+    with rollouts:
         return motion_from_rollout(rollouts, kinematics, episode)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from test_bench_record import line
 
 
+@pytest.mark.long
 def test_camera_tells_pictures_per_second(run_script):
     words = "camera --num-envs 2 --width 8 --height 6 --mesh-faces 3000 --engine mjbatch"
     ran = run_script("bench.py", *words.split())

@@ -9,6 +9,7 @@ from test_bench_record import line
 from mjlab_rec.sim import gl
 
 
+@pytest.mark.long
 def test_video_tells_stalls_and_memory(run_script):
     pytest.importorskip("imageio_ffmpeg")
     try:

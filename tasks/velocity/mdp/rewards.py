@@ -129,12 +129,13 @@ class feet_swing_height:
     """Squared relative error of the greatest height in a swing, once the foot lands."""
 
     def __init__(self, cfg: RewardTermCfg, env: ManagerBasedRlEnv) -> None:
-        self._peak: torch.Tensor | None = None  # (num_envs, feet)
+        feet = contact_sensor(env, cfg.params["sensor_name"]).data.found
+        assert feet is not None, "the sensor needs the field 'found'"
+        self._peak = torch.zeros(feet.shape, device=env.device)  # (num_envs, feet)
 
     def reset(self, env_ids: torch.Tensor | slice | None = None) -> None:
         """Forget the swings of these environments."""
-        if self._peak is not None:
-            self._peak[slice(None) if env_ids is None else env_ids] = 0.0
+        self._peak[slice(None) if env_ids is None else env_ids] = 0.0
 
     def __call__(
         self,
@@ -149,11 +150,8 @@ class feet_swing_height:
         """Compute the cost. Shape (num_envs,)."""
         sensor = contact_sensor(env, sensor_name)
         found = sensor.data.found
-        assert found is not None, "the sensor needs the field 'found'"
+        assert found is not None
         height = foot_heights(env, height_sensor_name, asset_cfg)
-        if self._peak is None:
-            with torch.inference_mode(False):  # It is written to outside of that mode, too.
-                self._peak = torch.zeros(height.shape, device=env.device)
         peak = torch.where(found == 0, torch.maximum(self._peak, height), self._peak)
         landed = sensor.compute_first_contact(env.step_dt)
         cost = ((peak / target_height - 1.0).square_() * landed).sum(dim=1)
