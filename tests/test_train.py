@@ -201,7 +201,9 @@ def test_signals_end_a_run_with_a_checkpoint_and_whole_recordings(
 
 
 @training
-def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: Path):
+def test_fields_of_the_learner_come_from_presets_and_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "mine.toml").write_text(
         "[env]\nscene.num_envs = 4\nepisode_length_s = 1\n"
         "[agent]\nmax_iterations = 9\nactor.hidden_dims = [4, 3]\n"
@@ -216,7 +218,10 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: 
     assert agent["actor"]["hidden_dims"] == [4, 3] and agent["max_iterations"] == 1
     assert agent["algorithm"]["learning_rate"] == 1e-4
     assert json.loads((run / "env.json").read_text())["env"]["scene"]["num_envs"] == 4
-    assert about["options"]["preset"] == ["mine.toml"]
+    monkeypatch.chdir(run)
+    run_train("--log-root", tmp_path, "--resume", run, "--agent.max-iterations", 2)
+    about = json.loads((run / "agent.json").read_text())
+    assert about["agent"]["actor"]["hidden_dims"] == [4, 3]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +274,19 @@ def test_help_lists_the_fields_of_the_learner(capsys: pytest.CaptureFixture[str]
 
 
 # Several processes.
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    from mjlab_rec.rl.distributed import choose_device
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert choose_device("auto") == choose_device("cuda") == "cuda:2"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="has 2 GPUs, and process 2 on it needs one of its own"):
+        choose_device("auto")
 
 
 @training

@@ -63,6 +63,13 @@ def choose_device(device: str) -> str:
             f"--device {device}: with torchrun each process has its own GPU. Give cuda, auto or"
             " cpu, and choose GPUs with CUDA_VISIBLE_DEVICES."
         )
+    count = torch.cuda.device_count()
+    if here.local_rank >= count:
+        raise ValueError(
+            f"This machine has {count} GPUs, and process {here.local_rank} on it needs one of its"
+            f" own. Start torchrun with --nproc-per-node {max(count, 1)}, or train with --device"
+            " cpu."
+        )
     return f"cuda:{here.local_rank}"
 
 
