@@ -152,7 +152,7 @@ def parse(
     )
     import_task_modules(args.task_module)
     try:
-        registry.task_spec(args.task)
+        spec = registry.task_spec(args.task)
     except registry.UnknownTaskError as error:
         fail(str(error))
 
@@ -160,6 +160,7 @@ def parse(
     if isinstance(args, LearnArgs):
         args.agent_cfg = _agent_cfg(args.task, cfg)
         overrides, of_agent = _with_earlier(args, overrides, of_agent)
+        cfg.scene.num_envs = spec.train_num_envs or cfg.scene.num_envs
         _apply_presets(args, cfg)
     if args.num_envs is not None:
         cfg.scene.num_envs = args.num_envs

@@ -53,7 +53,7 @@ SHORT = {
     "scripts/make_motion.py": "",
     "scripts/examples/behaviour_cloning.py": "--help",
     "scripts/examples/ppo.py": "--total-steps 100 --num-envs 2",
-    "scripts/pictures.py": "--rows 1 --columns 1",
+    "scripts/pictures.py": "--tasks cartpole-balance --columns 1",
 }
 PLAY_OR_LIST = {
     "scripts/play.py": ["play"],

@@ -30,7 +30,7 @@ def screenshot(monkeypatch):
 
 def test_the_viewer_shows_the_robots(screenshot, tmp_path):
     pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    pictures = {}
+    bright: dict[str, float] = {}
     for name, groups in (("robots", (0, 1, 2)), ("nothing", (5,))):
         recording = tmp_path / f"{name}.rrd"
         rec = RerunRecorderCfg(path=str(recording), spacing_m=2.0, geom_groups=groups)
@@ -40,12 +40,16 @@ def test_the_viewer_shows_the_robots(screenshot, tmp_path):
             for action in actions(20):
                 env.step(action)
         path = tmp_path / f"{name}.png"
-        screenshot.take(recording, path, (800, 600), limit_s=100.0)
-        pictures[name] = np.asarray(pil.open(path).convert("L"), float)
-    # The scene is on the left, below the bars at the top and above those at the bottom.
-    height, width = pictures["robots"].shape
-    scene = slice(height // 8, -height // 8), slice(0, width // 2)
-    bright = {name: (picture[scene] > 70.0).mean() for name, picture in pictures.items()}
+        for _ in range(4 if name == "robots" else 1):
+            # On a busy machine the viewer takes its picture before it has read the recording.
+            screenshot.take(recording, path, (800, 600), limit_s=100.0)
+            picture = np.asarray(pil.open(path).convert("L"), float)
+            height, width = picture.shape
+            # The scene is on the left, below the bars at the top and above those at the bottom.
+            scene = picture[height // 8 : -height // 8, : width // 2]
+            bright[name] = (scene > 70.0).mean()
+            if bright[name] > 0.01:
+                break
     assert bright["robots"] > 0.01 + bright["nothing"]
 
 

@@ -21,6 +21,7 @@ from training_worlds import assert_same, training
 
 pytest.importorskip("rsl_rl")
 
+from mjlab_rec import cli  # noqa: E402
 from mjlab_rec.commands import train  # noqa: E402
 from mjlab_rec.data import open_rollouts  # noqa: E402
 from mjlab_rec.registry import list_tasks, load_env_cfg, load_rl_cfg  # noqa: E402
@@ -222,6 +223,19 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(
     run_train("--log-root", tmp_path, "--resume", run, "--agent.max-iterations", 2)
     about = json.loads((run / "agent.json").read_text())
     assert about["agent"]["actor"]["hidden_dims"] == [4, 3]
+
+
+def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_path: Path):
+    def chosen(*words: str) -> int:
+        return cli.parse(train.TrainArgs, "", ["--task", "gym-hopper", *words])[1].scene.num_envs
+
+    preset = tmp_path / "two.toml"
+    preset.write_text("[env]\nscene.num_envs = 2\n")
+    assert chosen() == 64
+    assert chosen("--preset", str(preset)) == 2
+    assert chosen("--preset", str(preset), "--num-envs", "3") == 3
+    assert chosen("--env.scene.num-envs", "4") == 4
+    assert load_env_cfg("gym-hopper").scene.num_envs == 1
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_cpu_preset_lets_only_feet_collide_and_takes_the_cheap_solver():
     with ManagerBasedRlEnv(small(cfg)) as env:
         model = env.sim.mj_model
         assert model.opt.solver == mujoco.mjtSolver.mjSOL_PGS
-        assert model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+        assert model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_ISLAND
         names = [model.geom(i).name for i in range(model.ngeom) if model.geom_conaffinity[i]]
         assert sorted(names) == [
             "robot/FL_foot_collision",

@@ -23,6 +23,7 @@ from mjlab_rec.utils.cfg_paths import update
 
 FEET_ONLY = {"scene.entities.robot.collisions.0.disable_other_geoms": True}
 NO_MIDPHASE = {"sim.mujoco.disableflags": ("midphase",)}
+NO_ISLANDS = {"sim.mujoco.disableflags": ("island",)}
 
 
 def pgs(iterations: int) -> dict[str, Any]:
@@ -40,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "again": {},
     "feet only": FEET_ONLY,
     "no midphase": NO_MIDPHASE,
+    "no islands": NO_ISLANDS,
     "newton, 4 iterations": {"sim.mujoco.iterations": 4},
     "newton, 100 iterations": {"sim.mujoco.iterations": 100},
     "cg": {"sim.mujoco.solver": "cg"},
@@ -51,9 +53,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "10 steps of 2 ms": timestep(0.002),
     "elliptic cone": {"sim.mujoco.cone": "elliptic"},
     "elliptic, impratio 10": {"sim.mujoco.cone": "elliptic", "sim.mujoco.impratio": 10.0},
-    "feet only, no midphase, pgs 10": {**FEET_ONLY, **NO_MIDPHASE, **pgs(10)},
-    "the same, pgs 5": {**FEET_ONLY, **NO_MIDPHASE, **pgs(5)},
-    "the same, 2 steps of 10 ms": {**FEET_ONLY, **NO_MIDPHASE, **pgs(5), **timestep(0.01)},
+    "feet only, pgs 5": {**FEET_ONLY, **pgs(5)},
+    "feet only, pgs 5, no islands": {**FEET_ONLY, **pgs(5), **NO_ISLANDS},
+    "that, 2 steps of 10 ms": {**FEET_ONLY, **pgs(5), **NO_ISLANDS, **timestep(0.01)},
 }
 
 

@@ -51,6 +51,11 @@ class Args:
 class Clone(nn.Module):
     """A network that gives an action for an observation; knows their means and spreads."""
 
+    obs_mean: torch.Tensor
+    obs_std: torch.Tensor
+    action_mean: torch.Tensor
+    action_std: torch.Tensor
+
     def __init__(self, obs: np.ndarray, action: np.ndarray, hidden: int) -> None:
         super().__init__()
         for name, rows in (("obs", obs), ("action", action)):

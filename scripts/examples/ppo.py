@@ -65,6 +65,8 @@ class Agent(nn.Module):
     mean: torch.Tensor
     var: torch.Tensor
     count: torch.Tensor
+    middle: torch.Tensor
+    reach: torch.Tensor
 
     def __init__(self, space: gymnasium.spaces.Box, num_obs: int, hidden: int) -> None:
         super().__init__()
@@ -108,15 +110,12 @@ class Agent(nn.Module):
 
 
 def _network(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
-    layers = nn.Sequential(
-        *(nn.Linear(inputs, hidden), nn.Tanh()),
-        *(nn.Linear(hidden, hidden), nn.Tanh()),
-        nn.Linear(hidden, outputs),
-    )
-    for layer, scale in zip(layers[::2], (2**0.5, 2**0.5, gain), strict=True):
+    first, second = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)
+    last = nn.Linear(hidden, outputs)
+    for layer, scale in ((first, 2**0.5), (second, 2**0.5), (last, gain)):
         nn.init.orthogonal_(layer.weight, scale)
         nn.init.zeros_(layer.bias)
-    return layers
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
 
 
 def train(args: Args, console: Console) -> tuple[Agent, list[float]]:
