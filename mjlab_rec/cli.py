@@ -336,7 +336,10 @@ def _with_earlier(
     for name, given in (("env", of_env), ("agent", of_agent)):
         both.append([Setting(path, words, 0) for path, words in earlier.get(name, ())] + given)
     args.options = {
-        "preset": list(args.preset),
+        # Found again from any folder.
+        "preset": [
+            str(Path(p).expanduser().absolute()) if p.endswith(".toml") else p for p in args.preset
+        ],
         "num_envs": args.num_envs,
         "seed": args.seed,
         **{
