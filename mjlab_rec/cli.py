@@ -152,7 +152,7 @@ def parse(
     )
     import_task_modules(args.task_module)
     try:
-        registry.task_spec(args.task)
+        spec = registry.task_spec(args.task)
     except registry.UnknownTaskError as error:
         fail(str(error))
 
@@ -160,6 +160,7 @@ def parse(
     if isinstance(args, LearnArgs):
         args.agent_cfg = _agent_cfg(args.task, cfg)
         overrides, of_agent = _with_earlier(args, overrides, of_agent)
+        cfg.scene.num_envs = spec.train_num_envs or cfg.scene.num_envs
         _apply_presets(args, cfg)
     if args.num_envs is not None:
         cfg.scene.num_envs = args.num_envs
@@ -335,7 +336,10 @@ def _with_earlier(
     for name, given in (("env", of_env), ("agent", of_agent)):
         both.append([Setting(path, words, 0) for path, words in earlier.get(name, ())] + given)
     args.options = {
-        "preset": list(args.preset),
+        # Found again from any folder.
+        "preset": [
+            str(Path(p).expanduser().absolute()) if p.endswith(".toml") else p for p in args.preset
+        ],
         "num_envs": args.num_envs,
         "seed": args.seed,
         **{

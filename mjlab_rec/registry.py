@@ -54,6 +54,8 @@ class TaskSpec:
     """Source of the learner's cfg; None if there is none."""
     runner_cls: str | type | None = None
     """Class that trains the task, or "module:Class"; None: the default one."""
+    train_num_envs: int | None = None
+    """Environments to train in, if the user does not say how many; None: as in the cfg."""
 
 
 _tasks: dict[str, TaskSpec] = {}
@@ -67,6 +69,7 @@ def register_task(
     play_env_cfg: CfgSource | None = None,
     rl_cfg: CfgSource | None = None,
     runner_cls: str | type | None = None,
+    train_num_envs: int | None = None,
 ) -> None:
     """Register a task under an id, by which scripts and ``gymnasium.make_vec`` find it.
 
@@ -89,6 +92,7 @@ def register_task(
         play_env_cfg=play_env_cfg,
         rl_cfg=rl_cfg,
         runner_cls=runner_cls,
+        train_num_envs=train_num_envs,
     )
     _register_with_gymnasium(task_id)
 

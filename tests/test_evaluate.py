@@ -175,7 +175,7 @@ def test_the_command_prints_tables_and_writes_json_and_recordings(tmp_path, caps
     said = capsys.readouterr().out
     assert "6 episodes in 4 environments, random agent" in said
     assert "Ended by time_out" in said and "Reward smooth" in said
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text(), parse_constant=pytest.fail)
     assert found["episodes"] == 6 and found["seed"] == 3 and found["num_envs"] == 4
     assert found["per_episode"]["env"] == [0, 0, 1, 1, 2, 3]
     assert found["return"]["mean"] == pytest.approx(np.mean(found["per_episode"]["return"]))

@@ -150,7 +150,8 @@ def test_the_description_has_what_a_robot_needs(tmp_path):
     _, onnx, script = exported(env, cfg, tmp_path / "a_run")
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
     stored = session.get_modelmeta().custom_metadata_map
-    described = json.loads(stored["mjlab_rec"])
+    # JSON has no infinity, and programs in other languages refuse it.
+    described = json.loads(stored["mjlab_rec"], parse_constant=pytest.fail)
     with zipfile.ZipFile(script) as archive:
         name = next(name for name in archive.namelist() if name.endswith("mjlab_rec.json"))
         assert json.loads(archive.read(name)) == described
@@ -179,6 +180,7 @@ def test_the_description_has_what_a_robot_needs(tmp_path):
     entity = described["entities"]["robot"]
     assert entity["joint_names"] == list(robot.joint_names) == ["shoulder", "elbow", "wrist"]
     assert entity["default_joint_pos"] == pytest.approx([0.3, -0.4, 0.0])
+    assert [None, None] in entity["joint_pos_limits"]  # Without limits.
     assert entity["actuated_joints"] == ["shoulder", "elbow", "wrist"]
     assert entity["stiffness"] == pytest.approx([5.0, 7.0, 5.0])
     assert entity["damping"] == pytest.approx([0.5, 0.7, 0.5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,17 @@ def test_exported_policies_of_another_task_are_refused(env, tmp_path):
             load_agent(tmp_path / "theirs.onnx", other, TASK)
         with pytest.raises(CheckpointError, match=r"does not fit the environment.*actor \(14\)"):
             load_agent(tmp_path / "theirs.pt", other, TASK)
+
+
+def test_an_onnx_file_for_another_number_of_robots_is_refused(env, tmp_path):
+    pytest.importorskip("onnxruntime")
+    actor = make_runner(env, learner_cfg()).alg.get_policy().as_onnx(verbose=False).eval()
+    example, path = torch.zeros(16, 15), tmp_path / "sixteen.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(actor, (example,), str(path), dynamo=False)
+    with pytest.raises(CheckpointError, match="takes 16 robots at a time, and there are"):
+        load_agent(path, env, TASK)
 
 
 def test_onnx_files_need_a_package_that_is_named(env, tmp_path, monkeypatch):

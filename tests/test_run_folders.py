@@ -38,6 +38,13 @@ def test_runs_are_named_after_the_time_and_never_shared(tmp_path: Path):
     assert second == tmp_path / "exp" / "2030-05-04_12-00-01_quick_2"
 
 
+@pytest.mark.parametrize("names", [("a/b", ""), ("..", ""), ("exp", "a/b"), ("exp", "a\\b")])
+def test_names_that_are_paths_are_refused(tmp_path: Path, names: tuple[str, str]):
+    with pytest.raises(ValueError, match="must be the name of a folder, not a path"):
+        new_run_folder(*names, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_cfgs_of_a_run_can_be_read(tmp_path: Path):
     cfg = load_env_cfg("cartpole-balance")
     write_cfgs(tmp_path, "cartpole-balance", RslRlOnPolicyRunnerCfg(max_iterations=7), cfg)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from training_worlds import assert_same, training
 
 pytest.importorskip("rsl_rl")
 
+from mjlab_rec import cli  # noqa: E402
 from mjlab_rec.commands import train  # noqa: E402
 from mjlab_rec.data import open_rollouts  # noqa: E402
 from mjlab_rec.registry import list_tasks, load_env_cfg, load_rl_cfg  # noqa: E402
@@ -145,21 +148,51 @@ def test_a_run_that_is_complete_says_how_to_go_on(logs: Path, capsys: pytest.Cap
     assert "--agent.max-iterations 12" in error
 
 
+@training
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "train-me" / "with a space"
+    shutil.copytree(newest(logs), run)
+    before = {path.name: path.read_bytes() for path in run.glob("*.json")}
+    with pytest.raises(SystemExit):
+        run_train("--resume", run, "--agent.actor.hidden-dims", 3, "--agent.max-iterations", 9)
+    assert "does not fit" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.glob("*.json")} == before
+
+
+@training
+def test_mjlabs_fields_to_resume_are_refused_with_the_option_that_does_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for words in (("--agent.resume", "True"), ("--agent.load-run", "2026.*")):
+        with pytest.raises(SystemExit):
+            run_train("--log-root", tmp_path, *words)
+        assert "--resume RUN" in " ".join(capsys.readouterr().err.split())
+
+
 # Signals.
 
 
 @training
 @pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143)])
 def test_signals_end_a_run_with_a_checkpoint_and_whole_recordings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    code: int,
 ):
     monkeypatch.setenv(train_tasks.SIGNAL, f"{name}:7")
+    tmp_path = tmp_path / "with a space"
     before = signal.getsignal(getattr(signal, f"SIG{name}"))
     with pytest.raises(SystemExit) as ended:
         run_train("--log-root", tmp_path, "--record", "hdf5")
     assert ended.value.code == code
     assert signal.getsignal(getattr(signal, f"SIG{name}")) is before
     run = newest(tmp_path)
+    said = capsys.readouterr().out.partition("Go on with: ")[2].splitlines()[0]
+    assert shlex.split(said)[-2:] == ["--resume", str(run)]
     assert {path.name for path in run.glob("model_[0-9]*")} == {"model_0.pt", "model_1.pt"}
     with open_rollouts(run / "rollouts" / "hdf5.h5") as rollouts:
         assert rollouts.rows == 2 * 5 * 8
@@ -169,7 +202,9 @@ def test_signals_end_a_run_with_a_checkpoint_and_whole_recordings(
 
 
 @training
-def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: Path):
+def test_fields_of_the_learner_come_from_presets_and_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "mine.toml").write_text(
         "[env]\nscene.num_envs = 4\nepisode_length_s = 1\n"
         "[agent]\nmax_iterations = 9\nactor.hidden_dims = [4, 3]\n"
@@ -184,7 +219,23 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(tmp_path: 
     assert agent["actor"]["hidden_dims"] == [4, 3] and agent["max_iterations"] == 1
     assert agent["algorithm"]["learning_rate"] == 1e-4
     assert json.loads((run / "env.json").read_text())["env"]["scene"]["num_envs"] == 4
-    assert about["options"]["preset"] == ["mine.toml"]
+    monkeypatch.chdir(run)
+    run_train("--log-root", tmp_path, "--resume", run, "--agent.max-iterations", 2)
+    about = json.loads((run / "agent.json").read_text())
+    assert about["agent"]["actor"]["hidden_dims"] == [4, 3]
+
+
+def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_path: Path):
+    def chosen(*words: str) -> int:
+        return cli.parse(train.TrainArgs, "", ["--task", "gym-hopper", *words])[1].scene.num_envs
+
+    preset = tmp_path / "two.toml"
+    preset.write_text("[env]\nscene.num_envs = 2\n")
+    assert chosen() == 64
+    assert chosen("--preset", str(preset)) == 2
+    assert chosen("--preset", str(preset), "--num-envs", "3") == 3
+    assert chosen("--env.scene.num-envs", "4") == 4
+    assert load_env_cfg("gym-hopper").scene.num_envs == 1
 
 
 @pytest.mark.parametrize(
@@ -237,6 +288,19 @@ def test_help_lists_the_fields_of_the_learner(capsys: pytest.CaptureFixture[str]
 
 
 # Several processes.
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    from mjlab_rec.rl.distributed import choose_device
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert choose_device("auto") == choose_device("cuda") == "cuda:2"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="has 2 GPUs, and process 2 on it needs one of its own"):
+        choose_device("auto")
 
 
 @training

@@ -235,6 +235,128 @@ def test_infos_that_could_not_be_read_back_are_refused(tmp_path: Path):
     runner.env.close()
 
 
+# What a kill, another machine and another process leave.
+
+
+@training
+def test_a_process_without_the_folder_still_waits_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The second machine of a run has no folder of it, if they do not share a disk.
+    runner = make_runner(tmp_path / "only-on-the-first-machine")
+    waits: list[int] = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: waits.append(1))
+    runner.is_distributed, runner.gpu_global_rank = True, 1
+    runner._save_all(0)
+    there = len(waits)
+    (tmp_path / "only-on-the-first-machine").mkdir()
+    runner._save_all(0)
+    assert there > 0 and len(waits) == 2 * there
+    runner.env.close()
+
+
+@training
+def test_the_old_state_stays_until_the_checkpoint_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "state_0.pt").touch()
+    runner = make_runner(tmp_path)
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        torch.distributed,
+        "barrier",
+        lambda: seen.append(sorted(path.name for path in tmp_path.glob("*.pt"))),
+    )
+    runner.is_distributed = True
+    runner._save_all(3)
+    assert seen == [["state_0.pt", "state_3.pt"], ["model_3.pt", "state_0.pt", "state_3.pt"]]
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["model_3.pt", "state_3.pt"]
+    runner.env.close()
+
+
+@training
+def test_a_state_of_another_engine_begins_new_episodes(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for name in ("model_4.pt", "state_4.pt"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    state = torch.load(tmp_path / "state_4.pt", weights_only=True)
+    state["env"]["engine"] = "warp"  # As of a run on a GPU; the cfg says "auto" in both.
+    torch.save(state, tmp_path / "state_4.pt")
+    runner = make_runner(None)
+    with caplog.at_level(logging.WARNING):
+        assert not runner.resume(tmp_path / "model_4.pt")
+    assert "begin new episodes" in caplog.text and "'warp' there" in caplog.text
+    assert runner.iterations_done == 5
+    runner.env.close()
+
+
+@training
+def test_a_checkpoint_can_be_loaded_after_learning(run: Path):
+    runner = make_runner(None)
+    runner.learn(1)
+    runner.load(str(run / "model_4.pt"))
+    expected = checkpoints.read(run / "model_4.pt")["actor_state_dict"]
+    assert_same(dict(runner.alg.actor.state_dict()), dict(expected))
+    runner.learn(1)
+    runner.env.close()
+
+
+@training
+def test_weights_alone_bring_no_best_return(run: Path):
+    runner = make_runner(None)
+    runner.load(str(run / "model_4.pt"), load_cfg={"actor": True})
+    assert runner.best_return is None and runner.iterations_done == 0
+    runner.env.close()
+
+
+def cost(env: Any) -> torch.Tensor:
+    """-1 in each step: the shorter an episode, the higher its return."""
+    return -torch.ones(env.num_envs, device=env.device)
+
+
+@training
+def test_episodes_that_were_cut_short_at_the_start_are_not_the_best(tmp_path: Path):
+    from mjlab_rec.managers import RewardTermCfg
+
+    cfg = flat_cart(rewards={"cost": RewardTermCfg(func=cost, weight=1.0)})
+    del cfg.terminations["end"]
+    cfg.scale_rewards_by_dt = False
+    runner = make_runner(tmp_path, cfg)
+    whole = -float(runner.env.max_episode_length)
+    means: list[Any] = []
+    runner.on_iteration = lambda iteration: means.append(iteration.mean_return)
+    runner.learn(12, init_at_random_ep_len=True)
+    assert means[4] > whole + 1  # The first episodes of the six environments are in there.
+    assert runner.best_return in (None, whole)
+    runner.env.close()
+
+
+@training
+def test_an_error_in_a_step_is_written_once_by_the_flight_recorder(tmp_path: Path):
+    from mjlab_rec.managers import RewardTermCfg
+    from mjlab_rec.recorders.flight import FlightRecorderCfg
+
+    def broken(env: Any) -> torch.Tensor:
+        if env.common_step_counter == 3:
+            raise RuntimeError("broken")
+        return cost(env)
+
+    cfg = flat_cart(recorders={"flight": FlightRecorderCfg(path=str(tmp_path / "flight"))})
+    cfg.rewards["broken"] = RewardTermCfg(func=broken, weight=1.0)
+    runner = make_runner(None, cfg)
+    with pytest.raises(RuntimeError, match="broken"):
+        runner.learn(1)
+    assert len(list((tmp_path / "flight").iterdir())) == 1
+    runner.env.close()
+
+
+@training
+def test_a_logger_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="Unknown logger 'neptune'. Known: tensorboard, wandb"):
+        make_runner(None, cfg=train_cfg(logger="neptune"))
+
+
 # Values that are not finite.
 
 
@@ -295,6 +417,7 @@ def test_a_teacher_is_distilled_into_a_student(run: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="Distillation needs a teacher. Load the checkpoint"):
         runner.learn(1)
     runner.load(str(run / "model_4.pt"))
+    assert runner.best_return is None  # That of the teacher does not count.
     before = {k: v.clone() for k, v in runner.alg.save()["teacher_state_dict"].items()}
     student = {k: v.clone() for k, v in runner.alg.student.rnn.state_dict().items()}
     runner.learn(3)

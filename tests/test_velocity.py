@@ -174,6 +174,7 @@ def test_ten_lines_put_another_robot_into_the_task(rough):
         assert "gait" not in env.reward_manager.active_terms
         heights = mdp.foot_height(env, "foot_height_scan" if rough else None)
         if not rough:
+            assert (env.sim.mj_model.geom_conaffinity > 0).sum() == 1 + 1 + 3  # All collide.
             assert (heights - 0.05).abs().max() < 0.03
 
 

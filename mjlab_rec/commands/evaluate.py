@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from mjlab_rec import cli
 from mjlab_rec.commands.agents import agent_text, maker_of
+from mjlab_rec.utils.plain_data import json_text
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
@@ -80,7 +80,8 @@ def run(args: EvaluateArgs, env_cfg: ManagerBasedRlEnvCfg) -> None:
             for table in tables(found):
                 console.print(table)
             if args.json is not None:
-                args.json.write_text(json.dumps(results(args, env, policy, found), indent=2) + "\n")
+                text = json_text(results(args, env, policy, found), indent=2)
+                args.json.write_text(f"{text}\n", encoding="utf-8")
                 console.print(f"Wrote {args.json}", markup=False)
     finally:
         cli.print_recordings(recorders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -57,15 +58,16 @@ def train(
 ) -> None:
     """Train until all iterations are done, time is up, or a signal comes."""
     from mjlab_rec.rl import distributed
+    from mjlab_rec.rl.run_folders import as_plain, write_cfgs
     from mjlab_rec.rl.training import prepared, recorders_of_rank
 
     device = distributed.choose_device(args.device)
     distributed.connect(device)
     if args.seed is not None:
         args.agent_cfg.seed = args.seed
-    run = distributed.from_first(
-        str(_folder(args, env_cfg)) if distributed.ranks().is_first else ""
-    )
+    is_first = distributed.ranks().is_first
+    run = distributed.from_first(str(_folder(args)) if is_first else "")
+    configured = as_plain(env_cfg)
     env_cfg.recorders = recorders_of_rank(env_cfg.recorders, Path(run), cli.RUN_FOLDER)
     recorders: dict[str, Any] = {}
     try:
@@ -78,11 +80,13 @@ def train(
             runner_cls=registry.load_runner_cls(args.task),
         ) as training:
             recorders = training.recorders
+            if is_first:  # Not before: a run that does not go on keeps its options.
+                write_cfgs(Path(run), args.task, args.agent_cfg, configured, args.options)
             _learn(training, args, run, console, signals)
             with console.status("Finishing the recordings"):
                 training.env.close()
     finally:
-        if distributed.ranks().is_first:
+        if is_first:
             cli.print_recordings(recorders)
 
 
@@ -112,22 +116,20 @@ def _learn(
     )
     if signals.received is not None:
         console.print(
-            f"Go on with: mjlab-rec train --task {args.task} --resume {run}", markup=False
+            f"Go on with: mjlab-rec train --task {args.task} --resume {shlex.quote(run)}",
+            markup=False,
         )
 
 
-def _folder(args: TrainArgs, env_cfg: ManagerBasedRlEnvCfg) -> Path:
+def _folder(args: TrainArgs) -> Path:
     """The folder of the run: that of the run whose last checkpoint is resumed, or a new one."""
-    from mjlab_rec.rl.run_folders import checkpoints, new_run_folder, write_cfgs
+    from mjlab_rec.rl.run_folders import checkpoints, new_run_folder
 
     resumed = args.checkpoint
     if resumed is not None and resumed in checkpoints(resumed.parent)[-1:]:
-        run = resumed.parent
-    else:
-        agent = args.agent_cfg
-        run = new_run_folder(agent.experiment_name or args.task, agent.run_name, args.log_root)
-    write_cfgs(run, args.task, args.agent_cfg, env_cfg, args.options)
-    return run
+        return resumed.parent
+    agent = args.agent_cfg
+    return new_run_folder(agent.experiment_name or args.task, agent.run_name, args.log_root)
 
 
 def _announcement(training: Training, args: TrainArgs, run: str) -> str:

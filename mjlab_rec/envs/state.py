@@ -55,6 +55,7 @@ def save_state(env: ManagerBasedRlEnv) -> dict[str, Any]:
     return {
         "num_envs": env.num_envs,
         "engine": sim.engine_name,
+        "device": torch.device(env.device).type,
         "physics": sim.get_state(),
         # Otherwise derived quantities follow from the state.
         "derived": {} if env.cfg.forward_after_step else sim.get_derived(),
@@ -197,7 +198,12 @@ class _Walk:
 
 def _check(env: ManagerBasedRlEnv, state: Mapping[str, Any], missing: list[str]) -> None:
     differences = []
-    for name, ours in (("num_envs", env.num_envs), ("engine", env.sim.engine_name)):
+    here = {
+        "num_envs": env.num_envs,
+        "engine": env.sim.engine_name,
+        "device": torch.device(env.device).type,
+    }
+    for name, ours in here.items():
         if state[name] != ours:
             differences.append(f"{name} is {ours!r} here and {state[name]!r} there")
     shape = (env.num_envs, env.sim.state_size)

@@ -7,12 +7,13 @@ was). With it a policy can be rebuilt without the task's rl_cfg.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mjlab_rec.data.formats.plain_files import replacing
 
 NETWORKS = ("actor", "critic", "student", "teacher")
 """Names of networks in algorithms and checkpoints."""
@@ -26,10 +27,8 @@ class CheckpointError(ValueError):
 
 def write(path: str | Path, data: Mapping[str, Any]) -> None:
     """Write a file that ``read`` reads; a kill leaves either the old file or the new one."""
-    path = Path(path)
-    hidden = path.with_name(f".{path.name}.part")
-    torch.save(dict(data), hidden)
-    os.replace(hidden, path)
+    with replacing(Path(path), sync=True) as hidden:
+        torch.save(dict(data), hidden)
 
 
 def read(path: str | Path, map_location: Any = None) -> dict[str, Any]:

@@ -131,13 +131,13 @@ class RslRlBaseRunnerCfg:
     """Tags on Weights & Biases."""
 
     resume: bool = False
-    """Continue an earlier run."""
+    """mjlab's, and refused by ``train``, where ``--resume RUN`` continues an earlier run."""
 
     load_run: str = ".*"
-    """Which run to continue: a regex of folder names, of which the last one counts."""
+    """mjlab's, for ``get_checkpoint_path``; refused by ``train`` as ``resume`` is."""
 
     load_checkpoint: str = "model_.*.pt"
-    """Which of its checkpoints: a regex of file names, of which the last one counts."""
+    """mjlab's, for ``get_checkpoint_path``; refused by ``train`` as ``resume`` is."""
 
     clip_actions: float | None = None
     """Greatest action in either direction; None does not clip."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mjlab_rec.rl.checkpoints import NETWORKS
+from mjlab_rec.rl.learner_state import networks
 
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
@@ -63,6 +63,13 @@ def choose_device(device: str) -> str:
             f"--device {device}: with torchrun each process has its own GPU. Give cuda, auto or"
             " cpu, and choose GPUs with CUDA_VISIBLE_DEVICES."
         )
+    count = torch.cuda.device_count()
+    if here.local_rank >= count:
+        raise ValueError(
+            f"This machine has {count} GPUs, and process {here.local_rank} on it needs one of its"
+            f" own. Start torchrun with --nproc-per-node {max(count, 1)}, or train with --device"
+            " cpu."
+        )
     return f"cuda:{here.local_rank}"
 
 
@@ -110,8 +117,7 @@ def any_of_all(value: bool, device: str) -> bool:
 def average_normalizers(alg: Any) -> None:
     """Give all processes the same running means of observations; RSL-RL 5.4 leaves that out."""
     count = ranks().world_size
-    networks = [getattr(alg, name) for name in NETWORKS if hasattr(alg, name)]
-    for module in (module for network in networks for module in network.modules()):
+    for module in (module for network in networks(alg).values() for module in network.modules()):
         if not (hasattr(module, "_mean") and hasattr(module, "_var") and hasattr(module, "_std")):
             continue
         mean, variance = module._mean, module._var

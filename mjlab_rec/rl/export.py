@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from mjlab_rec.data.formats.plain_files import replacing
 from mjlab_rec.rl.exported_agents import METADATA
 from mjlab_rec.rl.exporter_utils import attach_metadata_to_onnx, get_base_metadata
 from mjlab_rec.rl.policy_metadata import describe_policy
 from mjlab_rec.utils.extras import require
+from mjlab_rec.utils.plain_data import json_text
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
@@ -102,18 +103,16 @@ def export_agent(
     described["inputs"] = _shapes(graph.input_names, graph.examples)
     described["outputs"] = graph.output_names
     described["state_shapes"] = graph.state_shapes
-    text = json.dumps(described)
+    text = json_text(described)
     written = []
     for kind in formats:
         path = folder / f"{name}{SUFFIXES[kind]}"
-        # A reader never sees half of a file.
-        partial = path.with_name(f".{path.name}.partial")
-        if kind == "onnx":
-            export_onnx(graph, graph.examples, partial)
-            attach_metadata_to_onnx(str(partial), {METADATA: text, **_mjlabs(env, agent)})
-        else:
-            _export_torchscript(graph, partial, text)
-        partial.replace(path)
+        with replacing(path, sync=False) as hidden:
+            if kind == "onnx":
+                export_onnx(graph, graph.examples, hidden)
+                attach_metadata_to_onnx(str(hidden), {METADATA: text, **_mjlabs(env, agent)})
+            else:
+                _export_torchscript(graph, hidden, text)
         written.append(path)
     return written
 

@@ -135,6 +135,11 @@ class OnnxAgent(Agent):
         self._names = [name for name in nodes if name not in states]
         self._check_shapes(nodes)
         batch = nodes[self._names[0]][0]
+        if isinstance(batch, int) and batch not in (1, env.num_envs):
+            raise CheckpointError(
+                f"{path} takes {batch} robots at a time, and there are {env.num_envs} environments."
+                f" Play with --num-envs {batch}, or export it for any batch."
+            )
         self._one_by_one = batch == 1 and env.num_envs > 1
         self._states = {
             name: np.zeros((shape[0], env.num_envs, shape[2]), np.float32)

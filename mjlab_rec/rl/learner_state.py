@@ -20,7 +20,7 @@ def learner_state(alg: Any, log: Any, device: str) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
         "numpy": [numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]],
         "python": random.getstate(),
-        "hidden": {name: network.get_hidden_state() for name, network in _networks(alg).items()},
+        "hidden": {name: network.get_hidden_state() for name, network in networks(alg).items()},
         "last_hidden": getattr(alg, "last_hidden_states", None),
         "log": log.state(),
     }
@@ -34,15 +34,24 @@ def load_learner_state(alg: Any, log: Any, device: str, state: Mapping[str, Any]
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
     random.setstate(state["python"])
-    for name, network in _networks(alg).items():
+    for name, network in networks(alg).items():
         network.reset(hidden_state=_moved(state["hidden"][name], device))
     if state["last_hidden"] is not None:
         alg.last_hidden_states = _moved(state["last_hidden"], device)
     log.load_state(state["log"])
 
 
-def _networks(alg: Any) -> dict[str, Any]:
+def networks(alg: Any) -> dict[str, Any]:
+    """The networks of an algorithm, by name."""
     return {name: getattr(alg, name) for name in NETWORKS if hasattr(alg, name)}
+
+
+def make_writable(alg: Any) -> None:
+    """Let running means be loaded after learning, which leaves tensors of inference mode."""
+    for module in (module for network in networks(alg).values() for module in network.modules()):
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_inference():
+                setattr(module, name, buffer.clone())
 
 
 def _moved(value: Any, device: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mjlab_rec.data.formats.plain_files import replace
 from mjlab_rec.utils.string import nearest
 
 ROOT = "logs"
@@ -52,6 +53,12 @@ def new_run_folder(
         root: Folder of all experiments.
         now: The time; None means the present.
     """
+    for field, value in (("experiment_name", experiment), ("run_name", run_name)):
+        if value in (".", "..") or set(value) & set("/\\"):
+            raise ValueError(
+                f"{field} must be the name of a folder, not a path; got {value!r}. Where all"
+                " experiments are is --log-root."
+            )
     name = (now or datetime.now()).strftime(_DATE) + (f"_{run_name}" if run_name else "")
     parent = Path(root) / experiment
     parent.mkdir(parents=True, exist_ok=True)
@@ -186,4 +193,4 @@ def _age(run: Path) -> tuple[str, str]:
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    replace(path, (json.dumps(data, indent=2) + "\n").encode(), sync=False)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
+import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,9 +20,16 @@ from mjlab_rec.rl import checkpoints, distributed
 from mjlab_rec.rl.clocks import IterationClock, Shares
 from mjlab_rec.rl.export import export_onnx
 from mjlab_rec.rl.finite import FiniteCheck, check_losses
-from mjlab_rec.rl.learner_state import learner_state, load_learner_state
+from mjlab_rec.rl.learner_state import make_writable
 from mjlab_rec.rl.old_checkpoints import update_format
 from mjlab_rec.rl.run_folders import BEST, as_plain
+from mjlab_rec.rl.run_state import (
+    load_progress_of_env,
+    load_run_state,
+    progress_of_env,
+    remove_other_run_states,
+    write_run_state,
+)
 from mjlab_rec.rl.training_log import TrainingLog
 from mjlab_rec.utils.extras import require
 
@@ -37,8 +43,6 @@ logger = logging.getLogger(__name__)
 # Without a value, RSL-RL must not see these fields of RslRlModelCfg at all.
 _OPTIONAL = ("cnn_cfg", "distribution_cfg")
 _RECURRENT = ("rnn_type", "rnn_hidden_dim", "rnn_num_layers")
-# Changes of these parts of the environment's cfg leave the steps as they are.
-_WITHOUT_EFFECT = ("recorders", "viewer", "task")
 
 
 @dataclass(frozen=True)
@@ -110,14 +114,16 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         """Number of iterations so far, those before a resume included."""
         self.best_return: float | None = None
         """Highest mean return so far, of the last whole episodes."""
+        self.counts_from = 0
+        """Number of the first iteration since the environments began at random times."""
+        self.first_settings = env_states.settings(env.unwrapped)
+        """Values in the cfgs of terms, before curricula change them."""
         self.on_iteration: Callable[[Iteration], None] = lambda iteration: None
         """Called after each iteration."""
         self.should_stop: Callable[[], bool] = lambda: False
         """Asked after each iteration; if True in any process, training ends as if complete."""
         self._about = checkpoints.describe(env, agent, self.cfg["obs_groups"])
-        self._settings = env_states.settings(env.unwrapped)
         self._best: dict[str, Any] | None = None  # Not written yet.
-        self._counts_from = 0  # Iteration whose environments began at random times.
 
     def learn(self, num_learning_iterations: int, init_at_random_ep_len: bool = False) -> None:
         """Train, and write checkpoints every ``save_interval`` iterations and at the end.
@@ -132,7 +138,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
             env.episode_length_buf = torch.randint_like(
                 env.episode_length_buf, high=int(env.max_episode_length)
             )
-            self._counts_from = self.iterations_done
+            self.counts_from = self.iterations_done
         obs = env.get_observations().to(self.device)
         alg.train_mode()
         if self.is_distributed:
@@ -174,8 +180,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         """Write a checkpoint, and upload it unless the config says otherwise."""
         checkpoints.check_plain(infos)
         checkpoints.write(path, self._checkpoint(infos))
-        if self.cfg.get("upload_model", True):
-            self.logger.save_model(path, self.current_learning_iteration)
+        self._upload(path)
 
     def load(
         self,
@@ -193,13 +198,14 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         update_format(checkpoint)
         if strict:
             self._check_fits(checkpoint, load_cfg, path)
+        infos = checkpoint.get("infos")
+        make_writable(self.alg)
         if self.alg.load(checkpoint, load_cfg, strict):
             self.current_learning_iteration = checkpoint["iter"]
-            self.iterations_done = self._counts_from = checkpoint["iter"] + 1
-        infos = checkpoint.get("infos")
+            self.iterations_done = self.counts_from = checkpoint["iter"] + 1
+            self.best_return = (infos or {}).get("best_return")
         if infos and "env_state" in infos:
-            self._load_env_state(infos["env_state"])
-        self.best_return = (infos or {}).get("best_return")
+            load_progress_of_env(self.env, infos["env_state"])
         return infos  # type: ignore[return-value]
 
     def resume(self, path: str | Path) -> bool:
@@ -220,21 +226,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
             raise checkpoints.CheckpointError(
                 f"{path} is a checkpoint of the task {task!r}, and cannot be resumed with {ours!r}."
             )
-        state = _state_path(path.parent, self.current_learning_iteration)
-        if not state.is_file():
-            return False
-        saved = torch.load(state, map_location="cpu", weights_only=True)
-        if saved["env_cfg"] != self._env_cfg() or saved["world_size"] != self.gpu_world_size:
-            logger.warning(
-                "The environments are configured differently than in the run that is resumed, so"
-                " they begin new episodes."
-            )
-            return False
-        env_states.load_state(self.env.unwrapped, saved["env"])
-        load_learner_state(self.alg, self.logger, self.device, saved["learner"])
-        self.logger.tot_timesteps, self.logger.tot_time = saved["total"]
-        self._counts_from = saved["counts_from"]
-        return True
+        return load_run_state(self, path.parent, self.current_learning_iteration)
 
     def export_policy_to_onnx(
         self, path: str, filename: str = "policy.onnx", verbose: bool = False
@@ -317,20 +309,12 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
 
         The others are cut short, which may look good.
         """
-        needed = -(-int(self.env.max_episode_length) // self.cfg["num_steps_per_env"])
-        return self.logger.mean_return_since(self._counts_from + needed)
+        needed = math.ceil(self.env.max_episode_length / self.cfg["num_steps_per_env"])
+        return self.logger.mean_return_since(self.counts_from + needed)
 
     # -- checkpoints -------------------------------------------------------------------------------
 
     def _checkpoint(self, infos: dict[str, Any] | None) -> dict[str, Any]:
-        env = self.env.unwrapped
-        state: dict[str, Any] = {
-            "common_step_counter": env.common_step_counter,
-            "settings": env_states.changed_settings(env, self._settings),
-        }
-        terrain = env.scene.terrain
-        if terrain is not None and terrain.terrain_origins is not None:
-            state["terrain_levels"] = terrain.terrain_levels.cpu()
         return {
             **self.alg.save(),
             "iter": self.current_learning_iteration,
@@ -338,40 +322,36 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                 **(infos or {}),
                 **self._about,
                 "best_return": self.best_return,
-                "env_state": state,
+                "env_state": progress_of_env(self),
             },
         }
 
     def _save_all(self, number: int) -> None:
         """Write the state of the environments, a checkpoint and the best policy."""
-        folder = self.logger.log_dir
-        if folder is None or not Path(folder).is_dir():
+        if self.logger.log_dir is None:
             return
-        state = {
-            "env_cfg": self._env_cfg(),
-            "world_size": self.gpu_world_size,
-            "env": env_states.save_state(self.env.unwrapped),
-            "learner": learner_state(self.alg, self.logger, self.device),
-            "total": [self.logger.tot_timesteps, self.logger.tot_time],
-            "counts_from": self._counts_from,
-        }
-        path = _state_path(Path(folder), number)
-        checkpoints.write(path, state)
-        if self.is_distributed:
-            torch.distributed.barrier()  # All states are there before the checkpoint is.
-        if self.gpu_global_rank == 0:
-            self.save(os.path.join(folder, f"model_{number}.pt"))
+        folder, is_first = Path(self.logger.log_dir), self.gpu_global_rank == 0
+        if is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_dir():  # Another machine may not have it.
+            write_run_state(self, folder, number)
+        self._wait_for_all()  # All states are there before the checkpoint is.
+        if is_first:
             if self._best is not None:
-                best = os.path.join(folder, BEST)
-                checkpoints.write(best, self._best)
-                self._best = None
-                if self.cfg.get("upload_model", True):
-                    self.logger.save_model(best, number)
-        # Only the last one is of use, and each may be large.
-        for old in path.parent.glob("state_*.pt"):
-            is_ours = re.fullmatch(_state_path(Path(), r"\d+").name, old.name)
-            if is_ours and old != path:
-                old.unlink(missing_ok=True)
+                checkpoints.write(folder / BEST, self._best)
+                self._upload(folder / BEST)
+            self.save(str(folder / f"model_{number}.pt"))
+        self._best = None
+        self._wait_for_all()  # Until then, the run would go on from the states before.
+        remove_other_run_states(folder, number)
+
+    def _upload(self, path: str | Path) -> None:
+        if self.cfg.get("upload_model", True):
+            self.logger.save_model(str(path), self.current_learning_iteration)
+
+    def _wait_for_all(self) -> None:
+        if self.is_distributed:
+            torch.distributed.barrier()
 
     def _check_fits(
         self, checkpoint: Mapping[str, Any], load_cfg: dict[str, Any] | None, path: str
@@ -388,24 +368,6 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
             raise checkpoints.CheckpointError(
                 f"{path} does not fit this task and its networks: {'; '.join(found)}."
             )
-
-    def _load_env_state(self, state: Mapping[str, Any]) -> None:
-        """Continue counters and curricula; the environments' episodes are not in there."""
-        env = self.env.unwrapped
-        env.common_step_counter = state["common_step_counter"]
-        unknown = env_states.set_settings(env, state.get("settings", {}))
-        if unknown:
-            logger.warning("Curricula had changed what is not here: %s.", ", ".join(unknown))
-        terrain, levels = env.scene.terrain, state.get("terrain_levels")
-        if levels is not None and terrain is not None and terrain.terrain_origins is not None:
-            terrain.set_levels(levels)
-            self.env.reset()
-
-    def _env_cfg(self) -> str:
-        """The environment's cfg as text, to compare."""
-        cfg = {k: v for k, v in as_plain(self.env.cfg).items() if k not in _WITHOUT_EFFECT}
-        cfg["sim"].pop("num_threads")
-        return json.dumps(cfg, sort_keys=True)
 
     def _configure_multi_gpu(self) -> None:
         """Join the other processes that torchrun started, on GPUs or CPUs."""
@@ -433,13 +395,6 @@ class MjlabDistillationRunner(MjlabOnPolicyRunner):
                 " set teacher_checkpoint in the cfg (--agent.teacher-checkpoint)."
             )
         super().learn(num_learning_iterations, init_at_random_ep_len)
-
-
-def _state_path(folder: Path, number: int | str) -> Path:
-    """The file of the environments' state of this process."""
-    here = distributed.ranks()
-    suffix = f"_rank{here.rank}" if here.rank else ""
-    return folder / f"state_{number}{suffix}.pt"
 
 
 def without_unused(model: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class StopSignals:
         # Python calls handlers in its main thread only, and sets them there only.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # None: of a library that is not Python, which could not be put back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._note)
         return self
 

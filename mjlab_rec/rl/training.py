@@ -13,6 +13,7 @@ import torch
 
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.rl import distributed
+from mjlab_rec.rl.config import RslRlBaseRunnerCfg
 from mjlab_rec.rl.run_folders import find_checkpoint
 from mjlab_rec.rl.runner import MjlabDistillationRunner, MjlabOnPolicyRunner
 from mjlab_rec.rl.vecenv_wrapper import RslRlVecEnvWrapper
@@ -20,6 +21,7 @@ from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.threads import choose_threads, torch_threads
 from mjlab_rec.utils.torch import configure_torch_backends
 
+_RESUME_FIELDS = ("resume", "load_run", "load_checkpoint")
 _RUNNERS = {"OnPolicyRunner": MjlabOnPolicyRunner, "DistillationRunner": MjlabDistillationRunner}
 
 
@@ -63,6 +65,7 @@ def prepared(
         checkpoint: What to go on with; ``max_iterations`` includes the iterations before.
         runner_cls: Class of the runner; None: as the cfg says.
     """
+    _check_no_other_resume(agent_cfg)
     rank = distributed.ranks().rank
     configure_torch_backends()
     seed = agent_cfg.seed + rank  # Each process sees other episodes.
@@ -134,6 +137,18 @@ def _in_run(path: Path, folder: Path, placeholder: Path) -> Path:
         return path
     inside = path.relative_to(placeholder)
     return folder / ("videos" if inside == Path("rollouts/video") else inside)
+
+
+def _check_no_other_resume(cfg: Any) -> None:
+    """Refuse the fields of mjlab's that name a run to go on with, which nothing here would read."""
+    fields = {field.name: field.default for field in dataclasses.fields(RslRlBaseRunnerCfg)}
+    given = [n for n in _RESUME_FIELDS if getattr(cfg, n, fields[n]) != fields[n]]
+    if given:
+        raise ValueError(
+            f"The learner's cfg sets {', '.join(given)}, as mjlab's trainer takes it. Here a run"
+            " goes on with --resume RUN on the command line, or checkpoint=... in Python, which"
+            " mjlab_rec.utils.os.get_checkpoint_path(LOGS, load_run, load_checkpoint) finds."
+        )
 
 
 def _runner_class(name: str) -> Any:

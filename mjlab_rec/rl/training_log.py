@@ -17,6 +17,9 @@ _Logger: Any = require("rsl_rl.utils.logger", "train", "MjlabOnPolicyRunner").Lo
 
 logger = logging.getLogger(__name__)
 
+LOGGERS = ("tensorboard", "wandb")
+"""Where curves can go."""
+
 _EPISODES = 100  # Means are over at least that many of the last episodes.
 
 
@@ -38,6 +41,11 @@ class TrainingLog(_Logger):
         self.git_status_repos = []  # Those that add_git_repo_to_log() names.
         self.logger_type = self.cfg.get("logger", "tensorboard")
         """"tensorboard" or "wandb"."""
+        if self.logger_type not in LOGGERS:
+            raise ValueError(
+                f"Unknown logger {self.logger_type!r}. Known: {', '.join(LOGGERS)}, which writes"
+                " curves for TensorBoard, too."
+            )
         self._ended = torch.zeros(3, device=self.device)  # Sums of return, length and 1.
         self._recent: deque[tuple[float, float, float, int]] = deque()
         self._rnd_sums = torch.zeros(2, self.num_envs, device=self.device)

@@ -1,8 +1,10 @@
-"""Convert plain data, from a TOML file or a command line, to the type of a field."""
+"""Plain data: from a TOML file or a command line to the type of a field, and to JSON."""
 
 from __future__ import annotations
 
 import ast
+import json
+import math
 import re
 import types
 import typing
@@ -87,6 +89,19 @@ def build(cls: type, table: Mapping[str, Any], makers: Makers = types.MappingPro
         if not given and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{cls.__name__} needs '{field.name}'.")
     return cls(**values)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Write plain data as JSON that every reader takes: null stands for NaN and infinity."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _try(value: Any, option: Any, makers: Makers) -> tuple[bool, Any]:

@@ -18,4 +18,5 @@ for _name in (
         "gym-" + _name.replace("_", "-"),
         env_cfg=f"tasks.gym.{_name}:{_name}_env_cfg",
         rl_cfg=f"tasks.gym.rl_cfg:{_name}_rl_cfg",
+        train_num_envs=64,
     )

@@ -7,4 +7,5 @@ register_task(
     env_cfg="tasks.tracking.env_cfg:tracking_env_cfg",
     play_env_cfg="tasks.tracking.env_cfg:tracking_play_env_cfg",
     rl_cfg="tasks.tracking.rl_cfg:tracking_rl_cfg",
+    train_num_envs=256,
 )

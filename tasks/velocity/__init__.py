@@ -9,4 +9,5 @@ for _ground in ("flat", "rough"):
             env_cfg=f"tasks.velocity.env_cfg:{_ground}_{_robot}_env_cfg",
             play_env_cfg=f"tasks.velocity.env_cfg:{_ground}_{_robot}_play_env_cfg",
             rl_cfg=f"tasks.velocity.rl_cfg:{_ground}_rl_cfg",
+            train_num_envs=1024,
         )

@@ -7,7 +7,7 @@ from mjlab_rec.rl import RslRlModelCfg, RslRlOnPolicyRunnerCfg, RslRlPpoAlgorith
 
 def flat_rl_cfg() -> RslRlOnPolicyRunnerCfg:
     """For flat ground: small networks, which learn within minutes on a CPU."""
-    cfg = _rl_cfg(hidden_dims=(128, 128), max_iterations=400)
+    cfg = _rl_cfg(hidden_dims=(128, 128), max_iterations=300)
     # The adaptive schedule drops to 3e-5 at first, which doubles the time until the robot walks.
     cfg.algorithm.schedule, cfg.algorithm.learning_rate = "fixed", 7e-4
     return cfg
