@@ -18,7 +18,7 @@ FLAGS = (
     # WebGL without a graphics card.
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 )
-PATIENCE_MS = 30_000.0
+PATIENCE_MS = 90_000.0
 
 
 @pytest.fixture(scope="session")
