@@ -41,7 +41,7 @@ def main(
         table.add_column(column, justify="right")
     for name in task:
         table.add_row(name, *_run(name, num_envs, steps, spread, num_threads, seed))
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 def _run(
