@@ -40,15 +40,15 @@ def test_solve_writes_curves_of_each_seed(tmp_path, capsys, monkeypatch):
             num_envs=2,
             episodes=2,
             target=1001.0,  # Out of reach.
-            every=64,
-            limit_env_steps=128,
+            every=128,
+            limit_env_steps=256,  # Two iterations.
             path=tmp_path / "curves",
         )
     )
     with (tmp_path / "curves" / "cartpole-balance.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["seed"], row["env_steps"]) for row in rows] == [
-        (seed, steps) for seed in "12" for steps in ("64", "128")
+        (seed, steps) for seed in "12" for steps in ("128", "256")
     ]
     assert 0.0 < float(rows[0]["mean"]) < 1000.0
     assert float(rows[0]["seconds"]) < float(rows[1]["seconds"])
