@@ -32,7 +32,8 @@ from mjlab_rec.viewer.web_commands import request_action
 from mjlab_rec.viewer.web_shapes import WebShapes
 
 INSERT = 260
-_PATIENCE = 30
+_PATIENCE = 60
+_SETTLED = 3  # pictures without a change
 _LEFT_OF_PANEL = 0.88  # of a picture of the page
 
 
@@ -203,11 +204,12 @@ def test_the_page_shows_drawings_when_they_are_switched_on(stage, visit, canvas,
     button(page, "Resume").wait_for()
 
     def seen(name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
-        before = None
+        before, same = None, 0
         for _ in range(_PATIENCE):  # The page draws when it has time, one thing after the other.
             image = canvas(page, name)
             image = image[:, : int(_LEFT_OF_PANEL * image.shape[1])]
-            if before is not None and changed(before, image) < 1e-5 and expected(image):
+            same = same + 1 if before is not None and changed(before, image) < 1e-5 else 0
+            if same >= _SETTLED and expected(image):
                 return image
             before = image
         raise AssertionError(name)
