@@ -13,6 +13,7 @@ import pytest
 import torch
 from rl_worlds import NETWORKS, learner_cfg, make_env, make_runner, save
 
+from mjlab_rec.managers import CurriculumTermCfg
 from mjlab_rec.rl import RslRlModelCfg
 from mjlab_rec.rl.agents import agent_maker, load_agent
 from mjlab_rec.rl.checkpoints import CheckpointError
@@ -131,19 +132,28 @@ def test_the_network_is_described_by_the_file_its_folder_or_the_task(env, tmp_pa
     assert load_agent("best", env, TASK, root=tmp_path).path == best
 
 
-def test_a_checkpoint_of_a_training_is_played_with_its_curricula(tmp_path):
-    path = tmp_path / "model_7.pt"
-    with make_env() as env:
+@pytest.mark.parametrize("curricula", [True, False])
+def test_a_checkpoint_is_played_as_its_curricula_left_the_terms_if_there_are_any(
+    tmp_path, curricula
+):
+    def push(env: Any, env_ids: Any) -> None:
+        if env.common_step_counter >= 480:
+            env.reward_manager.get_term_cfg("effort").weight = -0.7
+
+    path, terms = tmp_path / "model_7.pt", {"push": CurriculumTermCfg(func=push)}
+    with make_env(curriculum=terms) as env:
         runner = make_runner(env, learner_cfg("gru"))
         env.common_step_counter = 480
-        env.reward_manager.get_term_cfg("effort").weight = -0.7  # As a curriculum does.
+        env.reset()
         runner.save(str(path))
         obs = env.get_observations()
         expected = runner.get_inference_policy()(obs).clamp(-0.1, 0.1)
-    with make_env() as env:
+    with make_env(curriculum=terms if curricula else {}) as env:
+        weight = env.reward_manager.get_term_cfg("effort").weight
         agent = load_agent(path, env)
-        assert env.common_step_counter == 480
-        assert env.reward_manager.get_term_cfg("effort").weight == -0.7
+        assert env.common_step_counter == (480 if curricula else 0)
+        left = env.reward_manager.get_term_cfg("effort").weight
+        assert left == (-0.7 if curricula else weight) != 0.0
         assert agent.is_recurrent and torch.equal(agent(obs), expected)
 
 

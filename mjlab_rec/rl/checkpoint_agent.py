@@ -93,9 +93,10 @@ def load_checkpoint_agent(
         logger.warning("%s plays another task, %r.", who.rstrip(","), task_id)
     agent = CheckpointAgent(path, inputs, model.to(env.device).eval(), cfg.get("clip_actions"))
     agent.iteration = checkpoint.get("iter")
-    state = infos.get("env_state") or {}
-    env.common_step_counter = state.get("common_step_counter", env.common_step_counter)
-    set_settings(env, state.get("settings", {}))
+    if env.curriculum_manager.active_terms:  # Without curricula the cfg is what the user wants.
+        state = infos.get("env_state") or {}
+        env.common_step_counter = state.get("common_step_counter", env.common_step_counter)
+        set_settings(env, state.get("settings", {}))
     return agent
 
 
