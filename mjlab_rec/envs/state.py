@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mjlab_rec.entity.fields import EngineFields
 from mjlab_rec.utils import cfg_paths
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _LEFT_OUT = {
     *("_pid", "_renderer", "_step_lock", "_is_running", "_recordings"),
     *("_acts_once", "_substeps_matter", "device", "num_envs"),
 }
+# What an entity has looked up in the engine's arrays: it does so when it needs it.
+_CACHES = ("_bound", "_derived", "_derived_at")
 # Objects of these packages are not looked into.
 _FOREIGN = ("torch", "numpy", "mujoco", "mujoco_warp", "warp", "mjbatch", "gymnasium", "builtins")
 _FOREIGN += ("threading", "_thread", "logging", "functools", "types", "weakref", "pathlib", "enum")
@@ -192,7 +195,10 @@ class _Walk:
             self.cfgs[path] = value
         elif _has_state(value):
             self.objects[path] = value
+            caches = _CACHES if isinstance(value, EngineFields) else ()
             for name in _attributes(value):
+                if name in caches:
+                    continue
                 self._visit(f"{path}.{name}", getattr(value, name), _attribute(value, name))
 
 
