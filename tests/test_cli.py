@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -424,8 +425,12 @@ def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
         assert "2 environments" in first
         while not any((tmp_path / "rollouts").rglob("*.h5")):
             assert play.poll() is None
-        play.send_signal(signal.SIGINT)
-        out = play.stdout.read()
+        out = None
+        while out is None:
+            play.send_signal(signal.SIGINT)
+            # Python drops exceptions in some callbacks, and the user presses again.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out = play.communicate(timeout=30)[0]
         assert play.wait() == 130, out
     assert "Stopped by Ctrl-C after" in out and "Recorder hdf5 wrote" in out
     with open_rollouts(tmp_path / "rollouts/cartpole-balance/hdf5.h5") as rollouts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -468,6 +469,42 @@ threading.Thread(target=work).start()
 """
     ran = runner.run(code, name="a.csv", out=str(tmp_path), signals=[signal.SIGTERM], at=20)
     assert ran["code"] == 143, ran["output"]
+    check(tmp_path / "a.csv", ran, truth)
+
+
+DROPPED = {
+    "del": """
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.getpid()
+
+Last()
+""",
+    "weakref": """
+code = "def remove():\\n os.kill(os.getpid(), signal.SIGINT)\\n os.getpid()"
+exec(compile(code, weakref.__file__, "exec"))
+remove()
+""",
+}
+
+
+@pytest.mark.parametrize("where", DROPPED)
+def test_ctrl_c_is_raised_later_where_python_would_drop_it(where, runner, truth, tmp_path):
+    code = f"""{OPEN}
+import os, signal, weakref
+
+env = make()
+try:
+    step(env)
+{textwrap.indent(DROPPED[where], "    ")}
+    first = taken(counter)
+    step(env)
+except KeyboardInterrupt:
+    print("raised after", first, "and", taken(counter))
+"""
+    ran = runner.run(code, name="a.csv", out=str(tmp_path))
+    assert (ran["code"], ran["output"]) == (0, "raised after 1 and 1\n")
     check(tmp_path / "a.csv", ran, truth)
 
 

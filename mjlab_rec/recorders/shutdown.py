@@ -5,13 +5,14 @@ by ``env.close()``, or when the process ends. If the program drops its last refe
 environment, the environment is therefore not freed before that, and none of its data is lost.
 
 **Ctrl-C** raises KeyboardInterrupt, but never inside a recorder: if it arrives during a hook or
-``close()``, it is raised right afterwards. Two within 0.1 s count as one, because launchers forward
-the signal that the terminal has already sent. If it arrives while recordings are being finished, by
-``close()`` or at exit, a warning says so; another Ctrl-C, at least a second after the warning,
-abandons them. The same applies to a hook that waits for a disk. If a SIGINT handler was installed
-before the first recorder opened something, it is called at these moments instead. A handler that is
-installed later is left alone, and so is an ignored SIGINT. When nothing is open, the previous
-handler is restored.
+``close()``, it is raised right afterwards; if it arrives in ``__del__`` or a callback of weakref,
+where Python would drop it, after the next hook. Two within 0.1 s count as one, because launchers
+forward the signal that the terminal has already sent. If it arrives while recordings are being
+finished, by ``close()`` or at exit, a warning says so; another Ctrl-C, at least a second after the
+warning, abandons them. The same applies to a hook that waits for a disk. If a SIGINT handler was
+installed before the first recorder opened something, it is called at these moments instead. A
+handler that is installed later is left alone, and so is an ignored SIGINT. When nothing is open,
+the previous handler is restored.
 
 **SIGTERM and SIGHUP** end the process through Python's normal exit, with status 128 + number, while
 a recorder has something open; not during a hook, but right after it. This requires that they are
@@ -33,6 +34,7 @@ SIGKILL, ``os._exit`` and crashes cannot be handled.
 
 from __future__ import annotations
 
+import _weakrefset
 import atexit
 import logging
 import os
@@ -40,6 +42,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -56,6 +59,7 @@ logger = logging.getLogger(__name__)
 _SAME_PRESS_S = 0.1  # Ctrl-C's closer together than this count as one.
 _PATIENCE_S = 1.0  # After a warning, how long Ctrl-C does not abandon the recordings.
 _GRACE_S = 1.0  # For threads that end by themselves after the main thread.
+_WEAKREF_FILES = {weakref.__file__, _weakrefset.__file__}
 
 # Recorders with something open, and the process that opened it.
 _open: dict[int, tuple[RecorderTerm, int]] = {}
@@ -185,7 +189,7 @@ class _Signals:
         now = time.monotonic()
         if before is signal.default_int_handler and now - self._raised < _SAME_PRESS_S:
             return
-        if not interrupts.depth:
+        if not interrupts.depth and not _drops_exceptions(frame):
             self._pass_on(before, frame)
         elif self._warned is not None and now - self._warned >= _PATIENCE_S:
             for term in _open_here():
@@ -254,6 +258,16 @@ class _Signals:
             if stream is not None:
                 stream.flush()
         os._exit(128 + number)
+
+
+def _drops_exceptions(frame: FrameType | None) -> bool:
+    """Whether Python ignores exceptions here: in ``__del__``, and in callbacks of weakref."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename in _WEAKREF_FILES:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _signal_again(number: int) -> None:
