@@ -105,7 +105,7 @@ def evaluate(
         on_step: Called after every step with the number of finished episodes.
     """
     env = env.unwrapped
-    with single_torch_thread(str(env.device)):  # The policy's too, beside the engine's.
+    with single_torch_thread(str(env.device)):  # Also for the policy.
         return _evaluate(env, policy, episodes, seed, on_step)
 
 

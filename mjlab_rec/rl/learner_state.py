@@ -1,4 +1,4 @@
-"""What a learner holds between two iterations beside its weights, so that a run goes on exactly."""
+"""What a learner holds besides its weights between iterations: with it a run goes on exactly."""
 
 from __future__ import annotations
 

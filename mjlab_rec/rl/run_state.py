@@ -1,4 +1,4 @@
-"""The state of a run beside its checkpoints, with which it goes on exactly where it was."""
+"""The state of a run besides its checkpoints: with it a run goes on exactly where it was."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WITHOUT_EFFECT = ("recorders", "viewer", "task")
 
 
 def write_run_state(runner: MjlabOnPolicyRunner, folder: Path, number: int) -> None:
-    """Write what this process holds after an iteration beside the networks' weights."""
+    """Write what this process holds after an iteration apart from the networks' weights."""
     log = runner.logger
     state = {
         "env_cfg": _env_cfg(runner),

@@ -212,7 +212,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         """Go on from a checkpoint, and exactly from there if the environments' state is known.
 
         Counters, curricula, normalization and the optimizer go on in any case. The state of the
-        environments is in the file ``state_<iteration>.pt`` beside the last checkpoint of a run;
+        environments is in the file ``state_<iteration>.pt`` next to the last checkpoint of a run;
         it is used if the environments are configured as they were.
 
         Returns:

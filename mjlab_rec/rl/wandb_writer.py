@@ -1,4 +1,4 @@
-"""Curves on Weights & Biases, beside those of TensorBoard."""
+"""Curves on Weights & Biases, in addition to those of TensorBoard."""
 
 from __future__ import annotations
 

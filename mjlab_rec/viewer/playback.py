@@ -220,7 +220,7 @@ class Playback:
         self._serve()  # The requests may include a reset; then no other one is needed.
         self._obs = self.env.get_observations() if self.env.obs_buf else self.env.reset()[0]
         self._open_viewers()
-        with single_torch_thread(str(self.env.device)):  # The policy's too, beside the engine's.
+        with single_torch_thread(str(self.env.device)):  # Also for the policy.
             return self._loop(done, on_step)
 
     def _loop(

@@ -41,7 +41,7 @@ class ConformanceArgs:
 
 
 def main(args: Annotated[ConformanceArgs, tyro.conf.arg(name="")]) -> None:
-    """Step the Gymnasium tasks beside gymnasium.make(...), with the same actions."""
+    """Step the Gymnasium tasks and gymnasium.make(...), with the same actions."""
     import torch
 
     from benchmarks.gym_lockstep import Lockstep

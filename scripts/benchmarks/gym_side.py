@@ -64,7 +64,7 @@ class Runner:
         self.round(WARM_UP_S)
 
     def round(self, seconds: float) -> float:
-        """Return the env-steps per second of so many seconds, in whole batches of actions."""
+        """Return the env-steps per second in this time, in whole batches of actions."""
         taken, began, now = 0, time.perf_counter(), 0.0
         while now < seconds:
             for action in self.actions:

@@ -27,7 +27,7 @@ NO_ISLANDS = {"sim.mujoco.disableflags": ("island",)}
 
 
 def pgs(iterations: int) -> dict[str, Any]:
-    """The solver PGS with at most so many iterations."""
+    """The solver PGS with at most this number of iterations."""
     return {"sim.mujoco.solver": "pgs", "sim.mujoco.iterations": iterations}
 
 

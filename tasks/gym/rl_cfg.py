@@ -65,7 +65,7 @@ def _rl_cfg(
     init_std: float = 0.5,
     clip_actions: float = 1.0,
 ) -> RslRlOnPolicyRunnerCfg:
-    """Build the cfg of a run of so many steps of all environments, with motors of this range."""
+    """Build the cfg of a run of this length, for motors of this range."""
     return RslRlOnPolicyRunnerCfg(
         actor=RslRlModelCfg(
             hidden_dims=hidden_dims,
