@@ -100,8 +100,8 @@ def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
         for k, action in enumerate(actions(31)):
             if k == 13:
                 gate.open()
-                while term._store._free.empty():
-                    pass
+            while k >= 13 and term._store._free.empty():
+                pass  # From here on the disk is never behind.
             log.step(action)
         assert term.stalled_s == 0
         dropped = term.dropped_rows
