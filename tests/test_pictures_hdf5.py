@@ -228,3 +228,10 @@ def test_how_to_read_works_for_pictures(kind, tmp_path):
         exec(f"import PIL.Image\n{code}", scope)
     first = next(row for row in world.rows if row.env == world.info.envs[0] and row.step == 3)
     assert np.array_equal(scope["picture"], first.values["obs/eye"])
+
+
+@pytest.mark.parametrize("name", ["npz folder", "csv", "parquet", "robomimic", "memory"])
+def test_formats_without_codecs_store_arrays(name, tmp_path):
+    world = PictureWorld(kinds={"obs/eye": ("uint8", (2, 3, 3))}, steps=15)
+    with read(record(KINDS[name], tmp_path, world)) as rollouts:
+        check(KINDS[name], rollouts, world.episodes, world.info)

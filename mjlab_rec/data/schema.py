@@ -55,7 +55,8 @@ class ChannelSpec:
     that "before" channel, or the final value where the episode ended."""
 
     codec: str = ""
-    """How files store its pictures: "png", "jpeg:90", "h264:18"; as an array if empty."""
+    """How formats that have the codec store its pictures: "png", "jpeg:90", "h264:18". Others, and
+    all if it is empty, store arrays."""
 
     @property
     def size(self) -> int:

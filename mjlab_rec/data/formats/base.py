@@ -61,7 +61,7 @@ class Writer(abc.ABC):
     """Possible values of `compression`."""
 
     codecs: ClassVar[Sequence[str]] = ()
-    """Codecs of pictures that the format has; it stores others as arrays."""
+    """Codecs that the format has. It stores pictures with other codecs as arrays."""
 
     gaps: int = 0
     """Rows lost before they reached a writer of episodes; set before it is closed."""
@@ -75,13 +75,6 @@ class Writer(abc.ABC):
                 f"Unknown compression '{options.compression}' for {type(self).__name__}."
                 f" Possible: {known}."
             )
-        for spec in info.channels:
-            if spec.codec and spec.codec.partition(":")[0] not in self.codecs:
-                known = ", ".join(self.codecs) or "none: it stores pictures as arrays"
-                raise DataError(
-                    f"{type(self).__name__} cannot store channel '{spec.name}' as '{spec.codec}'."
-                    f" Its codecs: {known}."
-                )
         check_path(type(self), options.path)
 
     @property

@@ -111,7 +111,8 @@ class PictureWriter:
                     for env_index, clip in enumerate(clips)
                 ]
             encoded = coder.encode(clips, self._crew, lambda done, name=name: report(name, done))
-            columns = {"blocks": np.zeros((block.num_envs, rows), ENTRY_DTYPE)}
+            columns: dict[str, np.ndarray] = {}
+            columns["blocks"] = np.zeros((block.num_envs, rows), ENTRY_DTYPE)
             if chained:
                 columns["tail"] = np.zeros(block.num_envs, ENTRY_DTYPE)
                 columns["final"] = np.zeros(len(ends), ENTRY_DTYPE)

@@ -129,7 +129,7 @@ def _run(command: Sequence[str], pieces: Sequence[np.ndarray], most: int | None 
     """
     with memory_file() as source, memory_file() as result, memory_file() as messages:
         for piece in pieces:
-            rest = memoryview(piece).cast("B")
+            rest = piece.reshape(-1).data
             while rest:
                 rest = rest[source.write(rest) :]
         source.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.pictures.codec import as_pictures, into_values, size_of
 
 try:
-    from isal import isal_zlib as _zlib
+    from isal import isal_zlib as fast
 except ImportError:  # isal does not exist for this processor; zlib takes three times as long.
-    import zlib as _zlib
+    fast: Any = zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, three methods
@@ -114,12 +115,12 @@ def _data(file: bytes, header: bytes) -> memoryview:
 
 def deflated(values: Any) -> bytes:
     """The bytes of contiguous values, compressed fast, in zlib's format."""
-    return _zlib.compress(memoryview(values).cast("B"), 1)
+    return fast.compress(memoryview(values).cast("B"), 1)
 
 
 def inflated(content: Any, most: int) -> bytes:
     """Decompress zlib data, at most one byte more than `most`; raises ValueError."""
     try:
-        return _zlib.decompressobj().decompress(content, most + 1)
-    except _zlib.error as error:
+        return fast.decompressobj().decompress(content, most + 1)
+    except (zlib.error, fast.error) as error:
         raise ValueError(f"it cannot be decompressed: {error}") from None
