@@ -225,6 +225,37 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(
     assert about["agent"]["actor"]["hidden_dims"] == [4, 3]
 
 
+def test_options_of_a_resume_override_all_of_the_earlier_ones(tmp_path: Path):
+    from mjlab_rec.rl.run_folders import write_cfgs
+
+    def parsed(*words: str, resume: bool = True) -> Any:
+        resumed = ("--resume", str(tmp_path)) if resume else ()
+        given = [*TRAIN, *resumed, *words]
+        return cli.parse(train.TrainArgs, "", given)
+
+    def keep(args: Any, env_cfg: Any) -> list[Any]:
+        write_cfgs(tmp_path, "train-me", args.agent_cfg, env_cfg, args.options)
+        agent = args.agent_cfg
+        return [agent.max_iterations, agent.save_interval, agent.seed, env_cfg.scene.num_envs]
+
+    (tmp_path / "model_0.pt").touch()
+    (tmp_path / "mine.toml").write_text(
+        "[env]\nscene.num_envs = 4\n[agent]\nmax_iterations = 9\nseed = 5\n"
+    )
+    first = ("--agent.max-iterations", "2", "--agent.save-interval", "3", "--num-envs", "6")
+    assert keep(*parsed(*first, "--seed", "1", resume=False)) == [2, 3, 1, 6]
+    assert keep(*parsed()) == [2, 3, 1, 6]
+    assert keep(*parsed("--preset", str(tmp_path / "mine.toml"))) == [9, 3, 5, 4]
+    assert keep(*parsed("--env.scene.num-envs", "7", "--seed", "0")) == [9, 3, 0, 7]
+    assert keep(*parsed()) == [9, 3, 0, 7]
+    # Runs of earlier versions have one layer, without a list around it.
+    about = json.loads((tmp_path / "agent.json").read_text())
+    about["options"] = {"agent": [["max-iterations", ["2"]]], "num_envs": 6, "seed": None}
+    (tmp_path / "agent.json").write_text(json.dumps(about))
+    assert keep(*parsed("--agent.save-interval", "8")) == [2, 8, 42, 6]
+    assert keep(*parsed()) == [2, 8, 42, 6]
+
+
 def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_path: Path):
     def chosen(*words: str) -> int:
         return cli.parse(train.TrainArgs, "", ["--task", "gym-hopper", *words])[1].scene.num_envs
@@ -310,6 +341,7 @@ def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
         port = str(free.getsockname()[1])
     words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", tmp_path]
     words += ["--record", "hdf5", "--agent.max-iterations", "3"]
+    words += ["--agent.algorithm.class-name", "mjlab_rec.rl.ppo:PPO"]
     processes = []
     for rank in "01":
         # What torchrun sets.

@@ -63,8 +63,6 @@ def train(
 
     device = distributed.choose_device(args.device)
     distributed.connect(device)
-    if args.seed is not None:
-        args.agent_cfg.seed = args.seed
     is_first = distributed.ranks().is_first
     run = distributed.from_first(str(_folder(args)) if is_first else "")
     configured = as_plain(env_cfg)

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from mjlab_rec.rl.learner_state import networks
-
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -111,21 +109,6 @@ def any_of_all(value: bool, device: str) -> bool:
     flag = torch.tensor(int(value), device=device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
     return bool(flag.item())
-
-
-@torch.no_grad()
-def average_normalizers(alg: Any) -> None:
-    """Give all processes the same running means of observations; RSL-RL 5.4 leaves that out."""
-    count = ranks().world_size
-    for module in (module for network in networks(alg).values() for module in network.modules()):
-        if not (hasattr(module, "_mean") and hasattr(module, "_var") and hasattr(module, "_std")):
-            continue
-        mean, variance = module._mean, module._var
-        moments = torch.stack((mean, variance + mean.square())).div_(count)
-        torch.distributed.all_reduce(moments)
-        module._mean = moments[0].clone()
-        module._var = (moments[1] - moments[0].square()).clamp_(min=0.0)
-        module._std = module._var.sqrt()
 
 
 def path_of_rank(path: str | Path) -> str:
