@@ -111,6 +111,7 @@ def test_a_changed_environment_begins_new_episodes(run: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         assert not runner.resume(run / "model_4.pt")
     assert "configured differently" in caplog.text
+    assert runner.logger.tot_timesteps == 5 * 6 * 6 and runner.logger.tot_time > 0.0
     assert runner.env.unwrapped.reward_manager.get_term_cfg("height").weight == 2.0
     runner.env.close()
 

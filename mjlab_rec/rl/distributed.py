@@ -7,6 +7,8 @@ all of them; process 0 writes curves and checkpoints.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +16,14 @@ from typing import Any
 
 import torch
 
+from mjlab_rec.utils.extras import UnavailableError
+
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
+
+
+class LostProcessError(UnavailableError):
+    """Training cannot go on, because another of its processes has ended."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,22 @@ def disconnect() -> None:
     """Leave the other processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def noticing_losses() -> Iterator[None]:
+    """Raise LostProcessError where torch says that the connection to another process broke."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no error class of its own.
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise LostProcessError(
+            "Another process of this training has ended or cannot be reached, so this one ends,"
+            " too, without another checkpoint. What that process printed last says why. The last"
+            " checkpoint and all recordings are there: go on with --resume."
+        ) from error
 
 
 def from_first(value: Any) -> Any:

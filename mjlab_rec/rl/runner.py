@@ -116,7 +116,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         log.init_logging_writer(first)
         clock, finite = IterationClock(env.unwrapped), FiniteCheck()
         try:
-            with clock.watching():
+            with clock.watching(), distributed.noticing_losses():
                 for number in range(first, end):
                     clock.start()
                     obs = self._collect(obs, clock, finite)
@@ -136,6 +136,8 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                         self._save_all(number)
                     if is_last:
                         break
+        except distributed.LostProcessError:
+            raise
         except Exception as error:
             # A flight recorder writes the steps that led here.
             env.unwrapped.recorder_manager.record_exception(error)
