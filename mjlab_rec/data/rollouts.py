@@ -37,7 +37,8 @@ def open_rollouts(path: str | Path, check: bool = True) -> Rollouts:
     """
     path = local_path(path)
     try:
-        return Rollouts(_format(path).open(path, check), path)
+        format = _format(path)
+        return Rollouts(format.open(path, check), path, format.name)
     except (DataError, OSError) as error:
         message = str(error)
         if isinstance(error, OSError):
@@ -57,10 +58,12 @@ class Rollouts:
     episode before each row. Use it as a context manager, or call ``close``.
     """
 
-    def __init__(self, reader: Reader, path: Path | None = None) -> None:
+    def __init__(self, reader: Reader, path: Path | None = None, format: str = "memory") -> None:
         self._reader = reader
         self.path = path
         """Where it was opened; None if it is in memory only."""
+        self.format = format
+        """Name of its format, such as "hdf5"."""
 
     @property
     def info(self) -> RunInfo:
@@ -94,6 +97,15 @@ class Rollouts:
     def finished(self) -> bool:
         """Whether the recording was closed; False while it is written and after a kill."""
         return self._reader.finished
+
+    @property
+    def state(self) -> str:
+        """Whether the recording is complete, in words."""
+        if self.finished:
+            return "complete"
+        if self.path is not None and being_written(self.path):
+            return "being written"
+        return "not finished: its process was killed, or it was copied while being written"
 
     @property
     def checked(self) -> bool:
@@ -256,7 +268,7 @@ class Rollouts:
             ("recording", self.path or "in memory"),
             *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
             *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
-            *([] if self.finished else [("state", self._state())]),
+            *([] if self.finished else [("state", self.state)]),
             ("environments", len(self.info.envs)),
             ("rows", self.rows),
             ("rows lost", self.gaps),
@@ -286,11 +298,6 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _state(self) -> str:
-        if self.path is not None and being_written(self.path):
-            return "being written"
-        return "not finished: its process was killed, or it was copied while being written"
 
     def _index(self, index: int) -> int:
         try:
