@@ -201,9 +201,7 @@ def _physics(env: Any) -> Iterator[Source]:
             exact=True,
             probe=probe,
         )
-    yield Source(
-        name="physics/check", read=lambda: probe.check, elements=probe.fields, probe=probe
-    )
+    yield Source(name="physics/check", read=lambda: probe.check, elements=probe.fields, probe=probe)
 
 
 def _observations(env: Any) -> Iterator[Source]:

@@ -18,9 +18,7 @@ class PhysicsProbe:
 
     def __init__(self, env: Any) -> None:
         self._sim = sim = env.sim
-        once = (
-            env.action_manager.constant_between_substeps and env.scene.constant_between_substeps
-        )
+        once = env.action_manager.constant_between_substeps and env.scene.constant_between_substeps
         self.needs_substeps = not once
         """Whether the controls may change between the physics steps of a control step."""
         count = 1 if once else env.cfg.decimation
@@ -50,5 +48,5 @@ class PhysicsProbe:
         """The last physics step of a control step is over."""
         if not self.needs_substeps:
             self.ctrl[:, 0].copy_(self._sim.data.ctrl)
-        self._state = self._sim.get_state(self._state)
-        self._checksums(self._state, self.check)
+        self._state = state = self._sim.get_state(self._state)
+        self._checksums(state, self.check)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mjlab_rec.replay.verification import Verification as Verification
+    from mjlab_rec.replay.results import Verification as Verification
     from mjlab_rec.replay.verification import verify as verify
 
-_LAZY = {"verify": "mjlab_rec.replay.verification", "Verification": "mjlab_rec.replay.verification"}
+_LAZY = {"verify": "mjlab_rec.replay.verification", "Verification": "mjlab_rec.replay.results"}
 
 
 def __getattr__(name: str) -> Any:

@@ -73,8 +73,8 @@ class RecordedModel:
         decimation = round(info.step_dt / model.opt.timestep)
         if decimation < 1:
             raise DataError(
-                f"{where} is damaged: its control step of {info.step_dt} s is shorter than a physics"
-                f" step of its model, {model.opt.timestep} s."
+                f"{where} is damaged: its control step of {info.step_dt} s is shorter than a"
+                f" physics step of its model, {model.opt.timestep} s."
             )
         about = info.about
         engine = about.get("engine")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +13,12 @@ import torch
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, opened
+from mjlab_rec.replay.results import Verification, VerifiedEpisode, episodes_of
+from mjlab_rec.replay.same_bits import choose_engine, why_not_exact
 from mjlab_rec.replay.waves import CHECK, CTRL, Wave, WaveReader
-from mjlab_rec.sim.simulation import Simulation, resolve_device
+from mjlab_rec.sim.engine import state_layout
+from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.state_check import StateChecksums
-from mjlab_rec.utils.cpu import cpu_name
-from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.threads import single_torch_thread
 
 TOLERANCE = 1e-3
@@ -30,103 +27,6 @@ TOLERANCE = 1e-3
 _WORLDS = {"mjbatch": 512, "warp": 256, "cuda": 4096}
 # What a step leads to. The rest of the state is given to it, or is the solver's first guess.
 _RESULTS = ("time", "qpos", "qvel", "act")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A step whose result was another one."""
-
-    step: int
-    """Steps of the episode before it."""
-
-    fields: tuple[str, ...]
-    """Parts of the state that differ, such as "qpos"."""
-
-    amount: float | None
-    """The largest difference of a number; None if what was recorded is not in the file."""
-
-
-@dataclass(frozen=True)
-class VerifiedEpisode:
-    """What became of an episode."""
-
-    index: int
-    """Its row in the table of episodes."""
-
-    env: int
-    number: int
-    steps: int
-    """Recorded steps."""
-
-    checked: int
-    """Steps whose results could be compared."""
-
-    differing: int
-    """Steps with another result."""
-
-    first: Difference | None
-    """The first of them."""
-
-    def __str__(self) -> str:
-        name = f"environment {self.env}, episode {self.number}"
-        if self.first is None:
-            return f"{name}: {self.checked} steps are the same"
-        amount = self.first.amount
-        by = "" if amount is None else f" by up to {amount:.3g}"
-        return (
-            f"{name}: {self.differing} of {self.checked} steps differ, first step"
-            f" {self.first.step} in {', '.join(self.first.fields)}{by}"
-        )
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of ``verify``."""
-
-    episodes: tuple[VerifiedEpisode, ...]
-    engine: str
-    device: str
-    tolerance: float
-    """0: every bit was compared."""
-
-    why_tolerance: str
-    """Why the bits were not compared; empty if they were, or if a tolerance was given."""
-
-    notes: tuple[str, ...]
-    """What the recording lacks for a complete comparison."""
-
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether something was compared, and nothing differs."""
-        return self.checked > 0 and not any(e.differing for e in self.episodes)
-
-    @property
-    def steps(self) -> int:
-        """Steps that were simulated."""
-        return sum(e.steps for e in self.episodes)
-
-    @property
-    def checked(self) -> int:
-        """Steps whose results were compared."""
-        return sum(e.checked for e in self.episodes)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "ok": self.ok,
-            "engine": self.engine,
-            "device": self.device,
-            "tolerance": self.tolerance,
-            "why_tolerance": self.why_tolerance,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "steps": self.steps,
-            "checked": self.checked,
-            "differing": sum(e.differing for e in self.episodes),
-            "episodes": [_episode_json(e) for e in self.episodes],
-        }
 
 
 def verify(
@@ -165,9 +65,8 @@ def verify(
     began = time.perf_counter()
     with opened(source) as rollouts:
         recorded = RecordedModel.of(rollouts)
-        _choose_engine(recorded, engine)
-        where = _device(recorded, device)
-        why = _why_not_exact(rollouts.info.about, recorded, where)
+        where = choose_engine(recorded, engine, device)
+        why = why_not_exact(rollouts.info.about, recorded, where)
         if tolerance is None:
             tolerance = TOLERANCE if why else 0.0
         chosen = _episodes(rollouts, episodes)
@@ -207,9 +106,8 @@ class _Runner:
         self._rollouts = rollouts
         self._device = device
         self._tolerance = tolerance
-        probe = recorded.simulation(1, device)
-        self.engine = probe.engine_name
-        self.layout = probe.state_layout
+        self.engine = recorded.cfg.engine
+        self.layout = {field.name: field.columns for field in state_layout(recorded.model)}
         kind = self.engine if device == "cpu" else "cuda"
         self._num_worlds = num_worlds or _WORLDS[kind]
         self._sim: Simulation | None = None
@@ -246,7 +144,7 @@ class _Runner:
         follows = wave.next != np.arange(rows)
         checked = follows if self._tolerance else wave.checked
         results = bad.cpu().numpy(), amount.cpu().numpy(), checked
-        return _episodes_of(wave, *results, self._fields, self._rollouts)
+        return episodes_of(wave, *results, self._fields, self._rollouts)
 
     def _simulation(self, lanes: int) -> Simulation:
         """A simulation with a world for each lane.
@@ -352,45 +250,6 @@ class _LaneModels:
         return self._of[episode]
 
 
-def _episodes_of(
-    wave: Wave,
-    bad: np.ndarray,
-    amount: np.ndarray,
-    checked: np.ndarray,
-    fields: list[str],
-    rollouts: Rollouts,
-) -> list[VerifiedEpisode]:
-    table = rollouts.episodes
-    sizes = np.bincount(wave.of, minlength=len(wave.episodes))
-    ends = np.cumsum(sizes)
-    differs = bad.any(axis=1)
-    found = []
-    for place, index in enumerate(wave.episodes.tolist()):
-        rows = slice(ends[place] - sizes[place], ends[place])
-        apart = np.flatnonzero(differs[rows])
-        first = None
-        if len(apart):
-            row = rows.start + apart[0]
-            by = float(amount[row])
-            first = Difference(
-                step=int(wave.step[row]),
-                fields=tuple(np.asarray(fields)[bad[row]].tolist()),
-                amount=None if math.isnan(by) else by,
-            )
-        found.append(
-            VerifiedEpisode(
-                index=index,
-                env=int(table["env"][index]),
-                number=int(table["number"][index]),
-                steps=int(sizes[place]),
-                checked=int(checked[rows].sum()),
-                differing=len(apart),
-                first=first,
-            )
-        )
-    return found
-
-
 def _bits(state: torch.Tensor) -> torch.Tensor:
     """States as integers, of which two are equal only if all bits are."""
     return state.view(torch.int64 if state.dtype == torch.float64 else torch.int32)
@@ -404,43 +263,6 @@ def _episodes(rollouts: Rollouts, episodes: Sequence[int] | None) -> list[int]:
         if not 0 <= index < count:
             raise DataError(f"There is no episode {index}: the recording has {count}, from 0.")
     return sorted(set(episodes))
-
-
-def _choose_engine(recorded: RecordedModel, engine: str | None) -> None:
-    known = ("mjbatch", "warp")
-    if engine is not None:
-        if engine not in known:
-            raise ValueError(f"Unknown engine {engine!r}. {nearest(engine, known)}")
-        recorded.cfg.engine = engine  # pyright: ignore[reportAttributeAccessIssue]
-    elif recorded.cfg.engine == "mjbatch" and importlib.util.find_spec("mjbatch") is None:
-        recorded.cfg.engine = "auto"
-
-
-def _device(recorded: RecordedModel, device: str | None) -> str:
-    if device is None:
-        wanted = recorded.device == "cuda" and recorded.cfg.engine != "mjbatch"
-        device = "cuda" if wanted and torch.cuda.is_available() else "cpu"
-    return str(resolve_device(device))
-
-
-def _why_not_exact(about: Mapping[str, Any], recorded: RecordedModel, device: str) -> str:
-    """Why the same bits cannot be expected; empty if they can."""
-    engine = "mjbatch" if recorded.cfg.engine == "auto" and device == "cpu" else None
-    engine = engine or recorded.cfg.engine
-    if about.get("engine") != engine:
-        return f"it was recorded with the engine {about.get('engine')}, and this is {engine}"
-    if recorded.device != "cpu" or device != "cpu":
-        return "on a GPU the same step may give slightly different numbers each time"
-    packages = ("mujoco", "mjbatch") if engine == "mjbatch" else ("mujoco-warp", "warp-lang")
-    versions = about.get("versions")
-    versions = versions if isinstance(versions, dict) else {}
-    for package in packages:
-        here, there = importlib.metadata.version(package), versions.get(package)
-        if here != there:
-            return f"it was recorded with {package} {there}, and this is {here}"
-    if about.get("cpu") != cpu_name():
-        return f"it was recorded on the CPU {about.get('cpu')}, and this is {cpu_name()}"
-    return ""
 
 
 def _notes(rollouts: Rollouts) -> tuple[str, ...]:
@@ -466,18 +288,3 @@ def _progress(
     if progress is None:
         return lambda more: None
     return lambda more: progress(done + more, total)
-
-
-def _episode_json(episode: VerifiedEpisode) -> dict[str, Any]:
-    first = episode.first
-    return {
-        "index": episode.index,
-        "env": episode.env,
-        "number": episode.number,
-        "steps": episode.steps,
-        "checked": episode.checked,
-        "differing": episode.differing,
-        "first": None
-        if first is None
-        else {"step": first.step, "fields": list(first.fields), "amount": first.amount},
-    }

@@ -29,12 +29,12 @@ class StateChecksums:
 
     def __call__(self, states: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the checksums of states (n, numbers): int64 (n, fields)."""
-        bits = states.contiguous().view(torch.int64 if states.dtype == torch.float64 else torch.int32)
+        bits = states.contiguous().view(
+            torch.int64 if states.dtype == torch.float64 else torch.int32
+        )
         product = self._product
         if product is None or product.shape != bits.shape:
-            product = self._product = torch.empty(
-                bits.shape, dtype=torch.int64, device=bits.device
-            )
+            product = self._product = torch.empty(bits.shape, dtype=torch.int64, device=bits.device)
         torch.mul(bits, self._weights, out=product)  # Overflow wraps around.
         if out is None:
             out = torch.empty(
