@@ -26,6 +26,27 @@ class ReplayArgs:
     """Only these episodes, by their places in the recording, from 0."""
     env: tuple[int, ...] = ()
     """Only episodes of these environments."""
+    viewer: Literal["auto", "native", "web"] = "auto"
+    """native: a window. web: a browser. auto: a window if there is a display, otherwise
+    the browser. Both have a seek bar."""
+    grid: int = 1
+    """Number of episodes shown at the same time."""
+    speed: float | None = None
+    """Recorded seconds per second. None: 1."""
+    loop: bool = False
+    """Begin again at the end; viewers can switch it."""
+    backwards: bool = False
+    """Begin at the end, and go back; viewers can switch it."""
+    camera: str | None = None
+    """Name or number of a camera in the model, for viewers and videos."""
+    steps: int | None = None
+    """Stop after showing this many steps."""
+    video: Path | None = None
+    """Write an mp4 file instead of opening a viewer."""
+    rerun: Path | None = None
+    """Write a file for the Rerun viewer (.rrd) instead of opening a viewer."""
+    overwrite: bool = False
+    """Replace files that exist."""
     verify: bool = False
     """Simulate each step again from the recorded state, and compare the results. The exit code is 1
     if they differ."""
@@ -74,6 +95,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 def run(args: ReplayArgs) -> int:
     """Do what the options ask for; returns the exit code."""
-    from mjlab_rec.commands import replay_verify
+    from mjlab_rec.commands import replay_show, replay_verify
+    from mjlab_rec.replay.episodes import recording_path
 
-    return replay_verify.run(args)
+    args.path = str(recording_path(args.path))
+    _check_options(args)
+    return replay_verify.run(args) if args.verify else replay_show.run(args)
+
+
+def _check_options(args: ReplayArgs) -> None:
+    """End the command if an option has no effect."""
+    only_verify = ("tolerance", "engine", "device", "num_worlds", "json")
+    given = [name for name in only_verify if getattr(args, name) is not None]
+    if given and not args.verify:
+        cli.fail(f"--{given[0].replace('_', '-')} needs --verify.")

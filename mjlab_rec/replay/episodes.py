@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from mjlab_rec.data.files import local_path
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import DataError
+
+_DUMP = "rollout.npz"
+
+
+def recording_path(path: str | Path) -> Path:
+    """The recording at a path, which may be the folder that a flight recorder wrote."""
+    path = local_path(path)
+    inside = path / _DUMP
+    return inside if path.is_dir() and inside.is_file() else path
 
 
 def chosen_episodes(
