@@ -72,3 +72,28 @@ def test_verify_only_some_episodes(files, capsys):
 def test_errors_are_explained(files, words, says, capsys):
     assert replayed(*(files.get(word, word) for word in words), "--verify") == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["whole", "--tolerance", "1"], "--tolerance needs --verify"),
+        (["whole", "--grid", "0"], "--grid must be at least 1"),
+        (["whole", "--speed", "-1"], "--speed must be a finite number above 0"),
+        (["whole", "--video", "out.avi"], "--video writes a .mp4 file"),
+        (["whole", "--rerun", "/none/out.rrd"], "there is no folder /none"),
+        (["blind"], "has no physics states"),
+    ],
+)
+def test_errors_of_showing_are_explained(files, words, says, capsys):
+    assert replayed(*(files.get(word, word) for word in words)) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_episodes_are_written_for_rerun(files, tmp_path, capsys):
+    pytest.importorskip("rerun")
+    path = tmp_path / "out.rrd"
+    assert replayed(files["whole"], "--grid", "2", "--episode", "0", "3", "--rerun", str(path)) == 0
+    assert path.stat().st_size > 10_000 and f"Wrote {path}" in capsys.readouterr().out
+    assert replayed(files["whole"], "--episode", "0", "--rerun", str(path)) == 2
+    assert "exist" in capsys.readouterr().err

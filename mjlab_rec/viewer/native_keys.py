@@ -74,18 +74,20 @@ class NativeKeys:
             }
 
         if (timeline := playback.timeline) is not None:
+            for key in (_F10, _F11, _INSERT):  # MuJoCo cuts off longer lists.
+                del self.actions[key]
             seek, tenth = playback.seek, max(1, timeline.length // 10)
             self.actions |= {
                 _LEFT: (
-                    *("Left", "single step towards the beginning"),
+                    *("Left", "single step back"),
                     lambda: seek(lambda t: t.position - 1, pause=True),
                 ),
-                _UP: ("Up", "beginning of the episode, or the one before", lambda: self._jump(-1)),
+                _UP: ("Up", "start of this episode, or the one before", lambda: self._jump(-1)),
                 _DOWN: ("Down", "next episode", lambda: self._jump(1)),
                 _SIX: ("6", "back by a tenth", lambda: seek(lambda t: t.position - tenth)),
                 _SEVEN: ("7", "ahead by a tenth", lambda: seek(lambda t: t.position + tenth)),
                 _EIGHT: ("8", "backwards or forwards", self._turn),
-                _NINE: ("9", "begin again at the end, or stop", self._loop),
+                _NINE: ("9", "at the end begin again, or stop", self._loop),
             }
         if playback.checkpoints is not None:
             self.actions |= {
