@@ -6,6 +6,7 @@ import tyro
 from benchmarks import (
     camera,
     crash,
+    export,
     gym_conformance,
     gym_throughput,
     learner,
@@ -25,6 +26,7 @@ app.command(name="step")(step.main)
 app.command(name="record")(record.main)
 app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
+app.command(name="export")(export.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)

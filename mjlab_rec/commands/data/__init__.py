@@ -20,6 +20,8 @@ _HERE = "mjlab_rec.commands.data"
 
 SUBCOMMANDS = {
     "info": f"{_HERE}.info:InfoArgs",
+    "export": f"{_HERE}.export:ExportArgs",
+    "import": f"{_HERE}.import_:ImportArgs",
 }
 """Each subcommand with its options, as "module:Class".
 
