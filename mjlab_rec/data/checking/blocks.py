@@ -16,10 +16,11 @@ from typing import TypeVar
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
+from mjlab_rec.data.formats import hdf5_pictures
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
 from mjlab_rec.data.formats.hdf5_stored import StoredColumn
-from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.schema import ChannelSpec, DataError
 
 T = TypeVar("T")
 
@@ -79,6 +80,8 @@ def _tasks(reader: Hdf5Reader, finite: set[str]) -> Iterator[_Task]:
     for part in reader.parts:
         for column in part.columns.values():
             path, spec = column.column.path, column.column.spec
+            if not column.column.unit:  # Bytes of pictures: their entries have the checksums.
+                continue
             values = path.startswith(("blocks/", "final/"))
             wanted = values and spec is not None and spec.name in finite
             blocks: list[int] = []
@@ -137,15 +140,44 @@ def _check_block(
         except DataError as error:
             yield _bad(task, block, first, size, str(error))
             continue
-        wrong = _wrong_units(content, expected, first // column.unit, column.unit * column.nbytes)
+        nbytes = column.unit * column.nbytes
+        wrong = list(_wrong_units(content, expected, first // column.unit, nbytes))
         for unit in wrong:
             start = unit * column.unit
             damaged = min(column.unit, count - start)
             why = task.part.damage(column, block, start, damaged)
             yield _bad(task, block, start, damaged, why)
-        if task.finite:
-            values = np.frombuffer(content, column.dtype).reshape(size, *column.shape)
+        values = np.frombuffer(content, column.dtype).reshape(size, *column.shape)
+        if column.spec is not None and column.spec.codec:
+            right = [at for at in range(size) if (first + at) // column.unit not in wrong]
+            yield from _check_pictures(task, column.spec, block, first, values, right)
+        elif task.finite:
             yield from _not_finite(task, block, first, values, rows)
+
+
+def _check_pictures(
+    task: _Task,
+    spec: ChannelSpec,
+    block: int,
+    first: int,
+    entries: np.ndarray,
+    right: Sequence[int],
+) -> Iterator[BadItems]:
+    """Check the pictures that undamaged items, each with entries of one or more rows, refer to."""
+    for at in right:
+        for why in hdf5_pictures.damages(task.part, spec, block, entries[at : at + 1]):
+            yield _bad(task, block, first + at, 1, why)
+        if task.finite:
+            bad = hdf5_pictures.not_finite(task.part, spec, block, entries[at : at + 1])
+            if bad.any():
+                yield BadItems(
+                    part=task.part,
+                    block=block,
+                    column=task.column,
+                    first=first + at,
+                    count=1,
+                    rows=bad.reshape(1, -1),
+                )
 
 
 def _wrong_units(
