@@ -41,14 +41,14 @@ class MetricsManager(ManagerBase):
         self.cfg = cfg
         super().__init__(env)
         shape = (len(self._terms), env.num_envs)
-        # One row per term; _episode holds the running sum, maximum or last value.
+        # One row per term; _episode holds the running sum or maximum.
         self._values = torch.zeros(shape, device=env.device)
         self._episode = torch.zeros(shape, device=env.device)
         self._last = torch.zeros(shape, device=env.device)
         self._steps = torch.zeros(env.num_envs, device=env.device)
         self._substeps = 0
         self._substep_sums = torch.zeros(shape, device=env.device)
-        self._all_add_up = all(t.reduce in ("mean", "sum") for t in self._terms.values())
+        self._all_add_up = all(term.reduce != "max" for term in self._terms.values())
         self._start = [
             float("-inf") if term.reduce == "max" else 0.0 for term in self._terms.values()
         ]
@@ -102,14 +102,12 @@ class MetricsManager(ManagerBase):
                 values.append(self._values[row].clone())
         torch.stack(values, out=self._values)
         self._substeps = 0
-        if self._all_add_up:
+        if self._all_add_up:  # What "last" terms add is not used: _values has their last ones.
             self._episode.add_(self._values)
             return
         for reduce, value, episode in self._rows:
             if reduce == "max":
                 torch.maximum(episode, value, out=episode)
-            elif reduce == "last":
-                episode.copy_(value)
             else:
                 episode.add_(value)
 
@@ -119,7 +117,7 @@ class MetricsManager(ManagerBase):
         steps = self._steps[ids]
         log = {}
         for row, (name, term) in enumerate(self._terms.items()):
-            value = self._episode[row, ids]
+            value = (self._values if term.reduce == "last" else self._episode)[row, ids]
             if term.reduce == "mean":
                 value = value / steps.clamp(min=1.0)
             # An environment that is reset before its first step has no maximum yet.

@@ -116,7 +116,7 @@ class MjbatchEngine:
                 f"MuJoCo could not step: {error}\nIf memory ran out, raise <size memory=...> in "
                 "the model (spec.memory)."
             ) from error
-        if self._alarms.any():
+        if np.count_nonzero(self._alarms):
             self._take_note()
 
     def _advance(self, n: int) -> None:
@@ -165,14 +165,16 @@ class MjbatchEngine:
     def precise(self, name: str) -> torch.Tensor:
         """Return a copy of a data field, in double precision if it was not bound in single."""
         if name in self._layout:
-            field = self._inputs[name] if name in self._inputs else self.bind(name)
+            if name not in self._inputs:
+                self.bind(name)
+            shown = self._old_inputs[name][1]
             rows = self._state_array[:, self._layout[name]].copy()
-            _overlay(rows, field.numpy())
-            return torch.from_numpy(rows).view(field.shape)
+            _overlay(rows, shown)
+            return torch.from_numpy(rows.reshape(shown.shape))
         field = self._derived[name] if name in self._derived else self._bind_derived(name, True)
         if name not in self._doubles:
             return field.clone()
-        return torch.from_numpy(self._doubles[name][0].copy()).view(field.shape)
+        return torch.from_numpy(self._doubles[name][0].copy().reshape(field.shape))
 
     def derived(self) -> list[str]:
         """The bound fields that are not part of the state."""
