@@ -52,10 +52,10 @@ class MetricsManager(ManagerBase):
         self._all_add_up = "max" not in reductions
         self._rows = list(zip(reductions, self._values, self._episode, strict=True))
         # What resets need to know of all terms at once. Each (num_terms, 1).
-        self._is_last, self._is_mean, is_max = (
-            torch.tensor([[how == kind] for how in reductions], dtype=torch.bool, device=env.device)
-            for kind in ("last", "mean", "max")
-        )
+        is_kind = [[how == kind for how in reductions] for kind in ("last", "mean", "max")]
+        self._is_last, self._is_mean, is_max = torch.tensor(
+            is_kind, dtype=torch.bool, device=env.device
+        )[:, :, None]
         self._start = torch.where(is_max, -torch.inf, 0.0)
         self._episode.copy_(self._start.expand(shape))
 
