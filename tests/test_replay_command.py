@@ -77,7 +77,7 @@ def test_errors_are_explained(files, words, says, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["whole", "--tolerance", "1"], "--tolerance needs --verify"),
+        (["whole", "--tolerance", "1"], "--tolerance needs --verify or --policy"),
         (["whole", "--grid", "0"], "--grid must be at least 1"),
         (["whole", "--speed", "-1"], "--speed must be a finite number above 0"),
         (["whole", "--video", "out.avi"], "--video writes a .mp4 file"),

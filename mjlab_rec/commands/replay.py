@@ -53,15 +53,26 @@ class ReplayArgs:
     tolerance: float | None = None
     """With --verify: the largest difference of a number, relative to numbers greater than 1.
     0 compares every bit. None: 0 with the same engine, versions and CPU as in the recording, else
-    0.001."""
+    0.001. With --policy: the largest difference of a number of an action; None: 0.0001."""
     engine: Literal["mjbatch", "warp"] | None = None
     """With --verify: the engine. None: that of the recording."""
     device: str | None = None
-    """With --verify: cpu or cuda. None: that of the recording, if there is one."""
+    """With --verify: cpu or cuda. None: that of the recording, if there is one. With --policy:
+    where the policy is; None: a GPU if there is one."""
     num_worlds: int | None = None
     """With --verify: number of worlds that are simulated at the same time."""
     json: Path | None = None
     """With --verify: also write the results to this JSON file."""
+    policy: str | None = None
+    """Ask this agent for actions at the recorded observations, and compare them with the recorded
+    ones: latest, best, a checkpoint or exported file, or package.module:function. The exit code is
+    1 if they differ."""
+    task: str | None = None
+    """With --policy: the task. None: that of the recording."""
+    task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Module to import first, which registers your own tasks. May be repeated."""
+    log_root: str = "logs"
+    """Folder of the training runs, for latest and best."""
     verbose: bool = False
     """Show tracebacks of errors."""
 
@@ -95,17 +106,24 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 def run(args: ReplayArgs) -> int:
     """Do what the options ask for; returns the exit code."""
-    from mjlab_rec.commands import replay_show, replay_verify
+    from mjlab_rec.commands import replay_policy, replay_show, replay_verify
     from mjlab_rec.replay.episodes import recording_path
 
     args.path = str(recording_path(args.path))
     _check_options(args)
-    return replay_verify.run(args) if args.verify else replay_show.run(args)
+    if args.verify:
+        return replay_verify.run(args)
+    return replay_show.run(args) if args.policy is None else replay_policy.run(args)
 
 
 def _check_options(args: ReplayArgs) -> None:
     """End the command if an option has no effect."""
-    only_verify = ("tolerance", "engine", "device", "num_worlds", "json")
-    given = [name for name in only_verify if getattr(args, name) is not None]
-    if given and not args.verify:
-        cli.fail(f"--{given[0].replace('_', '-')} needs --verify.")
+    if args.verify and args.policy is not None:
+        cli.fail("--verify and --policy are mutually exclusive. Give only one of them.")
+    needs = {"engine": "--verify", "num_worlds": "--verify", "json": "--verify"}
+    needs |= {"tolerance": "--verify or --policy", "device": "--verify or --policy"}
+    needs["task"] = "--policy"
+    for name, mode in needs.items():
+        allowed = (args.verify and "verify" in mode) or (args.policy and "policy" in mode)
+        if getattr(args, name) is not None and not allowed:
+            cli.fail(f"--{name.replace('_', '-')} needs {mode}.")
