@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mjlab_rec.data.checking import repair as repair
     from mjlab_rec.data.comparing import Difference as Difference
     from mjlab_rec.data.comparing import diff as diff
+    from mjlab_rec.data.export import export_rollouts as export_rollouts
+    from mjlab_rec.data.importing import import_rollouts as import_rollouts
     from mjlab_rec.data.rewriting import OutputOptions as OutputOptions
     from mjlab_rec.data.selecting import keep_where as keep_where
     from mjlab_rec.data.selecting import merge as merge
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _LATER = {
     "checking": ("CheckResult", "Finding", "check", "repair"),
     "comparing": ("Difference", "diff"),
+    "export": ("export_rollouts",),
+    "importing": ("import_rollouts",),
     "rewriting": ("OutputOptions",),
     "selecting": ("keep_where", "merge", "split"),
 }

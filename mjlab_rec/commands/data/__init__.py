@@ -25,6 +25,8 @@ SUBCOMMANDS = {
     "split": f"{_HERE}.split:SplitArgs",
     "filter": f"{_HERE}.filter:FilterArgs",
     "diff": f"{_HERE}.diff:DiffArgs",
+    "export": f"{_HERE}.export:ExportArgs",
+    "import": f"{_HERE}.import_:ImportArgs",
 }
 """Each subcommand with its options, as "module:Class".
 
