@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from damaged_files import damaged, flip
 from data_worlds import World
 
+from mjlab_rec.data import diff, merge, open_rollouts
 from mjlab_rec.data.checking import check, screening
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import WriterOptions
@@ -63,6 +68,36 @@ def test_a_screened_recording_has_the_same_findings(spoil, every, tmp_path, monk
         assert screened.good.tolist() == whole.good.tolist()
         noticed += not whole.ok
     assert noticed
+
+
+def with_codec(codec: str) -> World:
+    made = World(steps=20, special=False)
+    specs = made.info.channels
+    made.info.channels = tuple(replace(s, codec=codec) if s.name == "camera" else s for s in specs)
+    return made
+
+
+def test_a_damaged_picture_is_found_and_named(tmp_path):
+    path = write(tmp_path / "run.h5", with_codec("png"))
+    whole = check(path)
+    assert whole.ok and whole.good.all()
+    with h5py.File(path) as file:
+        stream: Any = file["encoded/camera"]
+        at = stream.id.get_chunk_info(0).byte_offset + 40
+    with damaged(path, flip(at, 2)):
+        result = check(path)
+    assert {(f.kind, f.channel) for f in result.findings} == {("checksum", "camera")}
+    assert 0 < (~result.good).sum() < len(result.good)
+    assert "a picture of 'camera'" in result.findings[0].text
+
+
+def test_lossy_pictures_do_not_change_when_they_are_merged(tmp_path):
+    path = write(tmp_path / "run.h5", with_codec("jpeg:50"))
+    merge([path], tmp_path / "all.h5")
+    with open_rollouts(tmp_path / "all.h5") as rollouts:
+        assert rollouts.channels["camera"].codec == "png"
+    assert diff(path, tmp_path / "all.h5").same
+    assert check(tmp_path / "all.h5").ok
 
 
 @pytest.mark.parametrize("world", [{}, {"every": 2}, {"gaps": (1,)}, {"partial": True}])
