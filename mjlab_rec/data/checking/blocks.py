@@ -69,8 +69,12 @@ def bad_items(
     tasks = list(_tasks(reader, set(finite)))
     sizes = [_nbytes(task.column, task.blocks, task.part) for task in tasks]
     total, done = max(sum(sizes), 1), 0
-    for size, found in zip(sizes, _in_threads(_check, tasks), strict=True):
+    for task, size, found in zip(tasks, sizes, _in_threads(_check, tasks), strict=True):
         yield from found
+        spec = task.column.column.spec
+        if spec is not None and spec.codec and not found:
+            for block in task.blocks:
+                yield from _bad_pictures(task, spec, block)
         done += size
         if progress is not None:
             progress(done, total)
@@ -80,7 +84,7 @@ def _tasks(reader: Hdf5Reader, finite: set[str]) -> Iterator[_Task]:
     for part in reader.parts:
         for column in part.columns.values():
             path, spec = column.column.path, column.column.spec
-            if not column.column.unit:  # Bytes of pictures: their entries have the checksums.
+            if not column.column.unit:  # encoded pictures, each of which has its own checksum
                 continue
             values = path.startswith(("blocks/", "final/"))
             wanted = values and spec is not None and spec.name in finite
@@ -140,44 +144,22 @@ def _check_block(
         except DataError as error:
             yield _bad(task, block, first, size, str(error))
             continue
-        nbytes = column.unit * column.nbytes
-        wrong = list(_wrong_units(content, expected, first // column.unit, nbytes))
+        wrong = _wrong_units(content, expected, first // column.unit, column.unit * column.nbytes)
         for unit in wrong:
             start = unit * column.unit
             damaged = min(column.unit, count - start)
             why = task.part.damage(column, block, start, damaged)
             yield _bad(task, block, start, damaged, why)
-        values = np.frombuffer(content, column.dtype).reshape(size, *column.shape)
-        if column.spec is not None and column.spec.codec:
-            right = [at for at in range(size) if (first + at) // column.unit not in wrong]
-            yield from _check_pictures(task, column.spec, block, first, values, right)
-        elif task.finite:
+        if task.finite:
+            values = np.frombuffer(content, column.dtype).reshape(size, *column.shape)
             yield from _not_finite(task, block, first, values, rows)
 
 
-def _check_pictures(
-    task: _Task,
-    spec: ChannelSpec,
-    block: int,
-    first: int,
-    entries: np.ndarray,
-    right: Sequence[int],
-) -> Iterator[BadItems]:
-    """Check the pictures that undamaged items, each with entries of one or more rows, refer to."""
-    for at in right:
-        for why in hdf5_pictures.damages(task.part, spec, block, entries[at : at + 1]):
-            yield _bad(task, block, first + at, 1, why)
-        if task.finite:
-            bad = hdf5_pictures.not_finite(task.part, spec, block, entries[at : at + 1])
-            if bad.any():
-                yield BadItems(
-                    part=task.part,
-                    block=block,
-                    column=task.column,
-                    first=first + at,
-                    count=1,
-                    rows=bad.reshape(1, -1),
-                )
+def _bad_pictures(task: _Task, spec: ChannelSpec, block: int) -> Iterator[BadItems]:
+    """Items whose entries refer to encoded pictures that are damaged."""
+    for item, entries in enumerate(task.column.block(block)):
+        if why := hdf5_pictures.damages(task.part, spec, block, entries.reshape(-1)):
+            yield _bad(task, block, item, 1, why[0])
 
 
 def _wrong_units(
@@ -196,10 +178,16 @@ def _not_finite(
 ) -> Iterator[BadItems]:
     if task.column.column.items:  # unused rows of a block are NaN
         values = values[:, :rows]
-    if np.isfinite(values).all():
-        return
-    axes = 2 if task.column.column.items else 1
-    bad = ~np.isfinite(values.reshape(*values.shape[:axes], -1)).all(axis=-1)
+    spec = task.column.column.spec
+    if spec is not None and spec.codec:
+        bad = hdf5_pictures.not_finite(task.part, spec, block, values)
+        if not bad.any():
+            return
+    else:
+        if np.isfinite(values).all():
+            return
+        axes = 2 if task.column.column.items else 1
+        bad = ~np.isfinite(values.reshape(*values.shape[:axes], -1)).all(axis=-1)
     yield BadItems(
         part=task.part,
         block=block,
