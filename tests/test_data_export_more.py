@@ -14,7 +14,7 @@ from test_data_export import record, same, stretches
 
 from mjlab_rec.commands import data as command
 from mjlab_rec.data import DataError, export_rollouts, import_rollouts, open_rollouts
-from mjlab_rec.data.export import TARGETS, lerobot, source
+from mjlab_rec.data.export import TARGETS, lerobot_files, source
 from mjlab_rec.data.export.lerobot_stats import Total, episode_stats
 
 
@@ -25,7 +25,7 @@ def path(tmp_path, monkeypatch):
 
 
 def test_lerobot_gets_frames_episodes_and_statistics(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot, "_FILE_BYTES", 4000)  # Several files.
+    monkeypatch.setattr(lerobot_files, "_FILE_BYTES", 4000)  # Several files.
     out = export_rollouts(path, tmp_path / "out", "lerobot", task="balance it").path
     frames = pl.read_parquet(out / "data" / "*" / "*.parquet")
     episodes = pl.read_parquet(out / "meta" / "episodes" / "*" / "*.parquet")
