@@ -12,6 +12,7 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.segments import Index, Segments
+from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 
@@ -20,6 +21,8 @@ class BlockRun(abc.ABC):
 
     info: RunInfo
     index: Index
+    encodes: bool = True
+    """Whether channels with a codec are encoded."""
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
@@ -36,6 +39,15 @@ class BlockRun(abc.ABC):
     @abc.abstractmethod
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
         """Values of a chained channel when episodes ended, all in the same block."""
+
+    def decode(
+        self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write the pictures that entries of these blocks refer to.
+
+        For runs where the columns of channels with a codec hold entries (`pictures.encoding`).
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
@@ -91,10 +103,34 @@ class BlocksReader(Reader):
             mine = of == number
             self._refuse(number, chosen[mine], channels)
             selection = _Selection(self._segments[number], self._at[chosen[mine]], into[mine])
-            for group in selection.groups():
-                for name, out in found.items():
-                    _copy(out, self._runs[number], self._specs[number].get(name), group)
+            self._copy_run(found, number, selection)
         return found
+
+    def _copy_run(self, found: dict[str, np.ndarray], number: int, selection: _Selection) -> None:
+        """Copy the selected rows of a run into the result."""
+        run, specs = self._runs[number], self._specs[number]
+        encoded = [name for name in found if run.encodes and name in specs and specs[name].codec]
+        entries = {name: np.zeros(len(found[name]), ENTRY_DTYPE) for name in encoded}
+        targets = {**found, **entries}
+        rows, blocks = [], []
+        for group in selection.groups():
+            for name, out in targets.items():
+                _copy(out, run, specs.get(name), group)
+            if encoded:
+                _, _, into = group.rows(0)
+                mine = np.arange(into.start, into.stop) if isinstance(into, slice) else into
+                rows.append(mine)
+                blocks.append(np.full(len(mine), group.block))
+        if not rows:
+            return
+        of, at = np.concatenate(blocks), np.concatenate(rows)
+        for name in encoded:
+            out = found[name]
+            values = out if len(at) == len(out) else np.empty((len(at), *out.shape[1:]), out.dtype)
+            order = np.argsort(at) if values is out else np.arange(len(at))
+            run.decode(specs[name], entries[name][at[order]], of[order], values)
+            if values is not out:
+                out[at] = values
 
     def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
         """Raise if rows of episodes are lost, or their channels differ from the first run's."""

@@ -164,7 +164,8 @@ def _plan(info: RunInfo, data: Mapping[str, Any], path: Path) -> Plan:
     columns = list(layout.columns())
     for column, numbers in zip(columns, data["columns"], strict=True):
         chunk, unit, slots, compression = numbers
-        column.chunk, column.unit = _count(chunk, 1), _count(unit, 1)
+        column.chunk = _count(chunk, 1)
+        column.unit = _count(unit, column.table not in layout.streams.values())
         column.slots, column.compression = _count(slots), compression
         if compression not in (None, "gzip", "lzf"):
             raise ValueError(f"the compression {compression!r:.20}")

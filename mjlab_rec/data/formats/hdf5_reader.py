@@ -10,10 +10,11 @@ import numpy as np
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_pictures import PictureReader
 from mjlab_rec.data.formats.hdf5_stored import Cache
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
-from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 _MOST_OPEN = 32  # files that stay open; others are opened for each access
 
@@ -38,6 +39,7 @@ class Hdf5Reader(BlocksReader):
             self._last = each
             return StoredPart(each, check, len(before) < _MOST_OPEN, cache)
 
+        self._pictures = PictureReader()
         self._parts = open_parts(path, open_part, self._skipped)
         try:
             self._skip_unrelated()
@@ -63,6 +65,7 @@ class Hdf5Reader(BlocksReader):
         return found
 
     def close(self) -> None:
+        self._pictures.close()
         for part in self._parts:
             part.file.close()
 
@@ -86,7 +89,7 @@ class Hdf5Reader(BlocksReader):
         runs: dict[str, list[StoredPart]] = {}
         for part in self._parts:
             runs.setdefault(part.run, []).append(part)
-        self._stored = [_Run(parts) for parts in runs.values()]
+        self._stored = [_Run(parts, self._pictures) for parts in runs.values()]
         return list(self._stored)
 
 
@@ -105,7 +108,8 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
 class _Run(BlockRun):
     """All parts of a run in order, as if they were one file, without lost blocks."""
 
-    def __init__(self, parts: list[StoredPart]) -> None:
+    def __init__(self, parts: list[StoredPart], pictures: PictureReader) -> None:
+        self._pictures = pictures
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
         self.lost_parts: list[str] = []
@@ -160,6 +164,12 @@ class _Run(BlockRun):
         part, block = self._at[self._end_block[ends[0]]]
         values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
         return values[at]
+
+    def decode(
+        self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
+    ) -> None:
+        places = [self._at[block] for block in blocks]
+        self._pictures.decode(spec, entries, places, out)
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
