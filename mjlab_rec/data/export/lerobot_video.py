@@ -16,6 +16,7 @@ MOST_BYTES = 200_000_000  # of a file, which is LeRobot's limit
 _SAMPLES = 100_000  # pixels of an episode that count in its statistics
 _LEAST_SIDE = 8  # pixels, of what is taken for a picture
 _CHANNELS = (1, 3)
+_GROUP = 10  # pictures that are decoded at most to read one
 
 
 def is_picture(spec: ChannelSpec) -> bool:
@@ -69,6 +70,7 @@ class Video:
             self._writer = Mp4Writer(
                 *(self._folder / file, width, height, frame_rate(self._seconds), self._ffmpeg),
                 crf=self._crf,
+                group=_GROUP,
             )
         ends = self._writer.frames + np.cumsum(counts)
         for picture in as_colours(values):
