@@ -5,6 +5,7 @@ from __future__ import annotations
 import tyro
 from benchmarks import (
     camera,
+    checking,
     crash,
     export,
     gym_conformance,
@@ -37,6 +38,7 @@ app.command(name="conformance")(gym_conformance.main)
 app.command(name="train")(train_record.main)
 app.command(name="learner")(learner.main)
 app.command(name="solve")(time_to_solve.main)
+app.command(name="check")(checking.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -115,6 +115,9 @@ class Reader(abc.ABC):
     gaps: int = 0
     """Rows that were dropped because the disk was too slow."""
 
+    damages: Sequence[str] = ()
+    """A sentence for each damage found when it was opened."""
+
     info: RunInfo
 
     episodes: pl.DataFrame

@@ -15,6 +15,12 @@ from mjlab_rec.data.formats.segments import Index, Segments
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
+SEGMENT_DTYPE = np.dtype(
+    [(name, np.int64) for name in ("index", "block", "env_index", "start", "stop", "row")]
+)
+"""A piece of an episode in a block: its row in the table of episodes, and the rows from "start" to
+before "stop" of the block, the first of which is the row "row" of the episode."""
+
 
 class BlockRun(abc.ABC):
     """A run whose channels are stored in blocks."""
@@ -86,6 +92,7 @@ class BlocksReader(Reader):
         self._run, self._at = table["_run"].to_numpy(), table["_at"].to_numpy()
         self.episodes = table.drop("_run", "_at")
         self._rows = self.episodes["rows"].to_numpy()
+        self._pieces: dict[int, np.ndarray] = {}
         self.gaps = sum(int(run.index.gap.sum()) for run in runs)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -148,6 +155,40 @@ class BlocksReader(Reader):
                     f"The channel '{name}' is missing, or has another type or shape, in run"
                     f" {number}, which was appended to the recording."
                 )
+
+    def segments_in(self, run: int, block: int) -> np.ndarray:
+        """The pieces of episodes in a block of a run, as an array of SEGMENT_DTYPE."""
+        if run not in self._pieces:
+            segments = self._segments[run]
+            counts = np.diff(segments.offsets)
+            of = np.repeat(np.arange(len(segments)), counts)
+            size = segments.stop - segments.start
+            before = np.cumsum(size) - size
+            found = np.zeros(len(of), SEGMENT_DTYPE)
+            found["index"] = self._rows_of(run)[of]
+            found["block"], found["env_index"] = segments.block, segments.env_index[of]
+            found["start"], found["stop"] = segments.start, segments.stop
+            found["row"] = before - before[segments.offsets[:-1]][of]
+            self._pieces[run] = found[np.argsort(found["block"], kind="stable")]
+        pieces = self._pieces[run]
+        first, after = np.searchsorted(pieces["block"], (block, block + 1))
+        return pieces[first:after]
+
+    def ended_in(self, run: int, block: int) -> np.ndarray:
+        """Rows in the table of the episodes that ended in a block, in that order; -1: not there."""
+        segments, ends = self._segments[run], self._runs[run].index.ends
+        first, after = np.searchsorted(ends["block"], (block, block + 1))
+        found = np.full(int(after - first), -1)
+        mine = np.flatnonzero((segments.end >= first) & (segments.end < after))
+        found[segments.end[mine] - first] = self._rows_of(run)[mine]
+        return found
+
+    def _rows_of(self, run: int) -> np.ndarray:
+        """The row in the table of each episode of a run."""
+        here = np.flatnonzero(self._run == run)
+        index = np.full(len(self._segments[run]), -1)
+        index[self._at[here]] = here
+        return index
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         number, at = int(self._run[index]), int(self._at[index])

@@ -189,7 +189,7 @@ def picture(part: StoredPart, spec: ChannelSpec, block: int, entry: np.ndarray) 
     most = (spec.nbytes + _MOST_OVERHEAD) * _MOST_FRAMES
     if not 0 < size <= most or at + size > part.most_items(column.column):
         raise damaged(part, spec, block, entry, "its place is impossible")
-    content = column.content(at, size)
+    content = column.stretch(at, size)
     if part.check and crc32(content) != entry["check"]:
         raise damaged(part, spec, block, entry, "wrong checksum")
     return content

@@ -50,8 +50,10 @@ class Hdf5Reader(BlocksReader):
             if damages and not any(part.blocks for part in self._parts):
                 raise DataError(f"No block of the recording '{path}' can be read. {damages[0]}")
             damages += [problem for part in self._parts for problem in part.problems]
-            log_damages(path, list(dict.fromkeys(damages)))
+            self.damages = list(dict.fromkeys(damages))
+            log_damages(path, self.damages)
             super().__init__(self._runs(), check)
+            self.damages += [why for run in self._stored for why in run.lost_parts]
         except BaseException:
             self.close()
             raise
@@ -68,6 +70,18 @@ class Hdf5Reader(BlocksReader):
         self._pictures.close()
         for part in self._parts:
             part.file.close()
+
+    @property
+    def parts(self) -> list[StoredPart]:
+        """The files that can be read."""
+        return list(self._parts)
+
+    def place(self, part: StoredPart, block: int) -> tuple[int, int]:
+        """The run of a part's block, and its number in that run."""
+        for number, run in enumerate(self._stored):
+            if (part, block) in run.places:
+                return number, run.places[part, block]
+        raise KeyError(f"'{part.path}' has no block {block}.")
 
     def _skip_unrelated(self) -> None:
         """Skip parts that do not belong to those before them."""
@@ -120,6 +134,7 @@ class _Run(BlockRun):
         num_envs = 1 if packed else len(self.info.envs)
         self._parts = parts
         self._at = [(part, block) for part in parts for block in part.blocks]
+        self.places = {place: number for number, place in enumerate(self._at)}
         self._paths = layouts[0].paths if layouts else {}
         self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
         per_env = np.array(_read(parts, "index/envs"), ENV_DTYPE).reshape(-1, num_envs)
