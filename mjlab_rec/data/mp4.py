@@ -173,7 +173,13 @@ class Mp4Writer:
 
 
 def _command(
-    ffmpeg: str, path: Path, width: int, height: int, rate: Fraction, crf: int, group: int | None
+    ffmpeg: str,
+    path: Path,
+    width: int,
+    height: int,
+    rate: Fraction,
+    crf: int,
+    group: int | None = None,
 ) -> list[str]:
     """The command line of ffmpeg: from raw pictures to H.264 that every player supports."""
     source = f"-f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {rate}"
