@@ -151,6 +151,17 @@ class _Run(BlockRun):
         part, block = self._at[block]
         return part.columns[f"blocks/{self._paths[name]}"].items(block, env_indices)
 
+    def strip(self, name: str, block: int, first: int, last: int) -> tuple[np.ndarray, int]:
+        part, block = self._at[block]
+        return part.columns[f"blocks/{self._paths[name]}"].span(block, first, last)
+
+    def grain(self, names: Sequence[str]) -> int:
+        wanted = [f"blocks/{self._paths[name]}" for name in names if name in self._stored]
+        columns = [self._parts[0].columns[path].column for path in wanted] if self._parts else []
+        if any(column.compression for column in columns):
+            return max(column.unit for column in columns)
+        return max(columns, key=lambda c: c.nbytes).unit if columns else 1
+
     def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
         part, block = self._at[block]
         values, at = part.columns[f"tail/{self._paths[name]}"].items(block, env_indices)
