@@ -563,7 +563,7 @@ def test_a_forked_worker_opens_nothing_itself(tmp_path, monkeypatch):
     with open_rollouts(write(World(steps=20), tmp_path / "run")) as rollouts:
         rows = rollouts.dataset(channels=["state"])
         copy = pickle.loads(pickle.dumps(rows))
-        monkeypatch.setattr("mjlab_rec.data.batches.open_rollouts", None)
+        monkeypatch.setattr("mjlab_rec.data.dataset.open_rollouts", None)
         monkeypatch.setattr("os.getpid", lambda: -5)
         assert rows[3]["state"].shape == (2,)
         with pytest.raises(TypeError):

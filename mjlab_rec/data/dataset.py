@@ -36,7 +36,7 @@ class RolloutDataset(Dataset):
         memory_bytes: int,
     ) -> None:
         self.channels = rollouts.names(channels)
-        self.path: Path | None = rollouts.path
+        self.source: Path | list[Path] | None = rollouts.source
         self._items = find_items(rollouts, length, stride, None)
         self._bounds = np.append(0, np.cumsum(self._items.count))
         self._windows = length is not None
@@ -116,12 +116,12 @@ class RolloutDataset(Dataset):
 
     def _opened(self) -> Rollouts:
         if self._rollouts is None:
-            assert self.path is not None
-            self._rollouts = open_rollouts(self.path, self._check)
+            assert self.source is not None
+            self._rollouts = open_rollouts(self.source, self._check)
         return self._rollouts
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.path is None:
+        if self.source is None:
             raise DataError(
                 "A recording in memory cannot be passed to another process. Record to a file,"
                 " or use num_workers=0."
