@@ -10,6 +10,7 @@ from benchmarks import (
     gym_throughput,
     learner,
     rays,
+    reading,
     record,
     rerun,
     step,
@@ -22,6 +23,7 @@ from benchmarks import (
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
+app.command(name="read")(reading.main)
 app.command(name="crash")(crash.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _LARGEST = 4 << 20  # bytes of a channel that are read at once
 _GAP = 128 << 10  # bytes of a channel that are read though they are not wanted
 
+# Runs of rows: first row in the source and in the result, rows of a run, number of runs, and rows
+# from one run to the next in the source and in the result.
+_Copy = tuple[int, int, int, int, int, int]
+
 
 class BlockStrips(Strips):
     """The strips of all runs, as the table of episodes orders them.
@@ -113,6 +117,7 @@ def _read(
     """Read parts of pieces that are in the same block."""
     first, last = int(parts.env_index[0]), int(parts.env_index[-1]) + 1
     ending = parts[parts.piece >= 0]
+    copies: list[_Copy] = []
     for name, array in out.items():
         if name not in specs:
             _put_steps(array, run.index.step[block], parts)
@@ -123,7 +128,10 @@ def _read(
         if not stored:
             _put_next(array, values, env, parts, run, source, block)
             continue
-        _put(array, values, env, parts)
+        rows = values.shape[1]  # the same for all channels of a block
+        if not copies:
+            copies = list(_copies(parts.env_index * rows + parts.row, parts.into, parts.size))
+        _put(array, values.reshape(-1, *values.shape[2:]), env * rows, copies)
         if name in after and len(ending.piece):
             after[name][ending.piece] = _next_values(run, name, block, ending, values, env)
 
@@ -175,19 +183,15 @@ def _env_ranges(parts: _Parts, nbytes: int) -> Iterator[_Parts]:
         yield parts[first:last]
 
 
-def _put(out: np.ndarray, values: np.ndarray, first_env: int, parts: _Parts) -> None:
-    """Copy rows of a block, (envs, rows, *shape) from the environment `first_env` on."""
-    rows, shape = values.shape[1], values.shape[2:]
-    flat = values.reshape(-1, *shape)
-    for source, into, size, count, from_stride, to_stride in _copies(
-        (parts.env_index - first_env) * rows + parts.row, parts.into, parts.size
-    ):
+def _put(out: np.ndarray, values: np.ndarray, first: int, copies: Sequence[_Copy]) -> None:
+    """Copy rows of a block; `values` are those from row `first` on, environment by environment."""
+    for source, into, size, count, from_stride, to_stride in copies:
+        at = source - first
         if count == 1:
-            out[into : into + size] = flat[source : source + size]
+            out[into : into + size] = values[at : at + size]
         else:
-            _strided(out, into, to_stride, count, size)[...] = _strided(
-                flat, source, from_stride, count, size
-            )
+            to = _strided(out, into, to_stride, count, size)
+            to[...] = _strided(values, at, from_stride, count, size)
 
 
 def _strided(array: np.ndarray, first: int, stride: int, count: int, size: int) -> np.ndarray:
@@ -202,31 +206,30 @@ def _strided(array: np.ndarray, first: int, stride: int, count: int, size: int) 
     )
 
 
-def _copies(
-    source: np.ndarray, into: np.ndarray, size: np.ndarray
-) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Few copies that do the same: first rows, size, number of runs, and strides of the runs."""
+def _copies(source: np.ndarray, into: np.ndarray, size: np.ndarray) -> Iterator[_Copy]:
+    """Few copies that do the same."""
     stop = source + size
     new = np.ones(len(source), bool)
     new[1:] = (source[1:] != stop[:-1]) | (into[1:] != (into + size)[:-1])
     at = np.flatnonzero(new)
     sources, intos = source[at].tolist(), into[at].tolist()
     sizes = np.add.reduceat(size, at).tolist()
-    first = 0
-    while first < len(at):
+    first, end = 0, len(sizes)
+    while first < end:
         a, b, n = sources[first], intos[first], sizes[first]
         last = first + 1
         step = to = n
-        if last < len(at) and sizes[last] == n:
+        if last < end and sizes[last] == n:
             step, to = sources[last] - a, intos[last] - b
             if step > 0 and to > 0:
+                at_source, at_into = a + step, b + to
                 while (
-                    last < len(at)
+                    last < end
                     and sizes[last] == n
-                    and sources[last] - sources[last - 1] == step
-                    and intos[last] - intos[last - 1] == to
+                    and sources[last] == at_source
+                    and intos[last] == at_into
                 ):
-                    last += 1
+                    last, at_source, at_into = last + 1, at_source + step, at_into + to
         yield a, b, n, last - first, step, to
         first = last
 

@@ -71,7 +71,7 @@ class Hdf5Reader(BlocksReader):
         known: dict[str, StoredPart] = {}
         for part in list(self._parts):
             before = known.setdefault(part.run, part)
-            same = before.info.to_json() == part.info.to_json()
+            same = before.info == part.info
             if before is not part and (part.number <= before.number or not same):
                 self._parts.remove(part)
                 part.file.close()
