@@ -17,6 +17,7 @@ from benchmarks import (
     terrain,
     time_to_solve,
     train_record,
+    verify,
     video,
 )
 
@@ -24,6 +25,7 @@ app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
 app.command(name="read")(reading.main)
+app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)
