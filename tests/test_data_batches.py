@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_worlds import World, episodes_of
+from data_worlds import World, episodes_of, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import WriterOptions
@@ -212,3 +213,28 @@ def test_bad_numbers_of_workers_and_items_are_refused(recordings):
         rollouts.transitions(2, workers=-1)
     with pytest.raises(IndexError, match=f"Items are numbered from 0 to {rollouts.rows - 1}, got"):
         rollouts.dataset().batch([0, rollouts.rows])
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 20])
+def test_a_data_loader_gets_whole_batches(recordings, memory_bytes):
+    rollouts, _ = recordings["blocks"]
+    rows = rollouts.dataset(4, ["step", "obs/actor"], memory_bytes=memory_bytes)
+    wanted = list(DataLoader(rows, batch_size=16))
+    found = list(DataLoader(rows, batch_size=16, collate_fn=rows.collate))
+    assert len(found) == len(wanted) > 3
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one["step"], other["step"])
+        assert torch.equal(one["obs/actor"].nan_to_num(), other["obs/actor"].nan_to_num())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_workers_of_a_data_loader_read_hdf5(recordings, how):
+    rollouts, _ = recordings["blocks"]
+    rows = rollouts.dataset(channels=["step", "state"])
+    rows.load()
+    loader = DataLoader(
+        rows, 64, num_workers=1, multiprocessing_context=how, collate_fn=rows.collate, timeout=120
+    )
+    steps = torch.cat([batch["step"] for batch in loader])
+    assert same(steps.numpy(), rollouts.arrays("step"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mjlab_rec.data.batches import Batches
     from mjlab_rec.data.dataset import RolloutDataset
     from mjlab_rec.data.formats.base import Reader
+    from mjlab_rec.data.torchrl_storage import RolloutStorage
 
 MEMORY_BYTES = 1 << 30
 
@@ -304,6 +305,22 @@ class Rollouts:
         from mjlab_rec.data.dataset import RolloutDataset
 
         return RolloutDataset(self, length, channels, stride, memory_bytes)
+
+    def torchrl_storage(
+        self,
+        channels: Sequence[str] | None = None,
+        *,
+        observation: str | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> RolloutStorage:
+        """The rows as the storage of a replay buffer of TorchRL, which must be installed.
+
+        A row is a TensorDict with "observation", "action", and under "next" what followed.
+        `observation` is the channel that is the observation, by default that of the policy.
+        """
+        from mjlab_rec.data.torchrl_storage import RolloutStorage
+
+        return RolloutStorage(self, channels, observation, memory_bytes)
 
     def verify(self) -> list[str]:
         """Read everything and compare it with its checksums; returns a sentence per damage."""
