@@ -12,6 +12,7 @@ import torch
 from data_worlds import World, episodes_of, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_worlds import PictureWorld
 from torch.utils.data import DataLoader
 
 from mjlab_rec.data.formats import writer_class
@@ -20,6 +21,7 @@ from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 
+EYE = {"obs/eye": ("uint8", (4, 5, 3))}
 # Worlds, whether they are written as blocks, and options of the writer.
 RECORDED: dict[str, tuple[str, list[dict], bool | None, dict]] = {
     "blocks": ("hdf5", [{"steps": 75}], True, {}),
@@ -31,6 +33,7 @@ RECORDED: dict[str, tuple[str, list[dict], bool | None, dict]] = {
     "parts": ("hdf5", [{"seed": 4}], True, {"roll_over_bytes": 1}),
     "episodes": ("hdf5", [{"activity": "rows"}], False, {}),
     "blocks and episodes": ("hdf5", [{"steps": 30}, {"steps": 30, "seed": 1}], None, {}),
+    "pictures": ("hdf5", [{"steps": 40, "kinds": EYE, "partial": True}], True, {}),
     "in memory": ("memory", [{"steps": 60}], True, {}),
     "npz": ("npz", [{"activity": "rows"}], False, {}),
 }
@@ -38,7 +41,7 @@ RECORDED: dict[str, tuple[str, list[dict], bool | None, dict]] = {
 
 def write(path: Path, name: str) -> Rollouts:
     format, kinds, blocks, more = RECORDED[name]
-    worlds = [World(**kind) for kind in kinds]
+    worlds = [PictureWorld(**k) if "kinds" in k else World(**k) for k in kinds]
     if format == "memory":
         memory = MemoryWriter(worlds[0].info, WriterOptions())
         for block in worlds[0].blocks():

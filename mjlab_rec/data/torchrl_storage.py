@@ -121,6 +121,6 @@ def keys(
         if name.startswith("next_"):
             base, after = name.removeprefix("next_"), True
         base = "observation" if base == observation else base
-        path: tuple[str, ...] = (*(["next"] if after else []), *base.split("/"))
-        found[name] = path if len(path) > 1 else path[0]
+        path = ["next"] * after + base.split("/")
+        found[name] = tuple(path) if len(path) > 1 else path[0]
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from mjlab_rec.data.formats.pieces import Pieces, Strips, ranges
 from mjlab_rec.data.formats.segments import Segments
+from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec
 
 if TYPE_CHECKING:
@@ -115,6 +116,38 @@ def _read(
     after: Mapping[str, np.ndarray],
 ) -> None:
     """Read parts of pieces that are in the same block."""
+    encoded = {n: a for n, a in out.items() if run.encodes and n in specs and specs[n].codec}
+    _fill(run, specs, block, parts, {n: a for n, a in out.items() if n not in encoded}, after)
+    if not encoded:
+        return
+    # What is stored of a picture is an entry, which says where its bytes are.
+    into, ends = np.cumsum(parts.size) - parts.size, parts.piece >= 0
+    total, extra = int(parts.size.sum()), int(ends.sum())
+    number = np.full(len(parts.piece), -1)
+    number[ends] = np.arange(extra)
+    entries = {name: np.zeros(total + extra, ENTRY_DTYPE) for name in encoded}
+    rows = {name: found[:total] for name, found in entries.items()}
+    more = {name: entries[name][total:] for name in encoded if name in after}
+    _fill(run, specs, block, replace(parts, into=into, piece=number), rows, more)
+    copies = list(_copies(into, parts.into, parts.size))
+    for name, array in encoded.items():
+        found = entries[name] if name in after else rows[name]
+        pictures = np.empty((len(found), *array.shape[1:]), array.dtype)
+        run.decode(specs[name], found, np.full(len(found), block), pictures)
+        _put(array, pictures, 0, copies)
+        if name in after:
+            after[name][parts.piece[ends]] = pictures[total:]
+
+
+def _fill(
+    run: BlockRun,
+    specs: Mapping[str, ChannelSpec],
+    block: int,
+    parts: _Parts,
+    out: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+) -> None:
+    """Copy what is stored."""
     first, last = int(parts.env_index[0]), int(parts.env_index[-1]) + 1
     ending = parts[parts.piece >= 0]
     copies: list[_Copy] = []
