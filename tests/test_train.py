@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 import train_tasks
+from ports import free_port
 from training_worlds import assert_same, training
+from waiting import PATIENCE_S
 
 pytest.importorskip("rsl_rl")
 
@@ -305,12 +306,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 @training
 def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", tmp_path]
     words += ["--record", "hdf5", "--agent.max-iterations", "3"]
-    processes = []
+    processes, port = [], str(free_port())
     for rank in "01":
         # What torchrun sets.
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -322,7 +320,7 @@ def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
             )
         )
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        said = [process.communicate(timeout=PATIENCE_S) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -9,17 +9,15 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
+from waiting import PATIENCE_S, until
 
 from mjlab_rec.utils.page import Page, open_page
-
-TIMEOUT_S = 20.0
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def pages() -> Iterator[list[Page]]:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as reply:
             return reply.status == 200
     except OSError:
         return False
@@ -50,7 +48,7 @@ def test_two_users_share_a_server_and_the_last_close_stops_it(pages, port):
     assert not second.shared
     assert answers(second.url)
     second.close()
-    assert not answers(second.url)
+    until(lambda: not answers(second.url))
 
 
 def test_after_the_last_close_a_new_page_is_made(pages, port):
@@ -89,7 +87,9 @@ def test_nothing_is_printed_and_other_output_is_unchanged(port):
         f"page = open_page('a test', {port}); rich.print('between'); page.close()\n"
         "rich.print('after')"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert run.stdout.split() == ["between", "after"], run.stderr
     assert run.stderr == ""
 
