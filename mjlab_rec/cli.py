@@ -206,10 +206,13 @@ def override(cfg: Any, path: str, values: Sequence[str], prefix: str = _ENV_PREF
 
 
 @contextlib.contextmanager
-def explained(args: TaskArgs) -> Iterator[None]:
+def explained(args: Any) -> Iterator[None]:
     """Print the message of an expected error, without its traceback, and end the script.
 
     With `--verbose` the error is raised.
+
+    Args:
+        args: The script's options, one of which is `verbose`.
     """
     try:
         yield
@@ -235,7 +238,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _message(error: BaseException, args: TaskArgs) -> str:
+def _message(error: BaseException, args: Any) -> str:
     """The message of an error; for a recorder of the command line, with its options."""
     from mjlab_rec.data.files import PathExistsError, local_path
 

@@ -233,7 +233,7 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
     names = [line[0] for line in lines[1:-1]]
-    assert names == ["play", "train", "evaluate", "export", "list", "terrain"]
+    assert names == ["play", "train", "evaluate", "export", "data", "list", "terrain"]
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
@@ -257,6 +257,7 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
         ("play", "play.py"),
         ("evaluate", "evaluate.py"),
         ("export", "export.py"),
+        ("data", "data.py"),
         ("list", "list_tasks.py"),
         ("terrain", "show_terrain.py"),
     ],

@@ -62,6 +62,7 @@ PLAY_OR_LIST = {
     "scripts/train.py": ["train"],
     "scripts/evaluate.py": ["evaluate"],
     "scripts/export.py": ["export"],
+    "scripts/data.py": ["data"],
     "mjlab-rec": [],
 }
 

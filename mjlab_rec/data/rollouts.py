@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mjlab_rec.data.discovery import Source, find_recordings, format_of, is_one
 from mjlab_rec.data.files import being_written, local_path, parts
-from mjlab_rec.data.formats.registry import Format, formats, known_formats, recognise
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-from mjlab_rec.utils.string import nearest
 from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
@@ -24,20 +23,44 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 1 << 30
 
 
-def open_rollouts(path: str | Path, check: bool = True) -> Rollouts:
-    """Open a recording by its path, whatever its format and number of parts.
+def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Rollouts:
+    """Open a recording by its path, whatever its format and number of parts; or several as one.
 
     It may still be written, or its process may have been killed: what was written so far is read.
 
+    Several recordings must have the same channels. Their episodes follow each other, those of an
+    environment are numbered on, and the column "file" of ``episodes`` says where one comes from.
+
     Args:
-        path: A file or a folder. For a recording in several parts, the path of the first one. ``~``
-            is the home folder.
+        source: A file or a folder; for a recording in several parts, the path of the first one.
+            Or several recordings: a folder with recordings in it, at any depth, a pattern such as
+            "runs/*.h5", or a list of any of these. ``~`` is the home folder.
         check: Compare everything that is read with its stored checksum, and raise DataError if it
             is damaged. Without it reading is a little faster.
     """
-    path = local_path(path)
+    path = local_path(source) if isinstance(source, str | Path) else None
     try:
-        return Rollouts(_format(path).open(path, check), path)
+        several = path is None or not is_one(path)
+        paths = find_recordings(source) if several else []
+    except OSError as error:
+        where = path or error.filename
+        raise DataError(f"Cannot open '{where}': {error.strerror or error}.") from error
+    if path is not None and not several:
+        reader, format = open_recording(path, check)
+        return Rollouts(reader, path, format)
+    if not paths:
+        raise DataError("There is nothing to open: the list of recordings is empty.")
+    from mjlab_rec.data.union import UnionReader
+
+    together = UnionReader(paths, lambda path: open_recording(path, check), check)
+    return Rollouts(together, path, ", ".join(dict.fromkeys(together.formats)), tuple(paths))
+
+
+def open_recording(path: Path, check: bool) -> tuple[Reader, str]:
+    """A reader of the recording at a path, and the name of its format."""
+    try:
+        format = format_of(path)
+        return format.open(path, check), format.name
     except (DataError, OSError) as error:
         message = str(error)
         if isinstance(error, OSError):
@@ -57,10 +80,27 @@ class Rollouts:
     episode before each row. Use it as a context manager, or call ``close``.
     """
 
-    def __init__(self, reader: Reader, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        path: Path | None = None,
+        format: str = "memory",
+        paths: tuple[Path, ...] | None = None,
+    ) -> None:
         self._reader = reader
         self.path = path
-        """Where it was opened; None if it is in memory only."""
+        """Where it was opened; None for a list of recordings, or if it is in memory only."""
+        self.paths = ((path,) if path else ()) if paths is None else paths
+        """The recordings that were opened."""
+        self.format = format
+        """Name of its format, such as "hdf5"."""
+
+    @property
+    def source(self) -> Path | list[Path] | None:
+        """What ``open_rollouts`` opens as the same again; None if it is in memory only."""
+        if not self.paths:
+            return None
+        return self.path if self.paths == (self.path,) else list(self.paths)
 
     @property
     def info(self) -> RunInfo:
@@ -94,6 +134,15 @@ class Rollouts:
     def finished(self) -> bool:
         """Whether the recording was closed; False while it is written and after a kill."""
         return self._reader.finished
+
+    @property
+    def state(self) -> str:
+        """Whether the recording is complete, in words."""
+        if self.finished:
+            return "complete"
+        if any(map(being_written, self.paths)):
+            return "being written"
+        return "not finished: its process was killed, or it was copied while being written"
 
     @property
     def checked(self) -> bool:
@@ -253,10 +302,11 @@ class Rollouts:
         }
         how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
         rows: list[tuple[str, Any]] = [
-            ("recording", self.path or "in memory"),
+            ("recording", self.path or ("several" if self.paths else "in memory")),
+            *([("recordings", len(self.paths))] if len(self.paths) > 1 else []),
             *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
             *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
-            *([] if self.finished else [("state", self._state())]),
+            *([] if self.finished else [("state", self.state)]),
             ("environments", len(self.info.envs)),
             ("rows", self.rows),
             ("rows lost", self.gaps),
@@ -287,11 +337,6 @@ class Rollouts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _state(self) -> str:
-        if self.path is not None and being_written(self.path):
-            return "being written"
-        return "not finished: its process was killed, or it was copied while being written"
-
     def _index(self, index: int) -> int:
         try:
             number = operator.index(index)
@@ -308,38 +353,3 @@ def _spread(values: pl.Series) -> str:
     if not len(known):
         return "unknown"
     return f"mean {known.mean():g}, min {known.min():g}, max {known.max():g}"
-
-
-def _format(path: Path) -> Format:
-    """The format of the recording at a path."""
-    if path.is_dir():
-        if format := recognise([path]):
-            return format
-        raise DataError(f"The folder '{path}' is not a recording. {_there(path)} {known_formats()}")
-    files = parts(path)
-    if not files:
-        raise DataError(f"There is no recording at '{path}'. {_there(path.parent, path)}")
-    if format := recognise(files):
-        return format
-    called = [format.name for format in formats() if format.matches_name(path)]
-    if called:
-        raise DataError(
-            f"'{path}' has the suffix of {' or '.join(called)} files, but its content is"
-            f" something else, or nothing was written to it. {known_formats()}"
-        )
-    raise DataError(f"'{path}' is not a recording. {known_formats()}")
-
-
-def _there(folder: Path, wanted: Path | None = None) -> str:
-    """A sentence about the recordings in a folder."""
-    if not folder.is_dir():
-        return f"The folder '{folder}' does not exist."
-    found = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if any(f.fits(entry, None) if entry.is_dir() else f.matches_name(entry) for f in formats())
-        and not entry.name.endswith(".episodes.csv")
-    )
-    if not found:
-        return f"There are no recordings in '{folder}'."
-    return nearest(wanted.name, found) if wanted else f"It contains: {', '.join(found)}."

@@ -1,0 +1,112 @@
+"""Describe recordings: task, channels, episodes, returns, size, and whether they are complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from mjlab_rec import cli
+from mjlab_rec.commands.data.options import DataArgs, need_paths
+from mjlab_rec.utils.plain_data import json_text
+from mjlab_rec.utils.tables import format_table
+
+
+@dataclass(kw_only=True)
+class InfoArgs(DataArgs):
+    """Options of ``data info``."""
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Recordings: files or folders."""
+    json: bool = False
+    """Print JSON: a list with an object for each recording."""
+
+
+def main(args: InfoArgs) -> int:
+    """Print the descriptions; the exit code is 2 if a recording cannot be read."""
+    from mjlab_rec.data.description import describe
+    from mjlab_rec.data.schema import DataError
+
+    need_paths(args.paths)
+    console = Console(highlight=False, soft_wrap=True)
+    found, errors = [], []
+    for path in args.paths:
+        try:
+            found.append(describe(path))
+        except DataError as error:
+            errors.append(str(error))
+    if args.json:
+        console.print(json_text(found, indent=2), markup=False)
+    else:
+        console.print("\n\n".join(map(text, found)), markup=False)
+    if errors:
+        cli.fail(" ".join(errors))
+    return 0
+
+
+def text(about: dict[str, Any]) -> str:
+    """A description as tables."""
+    ends = ", ".join(f"{n} {name}" for name, n in about["ends"].items() if n)
+    rows: list[tuple[str, Any]] = [
+        ("path", about["path"]),
+        ("format", about["format"]),
+        ("files", f"{about['files']}, {size_text(about['bytes'])}"),
+        ("state", about["state"]),
+        *((name, about[name]) for name in ("task", "engine", "seed") if about[name] is not None),
+        *([("versions", _versions(about["versions"]))] if about["versions"] else []),
+        ("environments", about["envs"]),
+        ("rows", about["rows"]),
+        *([("rows lost", about["rows_lost"])] if about["rows_lost"] else []),
+        ("step", f"{about['step_dt']:g} s"),
+        *([("recorded", f"every {about['every']}th step")] if about["every"] > 1 else []),
+        ("episodes", f"{about['episodes']}" + f" ({ends})" * bool(ends)),
+        *((name, _spread(about[name])) for name in ("return", "length")),
+        *([("attached", ", ".join(about["attachments"]))] if about["attachments"] else []),
+    ]
+    channels = [
+        (
+            spec["name"],
+            spec["dtype"],
+            "x".join(map(str, spec["shape"])) or "-",
+            spec["when"],
+            spec["units"] or "-",
+            _elements(spec["elements"]),
+        )
+        for spec in about["channels"]
+    ]
+    header = "name", "type", "shape", "when", "units", "elements"
+    return "\n\n".join(
+        [
+            format_table("Recording", ("what", "value"), rows),
+            format_table("Channels", header, channels),
+        ]
+    )
+
+
+def size_text(nbytes: int) -> str:
+    """A number of bytes for people: 1.2 MB."""
+    size, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
+
+
+def _versions(versions: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _elements(names: list[str], most: int = 8) -> str:
+    if not names:
+        return "-"
+    more = f", ... ({len(names)})" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _spread(numbers: dict[str, float] | None) -> str:
+    if numbers is None:
+        return "unknown"
+    return ", ".join(f"{name} {value:g}" for name, value in numbers.items())

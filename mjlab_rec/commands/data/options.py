@@ -1,0 +1,36 @@
+"""Options that the subcommands of ``data`` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mjlab_rec import cli
+
+
+@dataclass(kw_only=True)
+class DataArgs:
+    """Options of every subcommand."""
+
+    verbose: bool = False
+    """Show tracebacks of errors, and warnings."""
+
+
+@dataclass(kw_only=True)
+class OutputArgs(DataArgs):
+    """Options of subcommands that write a recording."""
+
+    format: str = ""
+    """Format of what is written: hdf5, npz, csv, parquet, robomimic or that of another package.
+    Empty: the one that the suffix of the output says, hdf5 if it has none."""
+    compression: str | None = None
+    """Compression of what is written, such as gzip or lzf for hdf5. None: uncompressed."""
+    if_exists: Literal["error", "overwrite", "number"] = "error"
+    """What to do if the output exists: end with an error, replace it, or write to the next free
+    name, such as out_1.h5."""
+
+
+def need_paths(paths: tuple[str, ...], what: str = "a recording") -> None:
+    """End with an error if no path was given."""
+    if not paths:
+        cli.fail(f"Give the path of {what}: a file, a folder of them, or a pattern like 'runs/*'.")

@@ -1,0 +1,195 @@
+"""Find recordings: at a path, by a pattern, or in a folder with the runs of an experiment."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mjlab_rec.data.files import META, local_path, parts, sidecar
+from mjlab_rec.data.formats.registry import Format, formats, known_formats, recognise
+from mjlab_rec.data.schema import ROW_COLUMNS, DataError
+from mjlab_rec.utils.string import nearest
+
+Source = str | Path
+_MOST_ENTRIES = 100_000  # of a folder that is searched
+_MOST_NAMED = 8
+_PART = re.compile(r"(.+)\.part\d+(\.[^.]+)")
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is one recording, or nothing at all; otherwise it means several."""
+    if path.is_dir():
+        return recognise([path]) is not None or not _in_folder(path)
+    return os.path.lexists(path) or bool(parts(path)) or not glob.has_magic(str(path))
+
+
+def find_recordings(source: Source | Sequence[Source]) -> list[Path]:
+    """The recordings that a path, a pattern such as ``runs/*/rollouts.h5`` or a list of them means.
+
+    Their order is that of the list; what a pattern or a folder means is in numeric order: part-2
+    comes before part-10. A recording that is meant twice is listed once.
+    """
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    found: dict[str, Path] = {}
+    for each in sources:
+        for path in _meant(local_path(each)):
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def numeric_order(path: Path) -> list[Any]:
+    """A key that sorts paths by the numbers in their names: run.h5, run-2.h5, run-10.h5."""
+    return [(_pieces(stem), suffix) for stem, suffix in map(os.path.splitext, path.parts)]
+
+
+def _pieces(name: str) -> tuple[tuple[int, int | str], ...]:
+    texts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(t)) if t[0] in "0123456789" else (1, t) for t in texts if t)
+
+
+def format_of(path: Path) -> Format:
+    """The format of the recording at a path."""
+    if path.is_dir():
+        if format := recognise([path]):
+            return format
+        raise DataError(f"The folder '{path}' is not a recording. {_there(path)} {known_formats()}")
+    files = parts(path)
+    if not files:
+        raise DataError(f"There is no recording at '{path}'. {_there(path.parent, path)}")
+    if format := recognise(files):
+        return format
+    called = [format.name for format in formats() if format.matches_name(path)]
+    if called:
+        raise DataError(
+            f"'{path}' has the suffix of {' or '.join(called)} files, but its content is"
+            f" something else, or nothing was written to it. {known_formats()}"
+        )
+    raise DataError(f"'{path}' is not a recording. {known_formats()}")
+
+
+def _meant(path: Path) -> list[Path]:
+    if path.is_dir():
+        if recognise([path]) is not None:
+            return [path]
+        found = _in_folder(path)
+        _check_formats(found, f"The folder '{path}' is not a recording. It contains")
+    elif os.path.lexists(path) or parts(path) or not glob.has_magic(str(path)):
+        return [path]
+    else:
+        found = []
+        for match in map(Path, glob.glob(str(path), recursive=True)):
+            if match.is_dir() and recognise([match]) is None:
+                found += _in_folder(match)
+            elif match.is_dir() or _may_be_recording(match):
+                found.append(_first_part(match))
+        if not found:
+            raise DataError(f"No recording matches '{path}'. {known_formats()}")
+        _check_formats(found, f"'{path}' matches")
+    return sorted(dict.fromkeys(found), key=numeric_order)
+
+
+def _check_formats(found: Sequence[Path], what: str) -> None:
+    """Raise if recordings have several formats: they may be the same rollouts, recorded twice."""
+    names = {path: format.name for path in found if (format := _format_by_name(path))}
+    if len(set(names.values())) < 2:
+        return
+    listed = ", ".join(str(path.name) for path in sorted(names, key=numeric_order)[:_MOST_NAMED])
+    raise DataError(
+        f"{what}: {listed}. They are in several formats, so they may be the same rollouts, recorded"
+        " twice. Give a list of paths, or a pattern such as 'runs/**/*.h5'."
+    )
+
+
+def _format_by_name(path: Path) -> Format | None:
+    if path.is_dir():
+        return recognise([path])
+    return next((format for format in formats() if format.matches_name(path)), None)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The recordings in a folder and the folders in it, each by its first part."""
+    found: dict[Path, None] = {}
+    count = 0
+    for path in _entries(folder):
+        count += 1
+        if count > _MOST_ENTRIES:
+            raise DataError(
+                f"The folder '{folder}' has more than {_MOST_ENTRIES} entries and is not searched."
+                " Give a pattern such as 'runs/*/rollouts.h5'."
+            )
+        if path.is_dir() or _may_be_recording(path):
+            found[_first_part(path)] = None
+    return sorted(found, key=numeric_order)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Files, and folders that are recordings. Hidden ones and links to folders are skipped."""
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"Cannot read the folder '{folder}': {error.strerror}.") from error
+    for entry in listed:
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            yield path
+        elif any(format.fits(path, None) for format in formats()):
+            yield path
+        elif not entry.is_symlink():
+            yield from _entries(path)
+
+
+def _first_part(path: Path) -> Path:
+    """Path of the first part: rollout.h5 for rollout.part001.h5."""
+    match = None if path.is_dir() else _PART.fullmatch(path.name)
+    return path.with_name(match[1] + match[2]) if match else path
+
+
+def _may_be_recording(path: Path) -> bool:
+    """Whether a file is a recording, perhaps a damaged one, and not another file of this kind."""
+    format = next((format for format in formats() if format.matches_name(path)), None)
+    if format is None or not path.is_file():
+        return False
+    if format.name == "csv":
+        return not path.stem.endswith(".episodes") and _is_table_of_rows(path)
+    if format.name == "npz":
+        return _is_archive_of_rows(path)
+    return True
+
+
+def _is_table_of_rows(path: Path) -> bool:
+    if sidecar(_first_part(path)).exists():
+        return True
+    with open(path, "rb") as stream:
+        return stream.read(100).startswith(",".join(ROW_COLUMNS).encode())
+
+
+def _is_archive_of_rows(path: Path) -> bool:
+    from mjlab_rec.data.formats.npz_archive import Archive
+
+    try:
+        with Archive(path, follow=True) as archive:
+            return archive.has(META)
+    except DataError:
+        return True  # it is damaged, and opening it says so
+
+
+def _there(folder: Path, wanted: Path | None = None) -> str:
+    """A sentence about the recordings in a folder."""
+    if not folder.is_dir():
+        return f"The folder '{folder}' does not exist."
+    found = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if any(f.fits(entry, None) if entry.is_dir() else f.matches_name(entry) for f in formats())
+        and not entry.name.endswith(".episodes.csv")
+    )
+    if not found:
+        return f"There are no recordings in '{folder}'."
+    return nearest(wanted.name, found) if wanted else f"It contains: {', '.join(found)}."

@@ -1,0 +1,213 @@
+"""Several recordings opened as one: order, numbers, origin, and what does not fit together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damaged_files import record
+from data_worlds import World
+from data_worlds import same as equal
+
+from mjlab_rec.data import open_rollouts, union
+from mjlab_rec.data.discovery import find_recordings
+from mjlab_rec.data.schema import DataError
+
+
+def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert found[name].dtype == values.dtype and equal(found[name], values)
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A folder with runs 2, 10 and 1, in folders of their own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for number in (2, 10, 1):
+        record(
+            "hdf5", folder / f"run-{number}/rollouts.h5", World(seed=number, steps=24), block_rows=7
+        )
+        (folder / f"run-{number}/notes.csv").write_text("a,b\n1,2\n")
+    return folder
+
+
+def opened_one_by_one(runs: Path) -> list:
+    return [open_rollouts(runs / f"run-{number}/rollouts.h5") for number in (1, 2, 10)]
+
+
+def test_a_folder_of_runs_is_read_as_one_in_numeric_order(runs):
+    with open_rollouts(runs) as together:
+        single = opened_one_by_one(runs)
+        assert len(together) == sum(map(len, single))
+        assert together.rows == sum(one.rows for one in single)
+        assert [path.parent.name for path in together.paths] == ["run-1", "run-2", "run-10"]
+        wanted = [one[i] for one in single for i in range(len(one))]
+        for index, arrays in enumerate(wanted):
+            same(together[index], arrays)
+            if index % 7 == 0:
+                same(together.read(index, ["action"]), {"action": arrays["action"]})
+        rewards = np.concatenate([arrays["reward"] for arrays in wanted])
+        assert equal(together.arrays("reward"), rewards)
+
+
+def test_read_many_returns_rows_in_the_order_of_the_request(runs):
+    with open_rollouts(runs) as together:
+        order = np.random.default_rng(0).permutation(len(together)).tolist()
+        arrays = together.read_many(order, ["step", "obs/actor", "next_obs/actor"])
+        each = [together.read(index, list(arrays)) for index in order]
+        same(arrays, {name: np.concatenate([one[name] for one in each]) for name in arrays})
+
+
+def test_episodes_are_numbered_on_and_name_their_file(runs):
+    with open_rollouts(runs) as together:
+        table = together.episodes
+        assert table.select("env", "number").is_unique().all()
+        single = opened_one_by_one(runs)
+        first = single[0].episodes
+        assert table.head(len(first)).drop("file", "file_number").equals(first)
+        of_two = table.filter(table["file"] == str(runs / "run-2/rollouts.h5"))
+        assert of_two["file_number"].to_list() == single[1].episodes["number"].to_list()
+        env = of_two["env"][0]
+        offset = 1 + first.filter(first["env"] == env)["number"].to_numpy().max()
+        assert of_two["number"][0] == offset
+
+
+def test_a_further_recording_changes_no_number(runs):
+    paths = [runs / f"run-{number}/rollouts.h5" for number in (10, 2, 1)]
+    with open_rollouts(paths[:2]) as two, open_rollouts(paths) as three:
+        assert three.episodes.head(len(two)).equals(two.episodes)
+
+
+def test_windows_and_transitions_work_over_all(runs):
+    with open_rollouts(runs / "run-*/*.h5") as together:
+        rows = sum(len(batch["step"]) for batch in together.transitions(16, ["step"], seed=0))
+        assert rows == together.rows
+        windows = sum(len(batch["step"]) for batch in together.windows(4, 16, ["step"]))
+        assert windows == int(np.maximum(together.episodes["rows"].to_numpy() - 3, 0).sum())
+
+
+def test_a_list_may_mix_formats_and_repeats_nothing(tmp_path):
+    first = record("npz", tmp_path / "first", World(seed=1))
+    second = record("parquet", tmp_path / "second", World(seed=2))
+    with open_rollouts([first, second, str(first)]) as together:
+        assert together.paths == (first, second) and together.format == "npz, parquet"
+        assert together.path is None and together.source == [first, second]
+        with open_rollouts(second) as alone:
+            same(together[len(together) - 1], alone[len(alone) - 1])
+
+
+def test_recordings_of_one_folder_in_several_formats_are_not_mixed_unasked(tmp_path):
+    record("npz", tmp_path / "a", World(seed=1))
+    record("hdf5", tmp_path / "a.h5", World(seed=1), block_rows=7)
+    for source in (tmp_path, tmp_path / "*"):
+        with pytest.raises(DataError, match="a, a.h5. They are in several formats, so they may be"):
+            open_rollouts(source)
+    with open_rollouts(tmp_path / "*.h5") as rollouts:
+        assert len(rollouts.paths) == 1
+
+
+def test_parts_belong_to_their_recording_and_count_once(tmp_path):
+    path = record("hdf5", tmp_path / "run.h5", World(steps=14), block_rows=7, roll_over_bytes=1)
+    assert len(list(tmp_path.iterdir())) > 2
+    assert find_recordings(tmp_path) == find_recordings(tmp_path / "*.h5") == [path]
+    with open_rollouts(path) as one, open_rollouts(tmp_path) as together:
+        assert len(one) == len(together)
+
+
+def test_names_are_ordered_by_their_numbers(tmp_path):
+    for name in ("run-10.h5", "run-2.h5", "run.h5", "run-2b.h5", "2.h5", "10.h5", "a10/x.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ordered = ["2.h5", "10.h5", "x.h5", "run.h5", "run-2.h5", "run-2b.h5", "run-10.h5"]
+    assert names(find_recordings(tmp_path)) == ordered
+
+
+def test_files_that_are_no_recordings_are_left_out(tmp_path):
+    path = record("csv", tmp_path / "run.csv", World(steps=3))
+    (tmp_path / "progress.csv").write_text("step,loss\n1,2\n")
+    (tmp_path / "readme.txt").write_text("hello")
+    np.savez(tmp_path / "motion.npz", a=np.zeros(3))
+    (tmp_path / ".hidden.h5").touch()
+    os.symlink(tmp_path, tmp_path / "loop")
+    assert find_recordings(tmp_path) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": np.dtype("float64")}, "the dtype of channel 'action' is 'float64', not 'float3"),
+        ({"shape": (3,), "elements": ()}, r"the shape of channel 'action' is \[3\], not \[2\]"),
+        ({"elements": ("right", "left")}, r"the elements of channel 'action' is \['right', 'left"),
+        ({"units": "N"}, "the units of channel 'action' is 'N', not ''"),
+        ({"name": "torque"}, "'.*b.h5' has no channel 'action'"),
+    ],
+)
+def test_a_difference_between_channels_names_the_field(tmp_path, change, message):
+    world = World(steps=2)
+    first = record("hdf5", tmp_path / "a.h5", world, block_rows=7)
+    other = World(steps=2)
+    specs = [replace(s, **change) if s.name == "action" else s for s in other.info.channels]
+    other.info.channels = tuple(specs)
+    writer_of(tmp_path / "b.h5", other)
+    with pytest.raises(DataError, match=message):
+        open_rollouts([first, tmp_path / "b.h5"])
+
+
+def writer_of(path: Path, world: World) -> None:
+    from mjlab_rec.data.formats import writer_class
+    from mjlab_rec.data.formats.base import WriterOptions
+
+    writer_class("hdf5")(world.info, WriterOptions(path=str(path))).close()
+
+
+def test_a_difference_in_step_dt_is_an_error(tmp_path):
+    record("npz", tmp_path / "a", World(steps=2))
+    other = World(steps=2)
+    other.info.step_dt = 0.5
+    record("npz", tmp_path / "b", other)
+    with pytest.raises(DataError, match="its step_dt is 0.5, not 0.02"):
+        open_rollouts(tmp_path)
+
+
+def test_what_all_recordings_say_is_said_of_the_union(runs):
+    with open_rollouts(runs) as together:
+        assert together.info.about["task"] == "made-up" and "seed" not in together.info.about
+        assert together.attachments == World().info.attachments
+        assert "3 recordings" not in together.summary() and str(runs) in together.summary()
+
+
+def test_only_some_recordings_are_open_at_a_time(runs, monkeypatch):
+    monkeypatch.setattr(union, "_MOST_OPEN", 1)
+    before = len(os.listdir("/proc/self/fd"))
+    with open_rollouts(runs) as together:
+        for index in (len(together) - 1, 0, len(together) // 2):
+            together.read(index, ["reward"])
+            assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_recording_that_changed_while_it_was_closed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(union, "_MOST_OPEN", 1)
+    for seed in (1, 2):
+        record("hdf5", tmp_path / f"{seed}.h5", World(seed=seed, steps=8), block_rows=7)
+    with open_rollouts(tmp_path) as together:
+        os.replace(tmp_path / "2.h5", tmp_path / "1.h5")
+        with pytest.raises(DataError, match="1.h5' was changed after it was opened"):
+            together[0]
+
+
+def test_impossible_sources_are_clear_errors(tmp_path):
+    with pytest.raises(DataError, match="the list of recordings is empty"):
+        open_rollouts([])
+    with pytest.raises(DataError, match="No recording matches '.*none-"):
+        open_rollouts(tmp_path / "none-*.h5")
+    with pytest.raises(DataError, match="There is no recording at"):
+        open_rollouts([tmp_path / "none.h5"])
