@@ -88,7 +88,8 @@ class LearnArgs(RecordArgs):
 
     preset: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Set fields as a preset says: a name in configs/train, such as quick, or a TOML file with the
-    tables [env] and [agent]. May be repeated. --env.* and --agent.* override it."""
+    tables [env] and [agent]. May be repeated. --env.* and --agent.* override it, unless they are
+    those of a run that is resumed."""
     resume: str | None = None
     """Go on with an earlier run and its options: latest, best, the folder of a run, or the path of
     a checkpoint. Options given now override those of the run."""
@@ -99,7 +100,7 @@ class LearnArgs(RecordArgs):
     checkpoint: Path | None = field(default=None, init=False)
     """The checkpoint to go on with."""
     options: dict[str, Any] = field(default_factory=dict, init=False)
-    """The options that change cfgs, to go on with later."""
+    """The options that change cfgs, in layers, to go on with later."""
 
     @property
     def rollouts(self) -> Path:
@@ -159,17 +160,18 @@ def parse(
     cfg = registry.load_env_cfg(args.task, play=play)
     if isinstance(args, LearnArgs):
         args.agent_cfg = _agent_cfg(args.task, cfg)
-        overrides, of_agent = _with_earlier(args, overrides, of_agent)
         cfg.scene.num_envs = spec.train_num_envs or cfg.scene.num_envs
-        _apply_presets(args, cfg)
-    if args.num_envs is not None:
-        cfg.scene.num_envs = args.num_envs
-    if args.seed is not None:
-        cfg.seed = args.seed
-    for setting in overrides:
-        override(cfg, setting.path, setting.words)
-    for setting in of_agent:
-        override(getattr(args, "agent_cfg", None), setting.path, setting.words, _AGENT_PREFIX)
+        layers = _layers(args, overrides, of_agent)
+        for layer in layers:
+            _apply(layer, cfg, args.agent_cfg)
+        args.options = {"layers": [_from_any_folder(layer) for layer in layers]}
+    else:
+        if args.num_envs is not None:
+            cfg.scene.num_envs = args.num_envs
+        if args.seed is not None:
+            cfg.seed = args.seed
+        for setting in overrides:
+            override(cfg, setting.path, setting.words)
     recorders = {}
     if isinstance(args, RecordArgs) and (args.record or settings):
         recorders = args.recorders = _recorders(args, settings, taken=set(cfg.recorders))
@@ -313,11 +315,14 @@ def _agent_cfg(task: str, env_cfg: ManagerBasedRlEnvCfg) -> Any:
         fail(f"Task {task!r}: {error}")
 
 
-def _with_earlier(
+def _layers(
     args: LearnArgs, of_env: list[Setting], of_agent: list[Setting]
-) -> tuple[list[Setting], list[Setting]]:
-    """The settings, after those of the run that is resumed; also those of other options."""
-    earlier: dict[str, Any] = {}
+) -> list[dict[str, Any]]:
+    """The options that change cfgs: those of the run that is resumed, then those given now.
+
+    Each layer overrides the ones before it. Also finds the checkpoint.
+    """
+    layers: list[dict[str, Any]] = []
     if args.resume is not None:
         from mjlab_rec.rl.run_folders import find_checkpoint, read_agent
 
@@ -332,35 +337,46 @@ def _with_earlier(
                 f" {args.task!r}."
             )
         earlier = about.get("options", {})
-    args.preset = (*earlier.get("preset", ()), *args.preset)
-    args.num_envs = earlier.get("num_envs") if args.num_envs is None else args.num_envs
-    args.seed = earlier.get("seed") if args.seed is None else args.seed
-    both = []
-    for name, given in (("env", of_env), ("agent", of_agent)):
-        both.append([Setting(path, words, 0) for path, words in earlier.get(name, ())] + given)
-    args.options = {
-        # Found again from any folder.
-        "preset": [
-            str(Path(p).expanduser().absolute()) if p.endswith(".toml") else p for p in args.preset
-        ],
+        # Older runs have one layer only.
+        layers += earlier.get("layers", [earlier] if earlier else [])
+    given = {
+        "preset": list(args.preset),
         "num_envs": args.num_envs,
+        "env": [[setting.path, setting.words] for setting in of_env],
+        "agent": [[setting.path, setting.words] for setting in of_agent],
         "seed": args.seed,
-        **{
-            name: [[setting.path, setting.words] for setting in settings]
-            for name, settings in zip(("env", "agent"), both, strict=True)
-        },
     }
-    return both[0], both[1]
+    if any(value not in (None, []) for value in given.values()):
+        layers.append(given)
+    return layers
 
 
-def _apply_presets(args: LearnArgs, cfg: ManagerBasedRlEnvCfg) -> None:
+def _from_any_folder(layer: dict[str, Any]) -> dict[str, Any]:
+    """The layer with paths of presets that hold in any current folder."""
+    presets = [
+        str(Path(p).expanduser().absolute()) if p.endswith(".toml") else p
+        for p in layer.get("preset", ())
+    ]
+    return {**layer, "preset": presets}
+
+
+def _apply(layer: dict[str, Any], cfg: ManagerBasedRlEnvCfg, agent_cfg: Any) -> None:
+    """Set the fields that a layer of options names."""
     from mjlab_rec.rl.presets import TrainPreset
 
-    for source in args.preset:
+    for source in layer.get("preset", ()):
         try:
-            TrainPreset(source).apply(cfg, args.agent_cfg)
+            TrainPreset(source).apply(cfg, agent_cfg)
         except ValueError as error:
             fail(f"--preset {source}: {error}")
+    if layer.get("num_envs") is not None:
+        cfg.scene.num_envs = layer["num_envs"]
+    for path, words in layer.get("env", ()):
+        override(cfg, path, words)
+    for path, words in layer.get("agent", ()):
+        override(agent_cfg, path, words, _AGENT_PREFIX)
+    if layer.get("seed") is not None:
+        cfg.seed = agent_cfg.seed = layer["seed"]
 
 
 def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:

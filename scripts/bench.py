@@ -16,12 +16,14 @@ from benchmarks import (
     terrain,
     time_to_solve,
     train_record,
+    verify,
     video,
 )
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
+app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)

@@ -57,6 +57,7 @@ SHORT = {
 }
 PLAY_OR_LIST = {
     "scripts/play.py": ["play"],
+    "scripts/replay.py": ["replay"],
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
@@ -163,6 +164,10 @@ def run_command(words: list[str]) -> None:
     if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
         pytest.importorskip("rsl_rl")
         learn(words[words.index("--task") + 1])
+    if words[0] == "replay" and not wants_help:
+        record = ["--steps", "3", "--record", "replay", "--record.path", words[1]]
+        mjlab_rec.main(["play", "--task", "cartpole-balance", *record])
+        words += [] if "--verify" in words else ["--steps", "2"]
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)

@@ -137,6 +137,7 @@ def test_returns_and_advantages_are_those_of_rsl_rl():
             {"distribution": {"class_name": "HeteroscedasticGaussianDistribution"}},
             "the actor's distribution is HeteroscedasticGaussianDistribution",
         ),
+        ({"use_mixed_precision": True}, "use_mixed_precision is set"),
     ],
 )
 def test_runs_the_code_of_rsl_rl_for_other_networks(settings, reason):
@@ -164,16 +165,35 @@ def test_continues_checkpoints_of_either(first, second, tmp_path):
     close(continued.actor.state_dict(), begun.actor.state_dict())
 
 
-def test_statistics_of_observations_change_in_training_only():
+def test_statistics_of_observations_are_those_of_the_rollouts_that_were_learned_from():
     alg = make(PPO)
-    before = alg.actor.obs_normalizer.mean
-    for mode in (alg.eval_mode, alg.train_mode):
-        assert torch.equal(alg.actor.obs_normalizer.mean, before)
-        mode()
-        obs = observations(torch.Generator())
-        alg.act(obs)
-        alg.process_env_step(obs, torch.zeros(NUM_ENVS), torch.zeros(NUM_ENVS).long(), {})
-    assert not torch.equal(alg.actor.obs_normalizer.mean, before)
+    normalizers = (alg.actor.obs_normalizer, alg.critic.obs_normalizer)
+    seen: list[TensorDict] = []
+    step = alg.process_env_step
+
+    def watched(*args: Any) -> None:
+        step(*args)
+        # Nothing changes within a rollout.
+        assert normalizers[0].count == len(seen) * NUM_ENVS * NUM_STEPS
+
+    alg.process_env_step = watched
+    for seed in (1, 2):
+        update = alg.update
+        alg.update = lambda update=update: (seen.append(alg.storage.observations.clone()), update())
+        train(alg, iterations=1, seed=seed)
+        alg.update = update
+    rows = torch.cat([rollout.flatten(0, 1) for rollout in seen])
+    for normalizer, groups in zip(normalizers, (["actor"], ["actor", "critic"]), strict=True):
+        x = torch.cat([rows[group] for group in groups], dim=-1)
+        close(normalizer.mean, x.mean(dim=0))
+        close(normalizer.std, x.std(dim=0, correction=0))
+
+
+def test_statistics_of_observations_stay_in_evaluation():
+    alg = make(PPO)
+    alg.eval_mode()
+    train(alg, iterations=1)
+    assert alg.actor.obs_normalizer.count == 0
 
 
 def test_actions_stay_what_they_were():

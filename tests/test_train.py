@@ -68,7 +68,7 @@ def test_a_run_leaves_checkpoints_cfgs_curves_and_recordings(logs: Path):
     run = newest(logs)
     names = {path.name for path in run.iterdir()}
     assert {f"model_{n}.pt" for n in (0, 2, 4, 5)} | {"model_best.pt", "state_5.pt"} <= names
-    assert {"agent.json", "env.json", "rollouts"} <= names
+    assert {"agent.json", "env.json", "rollouts"} <= names and "git" not in names
     assert not {name for name in names if name.startswith("state_")} - {"state_5.pt"}
     about = json.loads((run / "agent.json").read_text())
     assert about["task"] == "train-me" and about["agent"]["seed"] == 3
@@ -226,6 +226,37 @@ def test_fields_of_the_learner_come_from_presets_and_the_command_line(
     assert about["agent"]["actor"]["hidden_dims"] == [4, 3]
 
 
+def test_options_of_a_resume_override_all_of_the_earlier_ones(tmp_path: Path):
+    from mjlab_rec.rl.run_folders import write_cfgs
+
+    def parsed(*words: str, resume: bool = True) -> Any:
+        resumed = ("--resume", str(tmp_path)) if resume else ()
+        given = [*TRAIN, *resumed, *words]
+        return cli.parse(train.TrainArgs, "", given)
+
+    def keep(args: Any, env_cfg: Any) -> list[Any]:
+        write_cfgs(tmp_path, "train-me", args.agent_cfg, env_cfg, args.options)
+        agent = args.agent_cfg
+        return [agent.max_iterations, agent.save_interval, agent.seed, env_cfg.scene.num_envs]
+
+    (tmp_path / "model_0.pt").touch()
+    (tmp_path / "mine.toml").write_text(
+        "[env]\nscene.num_envs = 4\n[agent]\nmax_iterations = 9\nseed = 5\n"
+    )
+    first = ("--agent.max-iterations", "2", "--agent.save-interval", "3", "--num-envs", "6")
+    assert keep(*parsed(*first, "--seed", "1", resume=False)) == [2, 3, 1, 6]
+    assert keep(*parsed()) == [2, 3, 1, 6]
+    assert keep(*parsed("--preset", str(tmp_path / "mine.toml"))) == [9, 3, 5, 4]
+    assert keep(*parsed("--env.scene.num-envs", "7", "--seed", "0")) == [9, 3, 0, 7]
+    assert keep(*parsed()) == [9, 3, 0, 7]
+    # Runs of earlier versions have one layer, without a list around it.
+    about = json.loads((tmp_path / "agent.json").read_text())
+    about["options"] = {"agent": [["max-iterations", ["2"]]], "num_envs": 6, "seed": None}
+    (tmp_path / "agent.json").write_text(json.dumps(about))
+    assert keep(*parsed("--agent.save-interval", "8")) == [2, 8, 42, 6]
+    assert keep(*parsed()) == [2, 8, 42, 6]
+
+
 def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_path: Path):
     def chosen(*words: str) -> int:
         return cli.parse(train.TrainArgs, "", ["--task", "gym-hopper", *words])[1].scene.num_envs
@@ -304,28 +335,39 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
         choose_device("auto")
 
 
-@training
-def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
-    words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", tmp_path]
-    words += ["--record", "hdf5", "--agent.max-iterations", "3"]
+def start_two(root: Path, *more: str, **variables: str) -> list[Any]:
+    """Start a training in two processes, as torchrun does."""
+    words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", root, *more]
+    words += ["--record", "hdf5", "--agent.algorithm.class-name", "mjlab_rec.rl.ppo:PPO"]
     processes, port = [], str(free_port())
     for rank in "01":
-        # What torchrun sets.
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        env["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+        env |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **variables}
         processes.append(
             subprocess.Popen(
                 list(map(str, words)), env={**os.environ, **env}, text=True, stdout=-1, stderr=-1
             )
         )
+    return processes
+
+
+def outputs(processes: list[Any]) -> list[tuple[str, str]]:
+    """What processes printed until they ended."""
     try:
-        said = [process.communicate(timeout=PATIENCE_S) for process in processes]
+        return [process.communicate(timeout=PATIENCE_S) for process in processes]
     finally:
         for process in processes:
             process.kill()
+
+
+@training
+def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
+    processes = start_two(tmp_path, "--agent.max-iterations", "3")
+    said = outputs(processes)
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "2 processes with 8 environments" in said[0][0] and said[1][0] == ""
+    assert "2 processes with 8 environments each, engine" in said[0][0] and said[1][0] == ""
+    assert "with _rank1 in the names of the files" in " ".join(said[0][0].split())
     (run,) = (tmp_path / "train-me").iterdir()
     assert {path.name for path in run.glob("state_*")} == {"state_2.pt", "state_2_rank1.pt"}
     seeds, actions = [], []
@@ -341,3 +383,16 @@ def test_two_processes_make_one_training_and_one_data_set(tmp_path: Path):
     for rank, suffix in enumerate(("", "_rank1")):
         state = torch.load(run / f"state_2{suffix}.pt", weights_only=True)
         assert state["world_size"] == 2 and f'"seed": {42 + rank}' in state["env_cfg"]
+
+
+@training
+def test_a_process_that_is_killed_ends_the_others_with_whole_recordings(tmp_path: Path):
+    processes = start_two(tmp_path, **{train_tasks.SIGNAL: "KILL:18:1"})
+    said = outputs(processes)
+    assert [process.returncode for process in processes] == [2, -signal.SIGKILL], said
+    assert "Another process of this training has ended" in " ".join(said[0][1].split())
+    assert "Traceback" not in said[0][1]
+    (run,) = (tmp_path / "train-me").iterdir()
+    assert (run / "model_2.pt").exists() and not (run / "model_5.pt").exists()
+    with open_rollouts(run / "rollouts" / "hdf5_rank0.h5") as rollouts:
+        assert rollouts.rows == 4 * 5 * 8

@@ -13,7 +13,7 @@ from training_worlds import assert_same, flat_cart, make_runner, train_cfg, trai
 
 pytest.importorskip("rsl_rl")
 
-from mjlab_rec.rl import RslRlModelCfg, checkpoints  # noqa: E402
+from mjlab_rec.rl import RslRlModelCfg, RslRlPpoAlgorithmCfg, checkpoints  # noqa: E402
 from mjlab_rec.rl.finite import NonFiniteError  # noqa: E402
 
 
@@ -30,11 +30,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Resuming.
 
 
+@dataclasses.dataclass
+class CuriousAlgorithmCfg(RslRlPpoAlgorithmCfg):
+    """PPO with random network distillation."""
+
+    rnd_cfg: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {
+            "weight": 5.0,
+            "weight_schedule": {"mode": "step", "final_step": 25, "final_value": 3.0},
+            "state_normalization": True,
+            "reward_normalization": True,
+            "num_outputs": 4,
+            "predictor_hidden_dims": [8],
+            "target_hidden_dims": [8],
+        }
+    )
+
+
+def curious_cfg() -> Any:
+    """A learner that is also rewarded for observations that it cannot predict."""
+    groups = {"actor": ("actor",), "critic": ("critic",), "rnd_state": ("actor",)}
+    algorithm = CuriousAlgorithmCfg(num_learning_epochs=2, num_mini_batches=2)
+    return dataclasses.replace(train_cfg(), algorithm=algorithm, obs_groups=groups)
+
+
 @training
-@pytest.mark.parametrize("learner", ["PPO", "mjlab_rec.rl.ppo:PPO", "recurrent"])
+@pytest.mark.parametrize("learner", ["PPO", "mjlab_rec.rl.ppo:PPO", "recurrent", "curious"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, learner: str):
     cfg = train_cfg()
-    if learner != "recurrent":
+    if learner == "curious":
+        cfg = curious_cfg()
+    elif learner != "recurrent":
         cfg.algorithm.class_name = learner
     else:
         memory = {"rnn_type": "lstm", "rnn_hidden_dim": 5, "class_name": "RNNModel"}
@@ -85,6 +111,7 @@ def test_a_changed_environment_begins_new_episodes(run: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         assert not runner.resume(run / "model_4.pt")
     assert "configured differently" in caplog.text
+    assert runner.logger.tot_timesteps == 5 * 6 * 6 and runner.logger.tot_time > 0.0
     assert runner.env.unwrapped.reward_manager.get_term_cfg("height").weight == 2.0
     runner.env.close()
 
@@ -292,11 +319,12 @@ def test_a_state_of_another_engine_begins_new_episodes(
 
 
 @training
-def test_a_checkpoint_can_be_loaded_after_learning(run: Path):
-    runner = make_runner(None)
-    runner.learn(1)
-    runner.load(str(run / "model_4.pt"))
-    expected = checkpoints.read(run / "model_4.pt")["actor_state_dict"]
+@pytest.mark.parametrize("cfg", [train_cfg, curious_cfg])
+def test_a_checkpoint_can_be_loaded_after_learning(tmp_path: Path, cfg: Any):
+    runner = make_runner(tmp_path, cfg=cfg())
+    runner.learn(3)
+    runner.load(str(tmp_path / "model_0.pt"))
+    expected = checkpoints.read(tmp_path / "model_0.pt")["actor_state_dict"]
     assert_same(dict(runner.alg.actor.state_dict()), dict(expected))
     runner.learn(1)
     runner.env.close()

@@ -16,7 +16,7 @@ from mjlab_rec.rl.clocks import Shares
 
 pytest.importorskip("rsl_rl")
 
-from mjlab_rec.rl.runner import Iteration  # noqa: E402
+from mjlab_rec.rl.iteration import Iteration  # noqa: E402
 from mjlab_rec.rl.training_progress import TrainingProgress  # noqa: E402
 
 

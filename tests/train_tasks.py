@@ -13,13 +13,14 @@ from mjlab_rec.registry import list_tasks, load_env_cfg, register_task
 from mjlab_rec.rl import RslRlModelCfg, RslRlOnPolicyRunnerCfg
 
 SIGNAL = "TRAIN_TASKS_SIGNAL"
-"""Environment variable: "KILL:20" sends SIGKILL in step 20."""
+"""Environment variable: "KILL:20" sends SIGKILL in step 20; "KILL:20:1" in process 1 only."""
 
 
 def signalled(env: Any) -> torch.Tensor:
     """A reward of 0, which may send a signal to its process."""
-    name, _, step = os.environ.get(SIGNAL, "").partition(":")
-    if name and env.common_step_counter == int(step):
+    name, step, rank = (*os.environ.get(SIGNAL, "").split(":"), "", "")[:3]
+    here = rank in ("", os.environ.get("RANK"))
+    if name and here and env.common_step_counter == int(step):
         os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
     return torch.zeros(env.num_envs, device=env.device)
 

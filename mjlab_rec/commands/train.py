@@ -63,8 +63,6 @@ def train(
 
     device = distributed.choose_device(args.device)
     distributed.connect(device)
-    if args.seed is not None:
-        args.agent_cfg.seed = args.seed
     is_first = distributed.ranks().is_first
     run = distributed.from_first(str(_folder(args)) if is_first else "")
     configured = as_plain(env_cfg)
@@ -88,6 +86,21 @@ def train(
     finally:
         if is_first:
             cli.print_recordings(recorders)
+            _say_others(recorders, console)
+
+
+def _say_others(recorders: dict[str, Any], console: Console) -> None:
+    """Say where other processes have recorded."""
+    from mjlab_rec.rl import distributed
+
+    last = distributed.ranks().world_size - 1
+    paths = [str(getattr(recorder.cfg, "path", "")) for recorder in recorders.values()]
+    if last > 0 and any("_rank0" in path for path in paths):
+        files = "_rank1" if last == 1 else f"_rank1 to _rank{last}"
+        console.print(
+            "\nThis is what process 0 recorded. The others wrote the same of their environments,"
+            f" with {files} in the names of the files."
+        )
 
 
 def _learn(
@@ -136,9 +149,10 @@ def _announcement(training: Training, args: TrainArgs, run: str) -> str:
     from mjlab_rec.rl import distributed
 
     env, count = training.env, distributed.ranks().world_size
-    where = f"{env.num_envs} environments, engine {env.sim.engine_name} on {env.device}"
+    where = f"{env.num_envs} environments"
     if count > 1:
-        where = f"{count} processes with {where}"
+        where = f"{count} processes with {where} each"
+    where += f", engine {env.sim.engine_name} on {env.device}"
     said = f"{args.task}: {where}, seed {args.agent_cfg.seed}\nRun: {run}"
     if args.checkpoint is not None:
         how = "exactly where it was" if training.continues else "with new episodes"

@@ -16,13 +16,13 @@ from mjlab_rec.rl.config import RslRlPpoAlgorithmCfg as RslRlPpoAlgorithmCfg
 from mjlab_rec.rl.gymnasium_env import NumpyVectorEnv as NumpyVectorEnv
 
 if TYPE_CHECKING:
-    from mjlab_rec.rl.runner import MjlabDistillationRunner as MjlabDistillationRunner
+    from mjlab_rec.rl.distillation import MjlabDistillationRunner as MjlabDistillationRunner
     from mjlab_rec.rl.runner import MjlabOnPolicyRunner as MjlabOnPolicyRunner
     from mjlab_rec.rl.vecenv_wrapper import RslRlVecEnvWrapper as RslRlVecEnvWrapper
 
 # Their base classes are those of RSL-RL, which the other names must not need.
 _NEED_RSL_RL = {
-    "MjlabDistillationRunner": "runner",
+    "MjlabDistillationRunner": "distillation",
     "MjlabOnPolicyRunner": "runner",
     "RslRlVecEnvWrapper": "vecenv_wrapper",
 }

@@ -15,6 +15,7 @@ from mjlab_rec.envs.state import set_settings
 from mjlab_rec.rl import checkpoints
 from mjlab_rec.rl.agents import Agent, AgentInputs, groups_of
 from mjlab_rec.rl.checkpoints import CheckpointError
+from mjlab_rec.rl.config import without_unused
 from mjlab_rec.rl.old_checkpoints import update_format
 from mjlab_rec.rl.run_folders import read_agent
 from mjlab_rec.utils.extras import require
@@ -112,8 +113,6 @@ def build_model(
         env: The environment.
         who: What is built, for messages.
     """
-    from mjlab_rec.rl.runner import without_unused
-
     fields = without_unused(copy.deepcopy(dict(cfg[role])))
     model_class = _network(fields.pop("class_name"), torch.nn.Module, who)
     distribution = fields.get("distribution_cfg")

@@ -86,6 +86,35 @@ def describe(env: Any, agent: Mapping[str, Any], obs_groups: Mapping[str, Any]) 
     }
 
 
+def check_fits(
+    path: str | Path,
+    checkpoint: Mapping[str, Any],
+    here: Mapping[str, Any],
+    learner: Mapping[str, Any],
+    load_cfg: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise CheckpointError if the networks of a learner cannot take a checkpoint's weights.
+
+    Args:
+        path: Its file.
+        checkpoint: As read.
+        here: What ``describe`` says here.
+        learner: What the learner would save.
+        load_cfg: Which parts are to be loaded; None means all.
+    """
+    its, ours = dict(checkpoint), dict(learner)
+    if "teacher_state_dict" in ours and "actor_state_dict" in its:
+        its["teacher_state_dict"] = its["actor_state_dict"]
+        ours.pop("student_state_dict")
+    if load_cfg is not None:
+        ours = {k: v for k, v in ours.items() if load_cfg.get(k.removesuffix("_state_dict"))}
+    found = differences(its, here, ours)
+    if found:
+        raise CheckpointError(
+            f"{path} does not fit this task and its networks: {'; '.join(found)}."
+        )
+
+
 def differences(
     checkpoint: Mapping[str, Any], here: Mapping[str, Any], networks: Mapping[str, Any]
 ) -> list[str]:

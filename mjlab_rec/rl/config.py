@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Without a value, RSL-RL must not see these fields of RslRlModelCfg at all.
+_OPTIONAL = ("cnn_cfg", "distribution_cfg")
+_RECURRENT = ("rnn_type", "rnn_hidden_dim", "rnn_num_layers")
+
 
 @dataclass
 class RslRlModelCfg:
@@ -39,6 +43,14 @@ class RslRlModelCfg:
 
     class_name: str = "MLPModel"
     """RSL-RL's class of the network, or your own as "package.module:Class"."""
+
+
+def without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a RslRlModelCfg that RSL-RL's class of network takes."""
+    unused = {name for name in _OPTIONAL if model.get(name) is None}
+    if model.get("rnn_type") is None:
+        unused.update(_RECURRENT)
+    return {name: value for name, value in model.items() if name not in unused}
 
 
 @dataclass
@@ -195,8 +207,9 @@ class RslRlDistillationAlgorithmCfg:
     learning_rate: float = 1e-3
     """Learning rate."""
 
-    gradient_length: int = 15
-    """Steps that a gradient goes back through a recurrent student."""
+    gradient_length: int = 12
+    """Steps that a gradient is summed over, and goes back through a recurrent student. Steps of an
+    update that are left over, after division by it, are not learned from."""
 
     max_grad_norm: float | None = None
     """Greatest norm of the gradient; None does not limit it."""

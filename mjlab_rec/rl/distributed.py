@@ -7,6 +7,8 @@ all of them; process 0 writes curves and checkpoints.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +16,14 @@ from typing import Any
 
 import torch
 
-from mjlab_rec.rl.learner_state import networks
+from mjlab_rec.utils.extras import UnavailableError
 
 # A process that ends without the others noticing must not keep them waiting for hours.
 _TIMEOUT = timedelta(minutes=30)
+
+
+class LostProcessError(UnavailableError):
+    """Training cannot go on, because another of its processes has ended."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,22 @@ def disconnect() -> None:
         torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def noticing_losses() -> Iterator[None]:
+    """Raise LostProcessError where torch says that the connection to another process broke."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no error class of its own.
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise LostProcessError(
+            "Another process of this training has ended or cannot be reached, so this one ends,"
+            " too, without another checkpoint. What that process printed last says why. The last"
+            " checkpoint and all recordings are there: go on with --resume."
+        ) from error
+
+
 def from_first(value: Any) -> Any:
     """The value that process 0 has."""
     if not ranks().is_distributed:
@@ -111,21 +133,6 @@ def any_of_all(value: bool, device: str) -> bool:
     flag = torch.tensor(int(value), device=device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
     return bool(flag.item())
-
-
-@torch.no_grad()
-def average_normalizers(alg: Any) -> None:
-    """Give all processes the same running means of observations; RSL-RL 5.4 leaves that out."""
-    count = ranks().world_size
-    for module in (module for network in networks(alg).values() for module in network.modules()):
-        if not (hasattr(module, "_mean") and hasattr(module, "_var") and hasattr(module, "_std")):
-            continue
-        mean, variance = module._mean, module._var
-        moments = torch.stack((mean, variance + mean.square())).div_(count)
-        torch.distributed.all_reduce(moments)
-        module._mean = moments[0].clone()
-        module._var = (moments[1] - moments[0].square()).clamp_(min=0.0)
-        module._std = module._var.sqrt()
 
 
 def path_of_rank(path: str | Path) -> str:

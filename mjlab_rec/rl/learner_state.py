@@ -22,6 +22,7 @@ def learner_state(alg: Any, log: Any, device: str) -> dict[str, Any]:
         "python": random.getstate(),
         "hidden": {name: network.get_hidden_state() for name, network in networks(alg).items()},
         "last_hidden": getattr(alg, "last_hidden_states", None),
+        "curiosity": _curiosity(alg),
         "log": log.state(),
     }
 
@@ -38,6 +39,7 @@ def load_learner_state(alg: Any, log: Any, device: str, state: Mapping[str, Any]
         network.reset(hidden_state=_moved(state["hidden"][name], device))
     if state["last_hidden"] is not None:
         alg.last_hidden_states = _moved(state["last_hidden"], device)
+    _load_curiosity(alg, state.get("curiosity"), device)
     log.load_state(state["log"])
 
 
@@ -47,11 +49,33 @@ def networks(alg: Any) -> dict[str, Any]:
 
 
 def make_writable(alg: Any) -> None:
-    """Let running means be loaded after learning, which leaves tensors of inference mode."""
-    for module in (module for network in networks(alg).values() for module in network.modules()):
+    """Let running means be loaded after learning.
+
+    Those of intrinsic rewards change in rollouts, which leaves tensors of inference mode.
+    """
+    curiosity = getattr(alg, "rnd", None)
+    for module in [] if curiosity is None else curiosity.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_inference():
                 setattr(module, name, buffer.clone())
+
+
+def _curiosity(alg: Any) -> dict[str, Any] | None:
+    """What random network distillation holds and RSL-RL's checkpoints leave out."""
+    rnd = getattr(alg, "rnd", None)
+    if rnd is None:
+        return None
+    returns = rnd.reward_normalizer.disc_avg.avg if rnd.reward_normalization else None
+    return {"steps": rnd.update_counter, "returns": returns}
+
+
+def _load_curiosity(alg: Any, state: Mapping[str, Any] | None, device: str) -> None:
+    rnd = getattr(alg, "rnd", None)
+    if state is None or rnd is None:
+        return
+    rnd.update_counter = state["steps"]
+    if state["returns"] is not None:
+        rnd.reward_normalizer.disc_avg.avg = state["returns"].to(device)
 
 
 def _moved(value: Any, device: str) -> Any:

@@ -78,12 +78,10 @@ class PPO(_RslRlPpo):
     def process_env_step(
         self, obs: Any, rewards: torch.Tensor, dones: torch.Tensor, extras: dict[str, Any]
     ) -> None:
-        """Store the results of a step, and include its observations in the normalizers."""
+        """Store the results of a step."""
         if self.fallback_reason is not None:
             super().process_env_step(obs, rewards, dones, extras)
             return
-        self._actor_network.update_normalization(obs)
-        self._critic_network.update_normalization(obs)
         storage = self.storage
         step = storage.step
         storage.rewards[step, :, 0].copy_(rewards)
@@ -118,7 +116,11 @@ class PPO(_RslRlPpo):
         storage.advantages.copy_(advantages)
 
     def update(self) -> dict[str, float]:
-        """Run the epochs of an update, and return the mean losses."""
+        """Run the epochs of an update, and return the mean losses.
+
+        Then the rollout's observations are included in the normalizers: means and values of the
+        next rollout and its update come from the same ones.
+        """
         with torch_threads(self._update_threads):
             if self.fallback_reason is not None:
                 return super().update()
@@ -128,6 +130,9 @@ class PPO(_RslRlPpo):
                 for _ in range(self.num_learning_epochs):
                     for batch in range(self.num_mini_batches):
                         totals += self._update_batch(batch)
+                obs = self.storage.observations.flatten(0, 1)
+                for model in (self.actor, self.critic):
+                    model.update_normalization(obs)
         self.storage.clear()
         # The only value of an update that the host waits for, but for the KL divergences.
         means = totals.div_(self.num_learning_epochs * self.num_mini_batches).tolist()
@@ -147,6 +152,8 @@ class PPO(_RslRlPpo):
             return "random network distillation is on"
         if self.symmetry is not None:
             return "symmetry augmentation is on"
+        if self.use_mixed_precision:
+            return "use_mixed_precision is set"
         for name, model in (("actor", self.actor), ("critic", self.critic)):
             if type(model) is not _MlpModel:
                 return f"the {name} is {type(model).__name__}, not MLPModel"

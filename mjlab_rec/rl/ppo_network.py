@@ -137,21 +137,6 @@ class Network:
         """Compute the output for the observations of all environments, and write it to ``out``."""
         return self._rollout_pass.forward(self._normalize(self._join(obs), self._input), out)
 
-    def update_normalization(self, obs: Any) -> None:
-        """Include observations of all environments in the running mean and standard deviation."""
-        norm = self._normalizer
-        if norm is None or not norm.training:
-            return
-        x = self._join(obs)
-        var, mean = torch.var_mean(x, 0, correction=0, keepdim=True)
-        norm.count.add_(len(x))
-        rate = len(x) / norm.count
-        before = mean - norm._mean
-        norm._mean.addcmul_(before, rate)
-        # Chan's formula for the variance of a union, as in RSL-RL.
-        norm._var.lerp_(var.addcmul_(before, mean.sub_(norm._mean)), rate)
-        torch.sqrt(norm._var, out=norm._std)
-
     def shuffle(self, observations: Any, order: torch.Tensor) -> None:
         """Prepare an update: normalize the rollout's observations in this order of steps."""
         # A batch is the same in all epochs, so this is needed only once.

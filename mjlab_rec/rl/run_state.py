@@ -53,6 +53,9 @@ def load_run_state(runner: MjlabOnPolicyRunner, folder: Path, number: int) -> bo
     if not path.is_file():
         return False
     saved = torch.load(path, map_location="cpu", weights_only=True)
+    log = runner.logger
+    # Curves over time go on in any case.
+    log.tot_timesteps, log.tot_time = saved["total"]
     try:
         if saved["env_cfg"] != _env_cfg(runner) or saved["world_size"] != runner.gpu_world_size:
             raise env_states.StateMismatchError(
@@ -62,9 +65,7 @@ def load_run_state(runner: MjlabOnPolicyRunner, folder: Path, number: int) -> bo
     except env_states.StateMismatchError as error:
         logger.warning("%s So they begin new episodes.", error)
         return False
-    log = runner.logger
     load_learner_state(runner.alg, log, runner.device, saved["learner"])
-    log.tot_timesteps, log.tot_time = saved["total"]
     runner.counts_from = saved["counts_from"]
     return True
 

@@ -7,9 +7,8 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ import torch
 
 from mjlab_rec.envs import state as env_states
 from mjlab_rec.rl import checkpoints, distributed
-from mjlab_rec.rl.clocks import IterationClock, Shares
+from mjlab_rec.rl.clocks import IterationClock
+from mjlab_rec.rl.config import without_unused
 from mjlab_rec.rl.export import export_onnx
 from mjlab_rec.rl.finite import FiniteCheck, check_losses
+from mjlab_rec.rl.iteration import Iteration, curves
 from mjlab_rec.rl.learner_state import make_writable
 from mjlab_rec.rl.old_checkpoints import update_format
 from mjlab_rec.rl.run_folders import BEST, as_plain
@@ -39,38 +40,6 @@ if TYPE_CHECKING:
 _OnPolicyRunner: Any = require("rsl_rl.runners", "train", "MjlabOnPolicyRunner").OnPolicyRunner
 
 logger = logging.getLogger(__name__)
-
-# Without a value, RSL-RL must not see these fields of RslRlModelCfg at all.
-_OPTIONAL = ("cnn_cfg", "distribution_cfg")
-_RECURRENT = ("rnn_type", "rnn_hidden_dim", "rnn_num_layers")
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """What an iteration of a training was like."""
-
-    number: int
-    """Its number, from 0."""
-    last: int
-    """Number of the last one that is planned."""
-    env_steps: int
-    """Steps of all environments in this iteration."""
-    total_env_steps: int
-    """Those since the run began."""
-    shares: Shares
-    """Where its time went."""
-    mean_return: float | None
-    """Mean return of the last episodes; None before the first one ends."""
-    mean_length: float | None
-    """Their mean length in steps."""
-    losses: dict[str, float]
-    """Losses by name."""
-    log: dict[str, float]
-    """Means of what the environments logged about episodes that ended."""
-    best_return: float | None
-    """Highest mean return of whole episodes so far; None before enough of them have ended."""
-    is_best: bool
-    """Whether that was in this iteration."""
 
 
 class MjlabOnPolicyRunner(_OnPolicyRunner):
@@ -147,7 +116,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         log.init_logging_writer(first)
         clock, finite = IterationClock(env.unwrapped), FiniteCheck()
         try:
-            with clock.watching():
+            with clock.watching(), distributed.noticing_losses():
                 for number in range(first, end):
                     clock.start()
                     obs = self._collect(obs, clock, finite)
@@ -155,8 +124,6 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                     with torch.inference_mode():
                         alg.compute_returns(obs)
                     losses = alg.update()
-                    if self.is_distributed:
-                        distributed.average_normalizers(alg)
                     check_losses(losses, number)
                     self.current_learning_iteration = number
                     self.iterations_done = number + 1
@@ -169,6 +136,8 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                         self._save_all(number)
                     if is_last:
                         break
+        except distributed.LostProcessError:
+            raise
         except Exception as error:
             # A flight recorder writes the steps that led here.
             env.unwrapped.recorder_manager.record_exception(error)
@@ -197,7 +166,7 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         checkpoint = checkpoints.read(path, map_location or self.device)
         update_format(checkpoint)
         if strict:
-            self._check_fits(checkpoint, load_cfg, path)
+            checkpoints.check_fits(path, checkpoint, self._about, self.alg.save(), load_cfg)
         infos = checkpoint.get("infos")
         make_writable(self.alg)
         if self.alg.load(checkpoint, load_cfg, strict):
@@ -271,38 +240,23 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         if is_best:
             self.best_return = good
             self._best = deepcopy(self._checkpoint(None))
-        steps = self.cfg["num_steps_per_env"] * self.env.num_envs * self.gpu_world_size
-        values = {
-            **logged,
-            **{f"Loss/{name}": loss for name, loss in losses.items()},
-            "Loss/learning_rate": self.alg.learning_rate,
-            "Perf/total_fps": steps / shares.total,
-            "Perf/collection_time": shares.env,
-            "Perf/learning_time": shares.total - shares.env,
-            **{f"Perf/{part}": share for part, share in shares.parts.items()},
-        }
-        std = getattr(self.alg.get_policy(), "output_std", None)
-        if std is not None:
-            values["Policy/mean_std"] = std.mean().item()
-        if log.mean_return is not None:
-            for name, mean in (("reward", log.mean_return), ("episode_length", log.mean_length)):
-                values[f"Train/mean_{name}"] = values[f"Train/mean_{name}/time"] = mean
-        log.write(number, values)
-        self.on_iteration(
-            Iteration(
-                number=number,
-                last=end - 1,
-                env_steps=steps,
-                total_env_steps=log.tot_timesteps,
-                shares=shares,
-                mean_return=log.mean_return,
-                mean_length=log.mean_length,
-                losses=losses,
-                log=logged,
-                best_return=self.best_return,
-                is_best=is_best,
-            )
+        iteration = Iteration(
+            number=number,
+            last=end - 1,
+            env_steps=self.cfg["num_steps_per_env"] * self.env.num_envs * self.gpu_world_size,
+            total_env_steps=log.tot_timesteps,
+            shares=shares,
+            mean_return=log.mean_return,
+            mean_length=log.mean_length,
+            losses=losses,
+            log=logged,
+            best_return=self.best_return,
+            is_best=is_best,
         )
+        std = getattr(self.alg.get_policy(), "output_std", None)
+        std = None if std is None else std.mean().item()
+        log.write(number, curves(iteration, self.alg.learning_rate, std))
+        self.on_iteration(iteration)
 
     def _whole_return(self) -> float | None:
         """Mean return of the last episodes that began after the first iteration did.
@@ -353,22 +307,6 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
         if self.is_distributed:
             torch.distributed.barrier()
 
-    def _check_fits(
-        self, checkpoint: Mapping[str, Any], load_cfg: dict[str, Any] | None, path: str
-    ) -> None:
-        """Raise CheckpointError if the networks cannot take the checkpoint's weights."""
-        its, ours = dict(checkpoint), self.alg.save()
-        if "teacher_state_dict" in ours and "actor_state_dict" in its:
-            its["teacher_state_dict"] = its["actor_state_dict"]
-            ours.pop("student_state_dict")
-        if load_cfg is not None:
-            ours = {k: v for k, v in ours.items() if load_cfg.get(k.removesuffix("_state_dict"))}
-        found = checkpoints.differences(its, self._about, ours)
-        if found:
-            raise checkpoints.CheckpointError(
-                f"{path} does not fit this task and its networks: {'; '.join(found)}."
-            )
-
     def _configure_multi_gpu(self) -> None:
         """Join the other processes that torchrun started, on GPUs or CPUs."""
         here = distributed.ranks()
@@ -382,24 +320,3 @@ class MjlabOnPolicyRunner(_OnPolicyRunner):
                 "local_rank": here.local_rank,
                 "world_size": here.world_size,
             }
-
-
-class MjlabDistillationRunner(MjlabOnPolicyRunner):
-    """Trains a student to act like a teacher. Load the teacher's checkpoint before ``learn``."""
-
-    def learn(self, num_learning_iterations: int, init_at_random_ep_len: bool = False) -> None:
-        """Train, as MjlabOnPolicyRunner does."""
-        if not self.alg.teacher_loaded:
-            raise ValueError(
-                "Distillation needs a teacher. Load the checkpoint of one first, with load(), or"
-                " set teacher_checkpoint in the cfg (--agent.teacher-checkpoint)."
-            )
-        super().learn(num_learning_iterations, init_at_random_ep_len)
-
-
-def without_unused(model: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a RslRlModelCfg that RSL-RL's class of network takes."""
-    unused = {name for name in _OPTIONAL if model.get(name) is None}
-    if model.get("rnn_type") is None:
-        unused.update(_RECURRENT)
-    return {name: value for name, value in model.items() if name not in unused}

@@ -14,8 +14,9 @@ import torch
 from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.rl import distributed
 from mjlab_rec.rl.config import RslRlBaseRunnerCfg
+from mjlab_rec.rl.distillation import MjlabDistillationRunner
 from mjlab_rec.rl.run_folders import find_checkpoint
-from mjlab_rec.rl.runner import MjlabDistillationRunner, MjlabOnPolicyRunner
+from mjlab_rec.rl.runner import MjlabOnPolicyRunner
 from mjlab_rec.rl.vecenv_wrapper import RslRlVecEnvWrapper
 from mjlab_rec.utils.lookup import look_up
 from mjlab_rec.utils.threads import choose_threads, torch_threads

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mjlab_rec.rl.runner import Iteration
+    from mjlab_rec.rl.iteration import Iteration
 
 _REFRESH_S = 0.25
 _LINE_S = 5.0  # Where the output is no terminal and keeps every line.
