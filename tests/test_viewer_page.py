@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
 from ports import free_port
 from waiting import PATIENCE_S, until
 
-from mjlab_rec.utils.page import Page, open_page
+from mjlab_rec.utils.page import Page, ThreadsafeEvent, open_page
 
 
 @pytest.fixture
@@ -78,6 +79,30 @@ def test_the_next_free_port_is_used(pages, port):
         pages.append(page)
         assert page.server.get_port() > port
         assert answers(page.url)
+
+
+def test_threads_send_while_the_loop_changes_who_waits(pages, port):
+    pages.append(open_page("a test", port))
+    event = pages[0].server._websock_server._broadcast_buffer.message_event
+    assert isinstance(event, ThreadsafeEvent)
+
+    class Waiting:
+        """Leaves as soon as it is woken, as the loop's thread may make it do."""
+
+        woken = False
+
+        def done(self) -> bool:
+            return self.woken
+
+        def set_result(self, result: bool) -> None:
+            self.woken = result
+            waiting.remove(self)
+
+    everyone = [Waiting() for _ in range(3)]
+    event = ThreadsafeEvent()
+    event._waiters = waiting = deque(everyone)
+    event.set()
+    assert event.is_set() and all(one.woken for one in everyone)
 
 
 def test_nothing_is_printed_and_other_output_is_unchanged(port):

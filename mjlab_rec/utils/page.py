@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -80,12 +81,36 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
         except BaseException:
             _stop(server)
             raise
+        _let_threads_send(server)
         # The share button would make the page public through a third party's server.
         server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
         _servers[key], _users[key] = server, 0
         logger.info("Web page: http://%s:%s", server.get_host(), server.get_port())
     _users[key] += 1
     return Page(_servers[key], key)
+
+
+class ThreadsafeEvent(asyncio.Event):
+    """An event of a loop that other threads set, too."""
+
+    def set(self) -> None:
+        """Wake those who wait, also if the loop changes who they are in the meantime."""
+        for _ in range(100):
+            try:
+                return super().set()
+            except (RuntimeError, asyncio.InvalidStateError):
+                self.clear()
+
+
+def _let_threads_send(server: Any) -> None:
+    """Make a ``viser.ViserServer`` accept messages from every thread.
+
+    With viser 1.1.1 a thread that sets a value fails, rarely, because it sets an event of the loop.
+    Nothing waits for that event before the first client has come.
+    """
+    buffer = getattr(getattr(server, "_websock_server", None), "_broadcast_buffer", None)
+    if isinstance(getattr(buffer, "message_event", None), asyncio.Event):
+        buffer.message_event = ThreadsafeEvent()
 
 
 def _stop(server: Any) -> None:
