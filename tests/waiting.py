@@ -17,10 +17,10 @@ def until(true: Callable[[], object], seconds: float = PATIENCE_S) -> None:
             return
 
 
-def patiently(seconds: float = PATIENCE_S) -> Iterator[None]:
+def patiently(seconds: float = PATIENCE_S, pause_s: float = 0.005) -> Iterator[None]:
     """Let a loop try again and again, with pauses; fail when it has taken this long."""
     end, tick = time.monotonic() + seconds, threading.Event()
     while True:
         yield
         assert time.monotonic() < end, "It did not happen in time."
-        tick.wait(0.005)
+        tick.wait(pause_s)
