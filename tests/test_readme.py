@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,8 @@ def run_command(words: list[str]) -> None:
     if words[0] == "evaluate" and not wants_help:
         words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
         words += ["--env.episode-length-s", "0.2"]
+    if words[0] == "data":
+        record_inputs(words)
     if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
         pytest.importorskip("rsl_rl")
         learn(words[words.index("--task") + 1])
@@ -174,6 +177,14 @@ def run_command(words: list[str]) -> None:
             mjlab_rec.main(words)
         except SystemExit as ended:
             assert not ended.code, words
+
+
+def record_inputs(words: list[str]) -> None:
+    """Record the files that a command reads."""
+    read = [w for before, w in pairwise(words) if w.endswith(".h5") and not before.startswith("-")]
+    options = "--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record hdf5"
+    for path in read:
+        mjlab_rec.main(["play", *options.split(), "--record.path", path])
 
 
 def _short_training(words: list[str]) -> list[str]:
