@@ -27,6 +27,16 @@ def format_table(title: str, header: Sequence[str], rows: Iterable[Sequence[obje
     return "\n".join([title, line(list(header)), rule, *(line(row) for row in cells)])
 
 
+def size_text(nbytes: int) -> str:
+    """A number of bytes for people: 1.2 MB."""
+    size, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
+
+
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "split": f"{_HERE}.split:SplitArgs",
     "filter": f"{_HERE}.filter:FilterArgs",
     "diff": f"{_HERE}.diff:DiffArgs",
+    "report": f"{_HERE}.report:ReportArgs",
     "export": f"{_HERE}.export:ExportArgs",
     "import": f"{_HERE}.import_:ImportArgs",
 }

@@ -11,7 +11,7 @@ from rich.console import Console
 from mjlab_rec import cli
 from mjlab_rec.commands.data.options import DataArgs, need_paths
 from mjlab_rec.utils.plain_data import json_text
-from mjlab_rec.utils.tables import format_table
+from mjlab_rec.utils.tables import format_table, size_text
 
 
 @dataclass(kw_only=True)
@@ -83,16 +83,6 @@ def text(about: dict[str, Any]) -> str:
             format_table("Channels", header, channels),
         ]
     )
-
-
-def size_text(nbytes: int) -> str:
-    """A number of bytes for people: 1.2 MB."""
-    size, unit = float(nbytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
 
 
 def _versions(versions: dict[str, Any]) -> str:
