@@ -17,8 +17,9 @@ from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
 from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.origins import ORIGIN
+from mjlab_rec.data.pictures.codec import parse
 from mjlab_rec.data.rollouts import Rollouts
-from mjlab_rec.data.schema import DataError, Episode, RunInfo, bytes_of
+from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, bytes_of
 
 Progress = Callable[[int, int], None]
 
@@ -161,9 +162,15 @@ def _new_info(
     before = info.about.get("made")
     return replace(
         info,
+        channels=tuple(map(_lossless, info.channels)),
         about={**info.about, "made": [*(before if isinstance(before, list) else []), made]},
         attachments={**info.attachments, ORIGIN: table.write_csv().encode()},
     )
+
+
+def _lossless(spec: ChannelSpec) -> ChannelSpec:
+    """A channel whose pictures stay as they are: encoded again they would change once more."""
+    return replace(spec, codec="png") if spec.codec and parse(spec.codec).lossy else spec
 
 
 def _own_version() -> str:
