@@ -5,7 +5,9 @@ from __future__ import annotations
 import tyro
 from benchmarks import (
     camera,
+    checking,
     crash,
+    export,
     gym_conformance,
     gym_throughput,
     learner,
@@ -16,13 +18,16 @@ from benchmarks import (
     terrain,
     time_to_solve,
     train_record,
+    verify,
     video,
 )
 
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
+app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
+app.command(name="export")(export.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)
 app.command(name="rerun")(rerun.main)
@@ -33,6 +38,7 @@ app.command(name="conformance")(gym_conformance.main)
 app.command(name="train")(train_record.main)
 app.command(name="learner")(learner.main)
 app.command(name="solve")(time_to_solve.main)
+app.command(name="check")(checking.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -185,7 +185,7 @@ def test_without_check_a_damaged_block_is_read(whole, tmp_path):
             reader.read(index, ["action"])
     assert len(reader.verify()) == 1
     file.with_name("rollout.csv.crc32").unlink()
-    assert CsvReader(file).damage == []  # as the error suggested
+    assert CsvReader(file).damages == []  # as the error suggested
 
 
 @pytest.mark.parametrize("close", [True, False])
@@ -306,7 +306,7 @@ def test_missing_side_files_are_reported_by_verify(whole, tmp_path):
         (tmp_path / "copy" / name).unlink()
         reader = CsvReader(tmp_path / "copy" / "rollout.csv")
         assert check_true(reader, world, world.info) == (len(world.episodes), 0)
-        assert reader.damage == [] and name in " ".join(reader.verify())
+        assert reader.damages == [] and name in " ".join(reader.verify())
     assert (reader.episodes["success"].null_count() == 0) is False or reader.episodes["start"].sum()
 
 

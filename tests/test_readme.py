@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ SHORT = {
 }
 PLAY_OR_LIST = {
     "scripts/play.py": ["play"],
+    "scripts/replay.py": ["replay"],
     "scripts/list_tasks.py": ["list"],
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
@@ -160,14 +162,28 @@ def run_command(words: list[str]) -> None:
     if words[0] == "evaluate" and not wants_help:
         words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
         words += ["--env.episode-length-s", "0.2"]
+    if words[0] == "data":
+        record_inputs(words)
     if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
         pytest.importorskip("rsl_rl")
         learn(words[words.index("--task") + 1])
+    if words[0] == "replay" and not wants_help:
+        record = ["--steps", "3", "--record", "replay", "--record.path", words[1]]
+        mjlab_rec.main(["play", "--task", "cartpole-balance", *record])
+        words += [] if "--verify" in words else ["--steps", "2"]
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)
         except SystemExit as ended:
             assert not ended.code, words
+
+
+def record_inputs(words: list[str]) -> None:
+    """Record the files that a command reads."""
+    read = [w for before, w in pairwise(words) if w.endswith(".h5") and not before.startswith("-")]
+    options = "--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record hdf5"
+    for path in read:
+        mjlab_rec.main(["play", *options.split(), "--record.path", path])
 
 
 def _short_training(words: list[str]) -> list[str]:

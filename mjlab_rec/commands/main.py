@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands import data, evaluate, export, play, terrain, train
+from mjlab_rec.commands import data, evaluate, export, play, replay, terrain, train
 from mjlab_rec.commands import list as list_tasks
 from mjlab_rec.utils.string import nearest
 
@@ -18,6 +18,7 @@ _COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "export": export,
+    "replay": replay,
     "data": data,
     "list": list_tasks,
     "terrain": terrain,

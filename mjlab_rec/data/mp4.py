@@ -89,7 +89,7 @@ class Mp4Writer:
         self._path_lock = PathLock(path, if_exists, can_append=False)
         self.path = self._path_lock.path
         """The file; with `if_exists` "number" its name may have a number."""
-        self._messages = _memory_file()
+        self._messages = memory_file()
         try:
             # A child forked in between would keep an end of the pipe open.
             with _no_fork:
@@ -209,7 +209,7 @@ def _writes_fragments(ffmpeg: str) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= (7, 1)
 
 
-def _memory_file() -> Any:
+def memory_file() -> Any:
     """A file in memory, because the disk may be full."""
     if hasattr(os, "memfd_create"):
         return io.FileIO(os.memfd_create("ffmpeg", os.MFD_CLOEXEC), "r+")

@@ -116,6 +116,19 @@ class Rollouts:
         return self._reader.episodes
 
     @property
+    def origins(self) -> pl.DataFrame:
+        """Where each episode was recorded: its file, and its environment and number there.
+
+        That is known also after ``merge``, ``split``, ``keep_where`` and ``repair``.
+        """
+        from mjlab_rec.data.origins import ORIGIN, origins
+        from mjlab_rec.data.union import UnionReader
+
+        if isinstance(self._reader, UnionReader):
+            return origins(self.episodes, self._reader.members)
+        return origins(self.episodes, [(self.path, self.attachments.get(ORIGIN))])
+
+    @property
     def channels(self) -> dict[str, ChannelSpec]:
         """The channels of a row, by name."""
         return {spec.name: spec for spec in self.info.channels}

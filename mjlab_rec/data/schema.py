@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mjlab_rec.data.pictures.codec import check_fits, parse
 from mjlab_rec.data.values import (
     MOST,
     check_count,
@@ -53,6 +54,10 @@ class ChannelSpec:
     """If set, a block stores nothing for this channel: a row's value is the next row's value of
     that "before" channel, or the final value where the episode ended."""
 
+    codec: str = ""
+    """How formats that have the codec store its pictures: "png", "jpeg:90", "h264:18". Others, and
+    all if it is empty, store arrays."""
+
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -74,7 +79,10 @@ class ChannelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data that ``from_json`` reads."""
-        return {**asdict(self), "dtype": self.dtype.str}
+        data = {**asdict(self), "dtype": self.dtype.str}
+        if not self.codec:
+            del data["codec"]  # As in files that were written before there were codecs.
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> ChannelSpec:
@@ -96,6 +104,9 @@ class ChannelSpec:
             raise DataError(
                 f"{what}: 'when' is {short_repr(when)}, but it must be 'before' or 'after'."
             )
+        codec = value_of(data, "codec", str, what) if "codec" in data else ""
+        if codec:
+            check_fits(parse(codec), dtype, shape, what)
         return cls(
             name=name,
             dtype=dtype,
@@ -104,6 +115,7 @@ class ChannelSpec:
             when=when,
             units=value_of(data, "units", str, what),
             next_of=value_of(data, "next_of", str, what),
+            codec=codec,
         )
 
 
@@ -224,10 +236,11 @@ def check_channels(channels: Iterable[ChannelSpec]) -> None:
             source.next_of
             or source.when != "before"
             or (source.dtype, source.shape) != (spec.dtype, spec.shape)
+            or source.codec != spec.codec
         ):
             raise DataError(
                 f"Channel '{spec.name}' has next_of '{source.name}', but that must be a stored"
-                " channel with when='before', of the same type and shape."
+                " channel with when='before', of the same type, shape and codec."
             )
 
 

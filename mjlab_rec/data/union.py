@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,13 +15,10 @@ import polars as pl
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.files import parts
 from mjlab_rec.data.formats.base import Reader
+from mjlab_rec.data.origins import FILE, FILE_NUMBER, ORIGIN
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
-ORIGIN = "origin.csv"
-"""Attached file of a recording made of others: where each episode comes from."""
-
-FILE, FILE_NUMBER = "file", "file_number"
-"""Columns that the table of episodes of a union has in addition."""
+_LOG = logging.getLogger(__name__)
 
 _MOST_OPEN = 64  # files; readers that keep data in memory count as several
 _IN_MEMORY = 16
@@ -90,6 +88,11 @@ class UnionReader(Reader):
             raise
         same = {n: c for n, c in kept.items() if all(a.get(n) == attached[0][n] for a in attached)}
         same.pop(ORIGIN, None)
+        if different := sorted({n for a in attached for n in a} - {*same, ORIGIN}):
+            _LOG.warning(
+                "The attached files %s differ between the recordings, and are left out.",
+                ", ".join(different),
+            )
         self.info = replace(
             infos[0],
             envs=tuple(sorted({env for info in infos for env in info.envs})),
@@ -113,7 +116,7 @@ class UnionReader(Reader):
         return [member.format for member in self._members]
 
     @property
-    def origins(self) -> list[tuple[Path, bytes | None]]:
+    def members(self) -> list[tuple[Path | None, bytes | None]]:
         """The recordings, each with its attached file about the origin of its episodes."""
         return [(member.path, member.origin) for member in self._members]
 

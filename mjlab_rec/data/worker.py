@@ -23,6 +23,14 @@ WRITER_NICENESS = 5
 not slow down a step. It is low, because a kill loses a block until it is written."""
 
 
+def be_nice(niceness: int) -> None:
+    """Give the calling thread a niceness, if it has a lower one. Linux only."""
+    if niceness and sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 class Worker(Generic[Item]):
     """Does `work` on items in another thread, in the order in which they were submitted.
 
@@ -143,10 +151,7 @@ class Worker(Generic[Item]):
     # -- in the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self._niceness and sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                niceness = max(self._niceness, os.getpriority(os.PRIO_PROCESS, 0))
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        be_nice(self._niceness)
         while (item := self._items.get()) is not _END:
             if isinstance(item, _Mark):
                 self._hurry.clear()

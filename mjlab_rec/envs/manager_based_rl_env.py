@@ -306,6 +306,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
         self.recorder_manager.record_pre_step()
         self.action_manager.process_action(action)
         self._simulate()
+        self.recorder_manager.record_post_physics()
         if self.cfg.fresh_terms:
             self._forward()
 

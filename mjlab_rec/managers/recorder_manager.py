@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,6 +70,11 @@ class RecorderTerm(ManagerTermBase):
 
     hooks_when_idle: tuple[str, ...] = ()
     """Names of hooks that are also called while the recorder is paused or stopped."""
+
+    @property
+    def unused_hooks(self) -> Collection[str]:
+        """Names of hooks that its class overrides, but that it does not need to be called."""
+        return ()
 
     # On the class, so that they exist in subclasses that do not call __init__, and with names that
     # subclasses are unlikely to use for something else.
@@ -150,6 +155,12 @@ class RecorderTerm(ManagerTermBase):
     def record_substep(self) -> None:
         """Called after every physics substep."""
 
+    def record_post_physics(self) -> None:
+        """Called in ``step()`` after its physics steps, before rewards, events and resets.
+
+        The state is what the action led to. All else is still the previous step's.
+        """
+
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
         """Called in ``step()`` before the environments whose episode ended are reset.
 
@@ -188,6 +199,7 @@ class RecorderTerm(ManagerTermBase):
 _HOOKS = (
     "record_pre_step",
     "record_substep",
+    "record_post_physics",
     "record_pre_reset",
     "record_post_reset",
     "record_post_step",
@@ -242,6 +254,10 @@ class RecorderManager(ManagerBase):
     def record_substep(self) -> None:
         """Handle the end of a physics substep."""
         self._call("record_substep")
+
+    def record_post_physics(self) -> None:
+        """Handle the end of the physics substeps."""
+        self._call("record_post_physics")
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
         """Handle episodes that ended, before they are reset."""
@@ -464,7 +480,8 @@ def _check_cfg(name: str, cfg: RecorderTermCfg) -> None:
 
 
 def _overrides(term: RecorderTerm, hook: str) -> bool:
-    return getattr(type(term), hook) is not getattr(RecorderTerm, hook)
+    is_own = getattr(type(term), hook) is not getattr(RecorderTerm, hook)
+    return is_own and hook not in term.unused_hooks
 
 
 class NullRecorderManager(RecorderManager):
@@ -480,6 +497,9 @@ class NullRecorderManager(RecorderManager):
         """Nothing to call."""
 
     def record_substep(self) -> None:
+        """Nothing to call."""
+
+    def record_post_physics(self) -> None:
         """Nothing to call."""
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mjlab_rec.utils.cpu import cpu_name
+
 PACKAGES = ("mjlab_rec", "mjlab", "torch", "mujoco", "mujoco-warp", "warp-lang", "mjbatch", "numpy")
 
 
@@ -21,13 +23,23 @@ def about(env: Any) -> dict[str, Any]:
         "task": getattr(env.cfg, "task", None) or type(env).__name__,
         "num_envs": env.num_envs,
         "device": str(env.device),
+        "cpu": cpu_name(),
         "engine": getattr(env.sim, "engine_name", "warp"),
         "seed": env.cfg.seed,
         "physics_dt": env.physics_dt,
         "step_dt": env.step_dt,
+        "recomputed_constants": _recomputes(env),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "env_cfg": as_json(env.cfg),
     }
+
+
+def _recomputes(env: Any) -> bool:
+    """Whether constants of the model are recomputed from fields that differ between worlds."""
+    sim = env.sim
+    more = getattr(sim, "per_world_fields", set()) - getattr(sim, "expanded_fields", set())
+    events = (getattr(env.cfg, "events", None) or {}).values()
+    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in events)
 
 
 def as_json(value: Any, depth: int = 0) -> Any:

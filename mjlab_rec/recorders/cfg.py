@@ -20,6 +20,7 @@ from mjlab_rec.recorders.cfg_fields import (
 )
 from mjlab_rec.recorders.channels import DEFAULT_CHANNELS, Channel
 from mjlab_rec.recorders.data_functions import data_channels
+from mjlab_rec.recorders.pictures import codec_named
 from mjlab_rec.recorders.rollout import RolloutRecorder
 from mjlab_rec.recorders.transitions import TransitionRecorder
 from mjlab_rec.recorders.triggers import TriggerLike
@@ -107,6 +108,12 @@ class RolloutRecorderCfg(TransitionRecorderCfg, FileCfg):
     compression: str | None = None
     """Compress with this method, if the format supports it."""
 
+    pictures: str | dict[str, str] | None = None
+    """How to store pictures, such as those of cameras: "raw" arrays, "png" (lossless), "jpeg" or
+    "jpeg:90" (quality 1 to 100), "h264" or "h264:18" (crf 0 to 51, lower is better). By channel:
+    {"sensor/wrist/rgb": "jpeg"}. None is "png" for uint8 pictures if the format has it. Only "png"
+    stores every value exactly, floats too."""
+
     roll_over_bytes: Count = 4 << 30
     """File size at which the next part begins."""
 
@@ -119,6 +126,12 @@ class RolloutRecorderCfg(TransitionRecorderCfg, FileCfg):
         super().check()
         if self.format is not None:
             format_named(self.format)
+        texts = self.pictures or {}
+        for text in [texts] if isinstance(texts, str) else texts.values():
+            try:
+                codec_named(text)
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}.{error}") from None
         if not self.channels:
             raise self.error("channels", "is empty: there is nothing to record.")
 

@@ -12,6 +12,7 @@ import torch
 
 from mjlab_rec.data.block_memory import numpy_dtype
 from mjlab_rec.data.schema import ChannelSpec
+from mjlab_rec.recorders.physics_probe import PhysicsProbe
 from mjlab_rec.utils.string import nearest
 
 DEFAULT_CHANNELS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
@@ -68,6 +69,8 @@ class Source:
     """Returns the value from a dict of observations, if it is an observation."""
     next_of: str = ""
     """Name of the observation of which this is the next one."""
+    probe: PhysicsProbe | None = None
+    """What must be called around the physics steps, so that the value can be read later."""
 
     def spec(self, dtype: np.dtype | None, next_of: str = "") -> ChannelSpec:
         """How the channel is stored: floats as `dtype`, unless they must stay exact."""
@@ -173,12 +176,32 @@ def _sources(env: Any) -> Iterator[Source]:
             exact=True,
             elements=_state_elements(env.sim),
         )
+        yield from _physics(env)
     yield Source(
         name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
     )
     for name in env.scene.sensors:
         # Not read here: once read, a field is kept up to date from then on.
         yield Source(name=f"sensor/{name}", read=lambda: torch.empty(0), when="before")
+
+
+def _physics(env: Any) -> Iterator[Source]:
+    """What it takes, in addition to the state, to simulate a step again and compare the result."""
+    if not hasattr(env.scene, "constant_between_substeps"):
+        return  # Another package's environment, which does not call the hooks.
+    probe = PhysicsProbe(env)
+    names = _actuator_names(env.sim.mj_model)
+    if names:
+        count = probe.ctrl.shape[1]
+        every = [f"{name}.{i}" for i in range(count) for name in names] if count > 1 else names
+        yield Source(
+            name="physics/ctrl",
+            read=lambda: probe.ctrl,
+            elements=tuple(every),
+            exact=True,
+            probe=probe,
+        )
+    yield Source(name="physics/check", read=lambda: probe.check, elements=probe.fields, probe=probe)
 
 
 def _observations(env: Any) -> Iterator[Source]:

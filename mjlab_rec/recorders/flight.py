@@ -60,6 +60,7 @@ class FlightRecorder(RowClock):
         self.folders: list[Path] = []
         """Folders of the dumps so far."""
         self._sources = resolve_channels(env, cfg.channels)
+        self.use_probes(self._sources)
         self.needs_final_obs = needs_final_obs(env, self._sources)
         known = list(env.termination_manager.active_terms)
         for name in cfg.on_terminations:

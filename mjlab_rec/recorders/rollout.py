@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.pipeline import Pipeline
-from mjlab_rec.data.schema import Block, RunInfo
+from mjlab_rec.data.schema import Block, DataError, RunInfo
 from mjlab_rec.managers.recorder_manager import RecorderTermCfg
+from mjlab_rec.recorders.pictures import with_codecs
 from mjlab_rec.recorders.transitions import TransitionRecorder
 
 if TYPE_CHECKING:
@@ -79,6 +81,12 @@ class RolloutRecorder(TransitionRecorder):
             block_rows=block_rows,
             durability=cfg.durability,
         )
+        name, codecs = getattr(writer, "__name__", str(writer)), getattr(writer, "codecs", ())
+        try:
+            channels = with_codecs(info.channels, cfg.pictures, codecs, name)
+        except (ValueError, DataError) as error:
+            raise ValueError(f"{type(cfg).__name__}: {error}") from None
+        info = replace(info, channels=channels)
         # max_episodes and per-environment windows need whole episodes, whatever the format.
         by_episode = self._windows.per_env or cfg.max_episodes is not None
         self._pipeline = Pipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +12,9 @@ import torch
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
+from mjlab_rec.recorders.channels import Source
 from mjlab_rec.recorders.counters import EpisodeCounters
+from mjlab_rec.recorders.physics_probe import PhysicsProbe
 from mjlab_rec.recorders.shutdown import close_at_exit, closed
 from mjlab_rec.recorders.trigger_windows import TriggerWindows
 from mjlab_rec.recorders.triggers import TriggerLike
@@ -88,8 +90,26 @@ class RowClock(RecorderTerm):
         # Whether the values at the next step's start are unknown.
         self._stale = getattr(getattr(env, "running_episodes", None), "step_failed", False)
         self._active: torch.Tensor | None = None  # the environments with a row; None: all
+        self._probes: list[PhysicsProbe] = []
         if not autostart:
             super().stop()
+
+    def use_probes(self, sources: Sequence[Source]) -> None:
+        """Call the probes of these sources around the physics steps of rows."""
+        self._probes = list({id(s.probe): s.probe for s in sources if s.probe}.values())
+
+    @property
+    def unused_hooks(self) -> Collection[str]:
+        """Names of the hooks around physics steps, unless a probe needs them."""
+        needed = {
+            "record_substep": any(probe.needs_substeps for probe in self._probes),
+            "record_post_physics": bool(self._probes),
+        }
+        return [
+            hook
+            for hook, needs in needed.items()
+            if not needs and getattr(type(self), hook) is getattr(RowClock, hook)
+        ]
 
     # -- moments, for subclasses -------------------------------------------------------------------
 
@@ -165,6 +185,18 @@ class RowClock(RecorderTerm):
         self._windows.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
+        for probe in self._probes:
+            probe.begin_step()
+
+    def record_substep(self) -> None:
+        """A physics step is over."""
+        for probe in self._probes if self._due else ():
+            probe.after_substep()
+
+    def record_post_physics(self) -> None:
+        """The physics steps of a step are over."""
+        for probe in self._probes if self._due else ():
+            probe.after_physics()
 
     def record_pre_reset(self, env_ids: torch.Tensor) -> None:
         """The step ended episodes; their environments are about to be reset."""

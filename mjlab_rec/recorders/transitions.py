@@ -134,6 +134,7 @@ class TransitionRecorder(RowClock):
             sums=self.sums_reward_terms,
             autostart=self.cfg.autostart,
         )
+        self.use_probes(self._sources)
         self._in_blocks = type(self).process is not TransitionRecorder.process
         self._past = 0, 0.0  # drops and seconds of finished recordings
         self._rows_before = 0  # rows of finished recordings

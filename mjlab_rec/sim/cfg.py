@@ -65,6 +65,28 @@ class MujocoCfg:
     enableflags: tuple[str, ...] = ()
     """Features to switch on, by the names of the XML `<flag>` element, such as `energy`."""
 
+    @classmethod
+    def of(cls, model: mujoco.MjModel) -> MujocoCfg:
+        """Return the options of a compiled model, which ``apply`` writes back."""
+        opt = model.opt
+        names = {
+            "integrator": _name(opt.integrator, mujoco.mjtIntegrator, "mjINT_"),
+            "cone": _name(opt.cone, mujoco.mjtCone, "mjCONE_"),
+            "jacobian": _name(opt.jacobian, mujoco.mjtJacobian, "mjJAC_"),
+            "solver": _name(opt.solver, mujoco.mjtSolver, "mjSOL_"),
+        }
+        return cls(
+            timestep=float(opt.timestep),
+            impratio=float(opt.impratio),
+            iterations=int(opt.iterations),
+            tolerance=float(opt.tolerance),
+            ls_iterations=int(opt.ls_iterations),
+            ls_tolerance=float(opt.ls_tolerance),
+            ccd_iterations=int(opt.ccd_iterations),
+            gravity=(float(opt.gravity[0]), float(opt.gravity[1]), float(opt.gravity[2])),
+            **names,  # pyright: ignore[reportArgumentType]
+        )
+
     def apply(self, model: mujoco.MjModel) -> None:
         """Write these options into a compiled model."""
         opt = model.opt
@@ -132,6 +154,12 @@ def _choose(option: str, value: str, enum_type: type, prefix: str) -> int:
     if value not in names:
         raise ValueError(f"Unknown {option} {value!r} in MujocoCfg. {nearest(value, list(names))}")
     return int(getattr(enum_type, names[value]))
+
+
+def _name(value: int, enum_type: type, prefix: str) -> str:
+    """The inverse of ``_choose``."""
+    names = enum_names(dir(enum_type), prefix)
+    return next(n for n, full in names.items() if int(getattr(enum_type, full)) == int(value))
 
 
 def _flags(option: str, values: tuple[str, ...], enum_type: type, prefix: str) -> int:

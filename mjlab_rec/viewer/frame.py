@@ -61,6 +61,9 @@ class Frame:
     shapes: Shapes | None
     """What terms, sensors and the terrain draw of these environments; None if it is not shown."""
 
+    where: str = ""
+    """What is shown of a recording, if one is."""
+
     picture: tuple[str, np.ndarray] | None = None
     """Kind and picture (height, width, channels) of the camera sensor that is shown."""
 
@@ -112,6 +115,7 @@ class FrameReader:
             },
             commands=read_commands(env, shown),
             recorders={name: progress(recorders.get_term(name)) for name in recorders.active_terms},
+            where="" if playback.timeline is None else playback.timeline.describe(),
             picture=self._picture(),
             shapes=self._shapes(),
         )

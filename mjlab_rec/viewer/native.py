@@ -76,7 +76,7 @@ class NativeViewer:
         env, cfg = self._env, self._env.cfg.viewer
         self._playback = playback
         self._reader = FrameReader(playback, self._max_envs)
-        self.figures = NativeFigures()
+        self.figures = NativeFigures(playback.timeline)
         self.keys = NativeKeys(playback, self.figures)
         self._posed = PosedModel(env.sim.mj_model)
         if cfg.fovy is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # GLFW's numbers of keys that MuJoCo's own window does not use.
 _SPACE, _MINUS, _EQUAL = 32, 45, 61
-_EIGHT, _NINE = 56, 57
+_SIX, _SEVEN, _EIGHT, _NINE = 54, 55, 56, 57
 _ENTER, _RIGHT, _LEFT, _DOWN, _UP = 257, 262, 263, 264, 265
 _INSERT = 260
 _PAGE_UP, _PAGE_DOWN, _HOME, _END, _DELETE = 266, 267, 268, 269, 261
@@ -73,6 +73,22 @@ class NativeKeys:
                 _DELETE: ("Delete", "let the task choose the command", self._release),
             }
 
+        if (timeline := playback.timeline) is not None:
+            for key in (_F10, _F11, _INSERT):  # MuJoCo cuts off longer lists.
+                del self.actions[key]
+            seek, tenth = playback.seek, max(1, timeline.length // 10)
+            self.actions |= {
+                _LEFT: (
+                    *("Left", "single step back"),
+                    lambda: seek(lambda t: t.position - 1, pause=True),
+                ),
+                _UP: ("Up", "start of this episode, or the one before", lambda: self._jump(-1)),
+                _DOWN: ("Down", "next episode", lambda: self._jump(1)),
+                _SIX: ("6", "back by a tenth", lambda: seek(lambda t: t.position - tenth)),
+                _SEVEN: ("7", "ahead by a tenth", lambda: seek(lambda t: t.position + tenth)),
+                _EIGHT: ("8", "backwards or forwards", self._turn),
+                _NINE: ("9", "at the end begin again, or stop", self._loop),
+            }
         if playback.checkpoints is not None:
             self.actions |= {
                 _EIGHT: ("8", "play the checkpoint before", lambda: self._switch(-1)),
@@ -96,6 +112,17 @@ class NativeKeys:
             term, _, axis = axes[self._axis % len(axes)]
             lines.append(("Up, Down change", f"{term} {axis.label}"))
         return lines + plays
+
+    def _jump(self, by: int) -> None:
+        self._playback.seek(lambda timeline: timeline.jump(by))
+
+    def _turn(self) -> None:
+        if (timeline := self._playback.timeline) is not None:
+            timeline.backwards = not timeline.backwards
+
+    def _loop(self) -> None:
+        if (timeline := self._playback.timeline) is not None:
+            timeline.loop = not timeline.loop
 
     def _toggle_list(self) -> None:
         self._lists_keys = not self._lists_keys

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.envs.manager_based_rl_env import StepReturn
     from mjlab_rec.viewer.checkpoints import Checkpoints
+    from mjlab_rec.viewer.timeline import Timeline
 
 # A smaller delay is made up by faster steps; after a larger one the schedule restarts.
 _MOST_CAUGHT_UP_S = 0.2
@@ -76,6 +77,8 @@ class Playback:
         self.policy = policy
         self.checkpoints = checkpoints
         self.viewers = tuple(viewers)
+        self.timeline: Timeline | None = getattr(env, "timeline", None)
+        """Where it is in a recording, if it shows one; it pauses at the end."""
         self.steps = 0
         """Control steps taken."""
         self.clock = clock
@@ -145,7 +148,9 @@ class Playback:
         self._paused = True
 
     def resume(self) -> None:
-        """Continue after ``pause``."""
+        """Continue after ``pause``; at the end of a recording, begin again."""
+        if self.timeline is not None and self.timeline.at_end:
+            self.reset()
         self._paused = False
         self._wake.set()
 
@@ -155,6 +160,23 @@ class Playback:
             self.resume()
         else:
             self.pause()
+
+    def seek(self, find: Callable[[Timeline], int], pause: bool = False) -> None:
+        """Show another state of a recording, before the next step.
+
+        Args:
+            find: Returns the position on the timeline.
+            pause: Also pause.
+        """
+        timeline, env = self.timeline, self.env
+        if timeline is None:
+            return
+
+        def go() -> None:
+            self._paused |= pause
+            env.seek(find(timeline))  # pyright: ignore[reportAttributeAccessIssue]
+
+        self.request(go)
 
     def single_step(self) -> None:
         """Take one step at once, then pause."""
@@ -269,6 +291,8 @@ class Playback:
         if not env.cfg.auto_reset and len(over := done.nonzero().flatten()):
             self._obs = env.reset(env_ids=over)[0]
         self._reset_policy(done)
+        if self.timeline is not None and self.timeline.at_end:
+            self._paused = True
         for viewer in self.viewers:
             viewer.update()
 

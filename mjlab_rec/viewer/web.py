@@ -81,6 +81,7 @@ class WebViewer:
         from mjlab_rec.viewer.web_debug import DebugControls
         from mjlab_rec.viewer.web_plots import WebPlots
         from mjlab_rec.viewer.web_scene import WebScene
+        from mjlab_rec.viewer.web_timeline import TimelineControls
 
         server = self._page.server
         self._clock = playback.clock
@@ -90,6 +91,7 @@ class WebViewer:
         self._parts = [
             scene,
             RunControls(server.gui, playback, end=self._end),
+            TimelineControls(server.gui, playback),
             CheckpointControls(server.gui, playback),
             ShowControls(server.gui, playback, scene, self._max_envs),
             DebugControls(server.gui, playback),

@@ -46,6 +46,11 @@ class RunControls:
         if self._pause.label != label:
             self._pause.label = label
         pace = "paused" if frame.paused else f"{frame.measured_speed:.2f}× real time"
+        if frame.where:
+            content = f"**{frame.where}**  \n{pace}"
+            if self._status.content != content:
+                self._status.content = content
+            return
         content = (
             f"**Step {frame.steps:,}** · {frame.seconds:,.2f} s · {pace}  \n"
             f"Environment {frame.shown}: step {frame.episode_step:,} of its episode"

@@ -20,6 +20,13 @@ _HERE = "mjlab_rec.commands.data"
 
 SUBCOMMANDS = {
     "info": f"{_HERE}.info:InfoArgs",
+    "check": f"{_HERE}.check:CheckArgs",
+    "merge": f"{_HERE}.merge:MergeArgs",
+    "split": f"{_HERE}.split:SplitArgs",
+    "filter": f"{_HERE}.filter:FilterArgs",
+    "diff": f"{_HERE}.diff:DiffArgs",
+    "export": f"{_HERE}.export:ExportArgs",
+    "import": f"{_HERE}.import_:ImportArgs",
 }
 """Each subcommand with its options, as "module:Class".
 

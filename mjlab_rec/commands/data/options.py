@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
 
 from mjlab_rec import cli
+
+if TYPE_CHECKING:
+    from mjlab_rec.data.rewriting import OutputOptions
 
 
 @dataclass(kw_only=True)
@@ -29,8 +36,25 @@ class OutputArgs(DataArgs):
     """What to do if the output exists: end with an error, replace it, or write to the next free
     name, such as out_1.h5."""
 
+    @property
+    def options(self) -> OutputOptions:
+        """How the new recording is written."""
+        from mjlab_rec.data.rewriting import OutputOptions
+
+        return OutputOptions(
+            format=self.format, compression=self.compression, if_exists=self.if_exists
+        )
+
 
 def need_paths(paths: tuple[str, ...], what: str = "a recording") -> None:
     """End with an error if no path was given."""
     if not paths:
         cli.fail(f"Give the path of {what}: a file, a folder of them, or a pattern like 'runs/*'.")
+
+
+def say_written(files: Sequence[Path], what: str = "") -> None:
+    """Print the files of a new recording."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"Wrote {what + ' to ' if what else ''}{', '.join(map(str, files))}", markup=False
+    )

@@ -60,6 +60,9 @@ class Writer(abc.ABC):
     compressions: ClassVar[Sequence[str]] = ()
     """Possible values of `compression`."""
 
+    codecs: ClassVar[Sequence[str]] = ()
+    """Codecs that the format has. It stores pictures with other codecs as arrays."""
+
     gaps: int = 0
     """Rows lost before they reached a writer of episodes; set before it is closed."""
 
@@ -111,6 +114,9 @@ class Reader(abc.ABC):
 
     gaps: int = 0
     """Rows that were dropped because the disk was too slow."""
+
+    damages: Sequence[str] = ()
+    """A sentence for each damage found when it was opened."""
 
     info: RunInfo
 

@@ -12,7 +12,14 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.segments import Index, Segments
+from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+
+SEGMENT_DTYPE = np.dtype(
+    [(name, np.int64) for name in ("index", "block", "env_index", "start", "stop", "row")]
+)
+"""A piece of an episode in a block: its row in the table of episodes, and the rows from "start" to
+before "stop" of the block, the first of which is the row "row" of the episode."""
 
 
 class BlockRun(abc.ABC):
@@ -20,6 +27,8 @@ class BlockRun(abc.ABC):
 
     info: RunInfo
     index: Index
+    encodes: bool = True
+    """Whether channels with a codec are encoded."""
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
@@ -36,6 +45,15 @@ class BlockRun(abc.ABC):
     @abc.abstractmethod
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
         """Values of a chained channel when episodes ended, all in the same block."""
+
+    def decode(
+        self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write the pictures that entries of these blocks refer to.
+
+        For runs where the columns of channels with a codec hold entries (`pictures.encoding`).
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
@@ -74,6 +92,7 @@ class BlocksReader(Reader):
         self._run, self._at = table["_run"].to_numpy(), table["_at"].to_numpy()
         self.episodes = table.drop("_run", "_at")
         self._rows = self.episodes["rows"].to_numpy()
+        self._pieces: dict[int, np.ndarray] = {}
         self.gaps = sum(int(run.index.gap.sum()) for run in runs)
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -91,10 +110,34 @@ class BlocksReader(Reader):
             mine = of == number
             self._refuse(number, chosen[mine], channels)
             selection = _Selection(self._segments[number], self._at[chosen[mine]], into[mine])
-            for group in selection.groups():
-                for name, out in found.items():
-                    _copy(out, self._runs[number], self._specs[number].get(name), group)
+            self._copy_run(found, number, selection)
         return found
+
+    def _copy_run(self, found: dict[str, np.ndarray], number: int, selection: _Selection) -> None:
+        """Copy the selected rows of a run into the result."""
+        run, specs = self._runs[number], self._specs[number]
+        encoded = [name for name in found if run.encodes and name in specs and specs[name].codec]
+        entries = {name: np.zeros(len(found[name]), ENTRY_DTYPE) for name in encoded}
+        targets = {**found, **entries}
+        rows, blocks = [], []
+        for group in selection.groups():
+            for name, out in targets.items():
+                _copy(out, run, specs.get(name), group)
+            if encoded:
+                _, _, into = group.rows(0)
+                mine = np.arange(into.start, into.stop) if isinstance(into, slice) else into
+                rows.append(mine)
+                blocks.append(np.full(len(mine), group.block))
+        if not rows:
+            return
+        of, at = np.concatenate(blocks), np.concatenate(rows)
+        for name in encoded:
+            out = found[name]
+            values = out if len(at) == len(out) else np.empty((len(at), *out.shape[1:]), out.dtype)
+            order = np.argsort(at) if values is out else np.arange(len(at))
+            run.decode(specs[name], entries[name][at[order]], of[order], values)
+            if values is not out:
+                out[at] = values
 
     def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
         """Raise if rows of episodes are lost, or their channels differ from the first run's."""
@@ -112,6 +155,40 @@ class BlocksReader(Reader):
                     f"The channel '{name}' is missing, or has another type or shape, in run"
                     f" {number}, which was appended to the recording."
                 )
+
+    def segments_in(self, run: int, block: int) -> np.ndarray:
+        """The pieces of episodes in a block of a run, as an array of SEGMENT_DTYPE."""
+        if run not in self._pieces:
+            segments = self._segments[run]
+            counts = np.diff(segments.offsets)
+            of = np.repeat(np.arange(len(segments)), counts)
+            size = segments.stop - segments.start
+            before = np.cumsum(size) - size
+            found = np.zeros(len(of), SEGMENT_DTYPE)
+            found["index"] = self._rows_of(run)[of]
+            found["block"], found["env_index"] = segments.block, segments.env_index[of]
+            found["start"], found["stop"] = segments.start, segments.stop
+            found["row"] = before - before[segments.offsets[:-1]][of]
+            self._pieces[run] = found[np.argsort(found["block"], kind="stable")]
+        pieces = self._pieces[run]
+        first, after = np.searchsorted(pieces["block"], (block, block + 1))
+        return pieces[first:after]
+
+    def ended_in(self, run: int, block: int) -> np.ndarray:
+        """Rows in the table of the episodes that ended in a block, in that order; -1: not there."""
+        segments, ends = self._segments[run], self._runs[run].index.ends
+        first, after = np.searchsorted(ends["block"], (block, block + 1))
+        found = np.full(int(after - first), -1)
+        mine = np.flatnonzero((segments.end >= first) & (segments.end < after))
+        found[segments.end[mine] - first] = self._rows_of(run)[mine]
+        return found
+
+    def _rows_of(self, run: int) -> np.ndarray:
+        """The row in the table of each episode of a run."""
+        here = np.flatnonzero(self._run == run)
+        index = np.full(len(self._segments[run]), -1)
+        index[self._at[here]] = here
+        return index
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         number, at = int(self._run[index]), int(self._at[index])

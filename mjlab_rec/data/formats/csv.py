@@ -255,7 +255,7 @@ class CsvWriter(Writer):
         if reader.damaged:
             raise DataError(
                 f"Cannot append to '{path}': it is damaged, so the number of the next episode is"
-                f" unknown. {reader.damage[0]} Choose another path, or if_exists='number'."
+                f" unknown. {reader.damages[0]} Choose another path, or if_exists='number'."
             )
         self._old_gaps, self._rows_missing = reader.gaps, reader.rows_missing
         self._offset = reader.next_number

@@ -70,8 +70,7 @@ class CsvReader(Reader):
         return {name: self._arrays[name][rows].copy() for name in channels}
 
     @property
-    def damage(self) -> list[str]:
-        """A sentence for each damage."""
+    def damages(self) -> list[str]:  # type: ignore[override]
         return self._damage.sentences
 
     @property
@@ -96,7 +95,7 @@ class CsvReader(Reader):
             return [str(error)]
         missing = [file for file in csv_files.companions(self._path) if not file.exists()]
         unchecked = [f"'{file}' is missing: not everything could be checked." for file in missing]
-        return [*again.damage, *unchecked]
+        return [*again.damages, *unchecked]
 
     def _load_description(self) -> RunInfo | None:
         self._about: dict[str, Any] = {}

@@ -25,7 +25,6 @@ class EpisodeReader(Reader):
     def __init__(self, path: str | Path, check: bool = True) -> None:
         self.path, self.check = Path(path), check
         self.damages: list[str] = []
-        """A sentence for each damage found when it was opened."""
         self._rows: list[dict[str, Any]] = []
 
     def _set_rows(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -5,7 +5,8 @@ such as ``obs/actor/joints`` below ``obs/actor``, is stored next to it: ``obs/ac
 ``tail`` holds the values after a block's last row, ``final`` those where episodes ended. ``index``
 numbers the rows, ``ends`` lists the episodes that ended, and ``info`` is a JSON text with the names
 of everything. The attribute ``how_to_read`` explains it to readers who have only h5py. Unused rows
-of a block are NaN, or 0 where the type has no NaN.
+of a block are NaN, or 0 where the type has no NaN. Encoded pictures are in ``encoded/<channel>``;
+instead of values there are then entries, which say where.
 
 Everything has checksums, and our reader does not use the HDF5 library, so that damage to a file
 affects only the damaged data. A copy that another program wrote, such as h5repack, can be read with
@@ -39,8 +40,10 @@ from mjlab_rec.data.formats.hdf5_layout import (
     make_plan,
 )
 from mjlab_rec.data.formats.hdf5_part import Part, Pieces
+from mjlab_rec.data.formats.hdf5_pictures import PictureWriter
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader, last_info
 from mjlab_rec.data.formats.segments import column, end_rows
+from mjlab_rec.data.pictures.codec import CODECS
 from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
@@ -61,10 +64,13 @@ class Hdf5Writer(Hdf5FilesWriter):
     marked as lost. The next block is tried again, if needed in a new part.
     """
 
+    codecs = CODECS
     most_chunks = 1024
     """Maximum number of chunks of a dataset; then the next part begins."""
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
+        self._pictures = PictureWriter(info)
+        self._nbytes = {spec.name: spec.nbytes for spec in info.channels}
         super().__init__(info, options)
         self._run = uuid.uuid4().hex
         self._lost: list[tuple[int, int]] = []  # blocks that were not written: first step, rows
@@ -99,9 +105,17 @@ class Hdf5Writer(Hdf5FilesWriter):
     def _write(self, block: Block, lost: int) -> None:
         values, rows = block.ends.values, self.options.block_rows
         model = {} if block.model is None else block.model.fields
+        size = block.num_envs * rows
+        progress = _Progress(size * sum(spec.nbytes for spec in self.info.stored), block.pace)
+        pictures = self._pictures.block(
+            block,
+            rows,
+            lambda name, done: progress.encoded(name, done * size * self._nbytes[name]),
+        )
         layout = Layout(info=self.info, rows=rows, values=_types(values), model=_kinds(model))
         needs = {"ends": len(block.ends)}
         needs |= {f"model_fields/{name}": len(changes) for name, changes in model.items()}
+        needs |= {layout.streams[name]: found.nbytes for name, found in pictures.items()}
         part, plan = self._room(1, needs, layout)
         layout = plan.layout
         step = np.full(rows, -1)
@@ -115,18 +129,26 @@ class Hdf5Writer(Hdf5FilesWriter):
             "ends": [[end_rows(block.ends, part.blocks, self.info)]],
         }
         for spec in layout.chained:
+            if spec.codec:
+                continue
             path = layout.paths[spec.name]
             columns[f"tail/{path}"] = [[block.tail[spec.name]]]
             columns[f"final/{path}"] = [[block.ends.final[spec.name]]]
+        for name, found in pictures.items():
+            stream = layout.streams[name]
+            columns[stream] = [found.content()]
+            for kind, entries in found.moved(part.lengths[stream]).items():
+                columns[f"{kind}/{layout.paths[name]}"] = [[entries]]
         for name, dtype in layout.values.items():
             cast = _cast(column(block.ends, name), dtype)
             columns[f"values/{layout.value_paths[name]}"] = [[cast]]
         if block.model is not None:
             columns |= _changes(model, block.model.env_index, block.model.episode)
-        progress = _Progress(layout.nbytes, block.pace)
         for each in plan.columns:
             if each.path.startswith("blocks/"):
                 assert each.spec is not None
+                if each.spec.codec:
+                    continue
                 tiles = self._tiles(block.arrays[each.spec.name], each)
                 columns[each.path] = [progress.through(tiles)]
         with self._filling(part.abandon):
@@ -141,8 +163,10 @@ class Hdf5Writer(Hdf5FilesWriter):
         rows = max(self.options.block_rows, _PACKED_ROWS)
         blocks = -(-episode.rows // rows)
         model = {name: np.asarray(value)[None] for name, value in episode.model.items()}
+        pictures = self._pictures.episode(episode)
         needs = {"ends": 1, **{f"model_fields/{name}": 1 for name in model}}
         layout = Layout(info=self.info, rows=rows, packed=True, model=_kinds(model))
+        needs |= {layout.streams[name]: found.nbytes for name, found in pictures.items()}
         step = episode.arrays["step"].astype(np.int64)
         # Control steps of the environment, as in blocks of all environments.
         at = _padded(step - step[0] + episode.start, blocks, rows, -1)
@@ -160,7 +184,17 @@ class Hdf5Writer(Hdf5FilesWriter):
                 "index/step": [[row] for row in at[piece]],
                 "index/envs": [[row] for row in envs[piece]],
             }
+            for name, found in pictures.items():
+                some = found.rows(slice(piece.start * rows, piece.stop * rows))
+                stream = plan.layout.streams[name]
+                columns[stream] = [some.content()]
+                for other, entries in some.moved(part.lengths[stream]).items():
+                    padded = _padded(entries, len(used[piece]), rows, 0)
+                    path = f"blocks/{plan.layout.paths[other]}"
+                    columns[path] = [[row[None]] for row in padded]
             for spec in plan.layout.specs:
+                if spec.codec:
+                    continue
                 values = _padded(episode.arrays[spec.name], blocks, rows, _unused(spec.dtype))
                 path = f"blocks/{plan.layout.paths[spec.name]}"
                 columns[path] = [[row[None]] for row in values[piece]]
@@ -172,6 +206,7 @@ class Hdf5Writer(Hdf5FilesWriter):
                 part.write(columns, used[piece], np.zeros(len(used[piece])))
 
     def _finish(self) -> None:
+        self._pictures.close()
         if self._part.file:
             self._part.close(FINISHED)
 
@@ -249,17 +284,26 @@ class Hdf5Writer(Hdf5FilesWriter):
 
 
 class _Progress:
-    """Reports how much of a block is written, after each tile."""
+    """Reports how much of a block is encoded or written."""
 
     def __init__(self, total: int, report: Callable[[float], None]) -> None:
         self._total, self._report = total, report
         self._done = 0
+        self._encoded: dict[str, float] = {}
+
+    def encoded(self, name: str, nbytes: float) -> None:
+        """Of the pictures of a channel, this many bytes are encoded."""
+        self._encoded[name] = nbytes
+        self._show()
 
     def through(self, tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for tile in tiles:
             yield tile
             self._done += tile.nbytes
-            self._report(self._done / self._total)
+            self._show()
+
+    def _show(self) -> None:
+        self._report((self._done + sum(self._encoded.values())) / self._total)
 
 
 def _types(values: Mapping[str, np.ndarray]) -> dict[str, np.dtype]:

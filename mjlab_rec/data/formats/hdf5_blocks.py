@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.formats import hdf5_header
+from mjlab_rec.data.formats import hdf5_header, hdf5_pictures
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     OPEN,
@@ -40,7 +40,7 @@ class StoredPart:
         self.missing = ""  # a sentence about blocks missing at the end
         self.columns: dict[str, StoredColumn] = {}
         self.problems: list[str] = []  # damage without loss of a block
-        self._check = check
+        self.check = check
         self._cache = cache
         try:
             self._header = header = hdf5_header.load(self.file.read, self.file.size, path)
@@ -58,7 +58,7 @@ class StoredPart:
 
     def verify(self) -> list[str]:
         """Read all blocks; returns a sentence per damage."""
-        if not self._check:
+        if not self.check:
             other = StoredPart(self.path, check=True, keep=False, cache=Cache())
             try:
                 return other.verify()
@@ -66,9 +66,16 @@ class StoredPart:
                 other.file.close()
         found = [*self.problems, *self.lost.values(), *([self.missing] if self.missing else [])]
         for column in self.columns.values():
-            for block in self.blocks:
-                found += column.damages(block)
+            for block in self.blocks if column.column.unit else ():
+                found += column.damages(block) or self._damaged_pictures(column, block)
         return list(dict.fromkeys(found))
+
+    def _damaged_pictures(self, column: StoredColumn, block: int) -> list[str]:
+        """A sentence for each damaged picture that the entries in a column refer to."""
+        spec = column.column.spec
+        if spec is None or not spec.codec:
+            return []
+        return hdf5_pictures.damages(self, spec, block, column.block(block))
 
     # -- for columns -------------------------------------------------------------------------------
 
@@ -81,7 +88,7 @@ class StoredPart:
 
     def expected(self, column: Column, block: int) -> np.ndarray | None:
         """Checksums of a block's units; None if they are not compared."""
-        if not self._check or column.table == "checks":
+        if not self.check or column.table == "checks":
             return None
         ahead = self._ahead[column.path]
         if not column.items:
@@ -89,13 +96,22 @@ class StoredPart:
                 ahead += other.checks(self.span(other, block)[1])
         return self._checksums(block)[ahead:]
 
+    def most_items(self, column: Column) -> int:
+        """The number of rows of a table."""
+        first, count = self._spans[column.table]
+        return int((first + count)[self.blocks].max(initial=0))
+
+    def where(self, block: int) -> str:
+        """The file and a block, for a message."""
+        return f"'{self.path}', block {block}{self._rows(block)}"
+
     def damage(self, column: Column, block: int, first: int, count: int) -> str:
         """A sentence about damaged items of a block."""
         envs, whose = self.info.envs, ""
         if column.items == len(envs) and column.path != "index/step":
             whose = f" of environments {envs[first]} to {envs[first + count - 1]}"
         return (
-            f"'{self.path}', block {block}{self._rows(block)}: '{column.path}'{whose} is damaged:"
+            f"{self.where(block)}: '{column.path}'{whose} is damaged:"
             " wrong checksum. Everything else can be read; with check=False this, too."
         )
 
@@ -112,7 +128,7 @@ class StoredPart:
             checks = self._all_checks.block(block)
             if crc32(checks.tobytes()) != self.index["check"][block]:
                 raise DataError(
-                    f"'{self.path}', block {block}{self._rows(block)}: its checksums are damaged."
+                    f"{self.where(block)}: its checksums are damaged."
                     " Everything else can be read; with check=False this block, too."
                 )
             self._cache.put((self, block), checks)
@@ -124,7 +140,7 @@ class StoredPart:
         found = {}
         for name, (at, size, expected) in self._header.attachments.items():
             content = self.file.read(at, size)
-            if self._check and crc32(content) != expected:
+            if self.check and crc32(content) != expected:
                 self.problems.append(f"'{self.path}': the attached file '{name}' is damaged.")
             else:
                 found[name] = content
@@ -184,6 +200,9 @@ class StoredPart:
         for number, name in enumerate(plan.layout.model):
             tables[f"model_fields/{name}"] = int(row["models"][number])
             firsts.append(int(row["first_model"][number]))
+        for number, table in enumerate(plan.layout.streams.values()):
+            tables[table] = int(row["encoded"][number])
+            firsts.append(int(row["first_encoded"][number]))
         numbers = [*firsts, *tables.values(), int(row["gap"])]
         return (
             0 <= row["rows"] <= plan.layout.rows
@@ -201,6 +220,8 @@ class StoredPart:
         for number, name in enumerate(plan.layout.model):
             span = index["first_model"][:, number], index["models"][:, number]
             self._spans[f"model_fields/{name}"] = span
+        for number, table in enumerate(plan.layout.streams.values()):
+            self._spans[table] = index["first_encoded"][:, number], index["encoded"][:, number]
         self._tables = [column for column in plan.columns if not column.items]
         self._ahead: dict[str, int] = {}
         size = plan.slots * CHUNK_DTYPE.itemsize
@@ -279,9 +300,7 @@ class StoredPart:
             )
 
     def _describe(self, block: int, why: str) -> str:
-        return (
-            f"'{self.path}', block {block}{self._rows(block)}: {why}. Everything else can be read."
-        )
+        return f"{self.where(block)}: {why}. Everything else can be read."
 
 
 def _is_index(column: Column) -> bool:

@@ -38,7 +38,7 @@ def find(group: Any, path: str) -> Any:
             raise ValueError(f"it has no '{path}'")
         try:
             link = group.id.links.get_info(key.encode())
-        except KeyError:
+        except (KeyError, RuntimeError):  # The second is that of groups with a newer layout.
             raise ValueError(f"it has no '{path}'") from None
         if link.type != h5py.h5l.TYPE_HARD:
             raise ValueError(f"'{path}' is a link. Links are not followed")

@@ -60,8 +60,10 @@ def _describe(file: h5py.File, info: RunInfo, run: str, part: int, plan: Plan | 
     attributes = {"format": "mjlab_rec", "version": FORMAT_VERSION, "run": run, "part": part}
     file.attrs.update(attributes | {"packed": packed})
     if plan is not None and plan.layout.specs:
-        channel = plan.layout.paths[plan.layout.specs[0].name]
-        file.attrs["how_to_read"] = how_to_read(channel, packed)
+        specs, paths = plan.layout.specs, plan.layout.paths
+        plain = next((spec for spec in specs if not spec.codec), specs[0])
+        picture = next((paths[name] for name in plan.layout.streams), "")
+        file.attrs["how_to_read"] = how_to_read(paths[plain.name], packed, picture)
     put_text(file, "info", json.dumps(info.to_json()))
 
 

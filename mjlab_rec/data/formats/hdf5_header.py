@@ -89,6 +89,17 @@ def is_ours(start: bytes) -> bool:
     return any(start[place : place + len(MARK)] == MARK for place in PLACES)
 
 
+def stored_end(start: bytes) -> int:
+    """The size of a file according to HDF5, by its first ``END`` bytes; 0 if it is not known.
+
+    The HDF5 library does not open a file that is smaller.
+    """
+    if len(start) < 96 or start[8] > 1:  # newer superblocks are not ours
+        return 0
+    _, _, end = struct.unpack_from("<3Q", start, 24 + 4 * start[8])
+    return end
+
+
 def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Header:
     """Load the header of a file of this size; `read` takes an offset and a size."""
     start = read(0, min(END, size))
@@ -164,7 +175,8 @@ def _plan(info: RunInfo, data: Mapping[str, Any], path: Path) -> Plan:
     columns = list(layout.columns())
     for column, numbers in zip(columns, data["columns"], strict=True):
         chunk, unit, slots, compression = numbers
-        column.chunk, column.unit = _count(chunk, 1), _count(unit, 1)
+        column.chunk = _count(chunk, 1)
+        column.unit = _count(unit, column.table not in layout.streams.values())
         column.slots, column.compression = _count(slots), compression
         if compression not in (None, "gzip", "lzf"):
             raise ValueError(f"the compression {compression!r:.20}")

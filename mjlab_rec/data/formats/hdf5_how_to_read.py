@@ -53,11 +53,24 @@ ends; it may have begun in an earlier file. The second episode:
     values = np.concatenate([file["blocks/{channel}"][b, 0, : index["rows"][b]] for b in blocks])
 """
 
+_PICTURES = """\
+Pictures are encoded, if blocks/<channel> has the attribute `codec`. Then it, tail and final have
+entries instead of values: `at` and `size` say which bytes of encoded/<channel> a picture is in, and
+`check` is their CRC-32. With png and jpeg the bytes are a file, with h264 a stream of a few
+pictures, of which `frame` counts. If values are floats, `kind` is 1 for pixels / float32(255), 2
+for pixels * (float32(1) / float32(255)), and 3 for float32 values that are compressed by zlib.
 
-def how_to_read(channel: str, packed: bool) -> str:
-    """A text for readers who have only the file and h5py."""
+    entry = file["blocks/{picture}"][block, env_index, row]
+    content = file["encoded/{picture}"][entry["at"] : entry["at"] + entry["size"]].tobytes()
+    picture = np.asarray(PIL.Image.open(io.BytesIO(content)))
+"""
+
+
+def how_to_read(channel: str, packed: bool, picture: str = "") -> str:
+    """A text for readers who have only the file and h5py; `picture` is a channel with a codec."""
     example = (_PACKED if packed else _BLOCKS).format(channel=channel)
-    return f"{_COMMON}\n{textwrap.dedent(example)}"
+    text = f"{_COMMON}\n{textwrap.dedent(example)}"
+    return f"{text}\n{textwrap.dedent(_PICTURES.format(picture=picture))}" if picture else text
 
 
 def label(dataset: Any, column: Column) -> None:
@@ -67,6 +80,8 @@ def label(dataset: Any, column: Column) -> None:
     spec = column.spec
     if spec is None:
         return
+    if spec.codec:
+        dataset.attrs["codec"] = spec.codec
     if spec.units:
         dataset.attrs["units"] = spec.units
     names = [name.encode() for name in spec.elements]

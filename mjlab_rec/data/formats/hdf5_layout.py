@@ -11,6 +11,7 @@ import numpy as np
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats.paths import dataset_paths
 from mjlab_rec.data.formats.segments import END_DTYPE
+from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 ENV_DTYPE = np.dtype(
@@ -33,6 +34,8 @@ _SMALL = 64 << 10  # bytes of all chunks of a block below which several blocks s
 _TILE = 512 << 10  # bytes of a compressed chunk, all of which reading a row must decompress
 _CHECKED = 16 << 10  # bytes of a channel with a common checksum: what reading a row must read
 _CHECKED_ROWS = 4 << 10  # the same for a table
+_RATIO = 8  # about how many times smaller encoded pictures are
+_PICTURES = (64 << 10, 16 << 20)  # least and most bytes of a chunk of encoded pictures
 _HDF5_LIMIT = (4 << 30) - 1  # bytes of a chunk
 
 
@@ -49,7 +52,7 @@ class Column:
     spec: ChannelSpec | None = None  # the channel that it stores
     compression: str | None = None
     chunk: int = 1  # items of a chunk
-    unit: int = 1  # items that share a checksum
+    unit: int = 1  # items that share a checksum; 0: there are none, because entries have them
     slots: int = 0  # maximum number of chunks
 
     @property
@@ -64,7 +67,7 @@ class Column:
 
     def checks(self, items: int) -> int:
         """Number of checksums for a number of items."""
-        return -(-items // self.unit)
+        return -(-items // self.unit) if self.unit else 0
 
 
 @dataclass(kw_only=True)
@@ -88,6 +91,13 @@ class Layout:
         self.chained = [spec for spec in self.specs if spec.name in chained]
         self.paths = dataset_paths(spec.name for spec in self.info.channels)
         self.value_paths = dataset_paths(self.values)
+        self.streams = {
+            spec.name: f"encoded/{self.paths[spec.name]}"
+            for spec in self.specs
+            if spec.codec and not spec.next_of
+        }
+        """The table of the bytes of each channel with encoded pictures. Its other columns hold
+        entries that refer to them, and so do those of its next values."""
 
     def covers(self, other: Layout) -> bool:
         """Whether it has all columns of another layout."""
@@ -103,8 +113,8 @@ class Layout:
     @property
     def nbytes(self) -> int:
         """Bytes of a block."""
-        row = sum(spec.nbytes for spec in self.specs)
-        tail = sum(spec.nbytes for spec in self.chained)
+        row = sum(_nbytes(spec) for spec in self.specs)
+        tail = sum(_nbytes(spec) for spec in self.chained)
         return self.num_envs * (self.rows * row + tail + ENV_DTYPE.itemsize) + 8 * self.rows
 
     def columns(self) -> Iterator[Column]:
@@ -116,8 +126,8 @@ class Layout:
         for spec in self.specs:
             yield Column(
                 path=f"blocks/{self.paths[spec.name]}",
-                dtype=spec.dtype,
-                shape=(self.rows, *spec.shape),
+                dtype=_kind(spec)[0],
+                shape=(self.rows, *_kind(spec)[1]),
                 items=self.num_envs,
                 axes=("block", env, "row", *_axes(spec)),
                 spec=spec,
@@ -129,8 +139,8 @@ class Layout:
         for spec in self.chained:
             yield Column(
                 path=f"tail/{self.paths[spec.name]}",
-                dtype=spec.dtype,
-                shape=spec.shape,
+                dtype=_kind(spec)[0],
+                shape=_kind(spec)[1],
                 items=self.num_envs,
                 axes=("block", env, *_axes(spec)),
                 spec=spec,
@@ -140,8 +150,8 @@ class Layout:
         for spec in self.chained:
             yield Column(
                 path=f"final/{self.paths[spec.name]}",
-                dtype=spec.dtype,
-                shape=spec.shape,
+                dtype=_kind(spec)[0],
+                shape=_kind(spec)[1],
                 table="ends",
                 axes=("end", *_axes(spec)),
                 spec=spec,
@@ -153,6 +163,10 @@ class Layout:
             axes = ("change", *(f"axis {axis}" for axis in range(len(shape))))
             yield Column(path=f"{path}/value", dtype=dtype, shape=shape, table=path, axes=axes)
             yield Column(path=f"{path}/where", dtype=MODEL_DTYPE, table=path, axes=axes[:1])
+        for spec in self.specs:
+            if path := self.streams.get(spec.name):
+                byte = np.dtype("u1")
+                yield Column(path=path, dtype=byte, table=path, axes=("byte",), spec=spec)
         yield Column(path="index/checks", dtype=np.dtype("<u4"), table="checks", axes=("checksum",))
 
 
@@ -202,10 +216,13 @@ def make_plan(
         items = column.items or 1
         least = _CHECKED if column.items else _CHECKED_ROWS
         column.unit = max(1, least // max(1, column.nbytes))
+        encoded = column.spec is not None and bool(column.spec.codec)
+        if column.table in layout.streams.values():
+            column.unit = 0
         if column.items:
             column.unit = min(column.unit, items)
             column.chunk = group * items
-        if compressed and column.path.startswith("blocks/"):
+        if compressed and column.path.startswith("blocks/") and not encoded:
             # Chunks are never shared: compressing one again would move it, and a kill could lose
             # it.
             tiles = max(1, min(64, items, -(-items * column.nbytes // _TILE)))
@@ -235,6 +252,10 @@ def make_plan(
             rows = max(256, min(layout.num_envs, size // (8 * column.nbytes)))
             if column.table == "checks":
                 rows = max(rows, more["checks"] * group)
+            elif column.table in layout.streams.values():
+                assert column.spec is not None
+                raw = layout.num_envs * layout.rows * column.spec.nbytes
+                rows = min(max(group * raw // _RATIO, _PICTURES[0]), _PICTURES[1])
             elif column.table != "ends":
                 rows = min(256, max(1, _SMALL // max(column.nbytes, 1)))
             column.chunk = max(rows, -(-{**needs, **more}.get(column.table, 0) // chunks))
@@ -248,6 +269,8 @@ def index_dtype(layout: Layout) -> np.dtype:
     """
     models = len(layout.model)
     tables = [("first_model", "<i8", (models,)), ("models", "<i4", (models,))] if models else []
+    if streams := len(layout.streams):
+        tables += [("first_encoded", "<i8", (streams,)), ("encoded", "<i8", (streams,))]
     counts = [("rows", "<i4"), ("gap", "<i4"), ("first_end", "<i8"), ("ends", "<i4"), *tables]
     checks = [("first_check", "<i8"), ("checks", "<i4"), ("check", "<u4"), ("own", "<u4")]
     # "done" comes last, so an incomplete write does not set it.
@@ -270,7 +293,19 @@ def state_check(state: bytes) -> int:
     return crc32(state[:-4])
 
 
+def _kind(spec: ChannelSpec) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type and shape of a value in a column."""
+    return (ENTRY_DTYPE, ()) if spec.codec else (spec.dtype, spec.shape)
+
+
+def _nbytes(spec: ChannelSpec) -> int:
+    """Bytes of a value in a file, for encoded ones an estimate."""
+    return ENTRY_DTYPE.itemsize + spec.nbytes // _RATIO if spec.codec else spec.nbytes
+
+
 def _axes(spec: ChannelSpec) -> list[str]:
+    if spec.codec:
+        return []
     if len(spec.shape) == 1:
         return ["element"]
     return [f"axis {axis}" for axis in range(len(spec.shape))]

@@ -98,13 +98,13 @@ class Part:
         """
         assert self.plan is not None
         checksums: list[list[int]] = [[] for _ in rows]
-        before = self._lengths
+        before = self.lengths
         for each in self._columns[:-1]:
             into = checksums if each.column.items else checksums[-1:]
             blocks = columns.get(each.column.path, [[]])
             for pieces, found in zip(blocks, into, strict=True):
                 found += each.put(pieces)
-        after = self._lengths
+        after = self.lengths
         index: Any = np.zeros(len(rows), self._index_dtype)
         index["rows"], index["gap"], index["done"] = rows, gap, 1
         index["first_end"] = before["ends"]
@@ -113,6 +113,9 @@ class Part:
             table = f"model_fields/{name}"
             index["first_model"][:, number] = before[table]
             index["models"][-1, number] = after[table] - before[table]
+        for number, table in enumerate(self.plan.layout.streams.values()):
+            index["first_encoded"][:, number] = before[table]
+            index["encoded"][-1, number] = after[table] - before[table]
         self._commit(index, checksums)
 
     def _commit(self, index: Any, checksums: list[list[int]]) -> None:
@@ -133,7 +136,7 @@ class Part:
         self.blocks += len(index)
 
     @property
-    def _lengths(self) -> dict[str, int]:
+    def lengths(self) -> dict[str, int]:
         """Rows of the tables."""
         return {each.column.table: each.length for each in self._columns}
 
@@ -246,6 +249,8 @@ class _Growing:
 
 
 def _checksums(values: np.ndarray, unit: int) -> list[int]:
+    if not unit:
+        return []
     content = values.reshape(-1).view(np.uint8).data
     size = unit * (len(content) // len(values)) if len(values) else 1
     return [crc32(content[at : at + size]) for at in range(0, len(content), size)]

@@ -10,10 +10,11 @@ import numpy as np
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_pictures import PictureReader
 from mjlab_rec.data.formats.hdf5_stored import Cache
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
-from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 _MOST_OPEN = 32  # files that stay open; others are opened for each access
 
@@ -38,6 +39,7 @@ class Hdf5Reader(BlocksReader):
             self._last = each
             return StoredPart(each, check, len(before) < _MOST_OPEN, cache)
 
+        self._pictures = PictureReader()
         self._parts = open_parts(path, open_part, self._skipped)
         try:
             self._skip_unrelated()
@@ -48,8 +50,10 @@ class Hdf5Reader(BlocksReader):
             if damages and not any(part.blocks for part in self._parts):
                 raise DataError(f"No block of the recording '{path}' can be read. {damages[0]}")
             damages += [problem for part in self._parts for problem in part.problems]
-            log_damages(path, list(dict.fromkeys(damages)))
+            self.damages = list(dict.fromkeys(damages))
+            log_damages(path, self.damages)
             super().__init__(self._runs(), check)
+            self.damages += [why for run in self._stored for why in run.lost_parts]
         except BaseException:
             self.close()
             raise
@@ -63,8 +67,21 @@ class Hdf5Reader(BlocksReader):
         return found
 
     def close(self) -> None:
+        self._pictures.close()
         for part in self._parts:
             part.file.close()
+
+    @property
+    def parts(self) -> list[StoredPart]:
+        """The files that can be read."""
+        return list(self._parts)
+
+    def place(self, part: StoredPart, block: int) -> tuple[int, int]:
+        """The run of a part's block, and its number in that run."""
+        for number, run in enumerate(self._stored):
+            if (part, block) in run.places:
+                return number, run.places[part, block]
+        raise KeyError(f"'{part.path}' has no block {block}.")
 
     def _skip_unrelated(self) -> None:
         """Skip parts that do not belong to those before them."""
@@ -86,7 +103,7 @@ class Hdf5Reader(BlocksReader):
         runs: dict[str, list[StoredPart]] = {}
         for part in self._parts:
             runs.setdefault(part.run, []).append(part)
-        self._stored = [_Run(parts) for parts in runs.values()]
+        self._stored = [_Run(parts, self._pictures) for parts in runs.values()]
         return list(self._stored)
 
 
@@ -105,7 +122,8 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
 class _Run(BlockRun):
     """All parts of a run in order, as if they were one file, without lost blocks."""
 
-    def __init__(self, parts: list[StoredPart]) -> None:
+    def __init__(self, parts: list[StoredPart], pictures: PictureReader) -> None:
+        self._pictures = pictures
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
         self.lost_parts: list[str] = []
@@ -116,6 +134,7 @@ class _Run(BlockRun):
         num_envs = 1 if packed else len(self.info.envs)
         self._parts = parts
         self._at = [(part, block) for part in parts for block in part.blocks]
+        self.places = {place: number for number, place in enumerate(self._at)}
         self._paths = layouts[0].paths if layouts else {}
         self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
         per_env = np.array(_read(parts, "index/envs"), ENV_DTYPE).reshape(-1, num_envs)
@@ -160,6 +179,12 @@ class _Run(BlockRun):
         part, block = self._at[self._end_block[ends[0]]]
         values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
         return values[at]
+
+    def decode(
+        self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
+    ) -> None:
+        places = [self._at[block] for block in blocks]
+        self._pictures.decode(spec, entries, places, out)
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}

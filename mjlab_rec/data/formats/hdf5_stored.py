@@ -202,14 +202,20 @@ class StoredColumn:
         at = self._at[np.minimum(last // column.chunk, len(self._at) - 1)]
         return np.where(count > 0, at + (last % column.chunk + 1) * column.nbytes, 0)
 
-    def _read_items(self, block: int, first: int, count: int) -> np.ndarray:
-        """Read items of a block that begin with a unit."""
+    def content(self, block: int, first: int, count: int) -> bytes:
+        """The bytes of items of a block that begin with a unit, without comparing checksums.
+
+        Of a compressed column, at most a unit can be read.
+        """
         column = self.column
         if column.compression:
             content = self._unpacked(block * column.tiles + first // column.unit)
-            content = content[: count * column.nbytes]
-        else:
-            content = self._content(self._blocks.span(column, block)[0] + first, count)
+            return content[: count * column.nbytes]
+        return self.stretch(self._blocks.span(column, block)[0] + first, count)
+
+    def _read_items(self, block: int, first: int, count: int) -> np.ndarray:
+        """Read items of a block that begin with a unit."""
+        column, content = self.column, self.content(block, first, count)
         expected = self._blocks.expected(column, block)
         if expected is not None:
             size = column.unit * column.nbytes
@@ -221,8 +227,8 @@ class StoredColumn:
                     raise DataError(self._blocks.damage(column, block, start, damaged))
         return np.frombuffer(content, column.dtype).reshape(count, *column.shape)
 
-    def _content(self, start: int, count: int) -> bytes:
-        """Read items from one or more chunks."""
+    def stretch(self, start: int, count: int) -> bytes:
+        """Read items from one or more chunks, without comparing checksums."""
         column, pieces = self.column, []
         while count:
             slot, within = divmod(start, column.chunk)

@@ -57,6 +57,8 @@ def MemoryReader(writer: MemoryWriter) -> Reader:  # noqa: N802 - reads like the
 
 
 class _MemoryRun(BlockRun):
+    encodes = False
+
     def __init__(self, info: RunInfo, blocks: list[Block]) -> None:
         self.info = info
         self._blocks = blocks

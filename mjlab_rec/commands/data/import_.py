@@ -1,0 +1,50 @@
+"""Make a recording of a file or folder of robomimic, Isaac Lab, Minari or ManiSkill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from mjlab_rec import cli
+from mjlab_rec.commands.data.options import OutputArgs
+from mjlab_rec.commands.data.progress import progress_bar
+
+
+@dataclass(kw_only=True)
+class ImportArgs(OutputArgs):
+    """Options of ``data import``."""
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to import, and the recording to write."""
+    source_format: Literal["robomimic", "isaaclab", "minari", "maniskill", "mjlab_rec"] | None = (
+        None
+    )
+    """Format of what is imported. None: recognised."""
+    step_dt: float = 0.0
+    """Duration of a step in seconds, if the source does not say it."""
+
+
+def main(args: ImportArgs) -> None:
+    """Write the recording, and print what was left out."""
+    from mjlab_rec.data.importing import import_rollouts
+
+    if len(args.paths) != 2:
+        cli.fail("Give what to import, and the recording to write.")
+    with progress_bar("Importing") as progress:
+        done = import_rollouts(
+            *args.paths,
+            source_format=args.source_format or "",
+            format=args.format,
+            compression=args.compression,
+            step_dt=args.step_dt,
+            if_exists=args.if_exists,
+            progress=progress,
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    for note in done.notes:
+        console.print(note, markup=False)
+    what = f"{done.episodes} episodes, {done.rows} rows of {done.source_format}"
+    console.print(f"Wrote {done.path}: {what}", markup=False)

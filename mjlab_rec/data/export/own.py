@@ -1,0 +1,46 @@
+"""Export to the formats that this package records in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mjlab_rec.data.copying import episode_of
+from mjlab_rec.data.export.source import Source
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.formats.registry import writer_class
+
+_WITHOUT_MODEL = ("csv",)
+
+
+def write_own(
+    source: Source,
+    path: Path,
+    *,
+    format: str,
+    compression: str | None = None,
+    roll_over_bytes: int = 4 << 30,
+) -> None:
+    """Write a recording in a format of ``mjlab_rec.data.formats``.
+
+    Args:
+        source: What to export.
+        path: The file or folder.
+        format: Name of the format.
+        compression: One of the format's compressions; None: uncompressed.
+        roll_over_bytes: Size at which the next part begins.
+    """
+    options = WriterOptions(
+        path=str(path), compression=compression, roll_over_bytes=roll_over_bytes
+    )
+    writer = writer_class(format)(source.info, options)
+    try:
+        for batch in source.batches(whole=True):
+            if format in _WITHOUT_MODEL and any(batch.models):
+                source.note(f"A {format} file has no place for model fields, so they are left out.")
+            for number, rows in enumerate(batch.slices()):
+                row = {name: values[number] for name, values in batch.table.items()}
+                arrays = {name: values[rows] for name, values in batch.arrays.items()}
+                writer.write_episode(episode_of(row, arrays, batch.models[number]))
+        writer.gaps = source.rollouts.gaps
+    finally:
+        writer.close()

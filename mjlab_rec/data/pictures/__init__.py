@@ -1,0 +1,1 @@
+"""Pictures in a recording as compressed bytes: PNG, JPEG or H.264."""

@@ -1,0 +1,126 @@
+"""PNG pictures, losslessly and fast: with a fast deflate, and filters only where they help."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.data.checksum import crc32
+from mjlab_rec.data.pictures.codec import as_pictures, into_values, size_of
+
+try:
+    from isal import isal_zlib as fast
+except ImportError:  # isal does not exist for this processor; zlib takes three times as long.
+    fast: Any = zlib
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, three methods
+_LENGTH = struct.Struct(">I")
+_COLOURS = {1: 0, 3: 2, 4: 6}  # colour types by number of channels
+_END = _LENGTH.pack(0) + b"IEND" + _LENGTH.pack(crc32(b"IEND"))
+_NONE, _SUB, _UP = range(3)  # filters
+_WORTH = 0.95  # size that a filter must reach, as it costs time
+
+
+def encode(values: np.ndarray) -> list[bytes]:
+    """Each of the values (n, *shape), of one or two bytes, as a PNG file."""
+    height, width, channels = size_of(values.shape[1:])
+    pixel = channels * values.itemsize
+    lines = _lines(values)
+    filters = {_NONE: deflated(_filtered(lines[:1], _NONE, pixel)[0])}
+    for kind in (_SUB, _UP):
+        filters[kind] = deflated(_filtered(lines[:1], kind, pixel)[0])
+    # One filter for all: consecutive pictures are alike.
+    best = min(filters, key=lambda kind: len(filters[kind]))
+    if len(filters[best]) > _WORTH * len(filters[_NONE]):
+        best = _NONE
+    start = _SIGNATURE + _chunk(
+        b"IHDR",
+        _HEADER.pack(width, height, 8 * values.itemsize, _COLOURS[channels], 0, 0, 0),
+    )
+    filtered = _filtered(lines, best, pixel)
+    return [start + _chunk(b"IDAT", deflated(picture)) + _END for picture in filtered]
+
+
+def decode(files: Sequence[bytes], out: np.ndarray) -> None:
+    """Write pictures from ``encode`` to values (n, *shape); raises ValueError for other files."""
+    height, width, channels = size_of(out.shape[1:])
+    pixel = channels * out.itemsize
+    size = height * (1 + width * pixel)
+    expected = _HEADER.pack(width, height, 8 * out.itemsize, _COLOURS[channels], 0, 0, 0)
+    lines = np.empty((len(files), height, 1 + width * pixel), np.uint8)
+    for file, picture in zip(files, lines, strict=True):
+        content = inflated(_data(file, expected), size)
+        if len(content) != size:
+            raise ValueError(f"the picture has {len(content)} bytes instead of {size}")
+        picture[:] = np.frombuffer(content, np.uint8).reshape(picture.shape)
+        _unfilter(picture, pixel)
+    values = np.ascontiguousarray(lines[:, :, 1:])
+    if out.itemsize == 2:
+        values = values.view(">u2").astype(np.uint16).view(out.dtype)
+    into_values(values.reshape(len(files), height, width, channels), out)
+
+
+def _lines(values: np.ndarray) -> np.ndarray:
+    """The bytes of values as lines (n, height, bytes of a line)."""
+    pictures = as_pictures(values)
+    if values.itemsize == 2:
+        pictures = pictures.view(np.uint16).astype(">u2")
+    pictures = np.ascontiguousarray(pictures)
+    return pictures.view(np.uint8).reshape(*pictures.shape[:2], -1)
+
+
+def _filtered(lines: np.ndarray, kind: int, pixel: int) -> np.ndarray:
+    """Lines with the number of a filter before each, and filtered by it."""
+    out = np.empty((*lines.shape[:2], 1 + lines.shape[2]), np.uint8)
+    out[:, :, 0] = kind
+    out[:, :, 1:] = lines
+    if kind == _SUB:
+        out[:, :, 1 + pixel :] -= lines[:, :, :-pixel]
+    elif kind == _UP:
+        out[:, 1:, 1:] -= lines[:, :-1]
+    return out
+
+
+def _unfilter(picture: np.ndarray, pixel: int) -> None:
+    """Undo the filter of a picture's lines, in place."""
+    kind, lines = int(picture[0, 0]), picture[:, 1:]
+    if kind > _UP or (picture[:, 0] != kind).any():
+        raise ValueError("it has filters that mjlab_rec does not use")
+    if kind == _SUB:
+        pixels = lines.reshape(len(lines), -1, pixel)
+        np.cumsum(pixels, axis=1, dtype=np.uint8, out=pixels)
+    elif kind == _UP:
+        np.cumsum(lines, axis=0, dtype=np.uint8, out=lines)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + name + data + _LENGTH.pack(crc32(data, crc32(name)))
+
+
+def _data(file: bytes, header: bytes) -> memoryview:
+    """The compressed data of a file with this header and nothing else."""
+    start = len(_SIGNATURE) + 8 + len(header) + 4
+    if file[:8] != _SIGNATURE or file[12:16] != b"IHDR" or file[16 : start - 4] != header:
+        raise ValueError("it is no PNG of the size and type of the channel")
+    size = int.from_bytes(file[start : start + 4], "big")
+    if file[start + 4 : start + 8] != b"IDAT" or len(file) != start + 12 + size + len(_END):
+        raise ValueError("it has chunks that mjlab_rec does not write")
+    return memoryview(file)[start + 8 : start + 8 + size]
+
+
+def deflated(values: Any) -> bytes:
+    """The bytes of contiguous values, compressed fast, in zlib's format."""
+    return fast.compress(memoryview(values).cast("B"), 1)
+
+
+def inflated(content: Any, most: int) -> bytes:
+    """Decompress zlib data, at most one byte more than `most`; raises ValueError."""
+    try:
+        return fast.decompressobj().decompress(content, most + 1)
+    except (zlib.error, fast.error) as error:
+        raise ValueError(f"it cannot be decompressed: {error}") from None

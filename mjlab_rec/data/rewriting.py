@@ -1,0 +1,200 @@
+"""Write recorded episodes to a new recording, a few at a time, whatever its format."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mjlab_rec.data.description import files_of
+from mjlab_rec.data.episode_batches import batches
+from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
+from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
+from mjlab_rec.data.formats.registry import formats, writer_class
+from mjlab_rec.data.origins import ORIGIN
+from mjlab_rec.data.rollouts import Rollouts
+from mjlab_rec.data.schema import DataError, Episode, RunInfo, bytes_of
+
+Progress = Callable[[int, int], None]
+
+_BLOCK_ROWS = 128
+
+
+@dataclass(kw_only=True)
+class OutputOptions:
+    """How a new recording is written."""
+
+    format: str = ""
+    """Name of the format; empty: the one that the suffix of the path says, or hdf5."""
+    compression: str | None = None
+    """One of the format's compressions; None: uncompressed."""
+    if_exists: IfExists = "error"
+    """What to do if the path exists: "error", "overwrite", "number" (use the next free name)."""
+
+
+def write_episodes(
+    rollouts: Rollouts,
+    indices: Sequence[int],
+    out: str | Path,
+    options: OutputOptions | None = None,
+    *,
+    how: str,
+    progress: Progress | None = None,
+    **said: Any,
+) -> list[Path]:
+    """Write episodes of a recording to a new one, with their environments and numbers.
+
+    The new recording has an attached file "origin.csv": the file, environment and number of each
+    episode where it was recorded, and the columns that only its table of episodes had.
+
+    Args:
+        rollouts: The recording, or several that were opened as one.
+        indices: Rows of its table of episodes.
+        out: Path of the new recording.
+        options: Its format, and what to do if it exists.
+        how: What makes it, such as "merge", for its description.
+        progress: Called with the rows that are written, and all rows.
+        said: What else its description says about how it was made.
+
+    Returns:
+        The files of the new recording.
+    """
+    options, out = options or OutputOptions(), local_path(out)
+    check_outputs(rollouts, [out], options)
+    total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
+    info = _new_info(rollouts, indices, how, said)
+    writer = writer_class(options.format or format_by_name(out))(
+        info,
+        WriterOptions(
+            path=str(out),
+            if_exists=options.if_exists,
+            compression=options.compression,
+            block_rows=_BLOCK_ROWS,
+        ),
+    )
+    done = 0
+    try:
+        for episode in episodes_of(rollouts, indices):
+            writer.write_episode(episode)
+            done += episode.rows
+            if progress is not None:
+                progress(done, total)
+        writer.gaps = rollouts.gaps
+    except BaseException:
+        # What was written so far would look like a complete recording.
+        writer.close()
+        _remove(list(writer.files))
+        raise
+    writer.close()
+    return list(writer.files)
+
+
+def check_outputs(
+    rollouts: Rollouts, outs: Sequence[str | Path], options: OutputOptions | None
+) -> None:
+    """Raise if one of several new recordings cannot be written, before any of them is."""
+    options = options or OutputOptions()
+    sources = {os.path.realpath(file) for path in rollouts.paths for file in (path, *parts(path))}
+    places = [os.path.realpath(local_path(out)) for out in outs]
+    for out, place in zip(outs, places, strict=True):
+        if place in sources:
+            raise DataError(
+                f"'{out}' is read, so it cannot be written at once. Choose another path."
+            )
+        if places.count(place) > 1:
+            raise DataError(f"'{out}' is given twice. Give each new recording its own path.")
+        out = local_path(out)
+        if options.if_exists == "error" and (os.path.lexists(out) or parts(out)):
+            free = f"{out.stem}_1{out.suffix}"
+            raise PathExistsError(out, free, can_append=False)
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Remove a recording that is incomplete."""
+    for file in {each for path in files for each in (*files_of(path), path)}:
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def format_by_name(path: Path) -> str:
+    """The format that the suffix of a path says; hdf5 if it says none."""
+    for format in formats():
+        if format.matches_name(path):
+            return format.name
+    return "hdf5"
+
+
+def episodes_of(rollouts: Rollouts, indices: Iterable[int]) -> Iterator[Episode]:
+    """Episodes by their rows in the table, read several at a time."""
+    info, table = rollouts.info, rollouts.episodes
+    columns = {name: table[name].to_list() for name in EPISODE_COLUMNS}
+    names = list(info.kinds)
+    each = bytes_of(info.kinds.values())
+    for batch in batches(indices, columns["rows"], each):
+        arrays = rollouts.read_many(batch, names)
+        first = 0
+        for index in batch:
+            after = first + columns["rows"][index]
+            yield _episode(
+                {name: values[index] for name, values in columns.items()},
+                {name: values[first:after] for name, values in arrays.items()},
+                rollouts.model(index),
+            )
+            first = after
+
+
+def _episode(
+    row: dict[str, Any], arrays: dict[str, np.ndarray], model: dict[str, np.ndarray]
+) -> Episode:
+    """An episode from its row of the table; what is not known gets the likeliest value."""
+    step = arrays["step"]
+    length = row["length"]
+
+    def known(value: Any) -> float:
+        return np.nan if value is None else float(value)
+
+    return Episode(
+        env=row["env"],
+        number=row["number"],
+        start=int(step[0]) if row["start"] is None else row["start"],
+        length=int(step[-1]) + 1 if length is None else length,
+        total=known(row["return"]),
+        recorded=known(row["recorded_return"]),
+        terminated=bool(row["terminated"]),
+        truncated=bool(row["truncated"]),
+        success=row["success"],
+        partial=bool(row["partial"]),
+        arrays=arrays,
+        model=model,
+    )
+
+
+def _new_info(
+    rollouts: Rollouts, indices: Sequence[int], how: str, said: dict[str, Any]
+) -> RunInfo:
+    """The description of a new recording of some episodes."""
+    info = rollouts.info
+    table = rollouts.origins[list(indices)]
+    files = table["file"].unique(maintain_order=True).to_list()
+    made = {"how": how, "mjlab_rec": _own_version(), "sources": files[:1000], **said}
+    before = info.about.get("made")
+    return replace(
+        info,
+        about={**info.about, "made": [*(before if isinstance(before, list) else []), made]},
+        attachments={**info.attachments, ORIGIN: table.write_csv().encode()},
+    )
+
+
+def _own_version() -> str:
+    try:
+        return version("mjlab_rec")
+    except PackageNotFoundError:
+        return "unknown"

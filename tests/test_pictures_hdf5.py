@@ -1,0 +1,237 @@
+"""Pictures in HDF5 files: what was recorded is read back, and damage is noticed."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+from damaged_files import files_of
+from picture_worlds import PictureWorld
+from test_data_crash import RecordedWriter, prefixes
+from test_data_formats import KINDS, check, make, pieces, read, record
+from test_hdf5_damage import check as check_damaged
+from test_hdf5_damage import read as read_all
+from test_hdf5_damage import read_undamaged
+
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.formats.hdf5 import Hdf5Reader
+from mjlab_rec.data.pictures.crew import Crew
+from mjlab_rec.data.rollouts import open_rollouts
+from mjlab_rec.data.schema import DataError
+
+BOTH = pytest.mark.parametrize(
+    "kind", [KINDS["hdf5"], KINDS["hdf5 by episodes"]], ids=["blocks", "episodes"]
+)
+EYE = {"obs/eye": ("uint8", (9, 8, 3))}
+
+
+@BOTH
+@pytest.mark.parametrize("seed", [0, 1])
+def test_png_pictures_read_back_bit_for_bit(kind, seed, tmp_path):
+    world = PictureWorld(partial=True, seed=seed, steps=20)
+    with read(record(kind, tmp_path, world)) as rollouts:
+        check(kind, rollouts, world.episodes, world.info)
+        assert rollouts.verify() == []
+        assert rollouts.channels["obs/eye"].codec == "png"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "world",
+    [{"ends": False}, {"every": 3, "steps": 60}, {"gaps": (1, 2)}, {"model": True}],
+    ids=str,
+)
+def test_pictures_belong_to_their_rows(kind, world, tmp_path):
+    world = PictureWorld(kinds=EYE, **world)
+    with read(record(kind, tmp_path, world)) as rollouts:
+        check(kind, rollouts, world.episodes, world.info)
+
+
+@BOTH
+def test_pictures_in_several_parts_read_back(kind, tmp_path):
+    world = PictureWorld(steps=40, kinds={"obs/eye": ("uint8", (64, 40, 3))})
+    writer = record(kind, tmp_path, world, roll_over_bytes=1_200_000)
+    assert len(writer.files) > 1
+    with read(writer) as rollouts:
+        check(kind, rollouts, world.episodes, world.info)
+
+
+def test_the_next_pictures_of_whole_episodes_are_not_stored_again(tmp_path):
+    kind = KINDS["hdf5 by episodes"]
+    shape = {"obs/eye": ("uint8", (64, 64, 3))}
+    world = PictureWorld(kinds=shape)
+    record(kind, tmp_path, world)
+    with h5py.File(tmp_path / kind.path) as file:
+        entries = file["blocks/obs/eye"][:].ravel()
+        after = file["blocks/next_obs/eye"][:].ravel()
+        entries, after = entries[entries["size"] > 0], after[after["size"] > 0]
+        assert len(np.unique(entries["at"])) == len(entries) == len(world.rows)
+        own = np.setdiff1d(after["at"], entries["at"])
+        assert len(own) == len({(row.env, row.number) for row in world.rows})
+
+
+def test_h5py_and_any_reader_of_png_can_read_the_pictures(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    kind, world = KINDS["hdf5"], PictureWorld(steps=7)
+    record(kind, tmp_path, world)
+    row = next(row for row in world.rows if row.at == 5)
+    with h5py.File(tmp_path / kind.path) as file:
+        env_index = world.info.envs.index(row.env)
+        for name in ("obs/eye", "obs/grey", "obs/alpha", "obs/first", "obs/far", "obs/scaled"):
+            entry = file[f"blocks/{name}"][0, env_index, 5]
+            content = file[f"encoded/{name}"][entry["at"] : entry["at"] + entry["size"]]
+            found = np.asarray(image.open(io.BytesIO(content.tobytes())))
+            truth = row.values[name]
+            if truth.dtype == np.float32:
+                assert entry["kind"] in (1, 2)
+                truth = np.rint(truth * 255).astype(np.uint8)
+            truth = np.moveaxis(truth, 0, -1) if truth.shape[0] == 3 else truth
+            np.testing.assert_array_equal(found, truth)
+
+
+def test_pictures_can_be_read_while_they_are_being_written(tmp_path):
+    kind, world = KINDS["hdf5"], PictureWorld(kinds=EYE, block_rows=5)
+    writer = make(kind, tmp_path, world.info, block_rows=5)
+    for _ in pieces(kind, writer, world):
+        with open_rollouts(writer.files[0]) as rollouts:
+            assert rollouts.rows == len(world.rows) == len(rollouts.arrays("next_obs/eye"))
+    writer.close()
+
+
+def test_encoded_blocks_survive_a_kill_at_any_write(tmp_path):
+    world = PictureWorld(kinds=EYE, steps=21)
+    writer = RecordedWriter(world.info, WriterOptions(path=str(tmp_path / "a.h5"), block_rows=7))
+    marks, rows = [], []
+    for block in world.blocks():
+        writer.write(block)
+        marks.append(len(writer.target.log))
+        rows.append(len(world.rows))
+    writer.close()
+    truth = {(row.env, row.number, row.step): row.values for row in world.rows}
+    path = tmp_path / "killed.h5"
+    log = writer.target.log
+    for number, content in prefixes(log, marks[0], set(range(marks[-2], marks[-1] + 1)), 29):
+        path.write_bytes(content)
+        with open_rollouts(path) as rollouts:
+            promised = sum(mark <= number for mark in marks)
+            assert rollouts.rows in rows[promised - 1 : promised + 1]
+            # The writer's first file is not on the disk.
+            assert all(sentence.startswith("Part 0 is missing") for sentence in rollouts.verify())
+            for index, episode in enumerate(rollouts.episodes.iter_rows(named=True)):
+                found = rollouts.read(index, ["step", "obs/eye", "next_obs/eye"])
+                for at, step in enumerate(found["step"].tolist()):
+                    values = truth[episode["env"], episode["number"], step]
+                    np.testing.assert_array_equal(found["obs/eye"][at], values["obs/eye"])
+                    np.testing.assert_array_equal(found["next_obs/eye"][at], values["next_obs/eye"])
+
+
+@BOTH
+def test_a_flipped_bit_never_changes_a_picture(kind, tmp_path, watch):
+    record(kind, tmp_path, PictureWorld(kinds={"obs/eye": ("uint8", (16, 24, 3))}, steps=12))
+    path = tmp_path / kind.path
+    truth = read_undamaged(path, watch)
+    noticed = 0
+    for _ in watch.flips(files_of(path), 12):
+        reader = Hdf5Reader(path)
+        found, reported = read_all(reader), reader.verify()
+        reader.close()
+        check_damaged(found, truth, reported)
+        noticed += bool(reported)
+    assert noticed > watch.tries // 5
+
+
+def test_a_damaged_picture_is_named_and_everything_else_can_be_read(tmp_path):
+    kind, world = KINDS["hdf5"], PictureWorld(kinds=EYE, ends=False)
+    record(kind, tmp_path, world)
+    path = tmp_path / kind.path
+    with h5py.File(path, "r+") as file:
+        entry = file["blocks/obs/eye"][2, 1, 3]
+        file["encoded/obs/eye"][int(entry["at"]) + 60] ^= 4
+    with open_rollouts(path) as rollouts:
+        why = r"rollout.h5', block 2 \(7 rows, control steps 14 to 20\): a picture of 'obs/eye'"
+        with pytest.raises(DataError, match=why + ".* wrong checksum"):
+            rollouts.read(1, ["obs/eye"])
+        for index in (0, 2):
+            rollouts.read(index, ["obs/eye", "next_obs/eye"])
+        rollouts.read(1, ["action"])
+        assert len(rollouts.verify()) == 1
+    with open_rollouts(path, check=False) as rollouts:
+        with pytest.raises(DataError, match="a picture of 'obs/eye' .* is damaged: it cannot be"):
+            rollouts.read(1, ["obs/eye"])
+
+
+def forge(path, change) -> None:
+    """Change the entry of environment 1 in row 3 of block 2, and what else `change` wants to."""
+    with h5py.File(path, "r+") as file:
+        entries = file["blocks/obs/eye"]
+        some = entries[2, 1]
+        change(some[3:4], file)
+        entries[2, 1] = some
+
+
+LIES = {
+    "far away": lambda entry, file: entry.__setitem__("at", 1 << 60),
+    "huge": lambda entry, file: entry.__setitem__("size", (1 << 32) - 1),
+    "empty": lambda entry, file: entry.__setitem__("size", 0),
+    "another frame": lambda entry, file: entry.__setitem__("kind", 9),
+    "another picture": lambda entry, file: entry.__setitem__("at", int(entry["at"][0]) + 5),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_manipulated_entry_is_an_error(lie, tmp_path):
+    kind, world = KINDS["hdf5"], PictureWorld(kinds=EYE, ends=False)
+    record(kind, tmp_path, world)
+    path = tmp_path / kind.path
+    forge(path, lie)
+    with open_rollouts(path, check=False) as rollouts:
+        with pytest.raises(DataError, match="block 2 .*a picture of 'obs/eye' .* is damaged"):
+            rollouts.read(1, ["obs/eye"])
+        rollouts.read(0, ["obs/eye"])
+
+
+def test_a_crew_does_all_the_work_and_raises_its_first_error():
+    crew, done = Crew("test", threads=4), []
+    crew.each(done.append, 100)
+    assert sorted(done) == list(range(100))
+    with pytest.raises(ZeroDivisionError):
+        crew.each(lambda number: 1 // (number - 50), 100)
+    crew.close()
+    crew.each(done.append, 3)
+    assert len(done) == 103
+    crew.close()
+
+
+def test_a_crew_works_alone_where_threads_cannot_start(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    done: list[int] = []
+    Crew("test", threads=4).each(done.append, 10)
+    assert done == list(range(10))
+
+
+@BOTH
+def test_how_to_read_works_for_pictures(kind, tmp_path):
+    pytest.importorskip("PIL.Image")
+    world = PictureWorld(kinds={"obs/eye": ("uint8", (9, 8, 3))}, steps=20, ends=False)
+    record(kind, tmp_path, world)
+    with h5py.File(tmp_path / kind.path) as file:
+        text = str(file.attrs["how_to_read"])
+        code = textwrap.dedent(text[text.index("    entry = ") :])
+        block, env_index, row = (0, 0, 3)
+        scope = dict(file=file, block=block, env_index=env_index, row=row, io=io, np=np)
+        exec(f"import PIL.Image\n{code}", scope)
+    first = next(row for row in world.rows if row.env == world.info.envs[0] and row.step == 3)
+    assert np.array_equal(scope["picture"], first.values["obs/eye"])
+
+
+@pytest.mark.parametrize("name", ["npz folder", "csv", "parquet", "robomimic", "memory"])
+def test_formats_without_codecs_store_arrays(name, tmp_path):
+    world = PictureWorld(kinds={"obs/eye": ("uint8", (2, 3, 3))}, steps=15)
+    with read(record(KINDS[name], tmp_path, world)) as rollouts:
+        check(KINDS[name], rollouts, world.episodes, world.info)
