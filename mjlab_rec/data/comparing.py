@@ -13,6 +13,7 @@ from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import ChannelSpec, RunInfo, bytes_of
+from mjlab_rec.data.union import AS_STORED
 
 Progress = Callable[[int, int], None]
 Key = tuple[int, int]
@@ -117,7 +118,7 @@ def schema_differences(old: RunInfo, new: RunInfo) -> list[str]:
     found += [f"Only the second has the channel '{name}'." for name in theirs if name not in ours]
     for name in ours:
         for each in fields(ChannelSpec) if name in theirs else ():
-            if each.name == "next_of":  # whether a value is stored or derived makes no difference
+            if each.name in AS_STORED:
                 continue
             was, now = getattr(ours[name], each.name), getattr(theirs[name], each.name)
             if was != now:
@@ -196,7 +197,8 @@ class _Comparison:
 
     def _differs(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Whether a row differs, (rows,)."""
-        return self._elements_differ(old, new).reshape(len(old), -1).any(axis=1)
+        differ = self._elements_differ(old, new).reshape(len(old), -1)
+        return np.logical_or.reduce(differ, axis=1)
 
     def _elements_differ(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         if old.dtype.kind != "f":

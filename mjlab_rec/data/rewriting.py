@@ -10,16 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mjlab_rec.data.copying import episode_of
 from mjlab_rec.data.description import files_of
 from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
 from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.origins import ORIGIN
+from mjlab_rec.data.pictures.codec import parse
 from mjlab_rec.data.rollouts import Rollouts
-from mjlab_rec.data.schema import DataError, Episode, RunInfo, bytes_of
+from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, bytes_of
 
 Progress = Callable[[int, int], None]
 
@@ -143,38 +143,12 @@ def episodes_of(rollouts: Rollouts, indices: Iterable[int]) -> Iterator[Episode]
         first = 0
         for index in batch:
             after = first + columns["rows"][index]
-            yield _episode(
+            yield episode_of(
                 {name: values[index] for name, values in columns.items()},
                 {name: values[first:after] for name, values in arrays.items()},
                 rollouts.model(index),
             )
             first = after
-
-
-def _episode(
-    row: dict[str, Any], arrays: dict[str, np.ndarray], model: dict[str, np.ndarray]
-) -> Episode:
-    """An episode from its row of the table; what is not known gets the likeliest value."""
-    step = arrays["step"]
-    length = row["length"]
-
-    def known(value: Any) -> float:
-        return np.nan if value is None else float(value)
-
-    return Episode(
-        env=row["env"],
-        number=row["number"],
-        start=int(step[0]) if row["start"] is None else row["start"],
-        length=int(step[-1]) + 1 if length is None else length,
-        total=known(row["return"]),
-        recorded=known(row["recorded_return"]),
-        terminated=bool(row["terminated"]),
-        truncated=bool(row["truncated"]),
-        success=row["success"],
-        partial=bool(row["partial"]),
-        arrays=arrays,
-        model=model,
-    )
 
 
 def _new_info(
@@ -188,9 +162,15 @@ def _new_info(
     before = info.about.get("made")
     return replace(
         info,
+        channels=tuple(map(_lossless, info.channels)),
         about={**info.about, "made": [*(before if isinstance(before, list) else []), made]},
         attachments={**info.attachments, ORIGIN: table.write_csv().encode()},
     )
+
+
+def _lossless(spec: ChannelSpec) -> ChannelSpec:
+    """A channel whose pictures stay as they are: encoded again they would change once more."""
+    return replace(spec, codec="png") if spec.codec and parse(spec.codec).lossy else spec
 
 
 def _own_version() -> str:

@@ -205,6 +205,10 @@ class UnionReader(Reader):
         return pl.concat(tables, how="diagonal")
 
 
+AS_STORED = ("next_of", "codec")
+"""Fields of a channel that say how it is stored, which makes no difference to its values."""
+
+
 def check_same_channels(old: RunInfo, new: RunInfo, before: Path, now: Path) -> None:
     """Raise if two recordings differ in what a row is; the message names the first difference."""
 
@@ -221,6 +225,8 @@ def check_same_channels(old: RunInfo, new: RunInfo, before: Path, now: Path) -> 
             refuse(f"'{where}' has no channel {', '.join(map(repr, names))}")
     for name, spec in ours.items():
         for field in fields(ChannelSpec):
+            if field.name in AS_STORED:
+                continue
             was, value = getattr(spec, field.name), getattr(theirs[name], field.name)
             if was != value:
                 refuse(f"the {field.name} of channel '{name}' is {_said(value)}, not {_said(was)}")

@@ -81,9 +81,11 @@ def _check(
     if isinstance(reader, Hdf5Reader):
         result.findings += _ends(reader, path)
         from mjlab_rec.data.checking.damaged_blocks import check_blocks
+        from mjlab_rec.data.checking.screening import suspicious
 
         check_blocks(reader, rows, finite, progress)
-        for _ in rows.run():
+        packed = any(run.index.packed for run in reader.runs)  # many blocks with few rows each
+        for _ in rows.run(None if packed else suspicious(reader, rows).tolist()):
             pass
     else:
         for done, total in rows.run():

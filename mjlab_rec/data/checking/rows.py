@@ -13,7 +13,7 @@ from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
-_RETURN_TOLERANCE = 1e-3  # of the sum of the absolute rewards; sums of float32 differ by less
+RETURN_TOLERANCE = 1e-3  # of the sum of the absolute rewards; sums of float32 differ by less
 
 
 class RowChecks:
@@ -46,8 +46,8 @@ class RowChecks:
         self._every = info.every
         self._kinds = {spec.name: spec for spec in info.channels}
         self._table: dict[str, list[Any]] = {name: table[name].to_list() for name in table.columns}
-        # What is not known must not look like something wrong.
-        self._columns = table.select(
+        # The table, in which what is not known does not look like something wrong.
+        self.columns = table.select(
             pl.col("partial").fill_null(True),
             pl.col("length").cast(pl.Int64).fill_null(1 << 60),
             pl.col("terminated", "truncated").fill_null(False),
@@ -57,14 +57,16 @@ class RowChecks:
         self.findings: list[Finding] = []
         self.good = np.ones(len(table), bool)
 
-    def run(self) -> Iterator[tuple[int, int]]:
-        """Check all episodes; yields how many are done, of how many."""
-        count = len(self.good)
+    def run(self, indices: Sequence[int] | None = None) -> Iterator[tuple[int, int]]:
+        """Check all episodes, or some; yields how many are done, of how many."""
+        chosen = range(len(self.good)) if indices is None else indices
+        done, count = 0, len(chosen)
         each = bytes_of(self._reader.info.kinds[name] for name in self._names)
-        for batch in batches(range(count), self._table["rows"], each):
+        for batch in batches(chosen, self._table["rows"], each):
             for first in range(0, len(batch), self._together):
                 self._check(batch[first : first + self._together])
-            yield batch[-1] + 1, count
+            done += len(batch)
+            yield done, count
 
     def _check(self, batch: Sequence[int]) -> None:
         try:
@@ -95,7 +97,7 @@ class RowChecks:
             return np.ones(len(rows), bool)
         after = np.cumsum(rows)
         first, last = after - rows, after - 1
-        of_batch = self._columns[list(batch)]
+        of_batch = self.columns[list(batch)]
         is_last = np.zeros(int(after[-1]), bool)
         is_last[last] = True
         step = arrays["step"].astype(np.int64)
@@ -118,7 +120,7 @@ class RowChecks:
                 total = np.add.reduceat(reward, first)
                 size = np.add.reduceat(np.abs(reward), first)
                 near = np.abs(total - of_batch["recorded_return"].to_numpy())
-                found |= ~(near <= 0.5 * _RETURN_TOLERANCE * (1.0 + size))
+                found |= ~(near <= 0.5 * RETURN_TOLERANCE * (1.0 + size))
         return found
 
     def _note_unreadable(self, index: int, error: DataError) -> None:
@@ -223,7 +225,7 @@ class RowChecks:
             return
         reward = arrays["reward"].astype(np.float64)
         total, size = float(reward.sum()), float(np.abs(reward).sum())
-        if np.isfinite(size) and not abs(total - said) <= _RETURN_TOLERANCE * (1.0 + size):
+        if np.isfinite(size) and not abs(total - said) <= RETURN_TOLERANCE * (1.0 + size):
             self.add(
                 *("return", index, "reward"),
                 f"The rewards of its rows add up to {total:g}, not to the recorded {said:g}.",

@@ -16,10 +16,11 @@ from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 SEGMENT_DTYPE = np.dtype(
-    [(name, np.int64) for name in ("index", "block", "env_index", "start", "stop", "row")]
+    [(name, np.int64) for name in ("index", "block", "env_index", "start", "stop", "row", "began")]
 )
 """A piece of an episode in a block: its row in the table of episodes, and the rows from "start" to
-before "stop" of the block, the first of which is the row "row" of the episode."""
+before "stop" of the block, the first of which is the row "row" of the episode, which began after
+"began" control steps."""
 
 
 class BlockRun(abc.ABC):
@@ -168,6 +169,7 @@ class BlocksReader(Reader):
             found["index"] = self._rows_of(run)[of]
             found["block"], found["env_index"] = segments.block, segments.env_index[of]
             found["start"], found["stop"] = segments.start, segments.stop
+            found["began"] = segments.began[of]
             found["row"] = before - before[segments.offsets[:-1]][of]
             self._pieces[run] = found[np.argsort(found["block"], kind="stable")]
         pieces = self._pieces[run]

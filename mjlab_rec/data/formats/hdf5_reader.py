@@ -76,6 +76,11 @@ class Hdf5Reader(BlocksReader):
         """The files that can be read."""
         return list(self._parts)
 
+    @property
+    def runs(self) -> list[_Run]:
+        """The runs, each appended to those before it."""
+        return list(self._stored)
+
     def place(self, part: StoredPart, block: int) -> tuple[int, int]:
         """The run of a part's block, and its number in that run."""
         for number, run in enumerate(self._stored):
