@@ -367,12 +367,12 @@ def test_rows_that_fit_are_read_once_and_others_in_groups():
     reader = rollouts._reader
     batches = rollouts.transitions(2, channels=["id"])
     ids(batches), ids(batches)
-    assert sorted(reader.reads) == [0, 1, 2, 3]
+    assert sorted(reader.reads) == [0, 2, 3]  # Episode 1 has no rows.
     reader.reads.clear()
-    batches = rollouts.transitions(2, channels=["id"], memory_bytes=60, shuffle=False)
+    batches = rollouts.transitions(2, channels=["id"], memory_bytes=120, shuffle=False)
     stream = iter(batches)
     next(stream)
-    assert reader.reads == [0, 1]  # 40 bytes; the next episode has 56
+    assert reader.reads == [0]  # 5 rows of 20 bytes; the next episode has 7
     assert set(next(stream)) == {"id"}
 
 
@@ -563,7 +563,7 @@ def test_a_forked_worker_opens_nothing_itself(tmp_path, monkeypatch):
     with open_rollouts(write(World(steps=20), tmp_path / "run")) as rollouts:
         rows = rollouts.dataset(channels=["state"])
         copy = pickle.loads(pickle.dumps(rows))
-        monkeypatch.setattr("mjlab_rec.data.batches.open_rollouts", None)
+        monkeypatch.setattr("mjlab_rec.data.dataset.open_rollouts", None)
         monkeypatch.setattr("os.getpid", lambda: -5)
         assert rows[3]["state"].shape == (2,)
         with pytest.raises(TypeError):
