@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from mjlab_rec.data.formats.pieces import Pieces, Strips, ranges
 from mjlab_rec.data.formats.segments import Segments
-from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def reading(
     after: Mapping[str, np.ndarray],
 ) -> Iterator[Callable[[], None]]:
     """See ``Reader.reading``. `specs` are the channels of each run, by name."""
-    parts = _split(strips, pieces)
+    parts = split(strips, pieces)
     bounds = np.flatnonzero(np.diff(parts.place, prepend=-1, append=-1))
     for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         number = int(parts.run[first])
@@ -116,38 +115,6 @@ def _read(
     after: Mapping[str, np.ndarray],
 ) -> None:
     """Read parts of pieces that are in the same block."""
-    encoded = {n: a for n, a in out.items() if run.encodes and n in specs and specs[n].codec}
-    _fill(run, specs, block, parts, {n: a for n, a in out.items() if n not in encoded}, after)
-    if not encoded:
-        return
-    # What is stored of a picture is an entry, which says where its bytes are.
-    into, ends = np.cumsum(parts.size) - parts.size, parts.piece >= 0
-    total, extra = int(parts.size.sum()), int(ends.sum())
-    number = np.full(len(parts.piece), -1)
-    number[ends] = np.arange(extra)
-    entries = {name: np.zeros(total + extra, ENTRY_DTYPE) for name in encoded}
-    rows = {name: found[:total] for name, found in entries.items()}
-    more = {name: entries[name][total:] for name in encoded if name in after}
-    _fill(run, specs, block, replace(parts, into=into, piece=number), rows, more)
-    copies = list(_copies(into, parts.into, parts.size))
-    for name, array in encoded.items():
-        found = entries[name] if name in after else rows[name]
-        pictures = np.empty((len(found), *array.shape[1:]), array.dtype)
-        run.decode(specs[name], found, np.full(len(found), block), pictures)
-        _put(array, pictures, 0, copies)
-        if name in after:
-            after[name][parts.piece[ends]] = pictures[total:]
-
-
-def _fill(
-    run: BlockRun,
-    specs: Mapping[str, ChannelSpec],
-    block: int,
-    parts: _Parts,
-    out: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
-) -> None:
-    """Copy what is stored."""
     first, last = int(parts.env_index[0]), int(parts.env_index[-1]) + 1
     ending = parts[parts.piece >= 0]
     copies: list[_Copy] = []
@@ -169,7 +136,8 @@ def _fill(
             after[name][ending.piece] = _next_values(run, name, block, ending, values, env)
 
 
-def _split(strips: BlockStrips, pieces: Pieces) -> _Parts:
+def split(strips: BlockStrips, pieces: Pieces) -> _Parts:
+    """The parts of pieces, in the order in which they are stored."""
     first = strips.base[pieces.episode] + pieces.first
     stop = first + pieces.count
     opening = np.searchsorted(strips.first, first, "right") - 1
