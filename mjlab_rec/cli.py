@@ -25,8 +25,8 @@ from mjlab_rec.utils.plain_data import fit_words
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
 
-_ENV_PREFIX = "--env."
-_RECORD_PREFIX = "--record."
+ENV_PREFIX = "--env."
+RECORD_PREFIX = "--record."
 _AGENT_PREFIX = "--agent."
 # Short options for recorders.
 _SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
@@ -133,14 +133,14 @@ def parse(
         play: Whether to load the task's cfg for watching.
         prog: Name of the command in its help. None: that of the process.
     """
-    options, overrides = _split(list(sys.argv[1:] if argv is None else argv), _ENV_PREFIX)
+    options, overrides = split_options(list(sys.argv[1:] if argv is None else argv), ENV_PREFIX)
     settings: list[Setting] = []
     if issubclass(args_type, RecordArgs):
         options = _without_shortcuts(options)
-        options, settings = _split(options, _RECORD_PREFIX)
+        options, settings = split_options(options, RECORD_PREFIX)
     of_agent: list[Setting] = []
     if issubclass(args_type, LearnArgs):
-        options, of_agent = _split(options, _AGENT_PREFIX)
+        options, of_agent = split_options(options, _AGENT_PREFIX)
     wants_help = not {"-h", "--help"}.isdisjoint(options)
     if wants_help:
         options = [word for word in options if word not in ("-h", "--help")]
@@ -174,13 +174,13 @@ def parse(
             override(cfg, setting.path, setting.words)
     recorders = {}
     if isinstance(args, RecordArgs) and (args.record or settings):
-        recorders = args.recorders = _recorders(args, settings, taken=set(cfg.recorders))
+        recorders = args.recorders = requested_recorders(args, settings, taken=set(cfg.recorders))
     if wants_help:
-        _print_fields(args.task, cfg, _ENV_PREFIX)
+        _print_fields(args.task, cfg, ENV_PREFIX)
         if isinstance(args, LearnArgs):
             _print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
         for name, recorder in recorders.items():
-            _print_fields(f"recorder {name}", recorder, _RECORD_PREFIX)
+            _print_fields(f"recorder {name}", recorder, RECORD_PREFIX)
         raise SystemExit(0)
     if recorders:
         cfg.recorders = {**cfg.recorders, **recorders}
@@ -199,7 +199,7 @@ def import_task_modules(modules: Sequence[str]) -> None:
             fail(f"--task-module: {error}. The current folder is searched, too.")
 
 
-def override(cfg: Any, path: str, values: Sequence[str], prefix: str = _ENV_PREFIX) -> None:
+def override(cfg: Any, path: str, values: Sequence[str], prefix: str = ENV_PREFIX) -> None:
     """Set one field of a cfg from command-line words; end the script if they are invalid."""
     try:
         cfg_paths.update(cfg, path, lambda leaf: _read(leaf, values))
@@ -247,7 +247,7 @@ def _message(error: BaseException, args: Any) -> str:
     if isinstance(error, PathExistsError) and isinstance(args, RecordArgs):
         paths = [getattr(cfg, "path", "") for cfg in args.recorders.values()]
         if any(path and error.path.is_relative_to(local_path(path)) for path in paths):
-            return error.described(f"give {_RECORD_PREFIX}if-exists")
+            return error.described(f"give {RECORD_PREFIX}if-exists")
     return str(error)
 
 
@@ -276,7 +276,7 @@ class Setting:
     """Number of --record options before it."""
 
 
-def _split(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
+def split_options(argv: list[str], prefix: str) -> tuple[list[str], list[Setting]]:
     """Separate options with a prefix, such as `--env.PATH VALUE...`, from the others."""
     options: list[str] = []
     settings: list[Setting] = []
@@ -379,11 +379,17 @@ def _apply(layer: dict[str, Any], cfg: ManagerBasedRlEnvCfg, agent_cfg: Any) -> 
         cfg.seed = agent_cfg.seed = layer["seed"]
 
 
-def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
-    """The cfgs of the requested recorders, by names that are not taken."""
+def requested_recorders(args: Any, settings: list[Setting], taken: set[str]) -> dict[str, Any]:
+    """The cfgs of the requested recorders, by names that are not taken.
+
+    Args:
+        args: Options with ``record`` and ``rollouts``, such as RecordArgs.
+        settings: Fields of the recorders.
+        taken: Names that are taken.
+    """
     if not args.record:
         fail(
-            f"{_RECORD_PREFIX}{settings[0].path} needs a recorder before it, such as --record hdf5."
+            f"{RECORD_PREFIX}{settings[0].path} needs a recorder before it, such as --record hdf5."
         )
     from mjlab_rec.recorders.presets import Preset
 
@@ -395,7 +401,7 @@ def _recorders(args: RecordArgs, settings: list[Setting], taken: set[str]) -> di
             for setting in settings:
                 # Fields set before any recorder belong to the first one.
                 if max(setting.after, 1) == number:
-                    option = f"{_RECORD_PREFIX}{setting.path}"
+                    option = f"{RECORD_PREFIX}{setting.path}"
                     preset.set(setting.path, setting.words)
             option = f"--record {source}"
             name = preset.name

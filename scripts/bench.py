@@ -12,6 +12,7 @@ from benchmarks import (
     gym_throughput,
     learner,
     rays,
+    reading,
     record,
     rerun,
     step,
@@ -25,6 +26,7 @@ from benchmarks import (
 app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
+app.command(name="read")(reading.main)
 app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
 app.command(name="export")(export.main)

@@ -1,4 +1,4 @@
-"""Show recorded episodes, simulate them again, or compare a policy with them."""
+"""Show recorded episodes, simulate them again, compare a policy, or play them in another task."""
 
 from __future__ import annotations
 

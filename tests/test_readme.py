@@ -170,7 +170,8 @@ def run_command(words: list[str]) -> None:
     if words[0] == "replay" and not wants_help:
         record = ["--steps", "3", "--record", "replay", "--record.path", words[1]]
         mjlab_rec.main(["play", "--task", "cartpole-balance", *record])
-        words += [] if "--verify" in words else ["--steps", "2"]
+        modes = {"--verify", "--policy", "--task"}
+        words += [] if modes & set(words) else ["--steps", "2"]
     for _ in range(2 if "--record.path" in words and not wants_help else 1):
         try:
             mjlab_rec.main(words)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from worlds import actions, cart_cfg
 
 from mjlab_rec.commands import replay
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.recorders.presets import load_preset
+from mjlab_rec.registry import load_env_cfg
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_errors_are_explained(files, words, says, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["whole", "--tolerance", "1"], "--tolerance needs --verify"),
+        (["whole", "--tolerance", "1"], "--tolerance needs --verify, --policy or --task"),
         (["whole", "--grid", "0"], "--grid must be at least 1"),
         (["whole", "--speed", "-1"], "--speed must be a finite number above 0"),
         (["whole", "--video", "out.avi"], "--video writes a .mp4 file"),
@@ -97,3 +99,35 @@ def test_episodes_are_written_for_rerun(files, tmp_path, capsys):
     assert path.stat().st_size > 10_000 and f"Wrote {path}" in capsys.readouterr().out
     assert replayed(files["whole"], "--episode", "0", "--rerun", str(path)) == 2
     assert "exist" in capsys.readouterr().err
+
+
+def test_actions_are_played_in_a_task_and_recorded(tmp_path, capsys):
+    first, second = str(tmp_path / "first.h5"), str(tmp_path / "second.h5")
+    cfg = load_env_cfg("cartpole-balance")
+    cfg.scene.num_envs = 2
+    cfg.recorders = {"log": load_preset("replay", path=first)}
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset(seed=0)
+        for _ in range(5):
+            env.step(torch.ones(2, 1))
+    words = ["--task", "cartpole-swingup", "--record", "replay", "--record.path", second]
+    assert replayed(first, *words, "--env.episode-length-s", "5") == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 episodes held to the end" in said and f"Recorder replay wrote {second}" in said
+    assert replayed(second, "--verify") == 0
+    assert "Compared 10 of them bit for bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--record", "hdf5"], "--record and --env.* need --task"),
+        (["--task", "reach-arm"], "it simulates something else"),
+        (["--task", "nothing"], "nothing"),
+        (["--task", "cartpole-balance", "--record", "hdf6"], "hdf6"),
+        (["--policy", "zero", "--verify"], "mutually exclusive"),
+    ],
+)
+def test_errors_of_tasks_and_policies_are_explained(files, words, says, capsys):
+    assert replayed(files["whole"], *words) == 2
+    assert says in capsys.readouterr().err

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mjlab_rec.managers import (
+    MetricsManager,
+    MetricsTermCfg,
     ObservationGroupCfg,
     ObservationManager,
     ObservationTermCfg,
@@ -77,6 +79,12 @@ def terminations(env: Any, count: int) -> TerminationManager:
     )
 
 
+def metrics(env: Any, count: int) -> MetricsManager:
+    kinds: list[Any] = ["last", "mean", "sum"]
+    terms = {f"m{i}": MetricsTermCfg(func=value, reduce=kinds[i % 3]) for i in range(count)}
+    return MetricsManager(terms, env)
+
+
 def observations(env: Any, count: int) -> ObservationManager:
     terms = {
         f"o{i}": ObservationTermCfg(
@@ -98,12 +106,20 @@ def observations(env: Any, count: int) -> ObservationManager:
         (terminations, lambda manager: manager.compute()),
         (terminations, lambda manager: manager.reset(torch.tensor([1]))),
         (observations, lambda manager: manager.compute(update_history=True)),
+        (metrics, lambda manager: manager.compute()),
     ],
 )
 def test_a_manager_makes_as_many_calls_for_ten_terms_as_for_four(make: Any, run: Any):
     env: Any = FakeEnv()
     few, many = (make(env, count) for count in (4, 10))
     assert calls(lambda: run(few)) == calls(lambda: run(many)) <= 8
+
+
+def test_a_reset_makes_as_many_calls_for_ten_metrics_as_for_four():
+    env: Any = FakeEnv()
+    few, many = (metrics(env, count) for count in (4, 10))
+    ids = torch.tensor([1])
+    assert calls(lambda: few.reset(ids)) == calls(lambda: many.reset(ids))
 
 
 def test_rewards_may_be_of_any_type():

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from mjlab_rec.data.rollouts import Rollouts, open_rollouts
-from mjlab_rec.data.schema import DataError, bytes_of
+from mjlab_rec.data.items import Items, find_items
+from mjlab_rec.data.pool import Pool, row_bytes, stored_channels
+from mjlab_rec.data.tiles import Tiles
+
+if TYPE_CHECKING:
+    from mjlab_rec.data.rollouts import Rollouts
+
+_MOST_WORKERS = 4
 
 
 class Batches:
@@ -36,31 +44,37 @@ class Batches:
         device: str,
         memory_bytes: int,
         episodes: Sequence[int] | None,
+        workers: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if workers is not None and workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers}.")
         self.channels = rollouts.names(channels)
-        self._rollouts = rollouts
+        self._reader = rollouts.reader
         self._batch_size = batch_size
-        self._length = length
+        self._windows = length is not None
         self._shuffle = shuffle
         self._seed = secrets.randbits(64) if seed is None else seed
         self._drop_last = drop_last
         self._device = torch.device(device)
-        self._memory_bytes = memory_bytes
         self._epoch = 0
-        self._chosen, counts, self._starts = _items(rollouts, length, stride, episodes)
-        self._bounds = np.append(0, np.cumsum(counts))  # of each chosen episode's items
-        kinds = rollouts.info.kinds
-        self._row_bytes = bytes_of(kinds[name] for name in self.channels)
-        rows = rollouts.episodes["rows"].to_numpy()
-        self._rows = rows[self._chosen].astype(np.int64)
-        self._loaded: tuple[dict[str, torch.Tensor], torch.Tensor] | None = None
-
-    @property
-    def items(self) -> int:
+        self._workers = min(_MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
+        if not self._reader.concurrent:
+            self._workers = 0
+        items = find_items(rollouts, length, stride, episodes)
+        self.items = items.total if self.channels else 0
         """Rows or windows per pass."""
-        return len(self._starts)
+        self._all: Items | None = None
+        self._kept: Pool | None = None
+        each = row_bytes(self._reader, self.channels)
+        if items.pieces.rows * each <= memory_bytes:
+            self._all = items
+        else:
+            # While a pool is used, the next one is read.
+            pool_bytes = memory_bytes // 2 if self._workers else memory_bytes
+            stored = stored_channels(self._reader, self.channels)
+            self._tiles = Tiles(self._reader, items, stored, each, pool_bytes, shuffle)
 
     def __len__(self) -> int:
         batches = self.items / self._batch_size
@@ -72,167 +86,100 @@ class Batches:
         return self._batches(rng)
 
     def _batches(self, rng: np.random.Generator) -> Iterator[dict[str, torch.Tensor]]:
-        left = None  # items of one group that are too few for a batch
-        for rows, starts in self._groups(rng):
-            if self._shuffle:
-                starts = starts[torch.from_numpy(rng.permutation(len(starts))).to(starts.device)]
+        if not self.items:
+            return
+        left: list[dict[str, torch.Tensor]] = []  # items of pools that are too few for a batch
+        missing = self._batch_size
+        for pool, at in self._pools(rng):
             first = 0
-            if left is not None:
-                first = self._batch_size - len(next(iter(left.values())))
-                more = self._gather(rows, starts[:first])
-                left = {name: torch.cat([left[name], more[name]]) for name in left}
-                if len(next(iter(left.values()))) < self._batch_size:
-                    continue
-                yield left
-                left = None
-            for at in range(first, len(starts), self._batch_size):
-                batch = self._gather(rows, starts[at : at + self._batch_size])
-                if at + self._batch_size <= len(starts):
-                    yield batch
-                else:
-                    left = batch
-        if left is not None and not self._drop_last:
-            yield left
+            while first < len(at):
+                batch = pool.gather(at[first : first + missing])
+                first += missing
+                if first > len(at):
+                    left.append(batch)
+                    missing = first - len(at)
+                    break
+                yield _joined([*left, batch])
+                left, missing = [], self._batch_size
+        if left and not self._drop_last:
+            yield _joined(left)
 
-    def _groups(
-        self, rng: np.random.Generator
-    ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Rows of several episodes as tensors, and where the items in them begin."""
-        everything = np.arange(len(self._chosen))
-        if not self.items or not self.channels:
-            return
-        if self._row_bytes * self._rows.sum() <= self._memory_bytes:
-            if self._loaded is None:
-                self._loaded = self._load(everything)
-            yield self._loaded
-            return
-        order = rng.permutation(everything) if self._shuffle else everything
-        # A group ends where one more episode would exceed the memory.
-        group: list[int] = []
-        nbytes = 0
-        for episode in order:
-            size = int(self._rows[episode]) * self._row_bytes
-            if group and nbytes + size > self._memory_bytes:
-                yield self._load(np.array(group))
-                group, nbytes = [], 0
-            group.append(int(episode))
-            nbytes += size
-        yield self._load(np.array(group))
+    def _pools(self, rng: np.random.Generator) -> Iterator[tuple[Pool, np.ndarray]]:
+        """Pools of rows, and where the items in them begin, in their order."""
+        stop = threading.Event()
+        threads = ThreadPoolExecutor(self._workers) if self._workers else None
+        ahead = ThreadPoolExecutor(1) if self._workers and self._all is None else None
+        load = partial(self._load, executor=threads, stop=stop)
+        try:
+            if self._all is not None:
+                if self._kept is None:
+                    self._kept = self._pool(self._all, threads, stop)
+                yield self._kept, self._order(self._kept, self._all, None, _torch_seed(rng))
+                return
+            pools = ((*found, _torch_seed(rng)) for found in self._tiles.pools(rng))
+            if ahead is None:
+                for found in pools:
+                    pool, at = load(*found)
+                    yield pool, at
+                    pool.release()
+                return
+            coming = ahead.submit(load, *next(pools))
+            while coming is not None:
+                pool, at = coming.result()
+                following = next(pools, None)
+                coming = None if following is None else ahead.submit(load, *following)
+                yield pool, at
+                pool.release()
+        finally:
+            stop.set()
+            for executor in (ahead, threads):
+                if executor is not None:
+                    executor.shutdown(cancel_futures=True)
 
-    def _load(self, episodes: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """All rows of some of the chosen episodes."""
-        rows = self._rollouts.read_many(self._chosen[episodes].tolist(), self.channels)
-        offsets = np.cumsum(self._rows[episodes]) - self._rows[episodes]
-        counts = np.diff(self._bounds)[episodes]
-        at = np.repeat(self._bounds[episodes], counts) + _ranges(counts)
-        starts = self._starts[at] + np.repeat(offsets, counts)
-        return (
-            {name: torch.from_numpy(array).to(self._device) for name, array in rows.items()},
-            torch.from_numpy(starts).to(self._device),
+    def _load(
+        self,
+        items: Items,
+        turn: np.ndarray | None,
+        seed: int,
+        *,
+        executor: ThreadPoolExecutor | None,
+        stop: threading.Event,
+    ) -> tuple[Pool, np.ndarray]:
+        pool = self._pool(items, executor, stop)
+        return pool, self._order(pool, items, turn, seed)
+
+    def _pool(
+        self, items: Items, executor: ThreadPoolExecutor | None, stop: threading.Event
+    ) -> Pool:
+        return Pool(
+            self._reader,
+            items,
+            self.channels,
+            windows=self._windows,
+            device=self._device,
+            executor=executor,
+            stop=stop,
         )
 
-    def _gather(
-        self, rows: dict[str, torch.Tensor], starts: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        if self._length is None:
-            return {name: values.index_select(0, starts) for name, values in rows.items()}
-        at = (starts[:, None] + torch.arange(self._length, device=starts.device)).flatten()
-        return {
-            name: values.index_select(0, at).view(len(starts), self._length, *values.shape[1:])
-            for name, values in rows.items()
-        }
+    def _order(self, pool: Pool, items: Items, turn: np.ndarray | None, seed: int) -> np.ndarray:
+        """Where the items of a pool begin, in a random order or run by run."""
+        starts = pool.starts
+        if not self._shuffle:
+            if turn is not None:
+                items, starts = items[turn], starts[turn]
+            return items.positions(starts)
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(items.total, generator=generator, dtype=torch.int32).numpy()
+        if items.length == items.stride == 1:
+            return order  # All rows of the pool are items.
+        return items.positions(starts).astype(np.int32).take(order)
 
 
-class RolloutDataset(Dataset):
-    """Rows or windows by number, for ``torch.utils.data.DataLoader``.
-
-    It can be passed to other processes: a forked one uses the files that its parent has opened, a
-    spawned one opens the recording itself. Reading an item reads its whole episode, which is kept
-    until an item of another episode is read.
-    """
-
-    def __init__(
-        self,
-        rollouts: Rollouts,
-        length: int | None,
-        channels: Sequence[str] | None,
-        stride: int,
-    ) -> None:
-        self.channels = rollouts.names(channels)
-        self.path: Path | None = rollouts.path
-        chosen, counts, self._start = _items(rollouts, length, stride, None)
-        self._length = length
-        self._episode = np.repeat(chosen, counts)
-        self._check = rollouts.checked
-        self._rollouts: Rollouts | None = rollouts
-        self._latest: tuple[int, dict[str, np.ndarray]] | None = None
-
-    def __len__(self) -> int:
-        return len(self._start)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"There is no item {index}: the dataset has {len(self)}.")
-        episode, start = int(self._episode[index]), int(self._start[index])
-        if self._latest is None or self._latest[0] != episode:
-            if self._rollouts is None:
-                assert self.path is not None
-                self._rollouts = open_rollouts(self.path, self._check)
-            self._latest = episode, self._rollouts.read(episode, self.channels)
-        rows = start if self._length is None else slice(start, start + self._length)
-        # Copies, because the tensors may outlive the episode, and so that nothing is shared.
-        return {name: torch.tensor(a[rows]) for name, a in self._latest[1].items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self.path is None:
-            raise DataError(
-                "A recording in memory cannot be passed to another process. Record to a file,"
-                " or use num_workers=0."
-            )
-        return {**self.__dict__, "_rollouts": None, "_latest": None}
+def _torch_seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(1 << 63))
 
 
-def _items(
-    rollouts: Rollouts, length: int | None, stride: int, episodes: Sequence[int] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The chosen episodes, the number of items of each, and the first row of each item.
-
-    Returns:
-        Episodes (E,), counts (E,), and first rows (sum of counts,) within their episodes.
-    """
-    if length is not None and length < 1:
-        raise ValueError(f"length must be at least 1, got {length}.")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}.")
-    count = len(rollouts)
-    chosen = np.arange(count) if episodes is None else np.array(list(episodes), np.int64)
-    if len(chosen) and not (0 <= chosen.min() and chosen.max() < count):
-        raise IndexError(f"Episodes are numbered from 0 to {count - 1}, got {chosen.tolist()}.")
-    length = length or 1
-    table = rollouts.episodes
-    rows = table["rows"].to_numpy()[chosen].astype(np.int64)
-    counts = np.maximum(0, (rows - length) // stride + 1)
-    if length == 1:
-        return chosen, counts, stride * _ranges(counts)
-    # In episodes with missing rows, windows must not cross a gap.
-    partial = table["partial"].fill_null(True).to_numpy()[chosen]
-    pieces = {}
-    for i in np.flatnonzero(partial & (counts > 0)):
-        step = rollouts.read(int(chosen[i]), ["step"])["step"].astype(np.int64)
-        # Windows begin with the first row after a gap, as with an episode's first row.
-        gaps = np.flatnonzero(np.diff(step) != rollouts.info.every) + 1
-        first = np.append(0, gaps)
-        each = np.maximum(0, (np.diff(np.append(first, len(step))) - length) // stride + 1)
-        pieces[i] = np.repeat(first, each) + stride * _ranges(each)
-        counts[i] = len(pieces[i])
-    starts = stride * _ranges(counts)
-    bounds = np.append(0, np.cumsum(counts))
-    for i, piece in pieces.items():
-        starts[bounds[i] : bounds[i + 1]] = piece
-    return chosen, counts, starts
-
-
-def _ranges(counts: np.ndarray) -> np.ndarray:
-    """The concatenation of range(count) for each count."""
-    after = np.cumsum(counts)
-    return np.arange(after[-1] if len(after) else 0) - np.repeat(after - counts, counts)
+def _joined(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    if len(batches) == 1:
+        return batches[0]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

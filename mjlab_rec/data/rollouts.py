@@ -17,8 +17,10 @@ from mjlab_rec.utils.tables import format_table
 if TYPE_CHECKING:
     import polars as pl
 
-    from mjlab_rec.data.batches import Batches, RolloutDataset
+    from mjlab_rec.data.batches import Batches
+    from mjlab_rec.data.dataset import RolloutDataset
     from mjlab_rec.data.formats.base import Reader
+    from mjlab_rec.data.torchrl_storage import RolloutStorage
 
 MEMORY_BYTES = 1 << 30
 
@@ -94,6 +96,11 @@ class Rollouts:
         """The recordings that were opened."""
         self.format = format
         """Name of its format, such as "hdf5"."""
+
+    @property
+    def reader(self) -> Reader:
+        """What reads its format."""
+        return self._reader
 
     @property
     def source(self) -> Path | list[Path] | None:
@@ -221,6 +228,7 @@ class Rollouts:
         device: str = "cpu",
         memory_bytes: int = MEMORY_BYTES,
         episodes: Sequence[int] | None = None,
+        workers: int | None = None,
     ) -> Batches:
         """Batches of rows as torch tensors: each row once per pass, in a new order in each pass.
 
@@ -231,10 +239,13 @@ class Rollouts:
             seed: Makes the order repeatable.
             drop_last: Leave out a last batch that is not full.
             device: Where the tensors are.
-            memory_bytes: If all rows fit into this, they are loaded once and kept on the device.
-                Otherwise random groups of episodes of this size are loaded one after another, and
-                rows are shuffled only within a group.
+            memory_bytes: Memory for rows. If all of them fit, they are read once and kept on the
+                device. Otherwise small pieces from all over the recording, in a random order, are
+                read ahead into one half of it, while batches come from the other half: rows are in
+                a random order among those of hundreds of pieces.
             episodes: Rows of the table ``episodes`` to use, all by default.
+            workers: Threads that read; 0: none, so that nothing is read ahead. By default up to
+                four. Formats other than HDF5 need the caller's thread.
         """
         from mjlab_rec.data.batches import Batches
 
@@ -250,6 +261,7 @@ class Rollouts:
             device=device,
             memory_bytes=memory_bytes,
             episodes=episodes,
+            workers=workers,
         )
 
     def windows(
@@ -265,6 +277,7 @@ class Rollouts:
         device: str = "cpu",
         memory_bytes: int = MEMORY_BYTES,
         episodes: Sequence[int] | None = None,
+        workers: int | None = None,
     ) -> Batches:
         """Batches of windows of `length` consecutive rows, (batch_size, length, ...).
 
@@ -286,18 +299,41 @@ class Rollouts:
             device=device,
             memory_bytes=memory_bytes,
             episodes=episodes,
+            workers=workers,
         )
 
     def dataset(
-        self, length: int | None = None, channels: Sequence[str] | None = None, *, stride: int = 1
+        self,
+        length: int | None = None,
+        channels: Sequence[str] | None = None,
+        *,
+        stride: int = 1,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> RolloutDataset:
         """A ``torch.utils.data.Dataset`` of rows, or of windows of `length` rows.
 
-        For code that needs a data loader; ``transitions`` and ``windows`` are faster.
+        For code that needs a data loader; ``transitions`` and ``windows`` are faster. If all rows
+        fit into `memory_bytes`, each process reads them once; otherwise it reads those of a batch.
         """
-        from mjlab_rec.data.batches import RolloutDataset
+        from mjlab_rec.data.dataset import RolloutDataset
 
-        return RolloutDataset(self, length, channels, stride)
+        return RolloutDataset(self, length, channels, stride, memory_bytes)
+
+    def torchrl_storage(
+        self,
+        channels: Sequence[str] | None = None,
+        *,
+        observation: str | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> RolloutStorage:
+        """The rows as the storage of a replay buffer of TorchRL, which must be installed.
+
+        A row is a TensorDict with "observation", "action", and under "next" what followed.
+        `observation` is the channel that is the observation, by default that of the policy.
+        """
+        from mjlab_rec.data.torchrl_storage import RolloutStorage
+
+        return RolloutStorage(self, channels, observation, memory_bytes)
 
     def verify(self) -> list[str]:
         """Read everything and compare it with its checksums; returns a sentence per damage."""

@@ -198,7 +198,7 @@ class RunInfo:
         )
         check_channels(channels)
         envs = tuple(value_of(data, "envs", (tuple, list), what))
-        if not all(type(env) is int and 0 <= env < MOST for env in envs):
+        if {*map(type, envs)} - {int} or (envs and not 0 <= min(envs) <= max(envs) < MOST):
             raise DataError(f"{what}: 'envs' must be whole numbers of at least 0.")
         if len(set(envs)) != len(envs):
             raise DataError(f"{what}: 'envs' lists an environment twice.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import polars as pl
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.files import parts
 from mjlab_rec.data.formats.base import Reader
+from mjlab_rec.data.formats.pieces import Pieces, ranges
 from mjlab_rec.data.origins import FILE, FILE_NUMBER, ORIGIN
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
@@ -149,6 +150,29 @@ class UnionReader(Reader):
             for name, out in found.items():
                 out[at] = arrays[name]
         return found
+
+    def reading(
+        self, pieces: Pieces, out: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+    ) -> Iterator[Callable[[], None]]:
+        self.info.check_names(out)
+        of, into = self._of[pieces.episode], pieces.into
+        for which in np.unique(of).tolist():
+            mine = np.flatnonzero(of == which)
+            some = pieces[mine]
+            some.episode = some.episode - self._first[which]
+            counts = some.count
+            if mine[-1] - mine[0] == len(mine) - 1:  # as a rule: they are read without a copy
+                rows = slice(int(into[mine[0]]), int(into[mine[0]]) + some.rows)
+                yield from self._member(which).reading(
+                    some, {name: array[rows] for name, array in out.items()}, {}
+                )
+                continue
+            found = {n: np.empty((some.rows, *a.shape[1:]), a.dtype) for n, a in out.items()}
+            for task in self._member(which).reading(some, found, {}):
+                task()
+            at = np.repeat(into[mine], counts) + ranges(counts)
+            for name, array in out.items():
+                array[at] = found[name]
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         which = int(self._of[index])

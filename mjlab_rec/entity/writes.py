@@ -173,7 +173,8 @@ class EntityWrites(EntityNames):
 
     def _set_target(self, name: str, values: Tensor, ids: PartIds, env_ids: EnvIds) -> None:
         target: Tensor = getattr(self.data, name)
-        if ids is None and env_ids is None and target.shape == values.shape:
+        whole = ids is None or (isinstance(ids, slice) and ids == slice(0, target.shape[1]))
+        if whole and env_ids is None and target.shape == values.shape:
             target.copy_(values)  # Every step takes this path.
             return
         if target.shape[1] == 0:

@@ -340,7 +340,8 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
 
         final_obs: Observations | None = None
         wants_final_obs = self.cfg.final_obs or self.recorder_manager.needs_final_obs
-        resets = self.cfg.auto_reset and len(done_ids) > 0
+        ended = done_ids.shape[0] > 0  # len() of a tensor takes several times as long.
+        resets = self.cfg.auto_reset and ended
         if resets:
             reads_end = wants_final_obs or self.curriculum_manager.active_terms
             if reads_end and not is_current:
@@ -351,7 +352,7 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
                 self.extras["final_obs"] = final_obs
             self.recorder_manager.record_pre_reset(done_ids)
             self._reset_idx(done_ids)
-        over = len(done_ids) > 0 and not self.cfg.auto_reset
+        over = ended and not self.cfg.auto_reset
         if over:
             self._awaits_reset = set(done_ids.tolist())
 

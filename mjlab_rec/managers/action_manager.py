@@ -152,12 +152,13 @@ class ActionManager(ManagerBase):
                 f" {tuple(self._history[0].shape)}: one row per environment and"
                 f" {self._dims} values for the terms {self.active_terms}."
             )
-        self._history.insert(0, self._history.pop())
-        self._history[0].copy_(action)
-        start = 0
-        for term, dim in zip(self._terms.values(), self._dims, strict=True):
-            term.process_actions(self._history[0][:, start : start + dim])
-            start += dim
+        newest = self._history.pop()
+        newest.copy_(action)
+        self._history.insert(0, newest)
+        # A single term takes all of it; to cut it out would cost as much as the copy.
+        parts = [newest] if len(self._dims) == 1 else newest.split(self._dims, dim=1)
+        for term, part in zip(self._terms.values(), parts, strict=True):
+            term.process_actions(part)
 
     def apply_action(self) -> None:
         """Let each term write its targets; called before a physics substep."""

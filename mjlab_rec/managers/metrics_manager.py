@@ -41,21 +41,23 @@ class MetricsManager(ManagerBase):
         self.cfg = cfg
         super().__init__(env)
         shape = (len(self._terms), env.num_envs)
-        # One row per term; _episode holds the running sum, maximum or last value.
+        # One row per term; _episode holds the running sum or maximum.
         self._values = torch.zeros(shape, device=env.device)
         self._episode = torch.zeros(shape, device=env.device)
         self._last = torch.zeros(shape, device=env.device)
         self._steps = torch.zeros(env.num_envs, device=env.device)
         self._substeps = 0
         self._substep_sums = torch.zeros(shape, device=env.device)
-        self._all_add_up = all(t.reduce in ("mean", "sum") for t in self._terms.values())
-        self._start = [
-            float("-inf") if term.reduce == "max" else 0.0 for term in self._terms.values()
-        ]
-        for row, start in enumerate(self._start):
-            self._episode[row] = start
         reductions = [term.reduce for term in self._terms.values()]
+        self._all_add_up = "max" not in reductions
         self._rows = list(zip(reductions, self._values, self._episode, strict=True))
+        # What resets need to know of all terms at once. Each (num_terms, 1).
+        is_kind = [[how == kind for how in reductions] for kind in ("last", "mean", "max")]
+        self._is_last, self._is_mean, is_max = torch.tensor(
+            is_kind, dtype=torch.bool, device=env.device
+        )[:, :, None]
+        self._start = torch.where(is_max, -torch.inf, 0.0)
+        self._episode.copy_(self._start.expand(shape))
 
     def __str__(self) -> str:
         rows = [(i, name, cfg.reduce) for i, (name, cfg) in enumerate(self._terms.items())]
@@ -102,14 +104,12 @@ class MetricsManager(ManagerBase):
                 values.append(self._values[row].clone())
         torch.stack(values, out=self._values)
         self._substeps = 0
-        if self._all_add_up:
+        if self._all_add_up:  # What "last" terms add is not used: _values has their last ones.
             self._episode.add_(self._values)
             return
         for reduce, value, episode in self._rows:
             if reduce == "max":
                 torch.maximum(episode, value, out=episode)
-            elif reduce == "last":
-                episode.copy_(value)
             else:
                 episode.add_(value)
 
@@ -117,21 +117,20 @@ class MetricsManager(ManagerBase):
         """Log the mean over these environments of each metric's episode value."""
         ids = slice(None) if env_ids is None else env_ids
         steps = self._steps[ids]
-        log = {}
-        for row, (name, term) in enumerate(self._terms.items()):
-            value = self._episode[row, ids]
-            if term.reduce == "mean":
-                value = value / steps.clamp(min=1.0)
-            # An environment that is reset before its first step has no maximum yet.
-            value = torch.where(steps > 0, value, 0.0)
-            log[f"Episode_Metrics/{name}"] = value.mean()
-            self._last[row, ids] = value
-            self._episode[row, ids] = self._start[row]
-            self._values[row, ids] = 0.0
+        values = torch.where(self._is_last, self._values[:, ids], self._episode[:, ids])
+        values /= torch.where(self._is_mean, steps.clamp(min=1.0), 1.0)
+        # An environment that is reset before its first step has no maximum yet.
+        values = torch.where(steps > 0, values, 0.0)
+        self._last[:, ids] = values
+        self._episode[:, ids] = self._start
+        self._values[:, ids] = 0.0
         self._steps[ids] = 0
         for reset in self._resets:
             reset(env_ids=env_ids)
-        return log
+        means = values.mean(dim=1).unbind()
+        return {
+            f"Episode_Metrics/{name}": mean for name, mean in zip(self._terms, means, strict=True)
+        }
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
         """Last value of each metric for one environment."""

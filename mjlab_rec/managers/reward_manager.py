@@ -103,9 +103,12 @@ class RewardManager(ManagerBase):
             self._refresh(weights)
         torch.stack(values, out=self._rates)
         self._rates.mul_(self._weights).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        scale = dt if self._scale_by_dt else 1.0
-        self._sums.add_(self._rates, alpha=scale)
-        return self._rates.sum(dim=0).mul_(scale)
+        reward = self._rates.sum(dim=0)
+        if not self._scale_by_dt:
+            self._sums.add_(self._rates)
+            return reward
+        self._sums.add_(self._rates, alpha=dt)
+        return reward.mul_(dt)
 
     def _refresh(self, weights: list[float]) -> None:
         for row, (new, old) in enumerate(zip(weights, self._known_weights, strict=True)):

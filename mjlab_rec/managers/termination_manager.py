@@ -101,8 +101,8 @@ class TerminationManager(ManagerBase):
         if values:
             # A new tensor each step: the caller gets parts of it and may keep them.
             self._dones = torch.stack(values)
-        self._terminated = self._any(self._dones[: self._num_outcomes])
-        self._time_outs = self._any(self._dones[self._num_outcomes :])
+        self._terminated = self._any(0, self._num_outcomes)
+        self._time_outs = self._any(self._num_outcomes, len(values))
         return self._terminated | self._time_outs
 
     def get_active_iterable_terms(self, env_idx: int) -> Sequence[tuple[str, Sequence[float]]]:
@@ -110,11 +110,13 @@ class TerminationManager(ManagerBase):
         dones = self._dones[:, env_idx].tolist()
         return [(name, [float(dones[row])]) for name, row in self._row.items()]
 
-    def _any(self, dones: torch.Tensor) -> torch.Tensor:
-        count = dones.shape[0]  # len() of a tensor takes ten times as long.
-        if count > 1:
-            return dones.any(dim=0)
-        return dones[0] if count else torch.zeros_like(self._never)
+    def _any(self, first: int, end: int) -> torch.Tensor:
+        """Where any of these rows is true. A view where one is enough, or else a new tensor."""
+        if end - first == 1:
+            return self._dones[first]
+        if end == first:
+            return torch.zeros_like(self._never)
+        return self._dones[first:end].any(dim=0)
 
     def _prepare_terms(self) -> None:
         self._terms = self._resolve(self.cfg)

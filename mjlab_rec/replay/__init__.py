@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mjlab_rec.replay.into_task import PlayedEpisode as PlayedEpisode
+    from mjlab_rec.replay.into_task import play_into_task as play_into_task
+    from mjlab_rec.replay.policies import PolicyComparison as PolicyComparison
+    from mjlab_rec.replay.policies import compare_policy as compare_policy
     from mjlab_rec.replay.results import Verification as Verification
     from mjlab_rec.replay.verification import verify as verify
 
-_LAZY = {"verify": "mjlab_rec.replay.verification", "Verification": "mjlab_rec.replay.results"}
+_LAZY = {
+    "play_into_task": "mjlab_rec.replay.into_task",
+    "PlayedEpisode": "mjlab_rec.replay.into_task",
+    "verify": "mjlab_rec.replay.verification",
+    "Verification": "mjlab_rec.replay.results",
+    "compare_policy": "mjlab_rec.replay.policies",
+    "PolicyComparison": "mjlab_rec.replay.policies",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -94,8 +94,7 @@ class MjbatchEngine:
         self._old_state = np.zeros_like(self._state_array)
         self._old_inputs: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # copy and original
         self._old_n = 0
-        self._lagging_array = np.zeros(num_envs, dtype=bool)
-        self._lagging = torch.from_numpy(self._lagging_array)
+        self._lagging = np.zeros(num_envs, dtype=bool)
         self._rk4: Rk4Step | None = None
         if Rk4Step.suits(model, self._layout):
             self._bind_derived("qacc", double=True)
@@ -108,7 +107,7 @@ class MjbatchEngine:
         for copy, original in self._old_inputs.values():
             np.copyto(copy, original)
         self._old_n = n
-        self._lagging_array.fill(True)
+        self._lagging.fill(True)
         try:
             self._advance(n)
         except RuntimeError as error:
@@ -116,7 +115,7 @@ class MjbatchEngine:
                 f"MuJoCo could not step: {error}\nIf memory ran out, raise <size memory=...> in "
                 "the model (spec.memory)."
             ) from error
-        if self._alarms.any():
+        if np.count_nonzero(self._alarms):
             self._take_note()
 
     def _advance(self, n: int) -> None:
@@ -137,7 +136,7 @@ class MjbatchEngine:
             self._batch.forward(self._mask_array if masked else None)
             self._show_doubles()
         if masked:
-            self._lagging &= ~self.mask
+            self._lagging[self._mask_array] = False
         else:
             self._old_n = 0
 
@@ -148,7 +147,7 @@ class MjbatchEngine:
         self._batch.reset(self._mask_array)
         self._batch.reset(self._mask_array)
         self._show_doubles()
-        self._lagging &= ~self.mask
+        self._lagging[self._mask_array] = False
 
     def bind(self, name: str) -> torch.Tensor:
         """Bind a data field, filled as if it had been bound from the beginning."""
@@ -165,14 +164,16 @@ class MjbatchEngine:
     def precise(self, name: str) -> torch.Tensor:
         """Return a copy of a data field, in double precision if it was not bound in single."""
         if name in self._layout:
-            field = self._inputs[name] if name in self._inputs else self.bind(name)
+            if name not in self._inputs:
+                self.bind(name)
+            shown = self._old_inputs[name][1]
             rows = self._state_array[:, self._layout[name]].copy()
-            _overlay(rows, field.numpy())
-            return torch.from_numpy(rows).view(field.shape)
+            _overlay(rows, shown)
+            return torch.from_numpy(rows.reshape(shown.shape))
         field = self._derived[name] if name in self._derived else self._bind_derived(name, True)
         if name not in self._doubles:
             return field.clone()
-        return torch.from_numpy(self._doubles[name][0].copy()).view(field.shape)
+        return torch.from_numpy(self._doubles[name][0].copy().reshape(field.shape))
 
     def derived(self) -> list[str]:
         """The bound fields that are not part of the state."""
@@ -275,7 +276,7 @@ class MjbatchEngine:
         self.mask[ids] = True
         self._batch.forward(self._mask_array)
         self._show_doubles()
-        self._lagging &= ~self.mask
+        self._lagging[self._mask_array] = False
 
     def cameras(self, look: CameraLook) -> Cameras:
         """Draw the cameras with MuJoCo-Warp on the CPU, from this engine's own arrays."""
@@ -334,7 +335,7 @@ class MjbatchEngine:
     def _repeat_last_step(self, field: str, tensor: torch.Tensor) -> None:
         """Fill a field bound after a step with the values that step would have written."""
         everywhere = torch.arange(self._num_envs)
-        mask, lagging, warnings = self.mask.clone(), self._lagging.clone(), self._warnings.copy()
+        mask, lagging, warnings = self.mask.clone(), self._lagging.copy(), self._warnings.copy()
         before, now = self._old_state.copy(), torch.empty_like(self._state)
         for name, (copy, _) in self._old_inputs.items():
             _overlay(before[:, self._layout[name]], copy)
@@ -342,13 +343,12 @@ class MjbatchEngine:
         self.set_state(torch.from_numpy(before), everywhere)
         self._advance(self._old_n)
         arrays = [tensor.numpy(), *self._doubles.get(field, ())[:1]]
-        rows = lagging.numpy()
-        values = [array[rows] for array in arrays]
+        values = [array[lagging] for array in arrays]
         self.set_state(now, everywhere)
         for array, value in zip(arrays, values, strict=True):
-            array[rows] = value
+            array[lagging] = value
         self.mask.copy_(mask)
-        self._lagging.copy_(lagging)
+        np.copyto(self._lagging, lagging)
         self._warnings[...] = warnings
 
     def _take_note(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,13 +93,11 @@ def torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def single_torch_thread(device: str) -> Iterator[None]:
+def single_torch_thread(device: str) -> AbstractContextManager[None]:
     """On a CPU, let torch use one thread inside; the caller's setting is restored afterwards.
 
     An environment's tensors are small: passing parts to other threads costs more than it saves,
     above all while the physics engine's own threads are busy. Also, sums do not depend on the
     number of threads, so neither do the bits of a rollout.
     """
-    with torch_threads(1 if device == "cpu" else torch.get_num_threads()):
-        yield
+    return torch_threads(1 if device == "cpu" else torch.get_num_threads())

@@ -20,15 +20,13 @@ def torso_xy(env: ManagerBasedRlEnv) -> torch.Tensor:
 
 def contact_cost(env: ManagerBasedRlEnv) -> torch.Tensor:
     """Sum of the squared contact forces, each clipped to [-1, 1]. Shape (num_envs,)."""
-    return mdp.contact_forces(env).clamp(-1.0, 1.0).square().sum(dim=-1)
+    return mdp.step_contact_forces(env).clamp(-1.0, 1.0).square().sum(dim=-1)
 
 
 def unhealthy(env: ManagerBasedRlEnv, z_range: tuple[float, float] = (0.2, 1.0)) -> torch.Tensor:
     """The torso is too low or too high, or the state is not finite. Shape (num_envs,)."""
-    qpos, qvel = env.sim.data.qpos, env.sim.data.qvel
-    finite = qpos.isfinite().all(dim=-1) & qvel.isfinite().all(dim=-1)
-    z = qpos[:, 2]
-    return ~(finite & (z >= z_range[0]) & (z <= z_range[1]))
+    z = env.sim.data.qpos[:, 2]
+    return ~(mdp.is_finite(env) & (z >= z_range[0]) & (z <= z_range[1]))
 
 
 def ant_env_cfg() -> ManagerBasedRlEnvCfg:

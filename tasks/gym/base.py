@@ -63,10 +63,8 @@ def gym_env_cfg(
         viewer=viewer or follow("torso"),
         decimation=frame_skip,
         episode_length_s=max_episode_steps * frame_skip * sim.mujoco.timestep,
-        observations={
-            "actor": ObservationGroupCfg(observations),
-            "critic": ObservationGroupCfg(dict(observations)),
-        },
+        # The critic sees the same: rl_cfg says so.
+        observations={"actor": ObservationGroupCfg(observations)},
         actions={
             mdp.MOTORS: JointEffortActionCfg(**motors)
             if position is None

@@ -19,9 +19,8 @@ def unhealthy(
 ) -> torch.Tensor:
     """The torso is low or tilted, or the state is far off. Shape (num_envs,)."""
     qpos, qvel = env.sim.data.qpos, env.sim.data.qvel
-    state = torch.cat((qpos[:, 2:], qvel), dim=-1)
     healthy = (qpos[:, 1] > min_z) & (qpos[:, 2].abs() < max_angle)
-    return ~(healthy & (state.abs() < max_state).all(dim=-1))
+    return ~(healthy & (mdp.largest(qpos[:, 2:], qvel) < max_state))
 
 
 def hopper_env_cfg() -> ManagerBasedRlEnvCfg:

@@ -35,7 +35,7 @@ def motor_torque(env: ManagerBasedRlEnv) -> torch.Tensor:
 
 def contact_cost(env: ManagerBasedRlEnv, largest: float) -> torch.Tensor:
     """Sum of the squared contact forces, at most ``largest``. Shape (num_envs,)."""
-    return mdp.contact_forces(env).square().sum(dim=-1).clamp(max=largest)
+    return mdp.step_contact_forces(env).square().sum(dim=-1).clamp(max=largest)
 
 
 def tendon(env: ManagerBasedRlEnv, field: str, index: int) -> torch.Tensor:

@@ -13,9 +13,7 @@ from tasks.gym.base import follow, gym_env_cfg
 
 def fallen(env: ManagerBasedRlEnv, max_angle: float = 0.2) -> torch.Tensor:
     """The pole leans too far, or the state is not finite. Shape (num_envs,)."""
-    qpos, qvel = env.sim.data.qpos, env.sim.data.qvel
-    finite = qpos.isfinite().all(dim=-1) & qvel.isfinite().all(dim=-1)
-    return ~(finite & (qpos[:, 1].abs() <= max_angle))
+    return ~(mdp.is_finite(env) & (env.sim.data.qpos[:, 1].abs() <= max_angle))
 
 
 def inverted_pendulum_env_cfg() -> ManagerBasedRlEnvCfg:

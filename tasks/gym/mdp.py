@@ -35,7 +35,8 @@ def qvel(env: ManagerBasedRlEnv) -> torch.Tensor:
 
 def position(env: ManagerBasedRlEnv, index: int, origin: float = 0.0) -> torch.Tensor:
     """One number of qpos, measured from ``origin``. Shape (num_envs,)."""
-    return env.sim.data.qpos[:, index] - origin
+    value = env.sim.data.qpos[:, index]
+    return value - origin if origin else value
 
 
 def distance_from_origin(env: ManagerBasedRlEnv) -> torch.Tensor:
@@ -48,8 +49,22 @@ def contact_forces(env: ManagerBasedRlEnv) -> torch.Tensor:
 
     They are zero at the start of an episode, as in Gymnasium, where no step has computed them yet.
     """
-    forces = env.sim.data.cfrc_ext[:, 1:].flatten(start_dim=1)
-    return torch.where(env.episode_length_buf[:, None] == 0, 0.0, forces)
+    return torch.where(env.episode_length_buf[:, None] == 0, 0.0, step_contact_forces(env))
+
+
+def step_contact_forces(env: ManagerBasedRlEnv) -> torch.Tensor:
+    """The same for terms that are computed only after a step, such as rewards."""
+    return env.sim.data.cfrc_ext[:, 1:].flatten(start_dim=1)
+
+
+def largest(*parts: torch.Tensor) -> torch.Tensor:
+    """The largest absolute value in a row of all parts; NaN if one is NaN. Shape (num_envs,)."""
+    return torch.linalg.vector_norm(torch.cat(parts, dim=-1), ord=torch.inf, dim=-1)
+
+
+def is_finite(env: ManagerBasedRlEnv) -> torch.Tensor:
+    """Whether all positions and velocities are finite numbers. Shape (num_envs,)."""
+    return largest(env.sim.data.qpos, env.sim.data.qvel) < torch.inf
 
 
 def body_pos(env: ManagerBasedRlEnv, body: str) -> torch.Tensor:

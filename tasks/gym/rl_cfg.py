@@ -90,6 +90,7 @@ def _rl_cfg(
             # A clipped value changes by 0.2 per update at most, and returns are in the hundreds.
             use_clipped_value_loss=False,
         ),
+        obs_groups={"actor": ("actor",), "critic": ("actor",)},
         num_steps_per_env=_NUM_STEPS,
         max_iterations=round(million_steps * 1e6 / (_NUM_ENVS * _NUM_STEPS)),
         clip_actions=clip_actions,

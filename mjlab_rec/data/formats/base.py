@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from mjlab_rec.data.files import IfExists
+from mjlab_rec.data.formats.pieces import Pieces, Strips
 from mjlab_rec.data.formats.registry import check_path
 from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
@@ -143,6 +145,53 @@ class Reader(abc.ABC):
     def model(self, index: int) -> dict[str, np.ndarray]:
         """Model fields that differ between worlds, as they were in this episode."""
         return {}
+
+    # -- for fast reading of many rows -------------------------------------------------------------
+
+    concurrent: bool = False
+    """Whether other threads may read while one does."""
+
+    @property
+    def strips(self) -> Strips | None:
+        """Where an episode's rows may be cut for reading; None if an episode is read as a whole."""
+        return None
+
+    def grain(self, channels: Sequence[str]) -> int:
+        """Lanes of ``strips`` that should be read together: those that share a checksum."""
+        return 1
+
+    def chains(self, channels: Sequence[str]) -> dict[str, str]:
+        """Those of these channels that are not stored, and the one whose next value each one is.
+
+        Within a piece the value in a row is the other channel's value in the following row.
+        """
+        return {}
+
+    def reading(
+        self, pieces: Pieces, out: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+    ) -> Iterator[Callable[[], None]]:
+        """Tasks that together read pieces of episodes. If ``concurrent``, threads may share them.
+
+        Args:
+            pieces: What to read.
+            out: For each wanted channel an array (rows of all pieces, *shape) that is filled.
+            after: For each channel in `out` that is another one's source in ``chains`` an array
+                (pieces, *shape) that is filled with the value after the last row of each piece.
+        """
+        self.info.check_names(out)
+        into, order = pieces.into, np.argsort(pieces.episode, kind="stable")
+        cuts = np.flatnonzero(np.diff(pieces.episode[order], prepend=-1, append=-1))
+
+        def read(which: np.ndarray) -> None:
+            found = self.read(int(pieces.episode[which[0]]), list(out))
+            for number in which.tolist():
+                first, count = int(pieces.first[number]), int(pieces.count[number])
+                for name, array in out.items():
+                    to = int(into[number])
+                    array[to : to + count] = found[name][first : first + count]
+
+        for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            yield partial(read, order[first:last])
 
     def verify(self) -> list[str]:
         """Read everything and compare checksums; returns a sentence per damage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
+from mjlab_rec.data.formats.block_pieces import BlockStrips, reading
+from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.segments import Index, Segments
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
@@ -38,6 +40,19 @@ class BlockRun(abc.ABC):
     @abc.abstractmethod
     def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of some environments: an array (n, rows, ...), and the place of each one in it."""
+
+    def strip(self, name: str, block: int, first: int, last: int) -> tuple[np.ndarray, int]:
+        """Rows of the environments from `first` to before `last`, and maybe of more around them.
+
+        Returns:
+            A contiguous array (n, rows, *shape), and its first environment.
+        """
+        values, at = self.rows(name, block, np.arange(first, last))
+        return values[at], first
+
+    def grain(self, names: Sequence[str]) -> int:
+        """Environments that should be read together."""
+        return 1
 
     @abc.abstractmethod
     def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
@@ -93,6 +108,9 @@ class BlocksReader(Reader):
         self._run, self._at = table["_run"].to_numpy(), table["_at"].to_numpy()
         self.episodes = table.drop("_run", "_at")
         self._rows = self.episodes["rows"].to_numpy()
+        self._strips: BlockStrips | None = None
+        # Decoding has its own threads.
+        self.concurrent = not any(r.encodes and s.codec for r in runs for s in r.info.channels)
         self._pieces: dict[int, np.ndarray] = {}
         self.gaps = sum(int(run.index.gap.sum()) for run in runs)
 
@@ -113,6 +131,35 @@ class BlocksReader(Reader):
             selection = _Selection(self._segments[number], self._at[chosen[mine]], into[mine])
             self._copy_run(found, number, selection)
         return found
+
+    @property
+    def strips(self) -> BlockStrips:
+        if self._strips is None:
+            self._strips = BlockStrips(self._runs, self._segments, self._run, self._at)
+        return self._strips
+
+    def grain(self, channels: Sequence[str]) -> int:
+        return max((run.grain(channels) for run in self._runs), default=1)
+
+    def chains(self, channels: Sequence[str]) -> dict[str, str]:
+        specs = self._specs[0]
+        return {
+            name: specs[name].next_of
+            for name in channels
+            if name in specs
+            and specs[name].next_of
+            and not any(run.has(name) for run in self._runs)
+        }
+
+    def reading(
+        self, pieces: Pieces, out: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+    ) -> Iterator[Callable[[], None]]:
+        self.info.check_names(out)
+        of = self._run[pieces.episode]
+        for number in range(len(self._runs)):
+            if number or (self.check and self._segments[number].broken):
+                self._refuse(number, np.unique(pieces.episode[of == number]), list(out))
+        yield from reading(self._runs, self._specs, self.strips, pieces, out, after)
 
     def _copy_run(self, found: dict[str, np.ndarray], number: int, selection: _Selection) -> None:
         """Copy the selected rows of a run into the result."""

@@ -93,7 +93,7 @@ class Hdf5Reader(BlocksReader):
         known: dict[str, StoredPart] = {}
         for part in list(self._parts):
             before = known.setdefault(part.run, part)
-            same = before.info.to_json() == part.info.to_json()
+            same = before.info == part.info
             if before is not part and (part.number <= before.number or not same):
                 self._parts.remove(part)
                 part.file.close()
@@ -174,6 +174,17 @@ class _Run(BlockRun):
     def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part, block = self._at[block]
         return part.columns[f"blocks/{self._paths[name]}"].items(block, env_indices)
+
+    def strip(self, name: str, block: int, first: int, last: int) -> tuple[np.ndarray, int]:
+        part, block = self._at[block]
+        return part.columns[f"blocks/{self._paths[name]}"].span(block, first, last)
+
+    def grain(self, names: Sequence[str]) -> int:
+        wanted = [f"blocks/{self._paths[name]}" for name in names if name in self._stored]
+        columns = [self._parts[0].columns[path].column for path in wanted] if self._parts else []
+        if any(column.compression for column in columns):
+            return max(column.unit for column in columns)
+        return max(columns, key=lambda c: c.nbytes).unit if columns else 1
 
     def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
         part, block = self._at[block]

@@ -7,6 +7,7 @@ is read, or was manipulated, leads to a clear error.
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,7 @@ class Cache:
     def __init__(self) -> None:
         self._values: dict[Any, np.ndarray] = {}
         self._nbytes = 0
+        self._lock = threading.Lock()
 
     def get(self, key: Any) -> np.ndarray | None:
         """Cached values, or None."""
@@ -107,13 +109,17 @@ class Cache:
 
     def put(self, key: Any, values: np.ndarray) -> None:
         """Add values, and drop the oldest ones if the cache is too large."""
-        if values.nbytes > _CACHE_BYTES // 4:
+        # A process that was forked while another thread held the lock must not wait for it.
+        if values.nbytes > _CACHE_BYTES // 4 or not self._lock.acquire(blocking=False):
             return
-        self._values[key] = values
-        self._nbytes += values.nbytes
-        while self._nbytes > _CACHE_BYTES:
-            oldest = self._values.pop(next(iter(self._values)), None)
-            self._nbytes -= 0 if oldest is None else oldest.nbytes
+        try:
+            old = self._values.pop(key, None)
+            self._values[key] = values
+            self._nbytes += values.nbytes - (0 if old is None else old.nbytes)
+            while self._nbytes > _CACHE_BYTES:
+                self._nbytes -= self._values.pop(next(iter(self._values))).nbytes
+        finally:
+            self._lock.release()
 
 
 class StoredColumn:
@@ -179,6 +185,20 @@ class StoredColumn:
         starts = range(0, count, self.column.unit)
         units = [self._read_items(block, at, min(self.column.unit, count - at)) for at in starts]
         return np.concatenate(units)
+
+    def span(self, block: int, first: int, last: int) -> tuple[np.ndarray, int]:
+        """The units with the items from `first` to before `last`, and the number of their first.
+
+        Nothing is cached. Several threads may call it.
+        """
+        size, count = self.column.unit, self._blocks.span(self.column, block)[1]
+        first, last = first - first % size, min(last + -last % size, count)
+        if not self.column.compression:
+            return self._read_items(block, first, last - first), first
+        units = [
+            self._read_items(block, at, min(size, last - at)) for at in range(first, last, size)
+        ]
+        return units[0] if len(units) == 1 else np.concatenate(units), first
 
     def damages(self, block: int) -> list[str]:
         """Read a block again; returns a sentence for each damaged unit."""
