@@ -40,10 +40,13 @@ play: $(READY_PLAY)
 
 # The tests of a file share environments, servers and compiled kernels, so they stay in one process.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# If a process ends in the middle of a test, another one goes on, once.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 1
 
+# What tests/hangs.py cannot interrupt ends its process, with the tracebacks of all threads.
+HANGS := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) $(HANGS)
 
 test-long: $(READY)
 	MJLAB_REC_LONG=1 $(PYTEST)

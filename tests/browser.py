@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -18,7 +19,6 @@ FLAGS = (
     # WebGL without a graphics card.
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 )
-PATIENCE_MS = 90_000.0
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
         device_scale_factor=1.0 if os.environ.get("MJLAB_REC_SCREENSHOTS") else 0.5,
         reduced_motion="reduce",
     )
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(1000.0 * PATIENCE_S)
 
     def visit(url: str) -> Any:
         page = context.new_page()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from browser import browser as browser
@@ -12,12 +14,25 @@ from colour_world import ffmpeg as ffmpeg
 from colour_world import painter as painter
 from colour_world import studio as studio
 from damaged_files import watch as watch
-from long_runs import skip_long
+from hangs import pytest_runtest_protocol as pytest_runtest_protocol
+from long_runs import LONG, skip_long
 from script_runs import run_script as run_script
 from script_runs import runner as runner
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)
+
+with contextlib.suppress(ImportError):  # `make test-newest` works without hypothesis.
+    from hypothesis import HealthCheck, settings
+
+    # No test fails because the machine is busy, and only long runs find what others did not.
+    settings.register_profile(
+        "tests",
+        deadline=None,
+        derandomize=not LONG,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE_S
+
 TESTS = Path(__file__).parent
-HANGS_AFTER_S = 60.0
-"""A run that takes longer is killed."""
 
 
 class Runner:
@@ -83,7 +83,7 @@ def taken(steps: mmap.mmap) -> int:
 def send_signals(child: int, job: dict[str, Any], steps: mmap.mmap) -> int:
     """Send a run its signals and wait for its end; returns its exit code."""
     chance = random.Random(job.get("seed", 0))
-    deadline = time.monotonic() + HANGS_AFTER_S
+    deadline = time.monotonic() + PATIENCE_S
     signals, ended = list(job.get("signals", ())), 0
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -92,8 +92,8 @@ def send_signals(child: int, job: dict[str, Any], steps: mmap.mmap) -> int:
         if signals and taken(steps) >= job["at"]:
             time.sleep(chance.random() * job.get("gap", 0.002))
             os.kill(child, signals.pop(0))
-        elif not signals:
-            time.sleep(0.002)
+        else:
+            time.sleep(0.0005 if signals else 0.002)
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGUSR1)  # Its threads' tracebacks, into its output.
             time.sleep(1.0)

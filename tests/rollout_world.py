@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rollout_model import Call, FailedStep, Happening, Reset, Step
+from waiting import PATIENCE_S
 from worlds import Goal as _Goal
 from worlds import GoalCfg, cart_cfg, tip
 
@@ -359,17 +360,16 @@ class Driver:
         t = env.common_step_counter
         called: list[Call] = []
 
-        threads: list[threading.Thread] = []
-
         def later(recorder: str, name: str) -> Callable[[], None]:
             name, _, where = name.partition(" ")
 
             def call() -> None:
                 told = getattr(self.terms[recorder], name)
                 if where:  # by another thread
-                    threads.append(threading.Thread(target=told, daemon=True))
-                    threads[-1].start()
-                    threads[-1].join(0.001)  # A call that does not wait is over by now.
+                    thread = threading.Thread(target=told, daemon=True)
+                    thread.start()
+                    thread.join(PATIENCE_S)
+                    assert not thread.is_alive(), "a call from another thread does not come back"
                 else:
                     told()
                 if name != "flush":
@@ -406,9 +406,6 @@ class Driver:
             return False
         finally:
             height, env.script = env.script.height, Script(ends, won)
-            for thread in threads:
-                thread.join(10.0)
-                assert not thread.is_alive(), "a call from another thread does not come back"
         if "final_obs" in extras:  # Otherwise it is not compared.
             values |= {f"next_obs/{name}": _copy(v) for name, v in _flat(extras["final_obs"])}
             values["own/tip"] = values["next_obs/plain/tip"]

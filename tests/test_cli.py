@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from waiting import until
 
 from mjlab_rec import cli, registry
 from mjlab_rec.commands import main as command
@@ -424,14 +425,14 @@ def test_play_stopped_by_ctrl_c_has_written_everything(tmp_path):
         assert play.stdout is not None
         first = play.stdout.readline()  # Printed before the first step; it runs from then on.
         assert "2 environments" in first
-        while not any((tmp_path / "rollouts").rglob("*.h5")):
-            assert play.poll() is None
+        files = tmp_path / "rollouts"
+        until(lambda: any(files.rglob("*.h5")) or play.poll() is not None)
         out = None
         while out is None:
             play.send_signal(signal.SIGINT)
             # Python drops exceptions in some callbacks, and the user presses again.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                out = play.communicate(timeout=30)[0]
+                out = play.communicate(timeout=100)[0]
         assert play.wait() == 130, out
     assert "Stopped by Ctrl-C after" in out and "Recorder hdf5 wrote" in out
     with open_rollouts(tmp_path / "rollouts/cartpole-balance/hdf5.h5") as rollouts:

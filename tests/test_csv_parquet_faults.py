@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 from data_worlds import World, same
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.episodes import EpisodeAssembler
 from mjlab_rec.data.formats import plain_files, writer_class
@@ -98,7 +99,8 @@ caught = 0
 thread.start()
 while not done.is_set():
     try:
-        done.wait(0.03)
+        # What is interrupted is written again: not for ever, where that takes longer than this.
+        done.wait(0.03 if caught < 60 else None)
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
         caught += 1
@@ -113,7 +115,7 @@ def test_ctrl_c_loses_no_rows(kind, tmp_path):
     path = tmp_path / NAMES[kind]
     ran = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED, kind, str(path)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     caught, _, errors = ran.stdout.strip().partition(" ")
     assert errors == "[]", ran.stderr
@@ -364,7 +366,7 @@ def test_a_forked_child_reads_or_says_what_to_do(kind, decoded, tmp_path):
         mine, its = context.Pipe()
         child = context.Process(target=_read_in_child, args=(rollouts, its))
         child.start()
-        assert mine.poll(30), "it hangs"
+        assert mine.poll(PATIENCE_S), "it hangs"
         answer = mine.recv()
         child.join()
     if kind == "parquet" and not decoded:

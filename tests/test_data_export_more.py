@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 
 import h5py
@@ -14,8 +15,12 @@ from test_data_export import record, same, stretches
 
 from mjlab_rec.commands import data as command
 from mjlab_rec.data import DataError, export_rollouts, import_rollouts, open_rollouts
-from mjlab_rec.data.export import TARGETS, lerobot, source
+from mjlab_rec.data.copying import episode_of
+from mjlab_rec.data.export import TARGETS, lerobot_files, source
 from mjlab_rec.data.export.lerobot_stats import Total, episode_stats
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.formats.hdf5 import Hdf5Writer
+from mjlab_rec.data.schema import ChannelSpec, RunInfo
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def path(tmp_path, monkeypatch):
 
 
 def test_lerobot_gets_frames_episodes_and_statistics(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot, "_FILE_BYTES", 4000)  # Several files.
+    monkeypatch.setattr(lerobot_files, "_FILE_BYTES", 4000)  # Several files.
     out = export_rollouts(path, tmp_path / "out", "lerobot", task="balance it").path
     frames = pl.read_parquet(out / "data" / "*" / "*.parquet")
     episodes = pl.read_parquet(out / "meta" / "episodes" / "*" / "*.parquet")
@@ -246,3 +251,67 @@ def test_the_command_knows_all_targets_and_options():
     mine = {field.name for field in fields(ExportArgs)}
     assert options - mine == {"roll_over_bytes"}
     assert mine - options == {"paths", "to", "channels", "if_exists", "verbose"}
+
+
+def record_pictures(path, counts=(4, 3, 5)):
+    """Record episodes with pictures whose brightness says which one it is."""
+    uint8, f4 = np.dtype("uint8"), np.dtype("float32")
+    info = RunInfo(
+        channels=(
+            ChannelSpec(name="obs/actor", dtype=f4, shape=(2,), when="before"),
+            ChannelSpec(name="obs/front", dtype=uint8, shape=(3, 32, 48), when="before"),
+            ChannelSpec(name="action", dtype=f4, shape=(1,)),
+        ),
+        envs=(0,),
+        step_dt=0.03,
+    )
+    writer = Hdf5Writer(info, WriterOptions(path=str(path)))
+    shade = 0
+    for number, count in enumerate(counts):
+        shades = shade + 20 * np.arange(count, dtype=np.uint8)
+        shade += 20 * count
+        pictures = np.zeros((count, 3, 32, 48), np.uint8)
+        pictures[:, 0] = shades[:, None, None]
+        row = {"env": 0, "number": number, "start": 0, "length": count, "partial": False}
+        row |= {"return": None, "recorded_return": None, "success": None}
+        row |= {"terminated": True, "truncated": False}
+        arrays = {
+            "obs/actor": np.zeros((count, 2), f4),
+            "obs/front": pictures,
+            "action": np.zeros((count, 1), f4),
+            "step": np.arange(count, dtype=np.int32),
+        }
+        writer.write_episode(episode_of(row, arrays, {}))
+    writer.close()
+    return path
+
+
+def test_lerobot_gets_pictures_as_mp4(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path = record_pictures(tmp_path / "run.h5")
+    out = export_rollouts(path, tmp_path / "out", "lerobot").path
+    info = json.loads((out / "meta" / "info.json").read_text())
+    name = "observation.images.front"
+    feature = info["features"][name]
+    assert (feature["dtype"], feature["shape"]) == ("video", [32, 48, 3])
+    assert info["fps"] == round(1 / 0.03, 6)
+    (file,) = (out / "videos" / name).glob("chunk-000/file-*.mp4")
+    assert file == out / info["video_path"].format(video_key=name, chunk_index=0, file_index=0)
+    command_line = [ffmpeg, "-loglevel", "error", "-i", file, "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    raw = subprocess.run([*command_line, "-"], capture_output=True, check=True).stdout
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, 32, 48, 3)
+    assert np.abs(frames[:, 16, 24, 0].astype(int) - 20 * np.arange(12)).max() <= 4
+    told = subprocess.run([ffmpeg, "-i", file], capture_output=True, text=True).stderr
+    assert "start: 0.000000" in told  # LeRobot finds pictures by their time.
+    episodes = pl.read_parquet(out / "meta/episodes/chunk-000/file-000.parquet")
+    assert np.allclose(episodes[f"videos/{name}/from_timestamp"], [0, 0.12, 0.21])
+    assert np.allclose(episodes[f"videos/{name}/to_timestamp"], [0.12, 0.21, 0.36])
+    assert episodes[f"videos/{name}/file_index"].to_list() == [0, 0, 0]
+    assert np.shape(episodes[f"stats/{name}/mean"].to_list()) == (3, 3, 1, 1)
+    stats = json.loads((out / "meta" / "stats.json").read_text())[name]
+    assert np.shape(stats["q50"]) == (3, 1, 1) and stats["count"] == [12]
+    assert np.allclose(np.ravel(stats["max"]), [220 / 255, 0, 0])
+    columns = pl.read_parquet(out / "data/chunk-000/file-000.parquet").columns
+    assert name not in columns
+    numbers = export_rollouts(path, tmp_path / "other", "lerobot", pictures="numbers")
+    assert "obs/front" in numbers.notes[-1]

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from long_runs import some_long
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.formats import hdf5_layout
 from mjlab_rec.data.formats.base import WriterOptions
@@ -715,7 +716,10 @@ def test_a_limit_on_file_sizes_does_no_harm(limit, tmp_path):
             writer.close()
     """
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     count, message = ran.stdout.split(" ", 1)

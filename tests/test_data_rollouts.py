@@ -15,6 +15,7 @@ import pytest
 import torch
 from data_worlds import World, episodes_of, same
 from torch.utils.data import DataLoader
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats import episode_table, writer_class
@@ -538,7 +539,7 @@ def test_forked_workers_cannot_decode_parquet_and_say_what_to_do(tmp_path):
     with open_rollouts(write(World(steps=30), tmp_path / "run.parquet")) as rollouts:
         data = rollouts.dataset(None, ["state", "step"])
         loader = DataLoader(
-            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=60
+            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=PATIENCE_S
         )
         with pytest.raises(DataError, match="spawn"):
             list(loader)
@@ -551,7 +552,7 @@ def test_forked_workers_use_the_files_of_their_parent(name, length, tmp_path):
     with open_rollouts(write(World(steps=30), tmp_path / name)) as rollouts:
         data = rollouts.dataset(length, ["state", "step"])
         loader = DataLoader(
-            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=60
+            data, batch_size=8, num_workers=2, multiprocessing_context="fork", timeout=PATIENCE_S
         )
         batches = list(loader)
         for key in ("state", "step"):

@@ -15,8 +15,9 @@ import torch
 from debug_worlds import Goal, drawn_cfg, share
 from test_viewer_native import photograph as photograph
 from test_viewer_native import screen as screen
-from test_viewer_web import Stage, button, changed, until
+from test_viewer_web import Stage, button, changed, drawn
 from test_viewer_web import canvas as canvas
+from waiting import patiently, until
 from worlds import cart_cfg
 
 from mjlab_rec import cli
@@ -32,7 +33,6 @@ from mjlab_rec.viewer.web_commands import request_action
 from mjlab_rec.viewer.web_shapes import WebShapes
 
 INSERT = 260
-_PATIENCE = 60
 _SETTLED = 3  # pictures without a change
 _LEFT_OF_PANEL = 0.88  # of a picture of the page
 
@@ -205,23 +205,23 @@ def test_the_page_shows_drawings_when_they_are_switched_on(stage, visit, canvas,
 
     def seen(name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
         before, same = None, 0
-        for _ in range(_PATIENCE):  # The page draws when it has time, one thing after the other.
+        for _ in patiently():  # The page draws when it has time, one thing after the other.
             image = canvas(page, name)
             image = image[:, : int(_LEFT_OF_PANEL * image.shape[1])]
             same = same + 1 if before is not None and changed(before, image) < 1e-5 else 0
             if same >= _SETTLED and expected(image):
                 return image
             before = image
-        raise AssertionError(name)
+        raise AssertionError  # Never reached.
 
-    plain = seen("debug_off", lambda image: image.std() > 1.0)
+    plain = seen("debug_off", lambda image: drawn(image).mean() > 0.01)  # The robot is there.
     checkbox(page, "Show").click()
     until(lambda: show.playback.shows_debug_vis)
-    drawn = seen("debug_on", lambda image: changed(plain, image) > 0.003)
+    shapes = seen("debug_on", lambda image: changed(plain, image) > 0.003)
     keep_screenshot(page, "debug_page")
     checkbox(page, "command goal").click()
     until(lambda: show.playback.debug_vis_hidden == {"command goal"})
-    seen("debug_fewer", lambda image: 0.0 < changed(plain, image) < changed(plain, drawn))
+    seen("debug_fewer", lambda image: 0.0 < changed(plain, image) < changed(plain, shapes))
     checkbox(page, "Show").click()
     until(lambda: not show.playback.shows_debug_vis)
     seen("debug_off_again", lambda image: changed(plain, image) < 2e-3)
@@ -350,8 +350,10 @@ def test_checkboxes_of_the_page_follow_the_key(page):
 
 PROGRAM = """
 import sys
+import time
 import torch
 from debug_worlds import drawn_cfg, world_picture
+from waiting import PATIENCE_S
 from mjlab_rec import cli
 from mjlab_rec.commands import play
 from mjlab_rec.envs import ManagerBasedRlEnv
@@ -367,16 +369,20 @@ def say(*words):
     print(*words, flush=True)
     return sys.stdin.readline().strip()
 
+def count():
+    with viewer._window.lock():  # While nothing is added.
+        return viewer._window.user_scn.ngeom
+
 def shapes(at_least):
-    asked = iter(range(2000))
-    playback.run(lambda: viewer._window.user_scn.ngeom >= at_least or next(asked) == 1000)
-    return viewer._window.user_scn.ngeom
+    hangs = time.monotonic() + PATIENCE_S
+    playback.run(lambda: count() >= at_least or time.monotonic() > hangs)
+    return count()
 
 say("off", shapes(0))
 viewer.keys.press(260)
 say("on", shapes(9))
 playback.show_all()
-say("all", shapes(15))
+say("all", shapes(19))
 playback.close()
 env.close()
 print("closed", flush=True)
@@ -399,7 +405,7 @@ def test_the_window_shows_drawings_when_a_key_is_pressed(screen, photograph):
             word, _, count = process.stdout.readline().partition(" ")
             assert word == name
             counts[name] = int(count)
-            for _ in range(_PATIENCE):  # The window draws when it has time.
+            for _ in patiently():  # The window draws when it has time.
                 pictures[name] = photograph(f"debug_{name}")
                 if name == "off" or share(pictures[name], 0) > share(pictures["off"], 0) + 5e-4:
                     break

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from data_worlds import same
 from test_data_hdf5 import World, as_episode, channel, check, make_info, writer_and_reader
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.formats import hdf5_header, hdf5_stored
 from mjlab_rec.data.formats.base import WriterOptions
@@ -119,7 +120,10 @@ def test_many_parts_are_read_with_few_open_files(tmp_path):
         print(len(reader.episodes), rows, reader.verify())
     """
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert ran.stderr == ""
     episodes, rows, damage = ran.stdout.split()
@@ -431,7 +435,10 @@ def test_a_recording_continues_when_a_limit_on_file_sizes_is_lifted(tmp_path):
         print(failures)
     """
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert int(ran.stdout) > 0

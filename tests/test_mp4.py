@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_world import HEIGHT, WIDTH, decode, read
+from waiting import PATIENCE_S
 
 from mjlab_rec.data import DataError, mp4
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg, frame_rate
@@ -228,7 +229,7 @@ def run(code: str) -> subprocess.CompletedProcess:
         env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -300,7 +301,7 @@ def wait_for_end(pid: int) -> None:
         return
     import select
 
-    ended, _, _ = select.select([descriptor], [], [], 30)
+    ended, _, _ = select.select([descriptor], [], [], PATIENCE_S)
     os.close(descriptor)
     assert ended, "the encoder is still there"
 

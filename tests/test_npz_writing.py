@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from damaged_files import files_of, read_all, record
 from data_worlds import World, episodes_of, same
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.formats import npz
 from mjlab_rec.data.formats.base import WriterOptions
@@ -310,6 +311,6 @@ def test_a_forked_child_can_read(name, warm, tmp_path):
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(60)
+    process.join(PATIENCE_S)
     process.kill()
     assert process.exitcode == 7

@@ -12,31 +12,30 @@ from functools import partial
 from typing import Any
 
 import pytest
+from ports import free_port
+from waiting import PATIENCE_S
 
 from mjlab_rec.utils import page_guard
 from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.utils.page import Page, open_page
 from mjlab_rec.utils.page_guard import PageGuard
 
-TIMEOUT_S = 20.0
 HOSTNAME = socket.gethostname()
 EVIL = "http://evil.example"
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def port() -> int:
+    return free_port()
 
 
 @pytest.fixture
-def serve(free_port: int) -> Iterator[Callable[..., Page]]:
+def serve(port: int) -> Iterator[Callable[..., Page]]:
     pytest.importorskip("viser", reason="needs viser")
     opened: list[Page] = []
 
     def serve(host: str = "127.0.0.1") -> Page:
-        opened.append(open_page("a test", free_port, host))
+        opened.append(open_page("a test", port, host))
         return opened[-1]
 
     yield serve
@@ -56,7 +55,7 @@ def reply(port: int, *headers: str, websocket: bool = True) -> str:
             f"Sec-WebSocket-Protocol: viser-v{viser.__version__}",
         )
     text = "\r\n".join(["GET / HTTP/1.1", *headers, "", ""])
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
         connection.sendall(text.encode())
         if websocket:
             return connection.recv(4096).decode("latin-1")
@@ -143,7 +142,7 @@ def test_names_depend_on_where_the_page_listens(listens, asked, accepted):
     assert (PageGuard(listens).refusal([asked], []) == "") is accepted
 
 
-def test_who_came_before_the_guard_is_sent_away(free_port):
+def test_who_came_before_the_guard_is_sent_away(port):
     viser = pytest.importorskip("viser", reason="needs viser")
     import rich
     from websockets.exceptions import ConnectionClosed
@@ -151,7 +150,7 @@ def test_who_came_before_the_guard_is_sent_away(free_port):
     from websockets.typing import Origin, Subprotocol
 
     with rich.get_console().capture():
-        server = viser.ViserServer(host="127.0.0.1", port=free_port, verbose=False)
+        server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
         try:
             address = f"ws://localhost:{server.get_port()}"
             protocols = [Subprotocol(f"viser-v{viser.__version__}")]
@@ -159,20 +158,20 @@ def test_who_came_before_the_guard_is_sent_away(free_port):
                 PageGuard("127.0.0.1").install(server)
                 with pytest.raises(ConnectionClosed):
                     while True:
-                        client.recv(TIMEOUT_S)
+                        client.recv(PATIENCE_S)
         finally:
             server.stop()
 
 
-def test_no_page_is_served_where_it_cannot_be_guarded(free_port, monkeypatch):
+def test_no_page_is_served_where_it_cannot_be_guarded(port, monkeypatch):
     pytest.importorskip("viser", reason="needs viser")
     monkeypatch.setattr("inspect.getcoroutinelocals", lambda _: {})
     with pytest.raises(
         UnavailableError, match=r"^The page is not served: with viser .* Install viser"
     ):
-        open_page("a test", free_port)
+        open_page("a test", port)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", free_port), TIMEOUT_S)
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S)
 
 
 class _Site(http.server.BaseHTTPRequestHandler):
@@ -205,7 +204,7 @@ def test_in_a_browser_the_page_works_and_another_site_cannot_use_it(serve, site,
     page.server.gui.add_button("Press").on_click(lambda _: pressed.set())
     own = visit(page.url)
     own.get_by_role("button", name="Press").click()
-    assert pressed.wait(TIMEOUT_S)
+    assert pressed.wait(PATIENCE_S)
 
     script = """address => new Promise(done => {
         const socket = new WebSocket(address, "PROTOCOL");
@@ -231,7 +230,7 @@ def test_reruns_page_is_for_this_machine_and_its_data_for_pages_of_this_machine(
         for origin, allowed in ((f"http://localhost:{web_port}", True), (EVIL, False)):
             question = f"OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n"
             question += "Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n"
-            with socket.create_connection(("127.0.0.1", viewer.port), TIMEOUT_S) as connection:
+            with socket.create_connection(("127.0.0.1", viewer.port), PATIENCE_S) as connection:
                 connection.sendall(question.encode())
                 text = connection.recv(4096).decode("latin-1").lower()
             assert text.startswith("http/1.1 200")

@@ -16,6 +16,7 @@ from test_hdf5_damage import check as check_damaged
 from test_hdf5_damage import read as read_all
 from test_hdf5_damage import read_undamaged
 
+from mjlab_rec.data.checking import check as check_recording
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader
 from mjlab_rec.data.pictures.crew import Crew
@@ -235,3 +236,25 @@ def test_formats_without_codecs_store_arrays(name, tmp_path):
     world = PictureWorld(kinds={"obs/eye": ("uint8", (2, 3, 3))}, steps=15)
     with read(record(KINDS[name], tmp_path, world)) as rollouts:
         check(KINDS[name], rollouts, world.episodes, world.info)
+
+
+@BOTH
+def test_check_names_damaged_pictures_and_floats_that_are_not_finite(kind, tmp_path):
+    kinds = EYE | {"obs/noisy": ("float32", (8, 9, 1))}
+    world = PictureWorld(kinds=kinds, ends=False, special=False, steps=20)
+    record(kind, tmp_path, world)
+    path = tmp_path / kind.path
+    assert check_recording(path).ok
+    with h5py.File(path, "r+") as file:
+        entries = file["blocks/obs/eye"]
+        entry = entries[tuple(size // 2 for size in entries.shape)]
+        file["encoded/obs/eye"][int(entry["at"]) + 60] ^= 4
+    result = check_recording(path)
+    assert not result.ok
+    text = " ".join(finding.text for finding in result.findings)
+    assert "a picture of 'obs/eye'" in text and "wrong checksum" in text
+    assert result.good.sum() == len(result.good) - 1
+    nan = PictureWorld(kinds=kinds, ends=False, special=True, steps=20)
+    record(kind, tmp_path / "nan", nan)
+    result = check_recording(tmp_path / "nan" / kind.path)
+    assert any("obs/noisy" in str(finding) for finding in result.findings)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import FakeEnv
+from waiting import PATIENCE_S
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.schema import DataError
@@ -387,13 +388,13 @@ def test_closing_waits_for_a_hook_that_another_thread_is_in(env):
         def record_post_step(self) -> None:
             self.note("post_step")
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_S)
             self.note("post_step is over")
 
     manager = RecorderManager({"a": RecorderTermCfg(func=Slow)}, env)
     stepping = threading.Thread(target=manager.record_post_step)
     stepping.start()
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE_S)
     closing = threading.Thread(target=manager.close)
     closing.start()
     closing.join(0.05)
@@ -460,7 +461,7 @@ def test_controls_do_not_wait_for_a_hook(env):
         def record_post_step(self) -> None:
             thread = threading.Thread(target=manager.pause, args=("a",))
             thread.start()
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
     manager = RecorderManager({"a": RecorderTermCfg(func=Controlled)}, env)

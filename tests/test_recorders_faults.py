@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rollout_log import StepLog, compare
+from waiting import until
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
@@ -65,6 +67,13 @@ class Gate:
         """Let everything through."""
         self.allowed.release(10_000)
 
+    def open_when(self, true: Callable[[], bool]) -> None:
+        """Let everything through as soon as something is so."""
+        try:
+            until(true)
+        finally:
+            self.open()
+
     def read(self):
         from mjlab_rec.data.rollouts import Rollouts
 
@@ -76,7 +85,7 @@ def test_a_slow_disk_is_waited_for_and_the_wait_is_reported():
     cfg = MemoryRecorderCfg(func=gate.recorder(), channels=ASKED, block_steps=2, num_blocks=2)
     with make(cfg) as env:
         term = env.recorder_manager.get_term("log")
-        opener = threading.Timer(0.3, gate.open)
+        opener = threading.Thread(target=gate.open_when, args=(lambda: term.stalled_s > 0,))
         opener.start()
         log = StepLog(env, state=False)
         log.reset()
@@ -91,7 +100,12 @@ def test_a_slow_disk_is_waited_for_and_the_wait_is_reported():
 def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
     gate = Gate()
     cfg = MemoryRecorderCfg(
-        func=gate.recorder(), channels=ASKED, block_steps=3, num_blocks=2, overflow="drop"
+        func=gate.recorder(),
+        channels=ASKED,
+        block_steps=3,
+        block_seconds=1e9,
+        num_blocks=2,
+        overflow="drop",
     )
     with make(cfg) as env:
         term = env.recorder_manager.get_term("log")
@@ -100,8 +114,8 @@ def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
         for k, action in enumerate(actions(31)):
             if k == 13:
                 gate.open()
-            while k >= 13 and term._store._free.empty():
-                pass  # From here on the disk is never behind.
+            if k >= 13:  # From here on the disk is never behind.
+                until(lambda: not term._store._free.empty())
             log.step(action)
         assert term.stalled_s == 0
         dropped = term.dropped_rows
@@ -124,7 +138,12 @@ def test_dropping_loses_whole_blocks_counts_them_and_marks_the_gap():
 def test_overflow_can_be_an_error():
     gate = Gate()
     cfg = MemoryRecorderCfg(
-        func=gate.recorder(), channels=ASKED, block_steps=2, num_blocks=2, overflow="error"
+        func=gate.recorder(),
+        channels=ASKED,
+        block_steps=2,
+        block_seconds=1e9,
+        num_blocks=2,
+        overflow="error",
     )
     env = make(cfg)
     env.reset()
@@ -157,8 +176,11 @@ def test_an_error_of_the_writer_comes_back_in_the_next_hook_and_in_close(overflo
     )
     env = make(cfg)
     env.reset()
+    term = env.recorder_manager.get_term("log")
     with pytest.raises(DataError) as caught:
         for action in actions(500):
+            if overflow == "error":  # The disk is never too slow.
+                until(lambda: not term._store._free.empty())
             env.step(action)
     assert "Recorder: writing failed: [Errno 28] No space left on device" in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from rollout_log import StepLog
+from waiting import until
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.rollouts import open_rollouts
@@ -97,8 +98,7 @@ def test_flush_from_another_thread_waits_for_the_end_of_a_step(tmp_path):
         assert "no step ended within 0.01 s" in said[0]
         patient = threading.Thread(target=flush, args=(None,))
         patient.start()
-        while len(term._requests) < 2:
-            pass
+        until(lambda: len(term._requests) == 2)
         env.step(actions(1, 3)[0])
         patient.join()
         assert len(said) == 1

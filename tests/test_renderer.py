@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from render_worlds import BLUE, GREEN, RED, ball_scene, ball_sim, middle, need_gl, place
+from waiting import PATIENCE_S
 from worlds import cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
@@ -176,9 +177,9 @@ def test_another_thread_can_draw(sim, make):
         for x in (0.0, 0.3):
             place(sim, 0, x, 0.0)
             shot = there.capture([0])
-            image = thread.submit(there.draw, shot).result(timeout=60)[0]
+            image = thread.submit(there.draw, shot).result(timeout=PATIENCE_S)[0]
             np.testing.assert_array_equal(image, here.render())
-        thread.submit(there.close).result(timeout=60)
+        thread.submit(there.close).result(timeout=PATIENCE_S)
 
 
 def test_images_of_a_shot_are_new_arrays(make):

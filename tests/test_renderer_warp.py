@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from render_worlds import BLUE, GREEN, RED, ball_scene, ball_sim, middle, need_gl, place
+from waiting import PATIENCE_S
 
 from mjlab_rec.sim import Simulation, SimulationCfg
 from mjlab_rec.sim.gl_renderer import GlRenderer
@@ -174,8 +175,8 @@ def test_the_thread_that_draws_works_with_the_engine_mjbatch(make, drawing_threa
     shot = renderer.capture([0])
     assert not drawing_threads
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(renderer.draw, shot).result(timeout=60)
-        assert drawing_threads == [thread.submit(threading.get_ident).result(timeout=60)]
+        thread.submit(renderer.draw, shot).result(timeout=PATIENCE_S)
+        assert drawing_threads == [thread.submit(threading.get_ident).result(timeout=PATIENCE_S)]
 
 
 def test_the_thread_that_steps_works_with_the_engine_warp(make, drawing_threads):
@@ -186,7 +187,7 @@ def test_the_thread_that_steps_works_with_the_engine_warp(make, drawing_threads)
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(renderer.draw, shot)
         sim.step(5)
-        image = future.result(timeout=60)[0]
+        image = future.result(timeout=PATIENCE_S)[0]
     assert len(drawing_threads) == 1
     assert middle(image, RED) is not None
 
@@ -204,7 +205,7 @@ def test_two_renderers_may_draw_in_two_threads(make):
                 for renderer, shot in zip(renderers, shots, strict=True)
             ]
             for future, image in zip(futures, expected, strict=True):
-                np.testing.assert_array_equal(future.result(timeout=60)[0], image)
+                np.testing.assert_array_equal(future.result(timeout=PATIENCE_S)[0], image)
 
 
 def test_close_frees_and_may_be_repeated(sim, make):
@@ -312,6 +313,6 @@ def test_on_a_gpu_capture_waits_for_nothing_and_the_pictures_are_the_same(make):
         torch.cuda.set_sync_debug_mode("default")
     sims[1].step(3)
     with ThreadPoolExecutor(1) as thread:
-        images = thread.submit(there.draw, shot).result(timeout=60)
+        images = thread.submit(there.draw, shot).result(timeout=PATIENCE_S)
     expected = here.draw(here.capture([2, 0]))
     assert (np.abs(images.astype(int) - expected).max(axis=-1) < 8).mean() > 0.99

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S, patiently
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.rollouts import Rollouts
@@ -21,7 +21,6 @@ from mjlab_rec.viewer.playback import Playback
 from mjlab_rec.viewer.timeline import Timeline
 
 LEFT, UP, DOWN, SIX, SEVEN, EIGHT, NINE, F10 = 263, 265, 264, 54, 55, 56, 57, 299
-PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -196,11 +195,10 @@ def watched(rollouts) -> Iterator[Any]:
 
 def until(true: Callable[[], bool], act: Callable[[], None]) -> None:
     """Act until it has the effect: a page that has just opened may miss what comes too early."""
-    deadline, tick = time.monotonic() + PATIENCE_S, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline
+    for _ in patiently(pause_s=1.0):
+        if true():
+            return
         act()
-        tick.wait(1.0)
 
 
 def test_the_bar_in_a_browser(watched, visit, keep_screenshot):

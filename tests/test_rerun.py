@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +18,8 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from ports import free_port
+from waiting import PATIENCE_S, until
 from worlds import CART, actions, cart_cfg
 
 from mjlab_rec.actuator import XmlActuatorCfg
@@ -1002,7 +1003,8 @@ def test_the_file_can_be_read_after_a_kill(tmp_path):
         sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from test_rerun import actions, zoo_cfg, ManagerBasedRlEnv, RerunRecorderCfg
         path = {str(tmp_path / "run.rrd")!r}
-        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, block_steps=8, trigger=None)}})
+        cfg = zoo_cfg(recorders={{"r": RerunRecorderCfg(path=path, block_steps=8, block_seconds=1e9,
+                                                   trigger=None)}})
         env = ManagerBasedRlEnv(cfg)
         env.reset()
         for k, action in enumerate(actions(27)):
@@ -1011,7 +1013,9 @@ def test_the_file_can_be_read_after_a_kill(tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], timeout=120, stdin=subprocess.DEVNULL
+        [sys.executable, "-c", textwrap.dedent(program)],
+        timeout=PATIENCE_S,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == -signal.SIGKILL
     with pytest.warns(Warning, match="footer"):
@@ -1093,14 +1097,14 @@ def local_listeners(pid_ports):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/net/tcp")
 def test_a_served_page_is_on_loopback_only_and_ends_with_the_environment():
-    cfg = zoo_cfg(recorders={"r": RerunRecorderCfg(serve=True, web_port=19190)})
+    cfg = zoo_cfg(recorders={"r": RerunRecorderCfg(serve=True, web_port=free_port())})
     with ManagerBasedRlEnv(cfg) as env:
         env.reset()
         for action in actions(20):
             env.step(action)
         term = env.recorder_manager.get_term("r")
         viewer = term._viewers[0]
-        with urllib.request.urlopen(term.page.partition("?")[0], timeout=20) as answer:
+        with urllib.request.urlopen(term.page.partition("?")[0], timeout=PATIENCE_S) as answer:
             assert b"html" in answer.read().lower()
         web = int(term.page.split(":")[2].split("/")[0])
         found = local_listeners({web, viewer.port})
@@ -1109,7 +1113,7 @@ def test_a_served_page_is_on_loopback_only_and_ends_with_the_environment():
         assert local_listeners({web}) == {web: {"0100007F"}}
         term.start()
         env.step(actions(1)[0])
-    assert local_listeners({web, viewer.port}) == {}
+    until(lambda: local_listeners({web, viewer.port}) == {})
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/net/tcp")
@@ -1131,13 +1135,11 @@ def test_a_page_does_not_outlive_a_killed_process():
         page, port = process.stdout.readline().split()
         ports = {int(page.split(":")[2].split("/")[0]), int(port)}
         assert set(local_listeners(ports)) == ports
-        with socket.create_connection(("127.0.0.1", min(ports)), timeout=20.0) as connection:
+        with socket.create_connection(("127.0.0.1", min(ports)), timeout=PATIENCE_S) as connection:
             process.kill()
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""  # The other side is gone.
-    deadline = time.monotonic() + 20.0
-    while any(listens("127.0.0.1", port) for port in ports):
-        assert time.monotonic() < deadline
+    until(lambda: not any(listens("127.0.0.1", port) for port in ports))
 
 
 def test_recording_goes_on_if_somebody_closes_the_viewer(tmp_path, caplog):
@@ -1171,6 +1173,16 @@ def test_a_taken_port_is_passed_over():
         finally:
             viewer.close()
             viewer.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nothing is reserved")
+def test_two_processes_do_not_choose_one_port():
+    port = free_port()
+    with contextlib.ExitStack() as one, contextlib.ExitStack() as other:
+        assert viewer_module._free_port(port, one) == port
+        assert viewer_module._free_port(port, other) > port
+    with contextlib.ExitStack() as later:
+        assert viewer_module._free_port(port, later) == port
 
 
 def test_a_viewer_that_is_not_there_is_said_before_the_run():
@@ -1214,7 +1226,7 @@ def test_a_missing_rerun_is_named_with_its_extra(tmp_path, monkeypatch):
 
 def test_importing_the_recorder_imports_no_rerun():
     program = "import sys, mjlab_rec.recorders.rerun; assert 'rerun' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=PATIENCE_S)
 
 
 def test_a_plain_cfg_with_params_will_do(tmp_path):

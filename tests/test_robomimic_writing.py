@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from damaged_files import read_all, record
 from data_worlds import World, episodes_of, same
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.formats import robomimic_reader
 from mjlab_rec.data.formats.base import WriterOptions
@@ -193,18 +194,20 @@ def test_a_forked_child_can_read(warm, tmp_path):
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(60)
+    process.join(PATIENCE_S)
     process.kill()
     assert process.exitcode == 7
     read_all(reader)  # the parent's file is still open
     reader.close()
 
 
-def grow(path: str, go: Any) -> None:
+def grow(path: str, go: Any, was_read: Any) -> None:
     writer = make(Path(path))
     go.set()
     episode = episodes()[0]
     for number in range(100):
+        if number == 50:
+            assert was_read.wait(PATIENCE_S)
         episode.number = number
         writer.write_episode(episode)
     writer.close()
@@ -215,10 +218,10 @@ def test_a_growing_file_is_read_or_refused_with_a_clear_error(tmp_path, monkeypa
     monkeypatch.setattr(robomimic_reader, "_PAUSE_S", 0.001)
     path = tmp_path / "demos.h5"
     context = multiprocessing.get_context("spawn")
-    go = context.Event()
-    process = context.Process(target=grow, args=(str(path), go))
+    go, was_read = context.Event(), context.Event()
+    process = context.Process(target=grow, args=(str(path), go, was_read))
     process.start()
-    assert go.wait(120)
+    assert go.wait(PATIENCE_S)
     known = episodes()[0].arrays
     opened = 0
     while process.is_alive() or not opened:
@@ -235,9 +238,10 @@ def test_a_growing_file_is_read_or_refused_with_a_clear_error(tmp_path, monkeypa
             assert same(arrays["action"], known["action"])
             assert same(arrays["camera"], known["camera"])
         reader.close()
+        if opened > 3:
+            was_read.set()
     process.join()
     assert process.exitcode == 0
-    assert opened > 3
     reader = RobomimicReader(path)
     assert len(reader.episodes) == 100
     assert reader.finished
@@ -247,6 +251,7 @@ def test_a_growing_file_is_read_or_refused_with_a_clear_error(tmp_path, monkeypa
 def test_reading_is_retried_while_a_file_is_written(tmp_path, monkeypatch):
     path = record("robomimic", tmp_path / "demos.h5", World(num_envs=2, steps=12))
     monkeypatch.setattr(robomimic_reader, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(robomimic_reader, "_GROWING_S", 1e9)
     reader = RobomimicReader(path)
     whole = path.read_bytes()
     at = whole.index(reader.read(0, ["camera"])["camera"].tobytes())

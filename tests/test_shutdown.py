@@ -72,6 +72,13 @@ gc.collect()
 }
 
 
+# However slow the machine is, a step that another thread is in keeps its row.
+PATIENT = """
+from mjlab_rec.recorders import shutdown
+shutdown._GRACE_S = 1e4
+"""
+
+
 class Truth:
     """What every run records, since all take the same actions: one array (steps, envs, ...)."""
 
@@ -435,7 +442,7 @@ for _ in range(20):
     ],
 )
 def test_signals_save_what_another_thread_records(number, daemon, main, runner, truth, tmp_path):
-    code = f"""{OPEN}
+    code = f"""{OPEN}{PATIENT}
 import threading
 
 def work():
@@ -509,7 +516,7 @@ except KeyboardInterrupt:
 
 
 def test_a_thread_may_still_be_stepping_at_exit(runner, truth, tmp_path):
-    code = f"""{OPEN}
+    code = f"""{OPEN}{PATIENT}
 import threading
 import time
 
@@ -627,7 +634,8 @@ def test_a_full_disk_at_exit_is_told_in_one_line(name, runner, tmp_path):
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))
 {OPEN}
-cfg = kinds[job["name"]](path=f"{{out}}/{{job['name']}}", channels=("state",), block_steps=1000)
+cfg = kinds[job["name"]](path=f"{{out}}/{{job['name']}}", channels=("state",),
+    block_steps=1000, block_seconds=1e9)
 env = ManagerBasedRlEnv(cart_cfg(64, recorders={{"log": cfg}}))
 env.reset()
 for action in actions(300, 64):

@@ -18,6 +18,7 @@ from colour_world import Painter, board_cfg, steps
 from rollout_examples import Example, Rec, Request, ResetBy, Steps
 from rollout_run import run
 from rollout_world import World
+from waiting import PATIENCE_S
 from worlds import actions, cart_cfg, shaky, tip
 
 from mjlab_rec.data import open_rollouts
@@ -517,7 +518,7 @@ def test_a_handle_is_paused_started_and_stopped(env, tmp_path):
     env.reset()
     handle = env.start_recording("reward", Hdf5RecorderCfg(path=str(tmp_path / "run.h5")))
     walk(env, 2)
-    handle.flush(timeout=5.0)
+    handle.flush(timeout=PATIENCE_S)
     with open_rollouts(tmp_path / "run.h5") as rollouts:
         assert sum(rollouts.episodes["rows"]) == 8 and not rollouts.finished
     handle.pause()
@@ -535,7 +536,7 @@ def test_a_handle_is_paused_started_and_stopped(env, tmp_path):
 def test_every_recorder_can_be_flushed_and_reset(env):
     env.reset()
     handle = env.start_recording(RecorderTermCfg(func=Sloppy))
-    handle.flush(timeout=1.0)
+    handle.flush(timeout=PATIENCE_S)
     handle.reset()
     handle.reset(env_ids=[0])
 
@@ -616,7 +617,7 @@ def test_another_thread_waits_for_the_end_of_the_step(env):
                 assert not started.wait(0.05)
 
     def start() -> None:
-        assert inside.wait(10.0)
+        assert inside.wait(PATIENCE_S)
         handles.append(env.start_recording("reward", MemoryRecorderCfg()))
         started.set()
 

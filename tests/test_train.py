@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 import train_tasks
+from ports import free_port
 from training_worlds import assert_same, training
+from waiting import PATIENCE_S
 
 pytest.importorskip("rsl_rl")
 
@@ -336,12 +337,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 def start_two(root: Path, *more: str, **variables: str) -> list[Any]:
     """Start a training in two processes, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", root, *more]
     words += ["--record", "hdf5", "--agent.algorithm.class-name", "mjlab_rec.rl.ppo:PPO"]
-    processes = []
+    processes, port = [], str(free_port())
     for rank in "01":
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
@@ -357,7 +355,7 @@ def start_two(root: Path, *more: str, **variables: str) -> list[Any]:
 def outputs(processes: list[Any]) -> list[tuple[str, str]]:
     """What processes printed until they ended."""
     try:
-        return [process.communicate(timeout=300) for process in processes]
+        return [process.communicate(timeout=PATIENCE_S) for process in processes]
     finally:
         for process in processes:
             process.kill()

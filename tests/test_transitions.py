@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rollout_log import LoggedEpisode, StepLog
+from waiting import PATIENCE_S
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.schema import DataError
@@ -214,7 +215,7 @@ def test_blocks_come_to_process_in_a_thread_and_flush_waits_for_them():
     with ManagerBasedRlEnv(cart_cfg(3, recorders={"k": cfg})) as env:
         log = run(env, 20)
         term = env.recorder_manager.get_term("k")
-        term.flush(timeout=60.0)
+        term.flush(timeout=PATIENCE_S)
         assert sum(len(rows) for rows in term.rows_of[0]) == 20
     assert term.order[-1] == "closed"
     for i in range(3):

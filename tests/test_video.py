@@ -29,6 +29,7 @@ from colour_world import (
     recorder_of,
     steps,
 )
+from waiting import PATIENCE_S, until
 
 from mjlab_rec.data import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
@@ -509,9 +510,9 @@ def test_nothing_is_captured_or_drawn_while_idle(studio, painter):
     (renderer,) = painter.made
     renderer.captured.clear()
     renderer.drawn = 0
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     steps(env, 5)
-    assert (renderer.captured, threading.active_count()) == ([], threads)
+    assert renderer.captured == [] and set(threading.enumerate()) <= threads
     steps(env, 10)
     recorder_of(env).flush()
     assert (renderer.captured, renderer.drawn) == ([(0,)] * 3, 3)
@@ -555,7 +556,7 @@ def test_simulation_waits_where_drawing_is_too_slow(studio, painter, monkeypatch
     draw = painter.draw
 
     def slowly(self, shot):
-        assert gate.acquire(timeout=20)
+        assert gate.acquire(timeout=PATIENCE_S)
         return draw(self, shot)
 
     monkeypatch.setattr(painter, "draw", slowly)
@@ -563,7 +564,14 @@ def test_simulation_waits_where_drawing_is_too_slow(studio, painter, monkeypatch
     env.reset()
     steps(env, 3)
     assert recorder_of(env).stalled_s == 0
-    threading.Timer(0.05, gate.release, (100,)).start()
+    room = recorder_of(env)._writer._room
+    wait_for = room.wait_for
+
+    def draw_meanwhile(true):
+        gate.release(100)
+        return wait_for(true)
+
+    monkeypatch.setattr(room, "wait_for", draw_meanwhile)
     (renderer,) = painter.made
     for _ in range(5):
         steps(env, 1)
@@ -577,7 +585,7 @@ def test_closing_tells_how_far_it_is(studio, painter, monkeypatch, caplog):
     gate, draw = threading.Semaphore(3), painter.draw
 
     def slowly(self, shot):
-        assert gate.acquire(timeout=20)
+        assert gate.acquire(timeout=PATIENCE_S)
         return draw(self, shot)
 
     class Opens(logging.Handler):
@@ -592,8 +600,16 @@ def test_closing_tells_how_far_it_is(studio, painter, monkeypatch, caplog):
     env.reset()
     steps(env, 20)
     monkeypatch.setattr(writer_module.logger, "handlers", [Opens()])
-    threading.Timer(0.1, gate.release, (2,)).start()
+
+    def draw_two() -> None:
+        """While the end of the drawing is waited for."""
+        until(lambda: "video progress" in {thread.name for thread in threading.enumerate()})
+        gate.release(2)
+
+    drawing = threading.Thread(target=draw_two)
+    drawing.start()
     env.close()
+    drawing.join()
     message = caplog.messages[0]
     assert re.match(r"VideoRecorder: \d+ of \d+ frames left to draw, about \d+ s\.", message)
     assert len(studio.seen("board-step-0")) == 20
@@ -898,7 +914,7 @@ def run(runner, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         return {"code": ran.returncode, "output": ran.stdout}
 

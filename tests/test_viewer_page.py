@@ -6,20 +6,19 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
+from waiting import PATIENCE_S, until
 
-from mjlab_rec.utils.page import Page, open_page
-
-TIMEOUT_S = 20.0
+from mjlab_rec.utils.page import Page, ThreadsafeEvent, open_page
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def pages() -> Iterator[list[Page]]:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as reply:
             return reply.status == 200
     except OSError:
         return False
@@ -50,7 +49,7 @@ def test_two_users_share_a_server_and_the_last_close_stops_it(pages, port):
     assert not second.shared
     assert answers(second.url)
     second.close()
-    assert not answers(second.url)
+    until(lambda: not answers(second.url))
 
 
 def test_after_the_last_close_a_new_page_is_made(pages, port):
@@ -82,6 +81,30 @@ def test_the_next_free_port_is_used(pages, port):
         assert answers(page.url)
 
 
+def test_threads_send_while_the_loop_changes_who_waits(pages, port):
+    pages.append(open_page("a test", port))
+    event = pages[0].server._websock_server._broadcast_buffer.message_event
+    assert isinstance(event, ThreadsafeEvent)
+
+    class Waiting:
+        """Leaves as soon as it is woken, as the loop's thread may make it do."""
+
+        woken = False
+
+        def done(self) -> bool:
+            return self.woken
+
+        def set_result(self, result: bool) -> None:
+            self.woken = result
+            waiting.remove(self)
+
+    everyone = [Waiting() for _ in range(3)]
+    event = ThreadsafeEvent()
+    event._waiters = waiting = deque(everyone)
+    event.set()
+    assert event.is_set() and all(one.woken for one in everyone)
+
+
 def test_nothing_is_printed_and_other_output_is_unchanged(port):
     pytest.importorskip("viser", reason="needs viser")
     code = (
@@ -89,7 +112,9 @@ def test_nothing_is_printed_and_other_output_is_unchanged(port):
         f"page = open_page('a test', {port}); rich.print('between'); page.close()\n"
         "rich.print('after')"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert run.stdout.split() == ["between", "after"], run.stderr
     assert run.stderr == ""
 

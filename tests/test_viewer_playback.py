@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from waiting import PATIENCE_S
 from worlds import actions, cart_cfg
 
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.viewer import make_viewer
 from mjlab_rec.viewer.playback import Playback
-
-TIMEOUT_S = 20.0
 
 
 class Time:
@@ -330,7 +329,7 @@ def test_requests_from_other_threads_run_in_the_runs_thread_in_order(log):
     thread = threading.Thread(target=ask)
     thread.start()
     playback.run(lambda: asked.is_set() and len(ran) == 100)
-    thread.join(TIMEOUT_S)
+    thread.join(PATIENCE_S)
     assert ran == [(n, threading.get_ident()) for n in range(100)]
 
 
@@ -341,9 +340,9 @@ def test_a_request_wakes_a_run_that_waits_for_a_step_far_away(log):
     first_step = threading.Event()
     thread = threading.Thread(target=playback.run, args=(done.is_set, lambda _: first_step.set()))
     thread.start()
-    assert first_step.wait(TIMEOUT_S)  # The next one is due in 28 hours.
+    assert first_step.wait(PATIENCE_S)  # The next one is due in 28 hours.
     playback.request(done.set)
-    thread.join(TIMEOUT_S)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -384,7 +383,9 @@ def test_without_a_viewer_nothing_of_a_viewer_is_imported():
         "assert make_viewer('none', None) is None;"
         "print([m for m in ('viser', 'mjviser', 'mujoco.viewer') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert run.stdout.strip() == "[]", run.stderr
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from waiting import PATIENCE_S, patiently, until
 from worlds import cart_cfg
 
 from mjlab_rec.data.schema import DataError
@@ -30,7 +31,6 @@ from mjlab_rec.viewer.web import WebViewer
 from mjlab_rec.viewer.web_cameras import WebCameras, in_colours
 from mjlab_rec.viewer.web_commands import CommandControls
 
-PATIENCE_S = 30.0
 EPISODE = 1000
 # Left of the panel, below what the browser says about its missing graphics card.
 CANVAS = {"x": 0, "y": 190, "width": 610, "height": 460}
@@ -73,14 +73,6 @@ class Nothing:
     """A viewer that shows nothing."""
 
     closed_by_user = False
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait until something that another thread does has happened."""
-    deadline, tick = time.monotonic() + PATIENCE_S, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, "It did not happen in time."
-        tick.wait(0.01)
 
 
 @pytest.fixture
@@ -148,9 +140,11 @@ def test_a_run_is_watched_paused_stepped_and_ended_in_a_browser(
     button(page, "Resume").wait_for()
 
     # The robot is there, and stands still.
-    until(lambda: 0.005 < drawn(canvas(page, "web_start")).mean() < 0.5)
-    first = canvas(page, "web_start")
-    assert changed(first, canvas(page, "web_start")) < 2e-3
+    for _ in patiently():
+        first = canvas(page, "web_start")
+        there = 0.005 < drawn(first).mean() < 0.5
+        if there and changed(first, canvas(page, "web_start")) < 2e-3:
+            break
 
     # A click on "Single step" takes one step, and no more.
     for step in (1, 2):
@@ -163,7 +157,7 @@ def test_a_run_is_watched_paused_stepped_and_ended_in_a_browser(
     for _ in range(10):
         playback.single_step()
     wait_for_step(page, 12)
-    assert changed(first, canvas(page, "web_moved")) > 0.002
+    until(lambda: changed(first, canvas(page, "web_moved")) > 0.002)
 
     # Going on and pausing.
     button(page, "Resume").click()
@@ -347,17 +341,16 @@ def test_a_page_has_room_for_one_viewer(drive):
 
 def test_an_error_while_drawing_ends_the_run_with_its_reason(drive, monkeypatch):
     playback, viewer, _ = drive(1)
-    failed = threading.Event()
 
     def fail(*_: Any) -> None:
-        failed.set()
         raise OSError("page lost")
 
     monkeypatch.setattr(viewer._plots, "draw", fail)
     monkeypatch.setattr(viewer._page.server, "get_clients", lambda: {0: None})
     viewer._next = 0.0
+    hangs = time.monotonic() + PATIENCE_S
     with pytest.raises(DataError, match="WebViewer: drawing failed: page lost"):
-        playback.run(lambda: failed.is_set() and playback.steps > 100_000)
+        playback.run(lambda: time.monotonic() > hangs)
     with pytest.raises(ExceptionGroup, match="viewers failed to close"):
         playback.close()
     assert viewer._page._closed

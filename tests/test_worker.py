@@ -7,11 +7,10 @@ import sys
 import threading
 
 import pytest
+from waiting import PATIENCE_S
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.data.worker import WRITER_NICENESS, Worker
-
-WAIT_S = 30.0  # so that a failure does not hang
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_after_an_error_waiting_items_are_skipped(gate):
     done, released, ended = [], [], []
 
     def work(item):
-        gate.wait(WAIT_S)
+        gate.wait(PATIENCE_S)
         done.append(item)
         raise RuntimeError("first")
 
@@ -89,7 +88,7 @@ def test_a_release_that_fails_does_not_leave_others_waiting():
     worker = Worker("w", lambda item: None, release=release)
     worker.submit(1)
     with pytest.raises(DataError, match="not released"):
-        worker.wait(WAIT_S)
+        worker.wait(PATIENCE_S)
     worker.finish()
 
 
@@ -97,7 +96,7 @@ def test_a_timeout_reports_what_is_not_done_and_the_work_continues(gate):
     done = []
 
     def work(item):
-        gate.wait(WAIT_S)
+        gate.wait(PATIENCE_S)
         done.append(item)
 
     worker = Worker("Recorder", work)
@@ -106,7 +105,7 @@ def test_a_timeout_reports_what_is_not_done_and_the_work_continues(gate):
     with pytest.raises(DataError, match="Recorder: writing is not done after 0 seconds: 2 are"):
         worker.wait(0)
     gate.set()
-    worker.wait(WAIT_S)
+    worker.wait(PATIENCE_S)
     assert done == ["a", "b"]
     worker.finish()
 
@@ -121,7 +120,7 @@ def test_a_finished_worker_does_not_wait_and_refuses_items():
 
 
 def test_there_is_room_for_capacity_items(gate):
-    worker = Worker("w", lambda item: gate.wait(WAIT_S), capacity=2)
+    worker = Worker("w", lambda item: gate.wait(PATIENCE_S), capacity=2)
     room = []
     for item in range(3):
         room.append(worker.ready())
@@ -146,7 +145,7 @@ def test_max_hz_limits_the_rate_of_items():
 
     def pause(event, seconds):
         paused.set()
-        pauses.append((seconds, event.wait(WAIT_S)))
+        pauses.append((seconds, event.wait(PATIENCE_S)))
         return pauses[-1][1]
 
     worker = Worker(
@@ -160,10 +159,10 @@ def test_max_hz_limits_the_rate_of_items():
     )
     assert worker.ready()
     worker.submit("a")
-    assert paused.wait(WAIT_S)
+    assert paused.wait(PATIENCE_S)
     assert not worker.ready()  # It was worked on, but the next one is not due.
     worker.submit("b")
-    worker.wait(2 * WAIT_S)  # A caller waits, so the item does not wait for its time.
+    worker.wait(PATIENCE_S)  # A caller waits, so the item does not wait for its time.
     assert done == ["a", "b"]
     ((seconds, was_told),) = pauses
     assert seconds == pytest.approx(0.09) and was_told
@@ -186,12 +185,12 @@ def test_pause_until_waits_unless_a_caller_or_an_item_waits(gate):
             worker.pause_until(now[0] + 0.5)
             worker.pause_until(now[0] - 0.5)  # Work is already late.
         elif item == "first":
-            gate.wait(WAIT_S)
+            gate.wait(PATIENCE_S)
             worker.pause_until(now[0] + 0.5)
 
     worker = Worker("w", work, clock=lambda: now[0], pause=pause)
     worker.submit("alone")
-    worker.wait(WAIT_S)
+    worker.wait(PATIENCE_S)
     assert [seconds for seconds, _ in pauses] == [0.5]
     worker.submit("first")
     worker.submit("second")

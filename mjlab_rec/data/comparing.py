@@ -197,12 +197,11 @@ class _Comparison:
 
     def _differs(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Whether a row differs, (rows,)."""
-        differ = self._elements_differ(old, new).reshape(len(old), -1)
-        return np.logical_or.reduce(differ, axis=1)
+        return np.asarray(self._elements_differ(old, new).reshape(len(old), -1).any(axis=1))
 
     def _elements_differ(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         if old.dtype.kind != "f":
-            return old != new
+            return np.asarray(old != new)
         equal = (old == new) & (np.signbit(old) == np.signbit(new))
         if self._tolerance > 0:
             with np.errstate(invalid="ignore", over="ignore"):

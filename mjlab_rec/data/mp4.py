@@ -71,6 +71,8 @@ class Mp4Writer:
         ffmpeg: Path of the program, from ``find_ffmpeg``.
         crf: Quality, from 0 (lossless) to 51 (worst); 23 is x264's default.
         if_exists: What to do if the file exists: "error", "overwrite" or "number".
+        group: Pictures from one that can be decoded alone to the next, for programs that read
+            single ones; the first one is then at time 0. None: the encoder chooses.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Mp4Writer:
         ffmpeg: str,
         crf: int = 23,
         if_exists: IfExists = "error",
+        group: int | None = None,
     ) -> None:
         self.frames = 0
         """Pictures written."""
@@ -94,7 +97,7 @@ class Mp4Writer:
             # A child forked in between would keep an end of the pipe open.
             with _no_fork:
                 self._process = subprocess.Popen(
-                    _command(ffmpeg, self.path, width, height, rate, crf),
+                    _command(ffmpeg, self.path, width, height, rate, crf, group),
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
@@ -170,7 +173,13 @@ class Mp4Writer:
 
 
 def _command(
-    ffmpeg: str, path: Path, width: int, height: int, rate: Fraction, crf: int
+    ffmpeg: str,
+    path: Path,
+    width: int,
+    height: int,
+    rate: Fraction,
+    crf: int,
+    group: int | None = None,
 ) -> list[str]:
     """The command line of ffmpeg: from raw pictures to H.264 that every player supports."""
     source = f"-f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {rate}"
@@ -181,6 +190,8 @@ def _command(
     # Two threads encode faster than any renderer draws, and leave the other cores to the
     # simulation.
     codec = f"-c:v libx264 -preset veryfast -crf {crf} -pix_fmt yuv420p -threads 2"
+    if group is not None:  # Without pictures that depend on later ones, which delay the first one.
+        codec += f" -g {group} -bf 0"
     # Fragments of one second, which can be played even if the encoder is killed. At the end they
     # are joined to an ordinary file.
     fragments = "-flush_packets 1 -movflags +hybrid_fragmented -frag_duration 1000000"

@@ -35,7 +35,7 @@ except Exception:
     pass
 gl.free()
 """
-_PROBE_TIMEOUT_S = 60.0
+_PROBE_TIMEOUT_S = 120.0
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 
 

@@ -9,7 +9,7 @@ import sys
 
 # Run in a separate process: the window library ends the whole process if it fails.
 _PROBE = "import sys, glfw; sys.exit(not glfw.init())"
-_PROBE_TIMEOUT_S = 20.0
+_PROBE_TIMEOUT_S = 60.0
 
 
 def why_no_display() -> str | None:

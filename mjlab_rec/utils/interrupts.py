@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -13,6 +14,8 @@ from typing import ParamSpec, TypeVar
 from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
+
+_PAUSE_S = 0.002
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -62,12 +65,12 @@ class Interrupts:
 
     def wait_for_threads(self, seconds: float) -> None:
         """Wait until the threads that began a step have ended, but no longer than this."""
-        until = time.monotonic() + seconds
-        # Not with join(): if it is interrupted, Python 3.11 considers the thread ended.
-        while any(thread in self._threads for thread in threading.enumerate()):
-            if time.monotonic() > until:
+        # Counted in pauses, because a clock goes on while the whole process is stopped. Not with
+        # join(): if it is interrupted, Python 3.11 considers the thread ended.
+        for _ in range(math.ceil(seconds / _PAUSE_S)):
+            if not any(thread in self._threads for thread in threading.enumerate()):
                 break
-            time.sleep(0.002)
+            time.sleep(_PAUSE_S)
 
     def _begin_process(self) -> None:
         """Discard what belongs to the process that this one was forked from."""

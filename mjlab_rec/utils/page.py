@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ COLOURS = (
 """Colours of the lines in charts, in order."""
 
 _LOOPBACK = "127.0.0.1"
+_STOPS_WITHIN_S = 10
 _users: dict[tuple[str, int], int] = {}
 _servers: dict[tuple[str, int], Any] = {}
 
@@ -51,8 +54,7 @@ class Page:
         _users[self._key] -= 1
         if _users[self._key] == 0:
             del _users[self._key], _servers[self._key]
-            with _rich_is_quiet():
-                self.server.stop()
+            _stop(self.server)
 
 
 def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
@@ -77,15 +79,50 @@ def open_page(user: str, port: int = 8080, host: str = _LOOPBACK) -> Page:
         try:
             PageGuard(host).install(server)
         except BaseException:
-            with _rich_is_quiet():
-                server.stop()
+            _stop(server)
             raise
+        _let_threads_send(server)
         # The share button would make the page public through a third party's server.
         server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
         _servers[key], _users[key] = server, 0
         logger.info("Web page: http://%s:%s", server.get_host(), server.get_port())
     _users[key] += 1
     return Page(_servers[key], key)
+
+
+class ThreadsafeEvent(asyncio.Event):
+    """An event of a loop that other threads set, too."""
+
+    def set(self) -> None:
+        """Wake those who wait, also if the loop changes who they are in the meantime."""
+        for _ in range(100):
+            try:
+                return super().set()
+            except (RuntimeError, asyncio.InvalidStateError):
+                self.clear()
+
+
+def _let_threads_send(server: Any) -> None:
+    """Make a ``viser.ViserServer`` accept messages from every thread.
+
+    With viser 1.1.1 a thread that sets a value fails, rarely, because it sets an event of the loop.
+    Nothing waits for that event before the first client has come.
+    """
+    buffer = getattr(getattr(server, "_websock_server", None), "_broadcast_buffer", None)
+    if isinstance(getattr(buffer, "message_event", None), asyncio.Event):
+        buffer.message_event = ThreadsafeEvent()
+
+
+def _stop(server: Any) -> None:
+    """Stop a server, and wait until it no longer listens."""
+    loop = server.get_event_loop()
+    with _rich_is_quiet():
+        server.stop()
+        # viser waits only for a second, which is too short on a busy machine.
+        for _ in range(_STOPS_WITHIN_S * 100):
+            if loop.is_closed():
+                break
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from mjlab_rec.utils.extras import UnavailableError
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 
 
 class PageGuard:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
     from mjlab_rec.viewer.playback import Playback
 
-_CLOSES_WITHIN_S = 5.0
+_CLOSES_WITHIN_S = 30.0
 _EVERYTHING_THAT_MOVES = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 
 

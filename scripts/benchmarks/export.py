@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -53,26 +54,20 @@ def main(args: Annotated[ExportArgs, tyro.conf.arg(name="")]) -> None:
         folder = Path(name)
         path = folder / "run.h5"
         make(path, args)
-        times: dict[str, list[float]] = {}
-        sizes: dict[str, int] = {}
+        times: dict[str, list[tuple[float, float]]] = {}
         for _ in range(args.rounds):
             with open_rollouts(path) as rollouts:
                 count = len(rollouts)
-                start = time.perf_counter()
-                for first in range(0, count, 500):
-                    rollouts.read_many(range(first, min(count, first + 500)))
-                times.setdefault("reading the recording", []).append(time.perf_counter() - start)
+                with _timed(times, "reading the recording"):
+                    for first in range(0, count, 500):
+                        rollouts.read_many(range(first, min(count, first + 500)))
             for target, out in (("robomimic", "out.hdf5"), ("minari", "out-v0")):
-                start = time.perf_counter()
-                export_rollouts(path, folder / out, target, if_exists="overwrite")
-                times.setdefault(f"export to {target}", []).append(time.perf_counter() - start)
+                with _timed(times, f"export to {target}"):
+                    export_rollouts(path, folder / out, target, if_exists="overwrite")
                 files = [folder / out, *(folder / out).rglob("*.hdf5")]
-                sizes[target] = sum(file.stat().st_size for file in files if file.is_file())
-                start = time.perf_counter()
-                _write_plain(folder / "plain", sizes[target])
-                times.setdefault(f"writing the bytes of {target}", []).append(
-                    time.perf_counter() - start
-                )
+                size = sum(file.stat().st_size for file in files if file.is_file())
+                with _timed(times, f"writing the bytes of {target}"):
+                    _write_plain(folder / "plain", size)
         ran = subprocess.run(
             [
                 args.peer_python,
@@ -87,15 +82,26 @@ def main(args: Annotated[ExportArgs, tyro.conf.arg(name="")]) -> None:
             check=True,
         )
     table = Table(title=f"{count} episodes of {args.steps} steps")
-    for column in ("what", "episodes/s", "million rows/s", "ms per episode"):
+    for column in ("what", "episodes/s", "million rows/s", "ms/episode", "CPU ms/episode"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    rows = {what: float(np.median(seconds)) / count for what, seconds in times.items()}
+    rows = {
+        what: [float(np.median(values)) / count for values in zip(*each, strict=True)]
+        for what, each in times.items()
+    }
     rows |= {f"own writer: {what}": seconds for what, seconds in json.loads(ran.stdout).items()}
-    for what, each in rows.items():
-        table.add_row(
-            what, f"{1 / each:.0f}", f"{args.steps / each / 1e6:.3f}", f"{each * 1e3:.3f}"
-        )
+    for what, (each, cpu) in rows.items():
+        speed = f"{1 / each:.0f}", f"{args.steps / each / 1e6:.3f}"
+        table.add_row(what, *speed, f"{each * 1e3:.3f}", f"{cpu * 1e3:.3f}")
     Console().print(table)
+
+
+@contextmanager
+def _timed(times: dict[str, list[tuple[float, float]]], what: str) -> Iterator[None]:
+    """Add the seconds, and the seconds of processor time, that something takes."""
+    start = time.perf_counter(), time.process_time()
+    yield
+    took = time.perf_counter() - start[0], time.process_time() - start[1]
+    times.setdefault(what, []).append(took)
 
 
 def make(path: Path, args: ExportArgs) -> None:

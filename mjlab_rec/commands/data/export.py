@@ -54,6 +54,10 @@ class ExportArgs(DataArgs):
     """lerobot: the task in words. None: that of the recording."""
     robot_type: str | None = None
     """lerobot: the robot."""
+    pictures: Literal["mp4", "numbers"] | None = None
+    """lerobot: whether pictures become mp4 files, with a small loss, or numbers. None: mp4."""
+    crf: int | None = None
+    """lerobot: quality of mp4 files, from 0 (lossless) to 51 (worst). None: 18."""
     shard_bytes: int | None = None
     """webdataset: size at which the next file begins."""
     compression: str | None = None

@@ -178,10 +178,16 @@ def _not_finite(
 ) -> Iterator[BadItems]:
     if task.column.column.items:  # unused rows of a block are NaN
         values = values[:, :rows]
-    if np.isfinite(values).all():
-        return
-    axes = 2 if task.column.column.items else 1
-    bad = ~np.isfinite(values.reshape(*values.shape[:axes], -1)).all(axis=-1)
+    spec = task.column.column.spec
+    if spec is not None and spec.codec:
+        bad = hdf5_pictures.not_finite(task.part, spec, block, values)
+        if not bad.any():
+            return
+    else:
+        if np.isfinite(values).all():
+            return
+        axes = 2 if task.column.column.items else 1
+        bad = ~np.isfinite(values.reshape(*values.shape[:axes], -1)).all(axis=-1)
     yield BadItems(
         part=task.part,
         block=block,

@@ -63,6 +63,10 @@ class Total:
             **{name: (stats[name] * weight).sum(axis=0, keepdims=True) for name in QUANTILES},
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """The statistics as plain data."""
-        return {name: rows[0].tolist() for name, rows in (self._stats or {}).items()}
+    def to_json(self, pictures: bool = False) -> dict[str, Any]:
+        """The statistics as plain data; those of pictures have an axis for rows and columns."""
+        found = {name: rows[0] for name, rows in (self._stats or {}).items()}
+        return {
+            name: (of[:, None, None] if pictures and name != "count" else of).tolist()
+            for name, of in found.items()
+        }

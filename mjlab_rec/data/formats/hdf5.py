@@ -287,7 +287,7 @@ class _Progress:
     """Reports how much of a block is encoded or written."""
 
     def __init__(self, total: int, report: Callable[[float], None]) -> None:
-        self._total, self._report = total, report
+        self._total, self._report = max(1, total), report
         self._done = 0
         self._encoded: dict[str, float] = {}
 

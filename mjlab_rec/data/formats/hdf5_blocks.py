@@ -42,6 +42,7 @@ class StoredPart:
         self.problems: list[str] = []  # damage without loss of a block
         self.check = check
         self._cache = cache
+        self._most_items: dict[str, int] = {}
         try:
             self._header = header = hdf5_header.load(self.file.read, self.file.size, path)
             self.problems += header.problems
@@ -98,8 +99,11 @@ class StoredPart:
 
     def most_items(self, column: Column) -> int:
         """The number of rows of a table."""
-        first, count = self._spans[column.table]
-        return int((first + count)[self.blocks].max(initial=0))
+        if column.table not in self._most_items:
+            first, count = self._spans[column.table]
+            most = int((first + count)[self.blocks].max(initial=0))
+            self._most_items[column.table] = most
+        return self._most_items[column.table]
 
     def where(self, block: int) -> str:
         """The file and a block, for a message."""

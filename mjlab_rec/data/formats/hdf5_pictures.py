@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
+from mjlab_rec.data.pictures import levels, png
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE, PictureCoder
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
@@ -205,6 +206,19 @@ def damages(part: StoredPart, spec: ChannelSpec, block: int, entries: np.ndarray
             picture(part, spec, block, entry)
         except DataError as error:
             found.append(str(error))
+    return found
+
+
+def not_finite(part: StoredPart, spec: ChannelSpec, block: int, entries: np.ndarray) -> np.ndarray:
+    """Which of the entries have values that are NaN or infinite. Only compressed floats can."""
+    found = np.zeros(entries.shape, bool)
+    for place in np.argwhere(entries["kind"] == levels.FLOATS):
+        at = tuple(place.tolist())
+        try:
+            values = png.inflated(picture(part, spec, block, entries[at]), spec.nbytes)
+            found[at] = not np.isfinite(np.frombuffer(values, np.float32)).all()
+        except (DataError, ValueError):
+            pass  # `damages` reports it.
     return found
 
 

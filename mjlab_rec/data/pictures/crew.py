@@ -31,6 +31,8 @@ class Crew:
         self.threads = threads or min(_MOST, usable_cores())
         self._name, self._niceness = name, niceness
         self._pid = 0  # of the process in which the threads run
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stop: Callable[[], object] = lambda: None
 
     def each(self, work: Callable[[int], object], count: int) -> None:
@@ -50,10 +52,17 @@ class Crew:
         self._stop()
 
     def _start(self) -> None:
-        if self._pid == os.getpid():
+        # A process that was forked while another thread held the lock must not wait for it.
+        if self._pid == os.getpid() or not self._lock.acquire(blocking=False):
             return
-        self._pid = os.getpid()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        try:
+            if self._pid != os.getpid():
+                self._start_threads()
+        finally:
+            self._lock.release()
+
+    def _start_threads(self) -> None:
+        self._jobs = queue.SimpleQueue()
         started = 0
         with contextlib.suppress(RuntimeError):  # A program that ends cannot start threads.
             for _ in range(self.threads - 1):
@@ -62,6 +71,7 @@ class Crew:
                 ).start()
                 started += 1
         self._stop = weakref.finalize(self, _end, self._jobs, started)
+        self._pid = os.getpid()
 
 
 class _Job:

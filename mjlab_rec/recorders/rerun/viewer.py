@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ LOOPBACK = "127.0.0.1"
 
 # A shell that waits for the end of its input, which comes when this process ends in any way.
 _GUARD = "read _; kill {pid} 2>/dev/null"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 class RerunViewer:
@@ -36,27 +37,28 @@ class RerunViewer:
     """
 
     def __init__(self, kind: Literal["web", "native"], web_port: int = 9090) -> None:
-        self.port = _free_port(9876)
         self.page = ""
         """Address of the page; empty for a window."""
-        options = ["--bind", LOOPBACK, "--port", str(self.port)]
-        if kind == "web":
-            web_port = _free_port(web_port, but=self.port)
-            options += ["--serve-web", "--web-viewer-port", str(web_port)]
-            self.page = f"http://{LOOPBACK}:{web_port}/?url={quote(self.url, safe='')}"
         self._guard: subprocess.Popen[bytes] | None = None
         self._stays = kind == "native"
-        self._process = _started([program(), *options], subprocess.DEVNULL)
-        try:
+        with contextlib.ExitStack() as reserved:
+            self.port = _free_port(9876, reserved)
+            options = ["--bind", LOOPBACK, "--port", str(self.port)]
             if kind == "web":
-                guard = ["sh", "-c", _GUARD.format(pid=self._process.pid)]
-                self._guard = _started(guard, subprocess.PIPE)
-            for port in [self.port, web_port] if kind == "web" else [self.port]:
-                self._wait_for(port)
-        except BaseException:
-            self._stays = False
-            self.close()
-            raise
+                web_port = _free_port(web_port, reserved, but=self.port)
+                options += ["--serve-web", "--web-viewer-port", str(web_port)]
+                self.page = f"http://{LOOPBACK}:{web_port}/?url={quote(self.url, safe='')}"
+            self._process = _started([program(), *options], subprocess.DEVNULL)
+            try:
+                if kind == "web":
+                    guard = ["sh", "-c", _GUARD.format(pid=self._process.pid)]
+                    self._guard = _started(guard, subprocess.PIPE)
+                for port in [self.port, web_port] if kind == "web" else [self.port]:
+                    self._wait_for(port)
+            except BaseException:
+                self._stays = False
+                self.close()
+                raise
 
     @property
     def url(self) -> str:
@@ -116,13 +118,25 @@ def listens(host: str, port: int) -> bool:
     return True
 
 
-def _free_port(wanted: int, but: int | None = None) -> int:
-    """This port, or the next free one."""
+def _free_port(wanted: int, reserved: contextlib.ExitStack, but: int | None = None) -> int:
+    """This port, or the next free one; as long as it is reserved, no other call returns it."""
     for port in range(wanted, min(wanted + 1000, 1 << 16)):
-        if port == but or listens(LOOPBACK, port):
+        if port == but or not _reserve(port, reserved) or listens(LOOPBACK, port):
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOOPBACK, port))
             return port
     raise DataError(f"No port from {wanted} on is free.")
+
+
+def _reserve(port: int, reserved: contextlib.ExitStack) -> bool:
+    """Whether a port was reserved: two processes may look for one before a viewer listens there."""
+    if sys.platform != "linux":
+        return True  # Only Linux has sockets with names that end with their process.
+    mark = reserved.enter_context(socket.socket(socket.AF_UNIX))
+    try:
+        mark.bind(f"\0mjlab_rec viewer {port}")
+    except OSError:
+        return False
+    return True
