@@ -19,6 +19,8 @@ from waiting import PATIENCE_S
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
+from mjlab_rec.data.items import find_items
+from mjlab_rec.data.pool import Pool
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 
@@ -247,3 +249,17 @@ def test_workers_of_a_data_loader_read_hdf5(recordings, how):
     )
     steps = torch.cat([batch["step"] for batch in loader])
     assert same(steps.numpy(), rollouts.arrays("step"))
+
+
+@pytest.mark.parametrize("length", [None, 1, 4])
+def test_a_device_gathers_the_same(recordings, length):
+    rollouts, _ = recordings["blocks"]
+    items = find_items(rollouts, length, 1, None)
+    names = list(rollouts.info.kinds)
+    pool = Pool(rollouts.reader, items, names, windows=length is not None)
+    at = items.positions(pool.starts)[::3]
+    wanted = arrays_of(pool.gather(at))
+    pool._arrays = {name: torch.from_numpy(values) for name, values in pool._arrays.items()}
+    pool._following = torch.from_numpy(pool._following)
+    found = arrays_of(pool._gather_on_device(torch.from_numpy(at)))
+    assert all(same(found[name], wanted[name]) for name in names)

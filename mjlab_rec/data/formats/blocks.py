@@ -12,7 +12,8 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.block_pictures import decoding
-from mjlab_rec.data.formats.block_pieces import BlockStrips, reading
+from mjlab_rec.data.formats.block_pieces import reading
+from mjlab_rec.data.formats.block_strips import BlockStrips
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.segments import Index, Segments
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
