@@ -11,6 +11,7 @@ from benchmarks import (
     gym_conformance,
     gym_throughput,
     learner,
+    pictures,
     rays,
     reading,
     record,
@@ -32,6 +33,7 @@ app.command(name="crash")(crash.main)
 app.command(name="export")(export.main)
 app.command(name="video")(video.main)
 app.command(name="camera")(camera.main)
+app.command(name="pictures")(pictures.main)
 app.command(name="rerun")(rerun.main)
 app.command(name="rays")(rays.main)
 app.command(name="terrain")(terrain.main)

@@ -298,3 +298,27 @@ def test_losses_are_told_once(tmp_path, caplog, monkeypatch):
     assert calls[0] == (0, exported.rows) and calls[-1] == (exported.rows, exported.rows)
     assert len(calls) > 3 and calls == sorted(calls)
     assert len(pl.read_csv(exported.path)) == exported.rows
+
+
+def check_observations(rollouts, folder):
+    """Check that a dataset of Minari has the observations of a recording without gaps."""
+    with h5py.File(folder / "data" / "main_data.hdf5") as file:
+        assert len(file) == len(rollouts)
+        for number, rows in enumerate(rollouts):
+            assert same(file[f"episode_{number}/observations"][:-1], rows["obs/actor"])
+            assert same(file[f"episode_{number}/observations"][-1], rows["next_obs/actor"][-1])
+
+
+@pytest.mark.parametrize("first", ["csv", "npz", "parquet", "robomimic"])
+def test_recordings_of_any_format_are_exported(first, tmp_path):
+    path = record(tmp_path / "run.h5", seed=15)
+    copy = export_rollouts(path, out_path(tmp_path, first), first).path
+    out = export_rollouts(copy, tmp_path / "out-v0", "minari").path
+    with open_rollouts(path) as rollouts:
+        check_observations(rollouts, out)
+
+
+def test_several_recordings_are_exported_as_one(tmp_path):
+    paths = [record(tmp_path / f"run_{seed}.h5", seed=seed) for seed in (16, 17)]
+    with open_rollouts(paths) as rollouts:
+        check_observations(rollouts, export_rollouts(rollouts, tmp_path / "out-v0", "minari").path)

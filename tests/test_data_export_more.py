@@ -315,3 +315,26 @@ def test_lerobot_gets_pictures_as_mp4(tmp_path):
     assert name not in columns
     numbers = export_rollouts(path, tmp_path / "other", "lerobot", pictures="numbers")
     assert "obs/front" in numbers.notes[-1]
+
+
+@pytest.mark.parametrize("target", ["minari", "robomimic"])
+def test_damaged_exports_lead_to_a_clear_error(target, tmp_path):
+    path = record(tmp_path / "run.h5", seed=2, num_envs=1, steps=6)
+    out = export_rollouts(path, tmp_path / "out-v0", target).path
+    files = [out] if out.is_file() else [f for f in out.rglob("*") if f.suffix != ".json"]
+    rng, failed = np.random.default_rng(0), 0
+    for file in filter(lambda f: f.is_file(), files):
+        whole = file.read_bytes()
+        for number in range(16):
+            content = bytearray(whole)
+            if number % 4 == 0:
+                del content[int(rng.integers(len(content))) :]
+            else:
+                content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+            file.write_bytes(content)
+            try:
+                import_rollouts(out, tmp_path / "again.h5", if_exists="overwrite")
+            except DataError:
+                failed += 1
+        file.write_bytes(whole)
+    assert failed > 4

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -63,6 +65,11 @@ def test_a_merged_recording_is_what_its_parts_are_together(runs, out, tmp_path):
         (made,) = new.info.about["made"]
         assert made["how"] == "merge" and len(made["sources"]) == 2
     assert check(tmp_path / out).ok
+    if out == "all.h5":  # plain h5py can read it, too
+        with h5py.File(tmp_path / out) as file, open_rollouts(tmp_path / out) as new:
+            ends: Any = file["ends"]
+            assert len(ends) == len(new)
+            assert np.array_equal(file["blocks/state"][0, 0, 0], new[0]["state"][0])  # type: ignore
 
 
 def test_episodes_keep_their_origin_through_every_step(runs, tmp_path):

@@ -258,3 +258,31 @@ def test_check_names_damaged_pictures_and_floats_that_are_not_finite(kind, tmp_p
     record(kind, tmp_path / "nan", nan)
     result = check_recording(tmp_path / "nan" / kind.path)
     assert any("obs/noisy" in str(finding) for finding in result.findings)
+
+
+@BOTH
+def test_batches_of_pictures_are_their_rows(kind, tmp_path):
+    world = PictureWorld(kinds=EYE, special=False)
+    record(kind, tmp_path, world)
+    names = ["obs/eye", "next_obs/eye", "action"]
+    truth = {
+        row.values["action"].tobytes(): [row.values[name].tobytes() for name in names[:2]]
+        for row in world.rows
+    }
+    with open_rollouts(tmp_path / kind.path) as rollouts:
+        for memory in (1 << 30, 1 << 12):
+            seen = 0
+            for batch in rollouts.transitions(16, names, seed=0, memory_bytes=memory):
+                for eye, after, action in zip(*(batch[name] for name in names), strict=True):
+                    found = [eye.numpy().tobytes(), after.numpy().tobytes()]
+                    assert truth[action.numpy().tobytes()] == found
+                    seen += 1
+            assert seen == len(truth)
+        rows = rollouts.dataset(channels=names, memory_bytes=1)
+        order = np.random.default_rng(0).permutation(len(rows))
+        batch = rows.batch(order)
+        for at in range(len(order)):
+            found = [batch[name][at].numpy().tobytes() for name in names[:2]]
+            assert truth[batch["action"][at].numpy().tobytes()] == found
+        for batch in rollouts.windows(3, 8, ["obs/eye"], memory_bytes=1 << 12):
+            assert batch["obs/eye"].shape[1:] == (3, 9, 8, 3)

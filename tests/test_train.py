@@ -335,6 +335,21 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
         choose_device("auto")
 
 
+def test_only_a_broken_connection_means_that_another_process_has_ended():
+    from mjlab_rec.rl.distributed import LostProcessError, noticing_losses
+
+    def raised(error: Exception) -> Exception:
+        with pytest.raises(RuntimeError) as found, noticing_losses():
+            raise error
+        return found.value
+
+    closed = RuntimeError("[/pytorch/third_party/gloo/pair.cc:553] Connection closed by peer")
+    for error in (closed, torch.distributed.DistNetworkError("broken")):
+        assert isinstance(raised(error), LostProcessError)
+    other = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert raised(other) is other
+
+
 def start_two(root: Path, *more: str, **variables: str) -> list[Any]:
     """Start a training in two processes, as torchrun does."""
     words = [sys.executable, ROOT / "scripts/train.py", *TRAIN, "--log-root", root, *more]

@@ -385,6 +385,16 @@ def test_a_logger_that_does_not_exist_is_refused():
         make_runner(None, cfg=train_cfg(logger="neptune"))
 
 
+@training
+def test_code_outside_of_any_repository_leaves_no_empty_folder(tmp_path: Path):
+    runner = make_runner(tmp_path / "run")
+    runner.add_git_repo_to_log(str(tmp_path))
+    runner.learn(1)
+    assert (tmp_path / "run" / "model_0.pt").exists()
+    assert not (tmp_path / "run" / "git").exists()
+    runner.env.close()
+
+
 # Values that are not finite.
 
 

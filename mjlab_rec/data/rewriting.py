@@ -76,6 +76,7 @@ def write_episodes(
             if_exists=options.if_exists,
             compression=options.compression,
             block_rows=_BLOCK_ROWS,
+            safe=False,
         ),
     )
     done = 0

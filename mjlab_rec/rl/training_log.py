@@ -7,6 +7,7 @@ import io
 import logging
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +88,8 @@ class TrainingLog(_Logger):
         if self.git_status_repos:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._store_code_state()
+            with contextlib.suppress(OSError):  # Empty if none of them is in a repository.
+                (Path(self.log_dir) / "git").rmdir()
 
     def process_env_step(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -93,7 +94,8 @@ class TrainingProgress:
             logged.add_row(Text(name, style="dim"), f"{value:.4g}")
         sides = Table.grid(padding=(0, 4))
         sides.add_row(rows, logged)
-        bar = ProgressBar(total=planned, completed=done, width=None)
+        # By itself a bar does not end its line, on which the next row would be cut off.
+        bar = Padding(ProgressBar(total=planned, completed=done, width=None), 0)
         parts: list[Any] = [bar, sides, _share_line(self._shares)]
         notes = self._notes()
         if notes:

@@ -108,7 +108,7 @@ def _let_threads_send(server: Any) -> None:
     With viser 1.1.1 a thread that sets a value fails, rarely, because it sets an event of the loop.
     Nothing waits for that event before the first client has come.
     """
-    buffer = getattr(getattr(server, "_websock_server", None), "_broadcast_buffer", None)
+    buffer: Any = getattr(getattr(server, "_websock_server", None), "_broadcast_buffer", None)
     if isinstance(getattr(buffer, "message_event", None), asyncio.Event):
         buffer.message_event = ThreadsafeEvent()
 

@@ -19,6 +19,7 @@ import polars as pl
 from mjlab_rec.data.export.source import Source
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
+from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.row_table import POLARS_ERRORS
 from mjlab_rec.data.schema import DataError, RunInfo
 
@@ -80,20 +81,26 @@ def dump(source: Source, paths: Mapping[str, str]) -> bytes:
 
 def load(content: bytes, what: str) -> Record:
     """The inverse of ``dump``; raises DataError for anything else."""
-    try:
-        about = pl.read_parquet_metadata(io.BytesIO(content))
-        if _KEY not in about:
+    with damage(f"The record of the export in {what}"):
+        try:
+            about = pl.read_parquet_metadata(io.BytesIO(content))
+            frame = pl.read_parquet(io.BytesIO(content), columns=[*EPISODE_COLUMNS, _ROWS])
+            counts = frame[_ROWS].cast(pl.Int64, strict=True)
+        except POLARS_ERRORS as error:
+            raise DataError(f"The record of the export in {what} is damaged: {error}.") from None
+        if _KEY not in about or counts.null_count():
             raise DataError(f"The record of the export in {what} is not from mjlab_rec.")
-        frame = pl.read_parquet(io.BytesIO(content), columns=[*EPISODE_COLUMNS, _ROWS])
-    except (*POLARS_ERRORS, OSError) as error:
-        raise DataError(f"The record of the export in {what} is damaged: {error}.") from None
-    info, data = episode_table.load_info(about[_KEY], what)
-    paths = data.get("paths")
-    names = {"step", *(spec.name for spec in info.channels)}
-    if not isinstance(paths, dict) or not all(
-        isinstance(path, str) and name in names for name, path in paths.items()
-    ):
-        raise DataError(f"The record of the export in {what} is damaged: it has no paths.")
-    rows = episode_table.checked(frame.drop(_ROWS).to_dicts(), Path(what))
-    counts = frame[_ROWS].cast(pl.Int64).to_numpy()
-    return Record(info=info, paths=paths, rows=rows, counts=counts)
+        info, data = episode_table.load_info(about[_KEY], what)
+        paths = data.get("paths")
+        names = {"step", *(spec.name for spec in info.channels)}
+        if not isinstance(paths, dict) or not all(
+            isinstance(path, str) and name in names for name, path in paths.items()
+        ):
+            raise DataError(f"The record of the export in {what} is damaged: it has no paths.")
+        rows = episode_table.checked(frame.drop(_ROWS).to_dicts(), Path(what))
+        if not {row["env"] for row in rows} <= set(info.envs):
+            raise DataError(
+                f"The record of the export in {what} is damaged: it has episodes of environments"
+                " that were not recorded."
+            )
+        return Record(info=info, paths=paths, rows=rows, counts=counts.to_numpy())

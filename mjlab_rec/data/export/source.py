@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo, bytes_of
 from mjlab_rec.utils.string import nearest
@@ -203,8 +204,9 @@ class Source:
         total, done, count = int(columns["rows"].sum()), 0, 0
         self._progress(0, total)
         for group in _groups(columns["rows"] * each, BATCH_BYTES):
-            arrays = self.rollouts.read_many(group.tolist(), names)
             rows = columns["rows"][group]
+            partial = bool(columns["partial"][group].any())
+            arrays = self._read(group, rows, names, partial)
             bounds = np.append(0, np.cumsum(rows)) if whole else self._bounds(rows, arrays["step"])
             of = np.searchsorted(np.cumsum(rows), bounds[:-1], side="right")
             models = [self.rollouts.model(index) for index in group.tolist()]
@@ -222,6 +224,30 @@ class Source:
             done += batch.rows
             self.stretches.append(replace(batch, arrays={}, models=[]))
             self._progress(done, total)
+
+    def _read(
+        self, episodes: np.ndarray, rows: np.ndarray, names: Sequence[str], partial: bool
+    ) -> dict[str, np.ndarray]:
+        """Channels of some episodes, which have these rows and perhaps gaps between them."""
+        reader = self.rollouts.reader
+        chains = reader.chains(names)
+        if partial or not set(chains.values()) <= set(names):
+            return self.rollouts.read_many(episodes.tolist(), names)
+        # Without gaps, large pieces can be read, and what follows a row is the next row's.
+        kinds, count = self.info.kinds, int(rows.sum())
+        arrays = {name: np.empty((count, *kinds[name][1]), kinds[name][0]) for name in names}
+        out = {name: values for name, values in arrays.items() if name not in chains}
+        after = {
+            name: np.empty((len(rows), *arrays[name].shape[1:]), arrays[name].dtype)
+            for name in set(chains.values())
+        }
+        pieces = Pieces(episode=episodes, first=np.zeros_like(rows), count=rows)
+        for task in reader.reading(pieces, out, after):
+            task()
+        for name, source in chains.items():
+            arrays[name][:-1] = arrays[source][1:]
+            arrays[name][np.cumsum(rows) - 1] = after[source]
+        return arrays
 
     def _bounds(self, rows: np.ndarray, step: np.ndarray) -> np.ndarray:
         """The first row of each stretch, and the number of all rows, for episodes of some rows."""

@@ -47,6 +47,10 @@ class WriterOptions:
     """What written data survives: a "kill" of the process, or also a loss of "power", for which
     writing each block or episode waits for the disk."""
 
+    safe: bool = True
+    """Whether data survives before the recording is closed. Without it HDF5 with many short
+    episodes is written faster, for copies of other recordings."""
+
 
 class Writer(abc.ABC):
     """Writes a recording. All methods are called from one thread, in the order of time.

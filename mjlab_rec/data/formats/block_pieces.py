@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mjlab_rec.data.formats.pieces import Pieces, Strips, ranges
-from mjlab_rec.data.formats.segments import Segments
-from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
+from mjlab_rec.data.formats.block_strips import BlockStrips
+from mjlab_rec.data.formats.pieces import Pieces, ranges
 from mjlab_rec.data.schema import ChannelSpec
 
 if TYPE_CHECKING:
@@ -23,50 +22,6 @@ _GAP = 128 << 10  # bytes of a channel that are read though they are not wanted
 # Runs of rows: first row in the source and in the result, rows of a run, number of runs, and rows
 # from one run to the next in the source and in the result.
 _Copy = tuple[int, int, int, int, int, int]
-
-
-class BlockStrips(Strips):
-    """The strips of all runs, as the table of episodes orders them.
-
-    Args:
-        runs: The runs.
-        segments: Their segments.
-        run: The run of each episode of the table.
-        at: Its number in this run.
-    """
-
-    def __init__(
-        self,
-        runs: Sequence[BlockRun],
-        segments: Sequence[Segments],
-        run: np.ndarray,
-        at: np.ndarray,
-    ) -> None:
-        # Episodes and segments of all runs, one run after another.
-        episodes_before = np.cumsum([0, *map(len, segments)])
-        segments_before = np.cumsum([0, *(len(each.block) for each in segments)])
-        blocks_before = np.cumsum([0, *(len(each.index.rows) for each in runs)])
-        opening = _joined(each.offsets[:-1] + n for each, n in zip(segments, segments_before))  # noqa: B905
-        counts = _joined(np.diff(each.offsets) for each in segments)
-        block = _joined(each.block + n for each, n in zip(segments, blocks_before))  # noqa: B905
-        start, stop = _joined(e.start for e in segments), _joined(e.stop for e in segments)
-        env_index = _joined(each.env_index for each in segments)
-        episode = episodes_before[run] + at  # (E,), as the table orders them
-        number = np.repeat(opening[episode], counts[episode]) + ranges(counts[episode])
-        size = (stop - start)[number]
-        self.of = np.repeat(np.arange(len(episode)), counts[episode])  # (S,), row of the table
-        self.place, self.start = block[number], start[number]
-        self.lane = env_index[episode][self.of]
-        self.bounds = np.append(0, np.cumsum(size))  # (S + 1,)
-        self.first = self.bounds[:-1]
-        self.run = run[self.of]  # (S,)
-        self.end = _joined(each.end for each in segments)[episode]  # (E,), in its run; -1: none
-        self.began = _joined(each.began for each in segments)[episode]  # (E,)
-        opened = np.cumsum(counts[episode]) - counts[episode]
-        self.base = self.bounds[opened]  # (E,), rows of the episodes before
-        self.before = blocks_before
-        self.rows = max((int(each.index.rows.max(initial=1)) for each in runs), default=1)
-        self.lanes = max((each.index.first_episode.shape[1] for each in runs), default=1)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +52,7 @@ def reading(
     after: Mapping[str, np.ndarray],
 ) -> Iterator[Callable[[], None]]:
     """See ``Reader.reading``. `specs` are the channels of each run, by name."""
-    parts = _split(strips, pieces)
+    parts = split(strips, pieces)
     bounds = np.flatnonzero(np.diff(parts.place, prepend=-1, append=-1))
     for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         number = int(parts.run[first])
@@ -116,38 +71,6 @@ def _read(
     after: Mapping[str, np.ndarray],
 ) -> None:
     """Read parts of pieces that are in the same block."""
-    encoded = {n: a for n, a in out.items() if run.encodes and n in specs and specs[n].codec}
-    _fill(run, specs, block, parts, {n: a for n, a in out.items() if n not in encoded}, after)
-    if not encoded:
-        return
-    # What is stored of a picture is an entry, which says where its bytes are.
-    into, ends = np.cumsum(parts.size) - parts.size, parts.piece >= 0
-    total, extra = int(parts.size.sum()), int(ends.sum())
-    number = np.full(len(parts.piece), -1)
-    number[ends] = np.arange(extra)
-    entries = {name: np.zeros(total + extra, ENTRY_DTYPE) for name in encoded}
-    rows = {name: found[:total] for name, found in entries.items()}
-    more = {name: entries[name][total:] for name in encoded if name in after}
-    _fill(run, specs, block, replace(parts, into=into, piece=number), rows, more)
-    copies = list(_copies(into, parts.into, parts.size))
-    for name, array in encoded.items():
-        found = entries[name] if name in after else rows[name]
-        pictures = np.empty((len(found), *array.shape[1:]), array.dtype)
-        run.decode(specs[name], found, np.full(len(found), block), pictures)
-        _put(array, pictures, 0, copies)
-        if name in after:
-            after[name][parts.piece[ends]] = pictures[total:]
-
-
-def _fill(
-    run: BlockRun,
-    specs: Mapping[str, ChannelSpec],
-    block: int,
-    parts: _Parts,
-    out: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
-) -> None:
-    """Copy what is stored."""
     first, last = int(parts.env_index[0]), int(parts.env_index[-1]) + 1
     ending = parts[parts.piece >= 0]
     copies: list[_Copy] = []
@@ -169,7 +92,8 @@ def _fill(
             after[name][ending.piece] = _next_values(run, name, block, ending, values, env)
 
 
-def _split(strips: BlockStrips, pieces: Pieces) -> _Parts:
+def split(strips: BlockStrips, pieces: Pieces) -> _Parts:
+    """The parts of pieces, in the order in which they are stored."""
     first = strips.base[pieces.episode] + pieces.first
     stop = first + pieces.count
     opening = np.searchsorted(strips.first, first, "right") - 1
@@ -321,8 +245,3 @@ def _put_next(
     more = ranges(parts.size) + 1 < parts.size[number]
     at = (parts.env_index - first_env)[number[more]]
     out[into[more]] = values[at, row[more] + 1]
-
-
-def _joined(arrays: Iterator[np.ndarray] | Any) -> np.ndarray:
-    found = list(arrays)
-    return found[0] if len(found) == 1 else np.concatenate(found)

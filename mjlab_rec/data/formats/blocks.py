@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.formats.block_pieces import BlockStrips, reading
+from mjlab_rec.data.formats.block_pictures import decoding
+from mjlab_rec.data.formats.block_pieces import reading
+from mjlab_rec.data.formats.block_strips import BlockStrips
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.segments import Index, Segments
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
@@ -159,12 +161,23 @@ class BlocksReader(Reader):
         for number in range(len(self._runs)):
             if number or (self.check and self._segments[number].broken):
                 self._refuse(number, np.unique(pieces.episode[of == number]), list(out))
-        yield from reading(self._runs, self._specs, self.strips, pieces, out, after)
+        runs, specs, strips = self._runs, self._specs, self.strips
+        encoded = {name: array for name, array in out.items() if self._encoded(0, name)}
+        if encoded:
+            yield from decoding(runs, specs, strips, pieces, encoded, after)
+        plain = {name: array for name, array in out.items() if name not in encoded}
+        if plain:
+            yield from reading(runs, specs, strips, pieces, plain, after)
+
+    def _encoded(self, number: int, name: str) -> bool:
+        """Whether the columns of a channel hold entries in a run."""
+        spec = self._specs[number].get(name)
+        return spec is not None and bool(spec.codec) and self._runs[number].encodes
 
     def _copy_run(self, found: dict[str, np.ndarray], number: int, selection: _Selection) -> None:
         """Copy the selected rows of a run into the result."""
         run, specs = self._runs[number], self._specs[number]
-        encoded = [name for name in found if run.encodes and name in specs and specs[name].codec]
+        encoded = [name for name in found if self._encoded(number, name)]
         entries = {name: np.zeros(len(found[name]), ENTRY_DTYPE) for name in encoded}
         targets = {**found, **entries}
         rows, blocks = [], []

@@ -247,7 +247,7 @@ class Hdf5Writer(Hdf5FilesWriter):
         path = self._path_lock.next_part() if fresh else self._files[-1]
         number = len(self._files) - (not fresh)
         content = new_file(self.info, self._run, number, plan)
-        part = Part(*self._place(path, content), plan, self._power)
+        part = Part(*self._place(path, content), plan, self._power, self.options.safe)
         if fresh:
             self._files.append(path)
         return part

@@ -42,13 +42,18 @@ class Part:
     """An HDF5 file that is open for writing, with the columns of a plan, if it has one."""
 
     def __init__(
-        self, file: h5py.File, raw: RawFile, plan: Plan | None, power: bool = False
+        self,
+        file: h5py.File,
+        raw: RawFile,
+        plan: Plan | None,
+        power: bool = False,
+        safe: bool = True,
     ) -> None:
         self.file = file
         self.plan = plan
         self.raw = raw
         self.blocks = 0
-        self._power = power
+        self._power, self._safe = power, safe
         self._columns: list[_Growing] = []
         if plan is None:
             return
@@ -126,7 +131,8 @@ class Part:
             row["check"] = crc32(values.tobytes())
             column.put([values])
             row["own"] = own_check(row.tobytes(), self._index_dtype, number)
-        self.file.flush()
+        if self._safe:
+            self.file.flush()
         if self._power:
             self.raw.sync()
         self.raw.write(index, self._index + self.blocks * index.itemsize)

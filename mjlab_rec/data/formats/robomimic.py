@@ -64,7 +64,8 @@ class RobomimicWriter(Hdf5FilesWriter):
             raise self._failure(error) from error
         with self._filling(self._abandon):
             self._put(episode)
-            self._flush()
+            if self.options.safe:
+                self._flush()
 
     def _append_to_existing(self) -> None:
         old = RobomimicReader(self._path_lock.path)
