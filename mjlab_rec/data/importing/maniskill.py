@@ -18,10 +18,10 @@ def open_maniskill(path: Path, step_dt: float, use_record: bool) -> Foreign:
     """Open a trajectory file; the JSON file next to it is read if it exists."""
     groups = EpisodeGroups(path, PREFIX)
     try:
-        beside = path.with_suffix(".json")
+        description = path.with_suffix(".json")
         about: dict[str, Any] = {}
-        if beside.is_file():
-            about = episode_table.load_json(plain_files.read(beside, most=64 << 20))
+        if description.is_file():
+            about = episode_table.load_json(plain_files.read(description, most=64 << 20))
         env_info = about.get("env_info")
         env_info = env_info if isinstance(env_info, dict) else {}
         listed = about.get("episodes")
@@ -31,8 +31,8 @@ def open_maniskill(path: Path, step_dt: float, use_record: bool) -> Foreign:
                 successes[f"{PREFIX}{episode.get('episode_id')}"] = episode["success"]
         more = {"task": str(env_info.get("env_id", "")), "maniskill": env_info}
         found = Guessed(groups, _channel, step_dt, more, successes)
-        if not beside.is_file():
-            found.notes.append(f"There is no '{beside}', so task and success are unknown.")
+        if not description.is_file():
+            found.notes.append(f"There is no '{description}', so task and success are unknown.")
         return found
     except BaseException:
         groups.close()
