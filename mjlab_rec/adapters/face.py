@@ -255,7 +255,7 @@ class Face:
         final = self._next
         resets_here = self.cfg.autoreset == "same_step" and len(ended) > 0
         if self.infos.names:
-            self.infos.take(infos, self.reset_buf.cpu().numpy() if resets_here else None)
+            self.infos.take(infos, self.reset_buf if resets_here else None)
         self.resetting = resets_here
         if resets_here and self.recorder_manager.needs_final_obs:
             final = self._final
@@ -274,7 +274,7 @@ class Face:
 
     def _take_finals(self, infos: Any, ended: torch.Tensor) -> None:
         """Copy the observations before the resets inside the step."""
-        rows = final_rows(infos, self.num_envs)
+        rows = final_rows(infos)
         if rows is None:
             raise ValueError(
                 "Episodes ended and were reset inside the step, but its infos have no 'final_obs',"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
-import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from mjlab_rec.recorders.about import as_json
 
 _PACKAGES = ("gymnasium", "envpool", "mani_skill", "stable_baselines3", "ale_py", "jax")
+
+
+_INNER = ("env", "_env", "venv")
+"""Where wrappers keep what they wrap: Gymnasium's, ManiSkill's and those of stable-baselines3."""
 
 
 def chain(env: Any) -> list[Any]:
@@ -17,8 +21,8 @@ def chain(env: Any) -> list[Any]:
     found = []
     while env is not None and env not in found:
         found.append(env)
-        # gymnasium's own attribute `env`; ManiSkill's vector environment has `_env`.
-        env = vars(env).get("env", vars(env).get("_env")) if hasattr(env, "__dict__") else None
+        own = vars(env) if hasattr(env, "__dict__") else {}
+        env = next((own[name] for name in _INNER if own.get(name) is not None), None)
     return found
 
 
@@ -47,7 +51,7 @@ def spec_of(env: Any) -> Any:
     """The spec with the id and arguments that the environment was made with; None: unknown."""
     for each in [*chain(env), one_of(env)]:
         spec = getattr(each, "spec", None)
-        if isinstance(spec, gymnasium.envs.registration.EnvSpec):
+        if isinstance(spec, EnvSpec):
             return spec
     return None
 

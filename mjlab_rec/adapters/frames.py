@@ -58,8 +58,8 @@ class RenderedFrames:
         """Nothing to free: the environment closes its own window."""
         self._latest.clear()
 
-    def _frames(self) -> Sequence[Any]:
-        frames = self._render()
+    def _frames(self) -> Any:
+        frames: Any = self._render()
         if frames is None:
             raise ValueError(
                 f"{self._name}: render() returned nothing. Make the environment with"

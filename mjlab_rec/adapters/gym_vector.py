@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
@@ -57,6 +56,11 @@ class RecordVector(VectorWrapper):
         device: str | None = None,
     ) -> None:
         super().__init__(env)
+        if getattr(env, "is_async", False):
+            raise ValueError(
+                f"{type(env).__name__} steps only some environments at a time, which has no rows of"
+                " all environments. Make it with batch_size equal to num_envs."
+            )
         mode = autoreset_of(env, autoreset_mode)
         spaces = env.single_observation_space, env.single_action_space
         cfg = FaceCfg(task=task or task_of(env), autoreset=mode, about=facts(env, *spaces))
@@ -86,12 +90,11 @@ class RecordVector(VectorWrapper):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Reset all environments, or those that ``options`` chooses as the environment allows."""
         face = self._session.face
-        env_ids = _chosen(options, face.num_envs, face.device)
+        env_ids = _chosen(options, face.device)
         if seed is not None:
-            face.cfg.seed = seed if isinstance(seed, (int, np.integer)) else list(seed)
-        return self._session.reset(
-            lambda: self.env.reset(seed=seed, options=options), _first, env_ids
-        )
+            face.cfg.seed = list(seed) if isinstance(seed, (list, tuple)) else seed
+        inner: Any = self.env
+        return self._session.reset(lambda: inner.reset(seed=seed, options=options), _first, env_ids)
 
     def step(self, actions: Any) -> Any:
         """Step all environments."""
@@ -163,7 +166,7 @@ def autoreset_of(env: Any, given: AutoresetMode | str | None) -> Autoreset:
     return _MODES[given]
 
 
-def _chosen(options: Any, num_envs: int, device: str) -> torch.Tensor | None:
+def _chosen(options: Any, device: str) -> torch.Tensor | None:
     """The environments that the options of a reset choose; None: all."""
     if not isinstance(options, Mapping):
         return None

@@ -11,8 +11,9 @@ import torch
 from mjlab_rec.adapters.trees import native
 from mjlab_rec.recorders.channels import Source
 
-FINAL_OBS = ("final_obs", "final_observation")
-"""Names of the observations before a reset inside a step, of Gymnasium 1 and of ManiSkill."""
+FINAL_OBS = ("final_obs", "final_observation", "terminal_observation")
+"""Names of observations before a reset inside a step: Gymnasium's, ManiSkill's and those of
+stable-baselines3."""
 
 
 class Infos:
@@ -34,14 +35,13 @@ class Infos:
         if isinstance(wanted, str):
             raise TypeError(f"infos is a string; write ({wanted!r},) for a single name.")
         self._shapes = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(wanted, ())
-        self._num_envs = num_envs
-        self._values = {
-            name: np.full((num_envs, *shape), np.nan) for name, shape in self._shapes.items()
-        }
-        self._tensors = {
-            name: torch.from_numpy(values).to(device) for name, values in self._values.items()
-        }
-        self._on_cpu = torch.device(device).type == "cpu"
+        self._device = device
+        self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self._tensors = {name: self._new(shape) for name, shape in self._shapes.items()}
+
+    def _new(self, shape: tuple[int, ...]) -> torch.Tensor:
+        size = (len(self._all), *shape)
+        return torch.full(size, torch.nan, dtype=torch.float64, device=self._device)
 
     @property
     def names(self) -> list[str]:
@@ -56,8 +56,7 @@ class Infos:
         """Record another entry, a number."""
         if name not in self._shapes:
             self._shapes[name] = ()
-            self._values[name] = np.full(self._num_envs, np.nan)
-            self._tensors[name] = torch.from_numpy(self._values[name])
+            self._tensors[name] = self._new(())
 
     def sources(self) -> list[Source]:
         """The entries as channels."""
@@ -66,7 +65,7 @@ class Infos:
             for name, tensor in self._tensors.items()
         ]
 
-    def take(self, infos: Any, ended: np.ndarray | None) -> None:
+    def take(self, infos: Any, ended: torch.Tensor | None) -> None:
         """Read the infos that a step returned.
 
         Args:
@@ -74,56 +73,52 @@ class Infos:
             ended: The environments that were reset inside the step (num_envs,); their entries
                 are in "final_info". None: none was.
         """
-        for name, values in self._values.items():
-            values.fill(np.nan)
+        for name, values in self._tensors.items():
+            values.fill_(torch.nan)
             keys = name.split("/")
-            if isinstance(infos, Mapping):
-                final = infos.get("final_info") if ended is not None else None
-                if final is not None:
-                    # ManiSkill's infos of all environments are there if one of them was reset.
-                    self._copy(name, final, keys, None)
-                    self._copy(name, infos, keys, ~ended if ended is not None else None)
-                else:
-                    self._copy(name, infos, keys, None if ended is None else ~ended)
-            else:
+            if not isinstance(infos, Mapping):
                 for env_id, info in enumerate(infos):
                     if ended is not None and ended[env_id]:
                         info = info.get("final_info", info)
                     self._copy_one(name, env_id, info, keys)
-            if not self._on_cpu:
-                self._tensors[name].copy_(torch.from_numpy(values))
+            elif ended is None:
+                self._copy(name, infos, keys, self._all)
+            else:
+                # ManiSkill's final_info has the entries of all environments, and then its infos
+                # have only those of the reset.
+                self._copy(name, infos.get("final_info", {}), keys, self._all)
+                self._copy(name, infos, keys, ~ended)
 
-    def _copy(self, name: str, infos: Any, keys: Sequence[str], only: np.ndarray | None) -> None:
+    def _copy(self, name: str, infos: Any, keys: Sequence[str], mask: torch.Tensor) -> None:
         """Copy an entry of a dict of arrays, where its masks say that it is there."""
-        mask = np.ones(self._num_envs, bool) if only is None else only
         value = infos
         for key in keys:
             if isinstance(value, np.ndarray) and value.dtype == object:
-                self._copy_each(name, value, keys, mask)
-                return
+                break  # A dict for each environment.
             if not isinstance(value, Mapping) or key not in value:
                 return
             if f"_{key}" in value:
-                mask = mask & _host(value[f"_{key}"]).astype(bool)
+                mask = mask & self._tensor(value[f"_{key}"]).bool()
             value = value[key]
-        if isinstance(value, Mapping) or not mask.any():
+            keys = keys[1:]
+        if isinstance(value, Mapping):
             return
-        found = _host(value)
-        if found.dtype == object:
-            for env_id in np.flatnonzero(mask):
-                if found[env_id] is not None:
-                    self._put(name, int(env_id), found[env_id])
+        value = native(value)
+        if value.dtype == np.dtype(object):
+            for env_id in mask.nonzero().flatten().tolist():
+                if value[env_id] is not None:
+                    self._copy_one(name, env_id, value[env_id], keys)
             return
-        into = self._values[name]
+        found, into = self._tensor(value), self._tensors[name]
         if found.shape != into.shape:
-            raise self._misfit(name, found.shape[1:])
-        into[mask] = found[mask]
+            raise self._misfit(name, tuple(found.shape[1:]))
+        where = mask.view(-1, *[1] * (into.ndim - 1))
+        torch.where(where, found.to(into.dtype), into, out=into)
 
-    def _copy_each(self, name: str, each: np.ndarray, keys: Sequence[str], mask: Any) -> None:
-        """Copy an entry of a dict for each environment, as an object array."""
-        for env_id in np.flatnonzero(mask):
-            if each[env_id] is not None:
-                self._copy_one(name, int(env_id), each[env_id], keys)
+    def _tensor(self, value: Any) -> torch.Tensor:
+        value = native(value)
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+        return tensor.to(self._device)
 
     def _copy_one(self, name: str, env_id: int, info: Any, keys: Sequence[str]) -> None:
         for key in keys:
@@ -133,10 +128,14 @@ class Infos:
         self._put(name, env_id, info)
 
     def _put(self, name: str, env_id: int, value: Any) -> None:
-        found, into = _host(value), self._values[name]
-        if found.shape != into.shape[1:] or found.dtype.kind not in "fiub":
-            raise self._misfit(name, found.shape if found.dtype.kind in "fiub" else None)
-        into[env_id] = found
+        found, into = native(value), self._tensors[name][env_id]
+        if isinstance(found, np.ndarray):
+            if found.dtype.kind not in "fiub":
+                raise self._misfit(name, None)
+            found = torch.from_numpy(found.astype(np.float64))
+        if found.shape != into.shape:
+            raise self._misfit(name, tuple(found.shape))
+        into.copy_(found)
 
     def _misfit(self, name: str, shape: tuple[int, ...] | None) -> ValueError:
         if shape is None:
@@ -147,7 +146,7 @@ class Infos:
         )
 
 
-def final_rows(infos: Any, num_envs: int) -> Any:
+def final_rows(infos: Any) -> Any:
     """The observations before resets in a step, as infos have them; None if they do not.
 
     They are a value of all environments, or an array or list of one value per environment, with
@@ -157,8 +156,3 @@ def final_rows(infos: Any, num_envs: int) -> Any:
         return next((infos[name] for name in FINAL_OBS if name in infos), None)
     rows = [next((info[name] for name in FINAL_OBS if name in info), None) for info in infos]
     return None if all(row is None for row in rows) else rows
-
-
-def _host(value: Any) -> np.ndarray:
-    value = native(value)
-    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
