@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,16 @@ pytest.importorskip("imageio_ffmpeg")
 
 from mjlab_rec.adapters.gym_env import RecordEnv
 from mjlab_rec.adapters.gym_vector import RecordVector
+from mjlab_rec.data.mp4 import find_ffmpeg
 from mjlab_rec.recorders import VideoRecorderCfg, at_episodes
 
 
 def frames_of(path: Any) -> list[int]:
     """What each frame shows, as the mazes draw it: the steps of the episode so far."""
-    import imageio_ffmpeg
-
-    reader = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(reader)["size"]
-    shown = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    command = [find_ffmpeg("test"), "-v", "error", "-i", str(path), "-f", "rawvideo"]
+    command += ["-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    shown = np.frombuffer(raw, np.uint8).reshape(-1, 16, 16, 3)
     return [round(float(frame[4:12, 4:12].mean()) / 10) for frame in shown]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.adapters.infos import Infos, final_rows
+from mjlab_rec.adapters.random_numbers import GlobalRandom
 from mjlab_rec.adapters.stand_ins import (
     GROUP,
     Actions,
@@ -145,6 +146,7 @@ class Face:
             self.pending_resets = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.running_episodes = RunningEpisodes(num_envs, device, self.pending_resets)
         self.recorder_manager: RecorderManager = NullRecorderManager()
+        self.rng = GlobalRandom(device, 0)
         self.frames: Any = None
         """Stands for a renderer, for videos; None: nothing draws the environments."""
         self.resetting = False

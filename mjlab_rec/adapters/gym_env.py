@@ -11,6 +11,7 @@ import numpy as np
 from mjlab_rec.adapters.face import Face, FaceCfg
 from mjlab_rec.adapters.facts import chain, facts, step_dt_of, task_of
 from mjlab_rec.adapters.frames import RenderedFrames
+from mjlab_rec.adapters.hosted import Recorders
 from mjlab_rec.adapters.session import Session, Step, refuse_pickling
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 
@@ -20,7 +21,7 @@ class RecordEnv(gymnasium.Wrapper):
 
     Args:
         env: The environment.
-        recorders: The recorders by name, such as {"rows": Hdf5RecorderCfg(path="run.h5")}.
+        recorders: The recorders by name, such as {"rows": Hdf5RecorderCfg(path="run.h5")}, or one.
         infos: Entries of infos to record, as for ``RecordVector``.
         success: Entry of infos that tells whether an episode succeeded.
         task: Name of the task; "": the environment's id.
@@ -30,7 +31,7 @@ class RecordEnv(gymnasium.Wrapper):
     def __init__(
         self,
         env: gymnasium.Env,
-        recorders: Mapping[str, RecorderTermCfg | None] | None = None,
+        recorders: Recorders | None = None,
         *,
         infos: Sequence[str] | Mapping[str, tuple[int, ...]] = (),
         success: str = "",
@@ -56,7 +57,7 @@ class RecordEnv(gymnasium.Wrapper):
             success=success,
         )
         face.frames = RenderedFrames(env.render, 1, lambda: None, cfg.task)
-        self._session = Session(face, recorders or {})
+        self._session = Session(face, recorders)
 
     @property
     def recorder_manager(self) -> RecorderManager:

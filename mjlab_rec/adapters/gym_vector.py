@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from mjlab_rec.adapters.face import Autoreset, Face, FaceCfg
 from mjlab_rec.adapters.facts import chain, facts, step_dt_of, task_of
 from mjlab_rec.adapters.frames import RenderedFrames
+from mjlab_rec.adapters.hosted import Recorders
 from mjlab_rec.adapters.session import Session, Step, refuse_pickling
 from mjlab_rec.adapters.trees import native
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
@@ -31,7 +32,7 @@ class RecordVector(VectorWrapper):
 
     Args:
         env: The vector environment.
-        recorders: The recorders by name, such as {"rows": Hdf5RecorderCfg(path="run.h5")}.
+        recorders: The recorders by name, such as {"rows": Hdf5RecorderCfg(path="run.h5")}, or one.
         infos: Entries of infos to record as channels ``info/<name>``, such as "x_position" or
             "episode/r". Numbers; for arrays give {"goal": (3,)}, the shape of one environment's.
         success: Entry of infos that tells whether an episode succeeded, such as "is_success".
@@ -46,7 +47,7 @@ class RecordVector(VectorWrapper):
     def __init__(
         self,
         env: VectorEnv,
-        recorders: Mapping[str, RecorderTermCfg | None] | None = None,
+        recorders: Recorders | None = None,
         *,
         infos: Sequence[str] | Mapping[str, tuple[int, ...]] = (),
         success: str = "",
@@ -80,7 +81,7 @@ class RecordVector(VectorWrapper):
             lambda: face.reset_buf if mode == "same_step" and face.resetting else None,
             cfg.task,
         )
-        self._session = Session(face, recorders or {})
+        self._session = Session(face, recorders)
 
     @property
     def recorder_manager(self) -> RecorderManager:

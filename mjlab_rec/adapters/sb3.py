@@ -10,12 +10,15 @@ import numpy as np
 from mjlab_rec.adapters.face import Face, FaceCfg
 from mjlab_rec.adapters.facts import chain, facts, step_dt_of, task_of
 from mjlab_rec.adapters.frames import RenderedFrames
+from mjlab_rec.adapters.hosted import Recorders
 from mjlab_rec.adapters.session import Session, Step, refuse_pickling
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 from mjlab_rec.utils.extras import UnavailableError
 
 try:
-    from stable_baselines3.common.vec_env import VecEnvWrapper
+    from stable_baselines3.common.vec_env import (  # pyright: ignore[reportMissingImports]
+        VecEnvWrapper,
+    )
 except ImportError as error:
     raise UnavailableError(
         "RecordVecEnv needs stable-baselines3: pip install stable-baselines3."
@@ -30,7 +33,7 @@ class RecordVecEnv(VecEnvWrapper):
 
     Args:
         venv: The VecEnv.
-        recorders: The recorders by name.
+        recorders: The recorders by name, or one.
         infos: Entries of infos to record, as for ``RecordVector``.
         success: Entry of infos that tells whether an episode succeeded, such as "is_success".
         task: Name of the task; "": the environment's id, if it can be seen from here.
@@ -40,7 +43,7 @@ class RecordVecEnv(VecEnvWrapper):
     def __init__(
         self,
         venv: Any,
-        recorders: Mapping[str, RecorderTermCfg | None] | None = None,
+        recorders: Recorders | None = None,
         *,
         infos: Sequence[str] | Mapping[str, tuple[int, ...]] = (),
         success: str = "",
@@ -66,7 +69,7 @@ class RecordVecEnv(VecEnvWrapper):
             lambda: face.reset_buf if face.resetting else None,
             cfg.task,
         )
-        self._session = Session(face, recorders or {})
+        self._session = Session(face, recorders)
         self._given: Any = None
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mjlab_rec.adapters.face import Face
+from mjlab_rec.adapters.hosted import Recorders, named
 from mjlab_rec.envs.recordings import Recordings
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders.cfg import TransitionRecorderCfg
@@ -24,16 +25,17 @@ class Session:
 
     Args:
         face: What the recorders read.
-        recorders: The recorders by name.
+        recorders: The recorders by name, or one; None: none.
     """
 
-    def __init__(self, face: Face, recorders: Mapping[str, RecorderTermCfg | None]) -> None:
+    def __init__(self, face: Face, recorders: Recorders | None) -> None:
         self.face = face
         self._pid = os.getpid()
         self._closed = self._is_running = False
         self._recordings = Recordings(face)  # pyright: ignore[reportArgumentType]
-        cfgs = {name: cfg and self._with_infos(cfg) for name, cfg in recorders.items()}
-        if any(cfg is not None for cfg in cfgs.values()):
+        if recorders:
+            given = named(recorders, "recorders")
+            cfgs = {name: self._with_infos(cfg) for name, cfg in given.items()}
             face.use_recorders(RecorderManager(cfgs, face))  # pyright: ignore[reportArgumentType]
 
     def reset(
@@ -49,7 +51,7 @@ class Session:
         self._check()
         result = call()
         face = self.face
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             face.put_reset(obs_of(result), env_ids)
             ids = torch.arange(face.num_envs, device=face.device) if env_ids is None else env_ids
             face.running_episodes.reset(ids)
@@ -72,11 +74,13 @@ class Session:
         self._is_running = True
         try:
             running.begin_step()
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 recorders.record_pre_step()
                 face.put_action(action)
             result = call()
-            with torch.no_grad():
+            # A learner may take some steps in torch's inference mode, but recorders' memory is for
+            # all of them.
+            with torch.inference_mode(False), torch.no_grad():
                 self._record(values_of(result))
         except BaseException as error:
             running.cut()
@@ -113,7 +117,7 @@ class Session:
             self._add_infos(given)
         if isinstance(data, RecorderTermCfg):
             data = self._with_infos(data)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), self.face.rng.rewound():
             return self._recordings.start(data, cfg, name)
 
     def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
