@@ -18,7 +18,7 @@ PACKAGES = ("mjlab_rec", "mjlab", "torch", "mujoco", "mujoco-warp", "warp-lang",
 
 
 def about(env: Any) -> dict[str, Any]:
-    """Task, seed, engine, versions and cfg of an environment, as JSON data."""
+    """Task, seed, engine, versions, notes and cfg of an environment, as JSON data."""
     return {
         "task": getattr(env.cfg, "task", None) or type(env).__name__,
         "num_envs": env.num_envs,
@@ -30,6 +30,7 @@ def about(env: Any) -> dict[str, Any]:
         "step_dt": env.step_dt,
         "recomputed_constants": _recomputes(env),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "notes": list(getattr(env, "recording_notes", ())),
         "env_cfg": as_json(env.cfg),
     }
 

@@ -78,6 +78,8 @@ class RowClock(RecorderTerm):
         self._every = every
         self._windows = self.windows_type(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
+        # Another package's environment may tell that a step is over when the next has begun.
+        self._ends_late = bool(getattr(env, "ends_steps_late", False))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
@@ -220,7 +222,7 @@ class RowClock(RecorderTerm):
         if not was_reset:
             self._take_step_without_reset()
         if self._due:
-            self.on_row_complete(was_reset)
+            self.on_row_complete(was_reset and not self._ends_late)
         self._phase = "between steps"
         self._stale = False
         self._look_ahead()  # First, because the last row needs what follows it.
