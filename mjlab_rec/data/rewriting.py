@@ -46,6 +46,8 @@ def write_episodes(
     *,
     how: str,
     progress: Progress | None = None,
+    changed: Iterable[Episode] | None = None,
+    channels: Sequence[ChannelSpec] | None = None,
     **said: Any,
 ) -> list[Path]:
     """Write episodes of a recording to a new one, with their environments and numbers.
@@ -60,6 +62,8 @@ def write_episodes(
         options: Its format, and what to do if it exists.
         how: What makes it, such as "merge", for its description.
         progress: Called with the rows that are written, and all rows.
+        changed: The episodes to write in place of those in the recording, in any order.
+        channels: Their channels, if others.
         said: What else its description says about how it was made.
 
     Returns:
@@ -69,6 +73,8 @@ def write_episodes(
     check_outputs(rollouts, [out], options)
     total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
     info = _new_info(rollouts, indices, how, said)
+    if channels is not None:
+        info = replace(info, channels=tuple(channels))
     writer = writer_class(options.format or format_by_name(out))(
         info,
         WriterOptions(
@@ -81,7 +87,7 @@ def write_episodes(
     )
     done = 0
     try:
-        for episode in episodes_of(rollouts, indices):
+        for episode in episodes_of(rollouts, indices) if changed is None else changed:
             writer.write_episode(episode)
             done += episode.rows
             if progress is not None:
