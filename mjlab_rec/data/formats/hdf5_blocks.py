@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.formats import hdf5_header, hdf5_pictures
+from mjlab_rec.data.formats import hdf5_header
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     OPEN,
@@ -57,26 +57,10 @@ class StoredPart:
             self.file.close()
             raise
 
-    def verify(self) -> list[str]:
-        """Read all blocks; returns a sentence per damage."""
-        if not self.check:
-            other = StoredPart(self.path, check=True, keep=False, cache=Cache())
-            try:
-                return other.verify()
-            finally:
-                other.file.close()
-        found = [*self.problems, *self.lost.values(), *([self.missing] if self.missing else [])]
-        for column in self.columns.values():
-            for block in self.blocks if column.column.unit else ():
-                found += column.damages(block) or self._damaged_pictures(column, block)
-        return list(dict.fromkeys(found))
-
-    def _damaged_pictures(self, column: StoredColumn, block: int) -> list[str]:
-        """A sentence for each damaged picture that the entries in a column refer to."""
-        spec = column.column.spec
-        if spec is None or not spec.codec:
-            return []
-        return hdf5_pictures.damages(self, spec, block, column.block(block))
+    @property
+    def damages(self) -> list[str]:
+        """A sentence per damage that was found when it was opened."""
+        return [*self.problems, *self.lost.values(), *([self.missing] if self.missing else [])]
 
     # -- for columns -------------------------------------------------------------------------------
 
