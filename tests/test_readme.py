@@ -39,6 +39,8 @@ EXTRAS = {
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
+    "import for_mjlab": "mjlab",
+    "import close_recordings, for_isaaclab": "isaaclab",
     "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
