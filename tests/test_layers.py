@@ -21,7 +21,7 @@ LAYERS = [
     {"mjlab_rec.envs.mdp"},
     {"mjlab_rec.envs"},
     {"mjlab_rec.recorders"},
-    {"mjlab_rec.viewer", "mjlab_rec.rl", "mjlab_rec.replay"},
+    {"mjlab_rec.adapters", "mjlab_rec.viewer", "mjlab_rec.rl", "mjlab_rec.replay"},
     {"mjlab_rec.registry"},
     {"mjlab_rec.cli", "mjlab_rec.gymnasium_ids"},
     {"mjlab_rec.commands", "mjlab_rec.asset_zoo", "mjlab_rec.scripts", "mjlab_rec.tasks"},

@@ -29,7 +29,8 @@ values are valid.
 
 _BLOCKS = """\
 An episode begins with the row after the last row of the environment's previous episode, maybe in an
-earlier file. The second episode of the first environment:
+earlier file. If the environment needs a step to reset, that step's row is in no episode: index/step
+of it is below `at` of the episode before. The second episode of the first environment:
 
     index, ends = file["index/blocks"][:], file["ends"]
     ends = ends[: index["ends"].sum()]
@@ -37,7 +38,8 @@ earlier file. The second episode of the first environment:
     places = [(b, r) for b in range(before["block"], last["block"] + 1)
               for r in range(index["rows"][b])
               if (b, r) > (before["block"], before["row"])
-              and (b, r) <= (last["block"], last["row"])]
+              and (b, r) <= (last["block"], last["row"])
+              and file["index/step"][b, r] >= before["at"]]
     values = np.array([file["blocks/{channel}"][b, 0, r] for b, r in places])
 """
 
