@@ -16,7 +16,8 @@ from mjlab_fake import Cfg, FakeMjlabEnv
 from mjlab_fake import mjlab as mjlab
 
 from mjlab_rec.adapters.mjlab import for_mjlab
-from mjlab_rec.data import open_rollouts
+from mjlab_rec.commands.data import info
+from mjlab_rec.data import describe, open_rollouts
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders import (
     Channel,
@@ -309,6 +310,8 @@ def test_a_term_that_cannot_be_put_back_makes_final_observations_unknown(
         run(env)
     env.close()
     assert "'critic' are not known: computing it twice gives different" in caplog.text
+    assert any("'critic' are not known" in note for note in describe(path)["notes"])
+    assert "note" in info.text(describe(path))
     with open_rollouts(path) as rollouts:
         assert any("'critic' are not known" in note for note in rollouts.info.about["notes"])
         for episode in recorded(rollouts):

@@ -122,7 +122,8 @@ class MjlabRecorder(MjlabTerm):
         return self._step != self._env.common_step_counter
 
     def _substeps(self) -> int:
-        return self._env._sim_step_counter
+        env = self._env
+        return getattr(env, "_sim_step_counter", env.common_step_counter * env.cfg.decimation)
 
     def _between_steps(self) -> None:
         self._known_substeps = self._substeps()

@@ -39,8 +39,9 @@ def _recomputes(env: Any) -> bool:
     """Whether constants of the model are recomputed from fields that differ between worlds."""
     sim = env.sim
     more = getattr(sim, "per_world_fields", set()) - getattr(sim, "expanded_fields", set())
-    events = (getattr(env.cfg, "events", None) or {}).values()
-    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in events)
+    events = getattr(env.cfg, "events", None)
+    terms = events.values() if isinstance(events, Mapping) else ()
+    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in terms)
 
 
 def as_json(value: Any, depth: int = 0) -> Any:

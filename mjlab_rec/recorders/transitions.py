@@ -205,7 +205,7 @@ class TransitionRecorder(RowClock):
                 if getattr(env.sim.model, name).numel()
             )
             sources += model_sources(env, changing)
-            attachments["model.mjb"] = _compiled(env.sim.mj_model)
+            attachments["model.mjb"] = compiled_model(env.sim.mj_model)
         chain = self._every == 1 and self._in_blocks
         self._reader = RowReader(env, sources, self._selection, chain, dtype)
         info = RunInfo(
@@ -478,7 +478,7 @@ def _ended(ends: EndsMemory, at: torch.Tensor) -> EndedEpisodes:
     )
 
 
-def _compiled(model: mujoco.MjModel) -> bytes:
+def compiled_model(model: mujoco.MjModel) -> bytes:
     """The compiled model as the contents of an MJB file."""
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
