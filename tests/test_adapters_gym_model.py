@@ -169,7 +169,7 @@ def truth(plan: Plan) -> dict[tuple[int, int], Any]:
 
 
 @settings(
-    max_examples=600 if LONG else 25,
+    max_examples=600 if LONG else 20,
     deadline=None,
     derandomize=True,
     database=None,
