@@ -36,6 +36,7 @@ EXTRAS = {
     "import pandas": "pandas",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import make_vec_env": "stable_baselines3",
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
