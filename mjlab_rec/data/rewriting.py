@@ -50,6 +50,8 @@ def write_episodes(
     *,
     how: str,
     progress: Progress | None = None,
+    changed: Iterable[Episode] | None = None,
+    channels: Sequence[ChannelSpec] | None = None,
     parts: Mapping[int, np.ndarray] | None = None,
     **said: Any,
 ) -> list[Path]:
@@ -65,6 +67,8 @@ def write_episodes(
         options: Its format, and what to do if it exists.
         how: What makes it, such as "merge", for its description.
         progress: Called with the rows that are written, and all rows.
+        changed: The episodes to write in place of those in the recording, in any order.
+        channels: Their channels, if others.
         parts: For those episodes that are not written as a whole: whether a row is, (rows,).
         said: What else its description says about how it was made.
 
@@ -77,6 +81,8 @@ def write_episodes(
     total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
     total -= sum(int((~rows).sum()) for rows in parts.values())
     info = _new_info(rollouts, indices, how, said)
+    if channels is not None:
+        info = replace(info, channels=tuple(channels))
     writer = writer_class(options.format or format_by_name(out))(
         info,
         WriterOptions(
@@ -89,7 +95,7 @@ def write_episodes(
     )
     done = 0
     try:
-        for episode in _chosen(rollouts, indices, parts):
+        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
             writer.write_episode(episode)
             done += episode.rows
             if progress is not None:
