@@ -46,6 +46,10 @@ class ExportArgs(DataArgs):
     """minari: what the dataset is."""
     code_permalink: str | None = None
     """minari: where the code is."""
+    quaternion: Literal["wxyz", "xyzw"] | None = None
+    """isaaclab: order of the numbers of quaternions. None: wxyz, up to Isaac Lab 2; later: xyzw."""
+    joints: tuple[str, ...] | None = None
+    """isaaclab: joints in the order of Isaac Lab. None: in that of the model."""
     valid: float | None = None
     """robomimic: fraction of the episodes in the mask valid. None: 0.1."""
     seed: int | None = None
