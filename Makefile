@@ -5,12 +5,13 @@
 #   make test       run the tests, in two processes
 #   make test-long  run all tests, also those that take long, with larger samples
 #   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
+#   make test-readers  read exports with the libraries that they are for, in .venv-readers
 #   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
 #   make bench      time the environment step
 #   make docs       build the API reference in build/docs
 #   make map        update the module list in mjlab_rec/README.md
-#   make clean      remove .venv, .venv-newest and temporary files
+#   make clean      remove .venv, .venv-newest, .venv-readers and temporary files
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
@@ -20,6 +21,7 @@ BIN := $(VENV)/bin
 READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
 NEWEST := .venv-newest
+READERS := .venv-readers
 
 # The first of these that is new enough and can create a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python
@@ -33,7 +35,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-long test-newest test-model check bench docs map clean
+.PHONY: play test test-long test-newest test-readers test-model check bench docs map clean
 
 play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
@@ -57,6 +59,11 @@ test-newest: $(NEWEST)/.ready
 	@$(NEWEST_PIP) freeze | grep -i '^mujoco\|^warp'
 	$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) -k warp
 
+# Libraries that read exports. LeRobot and robomimic need their own versions of other packages.
+test-readers: $(READY) $(READERS)/.ready
+	MJLAB_REC_READERS=$$(echo $(READERS)/*/bin/python | tr ' ' :) \
+	  $(BIN)/python -m pytest tests/test_readers.py
+
 # About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
 test-model: $(READY)
@@ -77,7 +84,7 @@ map: $(READY)
 	$(BIN)/python tests/test_map.py
 
 clean:
-	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(READERS) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
@@ -94,6 +101,16 @@ $(READY_PLAY): pyproject.toml constraints.txt
 
 $(READY): $(READY_PLAY)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+LEARNING := minari h5py pillow torchrl webdataset pandas duckdb polars pyarrow
+$(READERS)/.ready: pyproject.toml
+	$(NEED_PYTHON)
+	for name in learning robomimic lerobot; do $(PYTHON) -m venv $(READERS)/$$name || exit 1; done
+	$(READERS)/learning/bin/python -m pip install --quiet $(TORCH_ARGS) torch $(LEARNING)
+	$(READERS)/robomimic/bin/python -m pip install --quiet $(TORCH_ARGS) torch torchvision
+	$(READERS)/robomimic/bin/python -m pip install --quiet robomimic==0.3.0
+	$(READERS)/lerobot/bin/python -m pip install --quiet $(TORCH_ARGS) 'lerobot>=0.4,<0.5'
 	@touch $@
 
 # Without mjbatch, which needs the MuJoCo version of constraints.txt.

@@ -1,4 +1,4 @@
-"""Make a recording of a file or folder of robomimic, Isaac Lab, Minari or ManiSkill."""
+"""Make a recording of a file or folder of another program, such as robomimic or Minari."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from mjlab_rec import cli
 from mjlab_rec.commands.data.options import OutputArgs
 from mjlab_rec.commands.data.progress import progress_bar
 
+Source = Literal[
+    "robomimic", "isaaclab", "minari", "maniskill", "lerobot", "torchrl", "webdataset", "mjlab_rec"
+]
+
 
 @dataclass(kw_only=True)
 class ImportArgs(OutputArgs):
@@ -19,9 +23,7 @@ class ImportArgs(OutputArgs):
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()
     """What to import, and the recording to write."""
-    source_format: Literal["robomimic", "isaaclab", "minari", "maniskill", "mjlab_rec"] | None = (
-        None
-    )
+    source_format: Source | None = None
     """Format of what is imported. None: recognised."""
     step_dt: float = 0.0
     """Duration of a step in seconds, if the source does not say it."""

@@ -18,14 +18,16 @@ def episode_stats(values: np.ndarray, counts: np.ndarray) -> Stats:
         values: (rows, n).
         counts: Rows of each episode, (E,).
     """
-    values = values.astype(np.float64)
     starts = np.cumsum(counts) - counts
+    # The extremes of integers are integers.
+    exact = values.astype(np.int64 if values.dtype.kind in "iu" else np.float64)
+    values = values.astype(np.float64)
     each = counts[:, None].astype(np.float64)
     mean = np.add.reduceat(values, starts) / each
     squares = (values - np.repeat(mean, counts, axis=0)) ** 2
     found = {
-        "min": np.minimum.reduceat(values, starts),
-        "max": np.maximum.reduceat(values, starts),
+        "min": np.minimum.reduceat(exact, starts),
+        "max": np.maximum.reduceat(exact, starts),
         "mean": mean,
         "std": np.sqrt(np.add.reduceat(squares, starts) / each),
         "count": counts[:, None].astype(np.int64),
