@@ -11,6 +11,11 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats = dict[str, np.ndarray]
 
 
+# Of infinite values some statistics are NaN, which is no reason for a warning.
+_QUIET = np.errstate(invalid="ignore")
+
+
+@_QUIET
 def episode_stats(values: np.ndarray, counts: np.ndarray) -> Stats:
     """Statistics of each of E episodes, whose rows are one after another: each (E, n).
 
@@ -48,6 +53,7 @@ class Total:
     def __init__(self) -> None:
         self._stats: Stats | None = None
 
+    @_QUIET
     def add(self, stats: Stats) -> None:
         """Add statistics of some episodes, each (E, n)."""
         if self._stats is not None:
