@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs
+from mjlab_rec.commands.data.options import OutputArgs, say_result
 from mjlab_rec.commands.data.progress import progress_bar
 
 Source = Literal[
@@ -45,8 +44,4 @@ def main(args: ImportArgs) -> None:
             if_exists=args.if_exists,
             progress=progress,
         )
-    console = Console(highlight=False, soft_wrap=True)
-    for note in done.notes:
-        console.print(note, markup=False)
-    what = f"{done.episodes} episodes, {done.rows} rows of {done.source_format}"
-    console.print(f"Wrote {done.path}: {what}", markup=False)
+    say_result(done, source=f" of {done.source_format}")

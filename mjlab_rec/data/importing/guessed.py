@@ -18,7 +18,7 @@ class Guessed(Foreign):
 
     Args:
         groups: The groups of the episodes.
-        named: The channel for a path; None: it is left out.
+        named: The channel for a path; None: it is no channel.
         step_dt: Duration of a step in seconds.
         about: What else is known of the recording.
         successes: Success of each episode, by its name.
@@ -41,9 +41,15 @@ class Guessed(Foreign):
         specs: list[ChannelSpec] = []
         self._paths: dict[str, tuple[str, bool]] = {}  # channel -> path, whether rows are the next
         left_out = list(others)
+        taken = {"step"}
         for path, (dtype, (count, *shape)) in numbers.items():
             name = named(path)
-            if name is None or count not in (rows, rows + 1):
+            if name is None:
+                continue
+            while name in taken or f"next_{name}" in taken:
+                name += "_"
+            taken |= {name, f"next_{name}"} if count == rows + 1 else {name}
+            if count not in (rows, rows + 1):
                 left_out.append(path)
             elif count == rows + 1:
                 specs += pair_of(name, dtype, tuple(shape))

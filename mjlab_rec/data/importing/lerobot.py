@@ -101,11 +101,12 @@ class _Frames:
         self._episodes = {str(number): (length, *place) for number, length, *place in rows}
         self.names: Sequence[str] = list(self._episodes)
         self.task = self._task()
-        self._file = path, pl.DataFrame()  # the one that was read last
+        # The file that was read last: its rows, and their episodes.
+        self._file, self._table, self._of = Path(), pl.DataFrame(), np.zeros(0, np.int64)
 
     def close(self) -> None:
         """Forget what was read."""
-        self._file = self.path, pl.DataFrame()
+        self._file, self._table = Path(), pl.DataFrame()
 
     def expect(self, kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
         """Set the types and shapes that features had before they were exported."""
@@ -156,21 +157,26 @@ class _Frames:
         """The rows of an episode."""
         length, chunk, number = self._episodes[name]
         file = self.path / "data" / f"chunk-{chunk:03d}" / f"file-{number:03d}.parquet"
-        if self._file[0] != file:
-            self._file = file, _table(file)
-        found = self._file[1].filter(pl.col("episode_index") == int(name))
-        if len(found) != length:
+        if self._file != file:
+            self._file = Path()  # until all of this one is known
+            with damage(f"'{file}'", file):
+                self._table = _table(file).sort("episode_index", "frame_index")
+                self._of = self._table["episode_index"].cast(pl.Int64).to_numpy()
+            self._file = file
+        first, last = np.searchsorted(self._of, [int(name), int(name) + 1]).tolist()
+        if last - first != length:
             raise DataError(
-                f"'{file}' has {len(found)} rows of episode {name}, but there should be {length}."
+                f"'{file}' has {last - first} rows of episode {name}, but there should be {length}."
             )
-        return found.sort("frame_index") if "frame_index" in found.columns else found
+        return self._table[first:last]
 
     def _width(self, path: str) -> int:
         """The number of values of a feature in a row; 0 if it is unknown."""
         feature = self._features.get(path)
         shape = feature.get("shape") if isinstance(feature, dict) else None
-        good = isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int
-        return shape[0] if good and shape[0] > 0 else 0
+        if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
+            return 0
+        return max(0, shape[0])
 
     def _task(self) -> str:
         """The first task, in words."""
