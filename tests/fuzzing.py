@@ -18,6 +18,7 @@ import logging
 import resource
 import shutil
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -65,12 +66,14 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=3)
     parser.add_argument("--cuts", type=int, default=0, help="bytes; 0: half of a file")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after this time")
     args = parser.parse_args()
     logging.disable()
     args.folder.mkdir(parents=True, exist_ok=True)
     last = args.folder / "last.txt"
     found: dict[str, dict[str, int]] = {}
     failures: list[str] = []
+    start = time.monotonic()
     for kind in args.kinds:
         folder = args.folder / kind.replace(" ", "_")
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,6 +83,8 @@ def main() -> None:
         limit_memory()
         before = peak()
         for victim, what, change in changes(fuzz.files, args.flips, args.cuts, args.seed):
+            if time.monotonic() - start > args.seconds:
+                break
             last.write_text(f"{kind}, {victim.name}: {what}")  # a crash would say nothing else
             fuzz.tried["cuts" if "cut" in what else "flips"] += 1
             with damaged(victim, change):

@@ -27,7 +27,8 @@ from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, byte
 
 Progress = Callable[[int, int], None]
 
-_BLOCK_ROWS = 128
+_MOST_BLOCK_ROWS = 256  # of a block; a row of it cannot be read without the others
+_BLOCK_BYTES = 8 << 10  # what a block costs besides its rows
 
 
 @dataclass(kw_only=True)
@@ -77,8 +78,8 @@ def write_episodes(
     """
     options = options or OutputOptions()
     parts = parts or {}
-    total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
-    total -= sum(int((~rows).sum()) for rows in parts.values())
+    rows = rollouts.episodes["rows"].to_numpy()[list(indices)].astype(np.int64)
+    total = int(rows.sum()) - sum(int((~kept).sum()) for kept in parts.values())
     info = _new_info(rollouts, indices, how, said)
     if channels is not None:
         info = replace(info, channels=tuple(channels))
@@ -90,7 +91,7 @@ def write_episodes(
             WriterOptions(
                 path=str(staged),
                 compression=options.compression,
-                block_rows=_BLOCK_ROWS,
+                block_rows=_block_rows(rows, bytes_of(info.kinds.values())),
                 safe=False,
             ),
         )
@@ -120,6 +121,18 @@ def check_outputs(
         known.add(place)
         marks = _marks(options.format or format_by_name(local_path(out)))
         check_target(out, options.if_exists, marks, rollouts.paths)
+
+
+def _block_rows(rows: np.ndarray, nbytes: int) -> int:
+    """The number of rows of a block that suits episodes with these rows of `nbytes` each best.
+
+    The last block of an episode is filled up, and each block costs time and room of its own.
+    """
+    longest = int(rows.max(initial=1))
+    possible = np.arange(1, min(longest, _MOST_BLOCK_ROWS) + 1)
+    known, count = np.unique(rows, return_counts=True)
+    blocks = (-(-known[:, None] // possible) * count[:, None]).sum(axis=0)
+    return int(possible[np.argmin(blocks * (possible * nbytes + _BLOCK_BYTES))])
 
 
 def _marks(format: str) -> tuple[str, ...]:
