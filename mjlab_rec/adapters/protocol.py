@@ -222,6 +222,9 @@ class OptionalParts(Protocol):
     step that resets. Steps that only reset have no row and do not count. Without it there are
     none."""
 
+    has_pending_resets: bool
+    """Whether there are any now; needed with ``pending_resets``."""
+
     frames: Any
     """Stands for a renderer, if the environment draws itself for videos."""
 
