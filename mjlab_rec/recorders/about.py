@@ -18,7 +18,7 @@ PACKAGES = ("mjlab_rec", "mjlab", "torch", "mujoco", "mujoco-warp", "warp-lang",
 
 
 def about(env: Any) -> dict[str, Any]:
-    """Task, seed, engine, versions and cfg of an environment, as JSON data."""
+    """Task, seed, engine, versions, notes and cfg of an environment, as JSON data."""
     return {
         "task": getattr(env.cfg, "task", None) or type(env).__name__,
         "num_envs": env.num_envs,
@@ -30,6 +30,7 @@ def about(env: Any) -> dict[str, Any]:
         "step_dt": env.step_dt,
         "recomputed_constants": _recomputes(env),
         "versions": versions(),
+        "notes": list(getattr(env, "recording_notes", ())),
         "env_cfg": as_json(env.cfg),
     }
 
@@ -43,8 +44,9 @@ def _recomputes(env: Any) -> bool:
     """Whether constants of the model are recomputed from fields that differ between worlds."""
     sim = env.sim
     more = getattr(sim, "per_world_fields", set()) - getattr(sim, "expanded_fields", set())
-    events = (getattr(env.cfg, "events", None) or {}).values()
-    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in events)
+    events = getattr(env.cfg, "events", None)
+    terms = events.values() if isinstance(events, Mapping) else ()
+    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in terms)
 
 
 def as_json(value: Any, depth: int = 0) -> Any:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ROWS = "rollout.npz"
+_MODEL = "model.mjb"
 
 
 class FlightRecorder(RowClock):
@@ -179,7 +180,8 @@ class FlightRecorder(RowClock):
             details["channels"] = self._not_finite(rows)
         details = {"reason": reason, "dumped_at_step": self._step, **details, "envs": ids}
         (folder / "reason.json").write_text(json.dumps(details, indent=2), encoding="utf-8")
-        mujoco.mj_saveModel(self._env.sim.mj_model, str(folder / "model.mjb"), None)
+        if hasattr(self._env.sim, "mj_model"):
+            mujoco.mj_saveModel(self._env.sim.mj_model, str(folder / _MODEL), None)
         self._write_rows(folder, {**description, "flight": details}, ids, rows)
         where = ", ".join(details.get("channels", ()))
         told = f"{reason} in {where}" if where else reason
@@ -191,12 +193,13 @@ class FlightRecorder(RowClock):
     ) -> None:
         from mjlab_rec.data.formats.npz import NpzWriter
 
+        model = folder / _MODEL
         info = RunInfo(
             channels=self._reader.specs,
             envs=tuple(range(self.num_envs)),
             step_dt=self._env.step_dt,
             about=description,
-            attachments={"model.mjb": (folder / "model.mjb").read_bytes()},
+            attachments={_MODEL: model.read_bytes()} if model.exists() else {},
         )
         writer = NpzWriter(info, WriterOptions(path=str(folder / _ROWS)))
         try:

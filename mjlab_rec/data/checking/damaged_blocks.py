@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mjlab_rec.data.checking.blocks import BadItems, bad_items
 from mjlab_rec.data.checking.rows import RowChecks
+from mjlab_rec.data.formats.hdf5_scan import BadItems, bad_items
 
 if TYPE_CHECKING:
     from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -21,7 +21,7 @@ def check_blocks(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Read all blocks of a recording, and note what is wrong with its episodes."""
-    for bad in bad_items(reader, finite, progress):
+    for bad in bad_items(reader.parts, finite, progress):
         run, block = reader.place(bad.part, bad.block)
         path = bad.column.column.path
         group, _, name = path.partition("/")

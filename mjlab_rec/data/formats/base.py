@@ -142,6 +142,9 @@ class Reader(abc.ABC):
         found = [self.read(index, channels) for index in indices]
         return {name: np.concatenate([arrays[name] for arrays in found]) for name in channels}
 
+    has_models: bool = True
+    """Whether an episode may have model fields of its own."""
+
     def model(self, index: int) -> dict[str, np.ndarray]:
         """Model fields that differ between worlds, as they were in this episode."""
         return {}

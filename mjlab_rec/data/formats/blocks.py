@@ -34,6 +34,8 @@ class BlockRun(abc.ABC):
     index: Index
     encodes: bool = True
     """Whether channels with a codec are encoded."""
+    has_models: bool = True
+    """Whether an episode may have model fields of its own."""
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
@@ -113,6 +115,7 @@ class BlocksReader(Reader):
         self._strips: BlockStrips | None = None
         # Decoding has its own threads.
         self.concurrent = not any(r.encodes and s.codec for r in runs for s in r.info.channels)
+        self.has_models = any(run.has_models for run in runs)
         self._pieces: dict[int, np.ndarray] = {}
         self.gaps = sum(int(run.index.gap.sum()) for run in runs)
 
