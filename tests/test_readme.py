@@ -34,11 +34,16 @@ EXTRAS = {
     "video": "imageio_ffmpeg",
     "rerun": "rerun",
     "import pandas": "pandas",
+    "import plot": "matplotlib",
+    "plot": "matplotlib",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import make_vec_env": "stable_baselines3",
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
+    "import for_mjlab": "mjlab",
+    "import close_recordings, for_isaaclab": "isaaclab",
     "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
@@ -187,7 +192,8 @@ def run_command(words: list[str]) -> None:
 def record_inputs(words: list[str]) -> None:
     """Record the files that a command reads."""
     read = [w for before, w in pairwise(words) if w.endswith(".h5") and not before.startswith("-")]
-    options = "--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record hdf5"
+    preset = "replay" if words[1] == "relabel" else "hdf5"
+    options = f"--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record {preset}"
     for path in read:
         mjlab_rec.main(["play", *options.split(), "--record.path", path])
 

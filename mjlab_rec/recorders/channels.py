@@ -178,8 +178,9 @@ def _sources(env: Any) -> Iterator[Source]:
         )
         yield from _physics(env)
     if hasattr(env.sim, "mj_model"):
-        names = _actuator_names(env.sim.mj_model)
-        yield Source(name="ctrl", read=lambda: env.sim.data.ctrl, elements=names)
+        yield Source(
+            name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
+        )
     for name in env.scene.sensors:
         # Not read here: once read, a field is kept up to date from then on.
         yield Source(name=f"sensor/{name}", read=lambda: torch.empty(0), when="before")
