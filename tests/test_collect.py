@@ -227,6 +227,8 @@ def test_what_is_missing_is_played_again_and_nothing_else(alone, tmp_path, capsy
     shutil.rmtree(folder / "shard-00001")
     (folder / ".shard-00001.left").mkdir()  # By a worker that was killed.
     (folder / ".shard-00001.left" / "hdf5.h5").write_bytes(b"half")
+    with open_rollouts(folder) as rollouts:
+        assert len(rollouts) == 23 - 8  # What is being played is not read.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*/*")}
     new: list[str] = []
     collect(folder, on_shard=new.append)

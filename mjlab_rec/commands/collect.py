@@ -200,7 +200,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
         device=kind,
         versions=_versions(),
         env_cfg=plain_cfg(env_cfg, "env_cfg"),
-        recorder={"format": recorder.format, **plain_cfg(recorder, "recorder")},
+        recorder=plain_cfg(recorder, "recorder"),
     )
     plan.check()
     if env_cfg.sim.num_threads is None:
