@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,8 +87,29 @@ def collect(
         prog: Name of the command in its help. None: that of the process.
     """
     args, env_cfg = _parsed(words, prog)
-    with cli.explained(args):
-        _collect(args, env_cfg, list(words), on_shard or (lambda path: None))
+    with cli.explained(args), _ending_on_sigterm():
+        try:
+            _collect(args, env_cfg, list(words), on_shard or (lambda path: None))
+        except KeyboardInterrupt:
+            Console().print("Stopped. What is finished stays: the same command goes on.")
+            raise
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that workers end and clean up."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Handlers can be set in the main thread only.
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def work_from(
@@ -176,7 +200,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
         device=kind,
         versions=_versions(),
         env_cfg=plain_cfg(env_cfg, "env_cfg"),
-        recorder={"format": recorder.format, **plain_cfg(recorder, "recorder")},
+        recorder=plain_cfg(recorder, "recorder"),
     )
     plan.check()
     if env_cfg.sim.num_threads is None:
