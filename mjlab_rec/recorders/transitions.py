@@ -205,7 +205,7 @@ class TransitionRecorder(RowClock):
                 if getattr(env.sim.model, name).numel()
             )
             sources += model_sources(env, changing)
-            attachments["model.mjb"] = _compiled(env.sim.mj_model)
+            attachments["model.mjb"] = compiled_model(env.sim.mj_model)
             attachments |= getattr(env, "model_attachments", dict)()
         chain = self._every == 1 and self._in_blocks
         self._reader = RowReader(env, sources, self._selection, chain, dtype)
@@ -292,7 +292,8 @@ class TransitionRecorder(RowClock):
         if not in_row and not store.has_room(len(env_ids)):
             self._next_block()
         row = store.row if in_row else store.row - 1
-        at = store.add_ends(len(env_ids), row, step)
+        begins = step if self._pending is None else step + self._pending[env_ids]
+        at = store.add_ends(len(env_ids), row, begins)
         memory = store.memory
         self.counters.write_ends(memory.ends, at, env_ids, cut)
         if in_row:
@@ -314,18 +315,18 @@ class TransitionRecorder(RowClock):
         """Complete the row; without blocks, deliver it."""
         store, step = self._filling, self._env.common_step_counter - 1
         self._reader.complete(store.memory.channels, store.row, was_reset)
-        self.rows += self._counts(store)
+        self.rows += self._counts()
         store.commit(step)
         if not self._in_blocks:
             self._deliver_rows()
             self._deliver_ends()
 
-    def _counts(self, store: RowStore) -> bool:
+    def _counts(self) -> bool:
         """Whether the completed row is recorded in any environment."""
-        active = store.memory.active
-        if active is None or self.cfg.max_steps is None:
+        active = self._active
+        if active is None or (self.cfg.max_steps is None and self._pending is None):
             return True  # Not worth waiting for the device.
-        return bool(active[store.row].any())
+        return bool(self._selection.select(active).any())
 
     def on_rows_start(self) -> None:
         """Store what ended since the last row, before new rows follow."""
@@ -339,8 +340,7 @@ class TransitionRecorder(RowClock):
         store = self._filling
         if has_row or self._reader.chains:
             self._reader.before(store.memory.channels, store.row)
-        if has_row and self._active is not None:
-            assert store.memory.active is not None
+        if has_row and self._active is not None and store.memory.active is not None:
             store.memory.active[store.row].copy_(self._selection.select(self._active))
 
     def on_rows_stop(self) -> None:
@@ -429,8 +429,8 @@ class TransitionRecorder(RowClock):
         memory = self._filling.memory
         env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
-        if memory.active is not None:
-            chosen = memory.active[0].nonzero().flatten()
+        if self._active is not None:
+            chosen = self._selection.select(self._active).nonzero().flatten()
             env_ids, episode, step = env_ids[chosen], episode[chosen], step[chosen]
             channels = {name: values[chosen] for name, values in channels.items()}
         if len(env_ids):
@@ -471,7 +471,7 @@ def _ended(ends: EndsMemory, at: torch.Tensor) -> EndedEpisodes:
     )
 
 
-def _compiled(model: mujoco.MjModel) -> bytes:
+def compiled_model(model: mujoco.MjModel) -> bytes:
     """The compiled model as the contents of an MJB file."""
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
