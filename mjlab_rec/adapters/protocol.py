@@ -235,6 +235,10 @@ class OptionalParts(Protocol):
     recording_notes: Sequence[str]
     """Sentences for the description in each recording: what it cannot know."""
 
+    def model_attachments(self) -> Mapping[str, bytes]:
+        """More files that a recording with states holds, by name."""
+        ...
+
     ends_steps_late: bool
     """Whether ``record_post_step`` comes when the next step has begun, so that results of the step
     must not be read there; the adapter then calls ``record_pre_reset`` in every step."""
