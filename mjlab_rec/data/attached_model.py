@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import zipfile
+
 import mujoco
 
 from mjlab_rec.data.schema import DataError, RunInfo
 
+logger = logging.getLogger(__name__)
+
 MODEL = "model.mjb"
 """Name of the attached file."""
+XML = "model.zip"
+"""Name of an attached file with the model's XML, which other versions of MuJoCo can read."""
+
+_MOST_BYTES = 4 << 30  # of the files in it
 
 
 def attached_model(info: RunInfo, where: str) -> mujoco.MjModel:
@@ -17,13 +27,37 @@ def attached_model(info: RunInfo, where: str) -> mujoco.MjModel:
         info: The description of the recording, which must have this attached file.
         where: The recording, for the error.
     """
+    files = info.attachments
     try:
-        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: info.attachments[MODEL]})
+        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: files[MODEL]})
     except ValueError as error:
         recorded = (info.about.get("versions") or {}).get("mujoco")
-        if recorded is not None and recorded != mujoco.__version__:
-            raise DataError(
-                f"{where} holds a model of MuJoCo {recorded}, which MuJoCo {mujoco.__version__}"
-                f" cannot read. Use it with pip install mujoco=={recorded}."
-            ) from error
-        raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
+        if recorded is None or recorded == mujoco.__version__:
+            raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
+        if XML in files:
+            return _compiled(files[XML], recorded, where)
+        raise DataError(
+            f"{where} holds a model of MuJoCo {recorded}, which MuJoCo {mujoco.__version__}"
+            f" cannot read. Replay it with pip install mujoco=={recorded}."
+        ) from error
+
+
+def _compiled(data: bytes, recorded: str, where: str) -> mujoco.MjModel:
+    """Compile the XML in a recording of another version of MuJoCo."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+                raise ValueError("it is too large")
+            files = {name: archive.read(name) for name in archive.namelist()}
+        model = mujoco.MjModel.from_xml_string(files.pop("scene.xml").decode(), files)
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{where} holds a model of MuJoCo {recorded}, and its XML cannot be read"
+            f" ({error}). Replay it with pip install mujoco=={recorded}."
+        ) from error
+    logger.warning(
+        "%s was recorded with MuJoCo %s. Its model was compiled again from XML, whose numbers have"
+        " six digits.",
+        *(where, recorded),
+    )
+    return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -126,6 +126,14 @@ class WorldModels:
                 changed = True
         if changed and self._recomputes:
             sim.recompute_constants(RecomputeLevel.set_const)
+
+
+def stacked(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Model fields of several worlds as arrays with a row for each world."""
+    names = set(fields[0]) if fields else set()
+    if any(set(values) != names for values in fields):
+        raise DataError("The recording is damaged: model fields of some episodes are missing.")
+    return {name: np.stack([values[name] for values in fields]) for name in sorted(names)}
 
 
 def _sim_cfg(about: Mapping[str, Any], engine: Any, model: mujoco.MjModel) -> SimulationCfg:

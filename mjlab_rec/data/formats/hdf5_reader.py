@@ -11,6 +11,7 @@ from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
 from mjlab_rec.data.formats.hdf5_pictures import PictureReader
+from mjlab_rec.data.formats.hdf5_scan import bad_items
 from mjlab_rec.data.formats.hdf5_stored import Cache
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
@@ -32,7 +33,7 @@ class Hdf5Reader(BlocksReader):
 
     def __init__(self, path: Path, check: bool = True) -> None:
         path, cache = Path(path), Cache()
-        self._last = path
+        self._path = self._last = path
         self._skipped: list[str] = []
 
         def open_part(each: Path, before: Sequence[StoredPart]) -> StoredPart:
@@ -59,12 +60,16 @@ class Hdf5Reader(BlocksReader):
             raise
 
     def verify(self) -> list[str]:
-        found = list(self._skipped)
-        for part in self._parts:
-            found += part.verify()
-        for run in self._stored:
-            found += run.lost_parts
-        return found
+        if not self.check:
+            again = Hdf5Reader(self._path)
+            try:
+                return again.verify()
+            finally:
+                again.close()
+        found = [*self._skipped, *(why for part in self._parts for why in part.damages)]
+        found += [bad.why for bad in bad_items(self._parts)]
+        found += [why for run in self._stored for why in run.lost_parts]
+        return list(dict.fromkeys(found))
 
     def close(self) -> None:
         self._pictures.close()
@@ -167,6 +172,7 @@ class _Run(BlockRun):
             lost_before=lost,
         )
         self._changes = self._model_changes(layouts)
+        self.has_models = bool(self._changes)
 
     def has(self, name: str) -> bool:
         return name in self._stored
@@ -204,11 +210,12 @@ class _Run(BlockRun):
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
-        for name, (where, block, at) in self._changes.items():
-            mine = where["env_index"] == env_index
-            mine &= where["episode"] == key if self.index.packed else where["episode"] <= key
-            rows = np.flatnonzero(mine)
-            last = int(rows[-1]) if len(rows) else -1
+        wanted = (env_index << 32) + key
+        for name, (keys, block, at) in self._changes.items():
+            last = int(np.searchsorted(keys, wanted, side="right")) - 1
+            # A change is valid until the next one of its environment.
+            if last >= 0 and (self.index.packed or keys[last] >> 32 != env_index):
+                last = last if keys[last] == wanted else -1
             self._check_not_lost(int(block[last]) if last >= 0 else -1, env_index, key)
             if last >= 0:
                 part, number = self._at[block[last]]
@@ -254,7 +261,9 @@ class _Run(BlockRun):
     def _model_changes(
         self, layouts: list[Layout]
     ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each model field: its environments and episodes, and its blocks and rows."""
+        """For each model field: its environments and episodes as sorted keys, and its blocks and
+        rows.
+        """
         found = {}
         for name in dict.fromkeys(name for layout in layouts for name in layout.model):
             path = f"model_fields/{name}/where"
@@ -266,7 +275,10 @@ class _Run(BlockRun):
             counts = [len(some) for some in where]
             at = [np.arange(count) for count in counts]
             block = np.repeat(np.arange(len(where)), counts)
-            found[name] = np.concatenate(where), block, np.concatenate(at)
+            joined = np.concatenate(where)
+            keys = (joined["env_index"].astype(np.int64) << 32) + joined["episode"]
+            order = np.argsort(keys, kind="stable")  # later ones replace earlier ones
+            found[name] = keys[order], block[order], np.concatenate(at)[order]
         return found
 
 
