@@ -5,9 +5,9 @@
 #   make test       run the tests, in two processes
 #   make test-long  run all tests, also those that take long, with larger samples
 #   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
-#   make test-readers  read exports with the libraries that they are for, in .venv-readers
 #   make test-mjlab run the tests of recorders in mjlab itself, in .venv-mjlab; or with an environment
 #                   that has mjlab 1.6.0 and this package: make test-mjlab MJLAB_PYTHON=/path/to/python
+#   make test-readers  read exports with the libraries that they are for, in .venv-readers
 #   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
 #   make bench      time the environment step
@@ -23,8 +23,8 @@ BIN := $(VENV)/bin
 READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
 NEWEST := .venv-newest
-READERS := .venv-readers
 MJLAB := .venv-mjlab
+READERS := .venv-readers
 
 # The first of these that is new enough and can create a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python

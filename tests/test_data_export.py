@@ -268,7 +268,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     for target, text in (("minari", "is not replaced"), ("csv", "but this format writes a file")):
         with pytest.raises(DataError, match=text):
             export_rollouts(path, other, target, if_exists="overwrite", **_id(target))
-    with pytest.raises(DataError, match="is what is read"):
+    with pytest.raises(DataError, match="is read, so it cannot be written"):
         export_rollouts(path, path, "hdf5", if_exists="overwrite")
     assert export_rollouts(path, path, "hdf5", if_exists="number").path.name == "run_1.h5"
     assert other.is_dir()

@@ -1,4 +1,4 @@
-"""The compiled model that a recording with physics states has as an attached file."""
+"""The model that a recording with physics states has as attached files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from mjlab_rec.data.schema import DataError, RunInfo
 logger = logging.getLogger(__name__)
 
 MODEL = "model.mjb"
-"""Name of the attached file."""
+"""Name of the compiled model, which only the version of MuJoCo reads that wrote it."""
 XML = "model.zip"
-"""Name of an attached file with the model's XML, which other versions of MuJoCo can read."""
-
+"""Name of the model as XML with its files, which some recordings also have."""
 _MOST_BYTES = 4 << 30  # of the files in it
 
 
@@ -24,21 +23,20 @@ def attached_model(info: RunInfo, where: str) -> mujoco.MjModel:
     """Read the model of a recording; raises DataError if this MuJoCo cannot.
 
     Args:
-        info: The description of the recording, which must have this attached file.
+        info: The description of the recording, which must have the compiled model.
         where: The recording, for the error.
     """
-    files = info.attachments
     try:
-        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: files[MODEL]})
+        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: info.attachments[MODEL]})
     except ValueError as error:
         recorded = (info.about.get("versions") or {}).get("mujoco")
         if recorded is None or recorded == mujoco.__version__:
             raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
-        if XML in files:
-            return _compiled(files[XML], recorded, where)
+        if XML in info.attachments:
+            return _compiled(info.attachments[XML], recorded, where)
         raise DataError(
             f"{where} holds a model of MuJoCo {recorded}, which MuJoCo {mujoco.__version__}"
-            f" cannot read. Replay it with pip install mujoco=={recorded}."
+            f" cannot read. Use it with pip install mujoco=={recorded}."
         ) from error
 
 
@@ -53,7 +51,7 @@ def _compiled(data: bytes, recorded: str, where: str) -> mujoco.MjModel:
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{where} holds a model of MuJoCo {recorded}, and its XML cannot be read"
-            f" ({error}). Replay it with pip install mujoco=={recorded}."
+            f" ({error}). Use it with pip install mujoco=={recorded}."
         ) from error
     logger.warning(
         "%s was recorded with MuJoCo %s. Its model was compiled again from XML, whose numbers have"
