@@ -22,11 +22,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import polars as pl
 from damaged_files import Undamaged, cut, damaged, files_of, flip, read_all, record
 from data_worlds import World, same
 
@@ -47,7 +49,13 @@ OWN = {
     "csv": ("csv", "run.csv", {}),
     "parquet": ("parquet", "run_parquet", {}),
 }
-FOREIGN = ("from robomimic", "from minari", "from maniskill", "from an export")
+# Formats whose exports an import reads, without what was kept of the recording or with it.
+EXPORTS = ("minari", "lerobot", "webdataset", "torchrl")
+FOREIGN = (
+    *("from robomimic", "from isaaclab", "from maniskill", "from minari"),
+    *("from minari arrow", "from minari parquet"),
+    *(f"from an export to {target}" for target in EXPORTS),
+)
 KINDS = (*OWN, *FOREIGN)
 
 OVERWRITE = OutputOptions(if_exists="overwrite")
@@ -224,7 +232,10 @@ class Foreign:
             "from robomimic": write_robomimic,
             "from maniskill": write_maniskill,
             "from minari": write_minari,
-            "from an export": export,
+            "from isaaclab": write_isaaclab,
+            "from minari arrow": partial(write_minari_tables, kind="arrow"),
+            "from minari parquet": partial(write_minari_tables, kind="parquet"),
+            **{f"from an export to {target}": partial(export, target=target) for target in EXPORTS},
         }[kind](self.path)
         if not self.path.exists():
             self.path = self.path.with_suffix("")
@@ -299,10 +310,39 @@ def write_minari(path: Path) -> None:
     (folder / "data" / "metadata.json").write_text(json.dumps(about))
 
 
-def export(path: Path) -> None:
+def write_minari_tables(path: Path, kind: str) -> None:
+    folder, rng = path.with_suffix(""), np.random.default_rng(0)
+    for number in range(4):
+        frame = pl.DataFrame(
+            {
+                "observations": rng.standard_normal((7, 3)).astype(np.float32),
+                "actions": rng.standard_normal((7, 2)),
+                "rewards": rng.standard_normal(7),
+                "terminations": np.arange(7) == 5,
+                "truncations": np.zeros(7, bool),
+            }
+        )
+        file = folder / "data" / str(number) / f"part-0.{kind}"
+        file.parent.mkdir(parents=True)
+        frame.write_ipc(file) if kind == "arrow" else frame.write_parquet(file)
+    about = {"dataset_id": "a/b-v0", "data_format": kind, "total_episodes": 4}
+    (folder / "data" / "metadata.json").write_text(json.dumps(about))
+
+
+def write_isaaclab(path: Path) -> None:
+    write_robomimic(path)
+    rng, name = np.random.default_rng(1), "articulation/robot/root_pose"
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            _put(demo, rng, {f"states/{name}": 7}, 6)
+            _put(demo, rng, {f"initial_state/{name}": 7}, 1)
+
+
+def export(path: Path, target: str) -> None:
     """What this package exports, which an import restores."""
     own = record("hdf5", path.parent.parent / "own.h5", World(steps=10, special=False, model=True))
-    export_rollouts(own, path.with_suffix(""), "minari", dataset_id="demo-v0")
+    options = {"dataset_id": "demo-v0"} if target == "minari" else {}
+    export_rollouts(own, path.with_suffix(""), target, **options)
 
 
 def _put(group: h5py.Group, rng: Any, sizes: dict[str, int], rows: int) -> None:

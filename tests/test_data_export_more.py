@@ -245,8 +245,10 @@ def test_the_command_knows_all_targets_and_options():
     from typing import get_args
 
     from mjlab_rec.commands.data.export import ExportArgs, Target
+    from mjlab_rec.commands.data.import_ import Source
+    from mjlab_rec.data.importing import SOURCES
 
-    assert set(get_args(Target)) == set(TARGETS)
+    assert set(get_args(Target)) == set(TARGETS) and set(get_args(Source)) == set(SOURCES)
     options = {option for target in TARGETS.values() for option in target.options()}
     mine = {field.name for field in fields(ExportArgs)}
     assert options - mine == {"roll_over_bytes"}

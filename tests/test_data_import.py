@@ -72,16 +72,15 @@ def test_damaged_datasets_of_lerobot_are_named(tmp_path):
 @pytest.mark.parametrize("target", ["torchrl", "webdataset"])
 def test_changed_folders_are_named(target, tmp_path):
     path = record(tmp_path / "run.h5", seed=23)
-    try:
-        out = export_rollouts(path, tmp_path / "out", target).path
-    except ImportError:
-        pytest.skip("tensordict is not installed")
+    out = export_rollouts(path, tmp_path / "out", target).path
     file = out / ("action.memmap" if target == "torchrl" else "shard-000000.tar")
     file.write_bytes(file.read_bytes()[:-20000])
     with pytest.raises(DataError, match="was changed after|cannot be read|no array"):
         import_rollouts(out, tmp_path / "again.h5")
+    with pytest.raises(DataError, match="record=True"):
+        import_rollouts(out, tmp_path / "again.h5", record=False)
     next(out.glob("*.parquet")).unlink()
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="is no export of mjlab_rec"):
         import_rollouts(out, tmp_path / "again.h5", source_format=target)
 
 

@@ -24,6 +24,8 @@ class ImportArgs(OutputArgs):
     """What to import, and the recording to write."""
     source_format: Source | None = None
     """Format of what is imported. None: recognised."""
+    record: bool = True
+    """Restore what an export of this package kept. Without it, only what other programs see."""
     step_dt: float = 0.0
     """Duration of a step in seconds, if the source does not say it."""
 
@@ -41,6 +43,7 @@ def main(args: ImportArgs) -> None:
             format=args.format,
             compression=args.compression,
             step_dt=args.step_dt,
+            record=args.record,
             if_exists=args.if_exists,
             progress=progress,
         )

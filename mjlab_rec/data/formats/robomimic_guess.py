@@ -132,13 +132,15 @@ def _channels(demo: Any, rows: int) -> list[tuple[ChannelSpec, Place]]:
             states.append((_spec(name, item, when="before"), place))
             if not missing:
                 states.append((_spec(f"next_{name}", item, next_of=name), Place(place.path)))
-    taken = {spec.name for spec, _ in states}
+    of_states = {spec.name for spec, _ in states}
     ours = {path: name for name, path in NAMES.items() if name != "step"}
     others = []
     for path, item in found.items():
         name = ours.get(path, path)
         name = path if name in found else name
-        if len(item) == rows and name not in taken:
+        while name == "step" or (name != path and name in found):
+            name += "_"  # Each row has a number called "step".
+        if len(item) == rows and name not in of_states:
             others.append((_spec(name, item, when=_when(path)), Place(path)))
     return [*others, *states]
 

@@ -30,7 +30,8 @@ _NAMES |= {f"next.{name}": name for name in ("terminated", "truncated", "success
 
 def open_lerobot(path: Path, step_dt: float, use_record: bool) -> Foreign:
     """Open a dataset, given its folder."""
-    about = episode_table.load_json(plain_files.read(path / INFO, most=64 << 20))
+    with damage(f"'{path / INFO}'", path):
+        about = episode_table.load_json(plain_files.read(path / INFO, most=64 << 20))
     version = about.get("codebase_version")
     if version != VERSION:
         raise DataError(

@@ -72,13 +72,15 @@ class Recorded(Foreign):
         return found
 
 
-def of_folder(path: Path, what: str) -> Record:
-    """The record in a folder; raises if there is none."""
+def of_folder(path: Path, what: str, use_record: bool) -> Record:
+    """The record in a folder; raises if there is none, or if it must not be used."""
+    if not use_record:
+        raise DataError(f"{what} can only be imported with what the export kept: record=True.")
     record = read_record(path / FILE)
     if record is None:
         raise DataError(
-            f"'{path}' has no {FILE}, so it is no export of mjlab_rec. Of {what}, only those can be"
-            " imported."
+            f"'{path}' has no {FILE}, so it is no export of mjlab_rec. {what} can only be"
+            " imported if they are."
         )
     return record
 

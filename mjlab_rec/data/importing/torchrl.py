@@ -18,7 +18,7 @@ from mjlab_rec.data.values import check_name
 
 def open_torchrl(path: Path, step_dt: float, use_record: bool) -> Foreign:
     """Open a folder that was exported."""
-    record = of_folder(path, "TorchRL's folders")
+    record = of_folder(path, "Folders of TorchRL", use_record)
     return Recorded(_Rows(path, record), record, "model_fields")
 
 

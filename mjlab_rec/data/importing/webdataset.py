@@ -22,7 +22,7 @@ SHARDS = "shard-*.tar"
 def open_webdataset(path: Path, step_dt: float, use_record: bool) -> Foreign:
     """Open a folder that was exported."""
     samples, notes = Samples(path), []
-    record = usable(of_folder(path, "WebDataset's folders"), samples, notes)
+    record = usable(of_folder(path, "Folders of WebDataset", use_record), samples, notes)
     if record is None:
         raise DataError(notes[0])
     return Recorded(samples, record, "model_fields")
