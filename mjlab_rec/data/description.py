@@ -10,6 +10,7 @@ from mjlab_rec.data.files import parts
 from mjlab_rec.data.formats.csv_files import companions
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import ChannelSpec
+from mjlab_rec.data.video_folder import videos
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,6 +63,7 @@ def files_of(path: Path) -> list[Path]:
         found = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
         return sorted(file for file in found if file.is_file() or file.is_symlink())
     more = companions(path) if path.suffix.lower() == ".csv" else ()
+    more = (*more, *(video for part in parts(path) for video in videos(part)))
     return [file for file in (*parts(path), *more) if file.is_file()]
 
 

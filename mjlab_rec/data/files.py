@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.video_folder import remove_videos
 
 IfExists = Literal["error", "overwrite", "append", "number"]
 
@@ -224,6 +225,7 @@ class PathLock:
             return
         for part in parts(self.path):
             part.unlink()
+            remove_videos(part)
         description = sidecar(self.path)
         if _is_ours(description):
             description.unlink()

@@ -60,7 +60,8 @@ def with_codecs(
             if spec.dtype == np.float32 and not floats:
                 raise ValueError(
                     f"Channel '{spec.name}' is float32, which {writer} stores as arrays only. Set"
-                    f" pictures={{'{spec.name}': 'raw'}}, or use Hdf5RecorderCfg."
+                    f" pictures={{'{spec.name}': 'raw'}}, or use Hdf5RecorderCfg with"
+                    " layout='blocks'."
                 )
         found.append(replace(spec, codec="" if codec is None else str(codec)))
     return tuple(found)

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from mjlab_rec.data.files import PathExistsError, check_kind, local_path, parts
 from mjlab_rec.data.formats.plain_files import reason
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.video_folder import video_folder
 
 IfExists = Literal["error", "overwrite", "number"]
 
@@ -96,6 +97,7 @@ def _there(target: Path) -> list[Path]:
     if target.is_dir():
         return [target]
     found = parts(target)
+    found += filter(os.path.lexists, map(video_folder, dict.fromkeys([target, *found])))
     if target.suffix.lower() == ".csv":
         from mjlab_rec.data.formats.csv_files import companions
 

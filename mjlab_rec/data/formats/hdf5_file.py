@@ -25,6 +25,7 @@ from mjlab_rec.data.files import PathLock
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.plain_files import cannot_write, reason, replacing
 from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.video_folder import video_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class Hdf5FilesWriter(Writer):
         self._files: list[Path] = []
         self._failed = False
         self._power = options.durability == "power"
-        self._path_lock = PathLock(options.path, options.if_exists)
+        self._path_lock = PathLock(
+            options.path, options.if_exists, companions=lambda path: [video_folder(path)]
+        )
 
     @property
     def files(self) -> list[Path]:

@@ -16,12 +16,13 @@ import numpy as np
 
 from mjlab_rec.data import files
 from mjlab_rec.data.checksum import array_crc32
-from mjlab_rec.data.formats import episode_table, robomimic_layout
+from mjlab_rec.data.formats import episode_table, robomimic_layout, robomimic_videos
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5_file import Hdf5FilesWriter, RawFile, content, place, put_text
 from mjlab_rec.data.formats.plain_files import removed
 from mjlab_rec.data.formats.robomimic_layout import OWN, mark
 from mjlab_rec.data.formats.robomimic_reader import RobomimicReader
+from mjlab_rec.data.formats.robomimic_videos import Video, VideoWriter
 from mjlab_rec.data.schema import DataError, Episode, RunInfo
 from mjlab_rec.data.values import check_name
 
@@ -36,20 +37,24 @@ class RobomimicWriter(Hdf5FilesWriter):
     """Writes ``data/demo_<i>`` with obs, next_obs, actions, rewards, dones and states.
 
     The file may be lost if the process is killed, or the machine loses power, while an episode is
-    written. Appended episodes continue the numbering from the highest number.
+    written. Appended episodes continue the numbering from the highest number. Pictures with the
+    codec H.264 are mp4 files in a folder next to the file.
     """
 
     by_episode = True
+    codecs = robomimic_videos.CODECS
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         for name in info.attachments:
             check_name(name, "attached file")
+        self._video_bytes = self._part_video_bytes = 0
         self._file: Any = None
         self._part: Path | None = None
         self._demos = self._rows = self._offset = 0
         self._paths = robomimic_layout.paths(info)
         with self._beginning():
+            self._videos = VideoWriter(info)
             if options.if_exists == "append" and files.parts(self._path_lock.path):
                 self._append_to_existing()
             self._open()
@@ -60,12 +65,20 @@ class RobomimicWriter(Hdf5FilesWriter):
         try:
             self._open_next()
             self._reserve(episode)
+            videos = self._videos.write(episode, self._files[-1], self._demos, self._power)
         except OSError as error:
             raise self._failure(error) from error
+        size = sum({video.path: video.bytes for video in videos.values()}.values())
+        self._video_bytes += size
+        self._part_video_bytes += size
         with self._filling(self._abandon):
-            self._put(episode)
+            self._put(episode, videos)
             if self.options.safe:
                 self._flush()
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._video_bytes
 
     def _append_to_existing(self) -> None:
         old = RobomimicReader(self._path_lock.path)
@@ -86,7 +99,8 @@ class RobomimicWriter(Hdf5FilesWriter):
             self._failed = True
             raise removed(self._files[-1])
         if self._file and self._demos:
-            if self._file.id.get_filesize() < self.options.roll_over_bytes:
+            size = self._file.id.get_filesize() + self._part_video_bytes
+            if size < self.options.roll_over_bytes:
                 return
             self._finish(last=False)
         if not self._file:
@@ -95,7 +109,8 @@ class RobomimicWriter(Hdf5FilesWriter):
     def _open(self) -> None:
         if self._part is None:
             self._part = self._path_lock.next_part()
-        self._demos = self._rows = 0
+        self._demos = self._rows = self._part_video_bytes = 0
+        self._videos.begin(self._part, self.options.if_exists == "overwrite")
         self._file = place(self._part, content(0, self._fill))
         self._raw = RawFile(self._file)
         self._files.append(self._part)
@@ -120,14 +135,17 @@ class RobomimicWriter(Hdf5FilesWriter):
 
     def _reserve(self, episode: Episode) -> None:
         """Reserve room on the disk; if it is full, the file is not changed."""
-        values = [*episode.arrays.values(), *episode.model.values(), np.zeros(episode.rows, bool)]
+        videos = self._videos.channels
+        arrays = [values for name, values in episode.arrays.items() if name not in videos]
+        values = [*arrays, *episode.model.values(), np.zeros(episode.rows, bool)]
         more = sum(value.nbytes + _OBJECT for value in values)
         self._raw.reserve(self._file.id.get_filesize() + more + _OBJECT)
 
-    def _put(self, episode: Episode) -> None:
+    def _put(self, episode: Episode, videos: dict[str, Video]) -> None:
         demo = self._data.create_group(f"demo_{self._demos}")
         for name, values in episode.arrays.items():
-            demo.create_dataset(self._paths[name], data=values, **self._filters(values))
+            if name not in videos:
+                demo.create_dataset(self._paths[name], data=values, **self._filters(values))
         dones = np.zeros(episode.rows, np.uint8)
         dones[-1] = not episode.cut
         demo.create_dataset("dones", data=dones)
@@ -146,7 +164,12 @@ class RobomimicWriter(Hdf5FilesWriter):
         if isinstance(self.info.about.get("seed"), int):
             attrs["seed"] = self.info.about["seed"]
         names = ["step", *(spec.name for spec in self.info.channels)]
-        row["checksums"] = [array_crc32(episode.arrays[name]) for name in names]
+        row["checksums"] = [
+            None if name in videos else array_crc32(episode.arrays[name]) for name in names
+        ]
+        if videos:
+            row["videos"] = robomimic_videos.as_json(videos)
+            attrs["videos"] = json.dumps(row["videos"])
         row["model"] = episode_table.model_json(episode.model)
         row["model_checksums"] = [array_crc32(value) for value in episode.model.values()]
         # The other attributes are for other programs. Our reader uses this one, which has a

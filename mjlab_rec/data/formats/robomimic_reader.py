@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from mjlab_rec.data.checksum import array_crc32
-from mjlab_rec.data.formats import episode_table, robomimic_layout
+from mjlab_rec.data.formats import episode_table, robomimic_layout, robomimic_videos
 from mjlab_rec.data.formats.checks import check_size, damage
 from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
@@ -21,6 +21,7 @@ from mjlab_rec.data.formats.parts import open_parts
 from mjlab_rec.data.formats.plain_files import opened, reason
 from mjlab_rec.data.formats.robomimic_guess import guessed_info, guessed_row, renumber_duplicates
 from mjlab_rec.data.formats.robomimic_layout import OWN, Place
+from mjlab_rec.data.formats.robomimic_videos import VideoReader
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 T = TypeVar("T")
@@ -72,7 +73,10 @@ class RobomimicReader(EpisodeReader):
         row = self._rows[index]
         file: _File = row["part"]
 
-        def values(demo: Any, name: str) -> np.ndarray:
+        def values(demo: Any, videos: VideoReader, name: str) -> np.ndarray:
+            if name in row["videos"]:
+                spec = next(spec for spec in self.info.channels if spec.name == name)
+                return videos.values(row["videos"][name], spec, row["rows"])
             if name == "step" and not self.ours:
                 return np.arange(row["rows"], dtype=np.int32)
             place = self._places[name]
@@ -88,7 +92,8 @@ class RobomimicReader(EpisodeReader):
 
         def all_values() -> dict[str, np.ndarray]:
             demo = file.demo(row["demo"])
-            return {name: values(demo, name) for name in channels}
+            videos = VideoReader(file.path, self.check)
+            return {name: values(demo, videos, name) for name in channels}
 
         with self._episode(row):
             return file.retry(all_values)
@@ -230,8 +235,9 @@ class _File:
                 self.damages.append(str(error))
         if not self.ours:
             self.info, self.places = guessed_info(data, self.rows, self.damages, self.path)
-        each = bytes_of(self.info.kinds.values())
         for row in self.rows:
+            row.setdefault("videos", {})
+            each = bytes_of(kind for n, kind in self.info.kinds.items() if n not in row["videos"])
             what = f"'{row['demo']}' in '{self.path}'"
             check_size(row["rows"] * each, self._size, what)
 
@@ -272,6 +278,8 @@ class _File:
         row = episode_table.load_json(text, check=self.check, sealed=True)
         (row,) = episode_table.checked([row], self.path)
         row["model"] = episode_table.model_kinds(row.get("model"), self.path)
+        videos = row.get("videos", {})
+        row["videos"] = robomimic_videos.checked(videos, self.info, row["rows"], self.path)
         sums, model = row.get("checksums"), row.get("model_checksums")
         if not (
             isinstance(sums, list)

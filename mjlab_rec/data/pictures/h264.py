@@ -21,7 +21,7 @@ GROUP = 4
 MOST = 16  # pictures of a stream that can be read, as a command must not be too long
 _DELIMITER = b"\0\0\0\1\x09"  # begins each picture
 _LEAST = 16  # pixels: the side of a block
-_QUIET = "-hide_banner -loglevel error -nostdin -y -filter_threads 1".split()
+QUIET = "-hide_banner -loglevel error -nostdin -y -filter_threads 1".split()
 
 
 def load(user: str) -> str:
@@ -49,10 +49,10 @@ def encode(clips: Sequence[np.ndarray], crf: int, ffmpeg: str) -> list[list[byte
     groups = f"-g {GROUP} -keyint_min {GROUP} -sc_threshold 0 -bf 0"
     params = "slices=1:repeat-headers=1:open-gop=0:aud=1"
     command = [
-        *(ffmpeg, *_QUIET, *source.split(), "-vf", _conversion("out")),
+        *(ffmpeg, *QUIET, *source.split(), "-vf", _conversion("out")),
         *(*codec.split(), *groups.split(), "-x264-params", params, "-f", "h264", "pipe:1"),
     ]
-    content = _run(command, [raw])
+    content = run(command, [raw])
     starts = [*_pictures(content), len(content)]
     if len(starts) != len(raw) + 1:
         raise DataError(f"ffmpeg returned {len(starts) - 1} pictures instead of {len(raw)}.")
@@ -98,12 +98,12 @@ def decode(
         chosen_by = f"if(lt(n,{wanted[-1]}),{_selection(wanted.tolist())},1)"
         filters = f"select='{chosen_by}',{filters}"
     command = [
-        *(ffmpeg, *_QUIET, "-threads", "1", "-max_pixels", str(max(rows * columns, 1 << 14))),
+        *(ffmpeg, *QUIET, "-threads", "1", "-max_pixels", str(max(rows * columns, 1 << 14))),
         *("-f", "h264", "-i", "pipe:0", "-vf", filters, "-fps_mode", "passthrough"),
         *("-frames:v", str(total + 1), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"),
     ]
     try:
-        content = _run(command, pieces, total * size + size)
+        content = run(command, pieces, total * size + size)
     except DataError as error:
         raise ValueError(str(error)) from None
     if len(content) != total * size:
@@ -139,7 +139,7 @@ def _selection(numbers: Sequence[int]) -> str:
     return f"if(lt(n,{numbers[half]}),{_selection(numbers[:half])},{_selection(numbers[half:])})"
 
 
-def _run(command: Sequence[str], pieces: Sequence[np.ndarray], most: int | None = None) -> bytes:
+def run(command: Sequence[str], pieces: Sequence[np.ndarray], most: int | None = None) -> bytes:
     """Run ffmpeg on some bytes, and return what it wrote, at most this many bytes.
 
     Through files in memory: a child that is forked meanwhile would keep the end of a pipe open, and
