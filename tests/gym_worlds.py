@@ -142,3 +142,19 @@ def check_rows(rollouts: Any, expected: Any, infos: Sequence[str] = ()) -> None:
                 for key in name.split("/"):
                     value = value.get(key, np.nan) if isinstance(value, dict) else value
                 np.testing.assert_array_equal(got, value, name)
+
+
+class Tiny(gymnasium.Env):
+    """Two random numbers as an observation; ends at random."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2), {}
+
+    def step(self, action: Any) -> Any:
+        end = int(self.np_random.integers(8))
+        obs = self.np_random.normal(size=2) + float(action[0])
+        return obs, float(obs[0]), end in (0, 2), end in (1, 2), {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gym_worlds import Maze, check_rows, lives
+from gym_worlds import Maze, Tiny, check_rows, lives
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
@@ -22,6 +23,7 @@ from mjlab_rec.recorders import (
     DEFAULT_CHANNELS,
     CsvRecorderCfg,
     EpisodeLogRecorderCfg,
+    FlightRecorderCfg,
     Hdf5RecorderCfg,
     NpzRecorderCfg,
     at_episodes,
@@ -257,27 +259,28 @@ def test_a_recording_is_exported(name, kind, tmp_path):
 class Batched(gymnasium.vector.VectorEnv):
     """The shape of ManiSkill's vector environment: torch in and out, resets inside a step."""
 
-    def __init__(self, num_envs: int, auto_reset: bool = True) -> None:
+    def __init__(self, num_envs: int, auto_reset: bool = True, device: str = "cpu") -> None:
         self.num_envs, self.auto_reset = num_envs, auto_reset
         self.single_observation_space = spaces.Dict({"qpos": spaces.Box(-9e9, 9e9, (2,))})
         self.single_action_space = spaces.Box(-1, 1, (2,))
-        self.device = torch.device("cpu")
-        self.elapsed_steps = torch.zeros(num_envs, dtype=torch.int32)
-        self.qpos = torch.zeros(num_envs, 2)
+        self.device = torch.device(device)
+        self.numbers = torch.arange(num_envs, device=device)
+        self.elapsed_steps = torch.zeros(num_envs, dtype=torch.int32, device=device)
+        self.qpos = torch.zeros(num_envs, 2, device=device)
         self.calls = 0
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        ids = (options or {}).get("env_idx", torch.arange(self.num_envs))
+        ids = (options or {}).get("env_idx", self.numbers)
         self.calls += 1
         self.qpos = self.qpos.clone()
-        self.qpos[ids] = 100.0 * self.calls + torch.arange(self.num_envs)[ids, None]
+        self.qpos[ids] = 100.0 * self.calls + self.numbers[ids, None]
         self.elapsed_steps[ids] = 0
         return {"qpos": self.qpos}, {"reconfigure": False, "elapsed_steps": self.elapsed_steps}
 
     def step(self, actions: torch.Tensor) -> Any:
         self.qpos = self.qpos + actions
         self.elapsed_steps += 1
-        terminated = self.elapsed_steps >= torch.arange(self.num_envs) + 2
+        terminated = self.elapsed_steps >= self.numbers + 2
         truncated = torch.zeros_like(terminated)
         reward = self.qpos.sum(dim=1)
         infos = {"success": self.qpos[:, 0] % 2 > 1, "elapsed_steps": self.elapsed_steps.clone()}
@@ -291,11 +294,12 @@ class Batched(gymnasium.vector.VectorEnv):
 
 
 @pytest.mark.parametrize("auto_reset", [True, False])
-def test_torch_environments_that_reset_inside(auto_reset, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_torch_environments_that_reset_inside(device, auto_reset, tmp_path):
     path = str(tmp_path / "a.h5")
     log: list[list[Any]] = [[] for _ in range(3)]
     envs = RecordVector(
-        Batched(3, auto_reset),
+        Batched(3, auto_reset, device),
         {"rows": Hdf5RecorderCfg(path=path)},
         infos=("elapsed_steps", "success"),
         success="success",
@@ -303,7 +307,7 @@ def test_torch_environments_that_reset_inside(auto_reset, tmp_path):
     with envs:
         obs, _ = envs.reset(seed=1)
         for _ in range(14):
-            action = torch.rand(3, 2)
+            action = torch.rand(3, 2, device=device)
             before = obs["qpos"].clone()
             obs, reward, terminated, _, infos = envs.step(action)
             after, info = obs["qpos"].clone(), infos
@@ -312,7 +316,9 @@ def test_torch_environments_that_reset_inside(auto_reset, tmp_path):
                 info = infos["final_info"]
             for i in range(3):
                 row = (before[i], action[i], reward[i], after[i], info["success"][i])
-                log[i].append([*(value.clone().numpy() for value in row), bool(terminated[i])])
+                log[i].append(
+                    [*(value.clone().cpu().numpy() for value in row), bool(terminated[i])]
+                )
             if not auto_reset and terminated.any():
                 obs, _ = envs.reset(options={"env_idx": terminated.nonzero().flatten()})
     with open_rollouts(path) as rollouts:
@@ -394,3 +400,115 @@ def test_a_failed_step_ends_the_episodes_before_it(tmp_path):
         envs.step(np.zeros((2, 2), np.float32))
     with open_rollouts(path) as rollouts:
         assert rollouts.episodes["rows"].to_list() == [3, 1, 3, 1]
+
+
+def test_what_a_kill_leaves_can_be_read(tmp_path):
+    path, left = tmp_path / "a.h5", tmp_path / "left.h5"
+    actions = some_actions(Maze, 25, 3)
+    inner = SyncVectorEnv([Maze] * 3)
+    with RecordVector(inner, Hdf5RecorderCfg(path=str(path), block_steps=4)) as envs:
+        envs.reset(seed=11)
+        for action in actions:
+            envs.step(action)
+        envs.recorder_manager.get_term("recorder").flush()
+        shutil.copy(path, left)
+    with open_rollouts(str(left)) as rollouts:
+        assert not rollouts.finished
+        check_rows(rollouts, lives(Maze, 11, actions, "next_step"))
+
+
+def test_a_recorder_that_does_not_need_final_observations_needs_none(tmp_path):
+    class Forgets(gymnasium.vector.VectorWrapper):
+        """Says nothing about final observations."""
+
+        def step(self, actions: Any) -> Any:
+            *values, _ = super().step(actions)
+            return (*values, {})
+
+    path = str(tmp_path / "a.h5")
+    inner = SyncVectorEnv([Tiny] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    cfg = Hdf5RecorderCfg(path=path, channels=("obs", "action", "reward", "terminated"))
+    actions = some_actions(Tiny, 30, 2)
+    with RecordVector(Forgets(inner), cfg) as envs:
+        drive(envs, actions)
+    with open_rollouts(path) as rollouts:
+        assert rollouts.rows == 60
+    inner = SyncVectorEnv([Tiny] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    with RecordVector(Forgets(inner), Hdf5RecorderCfg(path=path, if_exists="overwrite")) as envs:
+        with pytest.raises(ValueError, match="have no 'final_obs'.*NEXT_STEP"):
+            drive(envs, actions)
+
+
+class Parts(Tiny):
+    """Takes actions of several parts."""
+
+    action_space = spaces.Dict(
+        {"move": spaces.Box(-1, 1, (2,)), "grip": spaces.Discrete(3), "say": spaces.Text(4)}
+    )
+
+    def step(self, action: Any) -> Any:
+        return super().step([float(action["move"][0])])
+
+
+def test_actions_of_several_parts(tmp_path, caplog):
+    path = str(tmp_path / "a.h5")
+    given = [{"move": np.float32([t / 8, 0]), "grip": t % 3, "say": "ha"} for t in range(9)]
+    with RecordEnv(Parts(), Hdf5RecorderCfg(path=path)) as env:
+        env.reset(seed=1)
+        for action in given:
+            if any(env.step(action)[2:4]):
+                env.reset()
+    assert "Parts of the action space are not recorded" in caplog.text
+    assert "say (Text)" in caplog.text
+    with open_rollouts(path) as rollouts:
+        assert rollouts.arrays("action/grip").tolist() == [each["grip"] for each in given]
+        np.testing.assert_array_equal(
+            rollouts.arrays("action/move"), [each["move"] for each in given]
+        )
+
+
+def test_functions_of_the_user_do_not_change_random_numbers(tmp_path):
+    def noise(env: Any) -> torch.Tensor:
+        return torch.rand(env.num_envs) + float(np.random.rand())
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    want = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    with RecordVector(SyncVectorEnv([Tiny] * 2)) as envs:
+        envs.reset(seed=0)
+        envs.start_recording(noise, Hdf5RecorderCfg(path=str(tmp_path / "a.h5")))
+        for _ in range(5):
+            envs.step(np.zeros((2, 1), np.float32))
+    assert torch.equal(torch.rand(3), want[0])
+    np.testing.assert_array_equal(np.random.rand(3), want[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_flight_recorder_keeps_the_last_true_rows(mode, tmp_path):
+    class Diverges(Tiny):
+        total = 0
+
+        def step(self, action: Any) -> Any:
+            type(self).total += 1
+            obs, reward, *rest = super().step(action)
+            return (obs, np.nan if self.total == 30 else reward, *rest)
+
+    cfg = FlightRecorderCfg(path=str(tmp_path), channels=("obs", "action", "reward"), steps=12)
+    actions = some_actions(Diverges, 25, 2)
+    with RecordVector(SyncVectorEnv([Diverges] * 2, autoreset_mode=MODES[mode]), cfg) as envs:
+        drive(envs, actions)
+    Diverges.total = 100  # Without a NaN.
+    expected = lives(Diverges, 11, actions, mode)
+    (folder,) = tmp_path.glob("Diverges-*")
+    with open_rollouts(str(folder / "rollout.npz")) as rollouts:
+        assert rollouts.rows >= 8
+        for index, row in enumerate(rollouts.episodes.rows(named=True)):
+            arrays, true = rollouts[index], expected[row["env"]][row["number"]]
+            steps = arrays["step"].tolist()
+            assert steps == list(range(steps[0], steps[0] + len(steps))) and steps[0] >= 0
+            assert row["start"] == true[steps[0]]["t"]
+            for step, obs, reward in zip(steps, arrays["obs/actor"], arrays["reward"], strict=True):
+                np.testing.assert_array_equal(obs, true[step]["obs/actor"])
+                assert np.isnan(reward) or reward == true[step]["reward"]

@@ -139,7 +139,6 @@ class Face:
         self.num_envs, self.device, self.cfg = num_envs, device, cfg
         self.step_dt = self.physics_dt = step_dt
         self.common_step_counter = 0
-        self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long, device=device)
         self.pending_resets: torch.Tensor | None = None
         """The environments that the next step only resets (num_envs,); None: it never does that."""
         if cfg.autoreset == "next_step":
@@ -174,6 +173,7 @@ class Face:
             self._truncated.tensor,
         )
         self._none = torch.zeros(0, dtype=torch.long, device=device)
+        self._only_reset = self._none  # By the next step, if there is no other reset before it.
         self.reset_buf = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.extras = {"log": {}}
 
@@ -195,6 +195,11 @@ class Face:
         self.command_manager = NullCommandManager()
         self.termination_manager = Terminations(terms)
         self.scene, self.sim = NoScene(num_envs, device), NoSim(engine_name)
+
+    @property
+    def episode_length_buf(self) -> torch.Tensor:
+        """Steps of each running episode (num_envs,)."""
+        return self.running_episodes.length.clamp(min=0).long()
 
     def use_recorders(self, manager: RecorderManager) -> None:
         """Call this manager's recorders from the next step on."""
@@ -227,7 +232,7 @@ class Face:
             self._now.put_rows(obs, env_ids)
         if self.pending_resets is not None:
             self.pending_resets[env_ids] = False
-        self.episode_length_buf[env_ids] = 0
+            self._only_reset = self.pending_resets.nonzero().flatten()
         self.obs_buf = self._now.groups
         self.extras = {"log": {}}
 
@@ -242,17 +247,13 @@ class Face:
         self._reward.put(reward)
         self._terminated.put(terminated)
         self._truncated.put(truncated)
-        pending, only_reset = self.pending_resets, self._none
-        if pending is not None and bool(pending.any()):
-            only_reset = pending.nonzero().flatten()
+        pending, only_reset = self.pending_resets, self._only_reset
+        if pending is not None and len(only_reset):
             for values in (self.reward_buf, self.reset_terminated, self.reset_time_outs):
                 values.masked_fill_(pending, 0)
         torch.logical_or(self.reset_terminated, self.reset_time_outs, out=self.reset_buf)
         ended = self.reset_buf.nonzero().flatten()
         self.common_step_counter += 1
-        self.episode_length_buf += 1
-        if len(only_reset):
-            self.episode_length_buf[only_reset] = 0
         self._next.put(obs)
         final = self._next
         resets_here = self.cfg.autoreset == "same_step" and len(ended) > 0
@@ -264,15 +265,14 @@ class Face:
             self._take_finals(infos, ended)
         if pending is not None:
             pending.copy_(self.reset_buf)
+            self._only_reset = ended
         self.extras = {"log": {}, "final_obs": final.groups}
         return only_reset, ended
 
-    def advance(self, ended: torch.Tensor) -> None:
+    def advance(self) -> None:
         """Show the observations of the step's end."""
         self._now, self._next = self._next, self._now
         self.obs_buf = self._now.groups
-        if self.cfg.auto_reset and len(ended):
-            self.episode_length_buf[ended] = 0
 
     def _take_finals(self, infos: Any, ended: torch.Tensor) -> None:
         """Copy the observations before the resets inside the step."""

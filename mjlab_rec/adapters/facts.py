@@ -58,8 +58,10 @@ def spec_of(env: Any) -> Any:
 
 def task_of(env: Any) -> str:
     """Its id, else the name of its class."""
-    spec = spec_of(env)
-    return spec.id if spec is not None else type(chain(env)[-1]).__name__
+    spec, inside = spec_of(env), one_of(env)
+    if spec is not None:
+        return spec.id
+    return type(chain(env if inside is None else inside)[-1]).__name__
 
 
 def facts(env: Any, observation_space: Any, action_space: Any) -> dict[str, Any]:

@@ -13,19 +13,12 @@ from mjlab_rec.adapters.frames import RenderedFrames
 from mjlab_rec.adapters.hosted import Recorders
 from mjlab_rec.adapters.session import Session, Step, refuse_pickling
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
-from mjlab_rec.utils.extras import UnavailableError
+from mjlab_rec.utils.extras import require
 
-try:
-    from stable_baselines3.common.vec_env import (  # pyright: ignore[reportMissingImports]
-        VecEnvWrapper,
-    )
-except ImportError as error:
-    raise UnavailableError(
-        "RecordVecEnv needs stable-baselines3: pip install stable-baselines3."
-    ) from error
+_vec_env = require("stable_baselines3.common.vec_env", None, "RecordVecEnv", "stable-baselines3")
 
 
-class RecordVecEnv(VecEnvWrapper):
+class RecordVecEnv(_vec_env.VecEnvWrapper):
     """Records a VecEnv, which resets environments inside the step that ends their episode.
 
     The observation before the reset comes from ``infos[i]["terminal_observation"]``, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +52,7 @@ class Session:
         self._check()
         result = call()
         face = self.face
-        with torch.inference_mode(False), torch.no_grad():
+        with _outside_of_inference(), torch.no_grad():
             face.put_reset(obs_of(result), env_ids)
             ids = torch.arange(face.num_envs, device=face.device) if env_ids is None else env_ids
             face.running_episodes.reset(ids)
@@ -74,13 +75,13 @@ class Session:
         self._is_running = True
         try:
             running.begin_step()
-            with torch.inference_mode(False), torch.no_grad():
+            with _outside_of_inference(), torch.no_grad():
                 recorders.record_pre_step()
                 face.put_action(action)
             result = call()
             # A learner may take some steps in torch's inference mode, but recorders' memory is for
             # all of them.
-            with torch.inference_mode(False), torch.no_grad():
+            with _outside_of_inference(), torch.no_grad():
                 self._record(values_of(result))
         except BaseException as error:
             running.cut()
@@ -98,7 +99,7 @@ class Session:
         over = len(ended) > 0 and face.cfg.auto_reset
         if over:
             recorders.record_pre_reset(ended)
-        face.advance(ended)
+        face.advance()
         if over and face.pending_resets is None:
             was_reset = ended
         if len(was_reset):
@@ -117,7 +118,7 @@ class Session:
             self._add_infos(given)
         if isinstance(data, RecorderTermCfg):
             data = self._with_infos(data)
-        with torch.inference_mode(False), torch.no_grad(), self.face.rng.rewound():
+        with _outside_of_inference(), torch.no_grad(), self.face.rng.rewound():
             return self._recordings.start(data, cfg, name)
 
     def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
@@ -165,6 +166,11 @@ class Session:
                 "Recordings cannot be started or closed inside step(). Call start_recording() and"
                 " stop_recording() between two steps."
             )
+
+
+def _outside_of_inference() -> AbstractContextManager[Any]:
+    """Leave torch's inference mode; outside of it the context costs nothing."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def refuse_pickling(wrapper: Any) -> Any:

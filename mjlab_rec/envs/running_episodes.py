@@ -51,10 +51,12 @@ class RunningEpisodes:
     def cut(self) -> None:
         """An error ended ``step()``: if the step had begun, all episodes end before it."""
         if self.step_failed:
-            self._begin(slice(None))
+            self._begin(torch.arange(len(self.number), device=self.number.device))
 
-    def _begin(self, env_ids: torch.Tensor | slice) -> None:
-        self.number[env_ids] += self._first[env_ids] < self._steps
-        self._first[env_ids] = self._steps
+    def _begin(self, env_ids: torch.Tensor) -> None:
+        # These functions take half the time of the same with brackets.
+        had_steps = self._first.index_select(0, env_ids) < self._steps
+        self.number.index_add_(0, env_ids, had_steps.int())
+        self._first.index_fill_(0, env_ids, self._steps)
         if self._pending is not None:
-            self._first[env_ids] += self._pending[env_ids]
+            self._first.index_add_(0, env_ids, self._pending.index_select(0, env_ids).int())

@@ -123,7 +123,8 @@ class EpisodeCounters:
         self.episode.index_add_(0, env_ids, (self.length[env_ids] > 0).int())
         self._now.clear(env_ids)
         if self._pending is not None:
-            self.length[env_ids] -= self._pending[env_ids].int()
+            later = self._pending.index_select(0, env_ids).int()
+            self.length.index_add_(0, env_ids, later, alpha=-1)
 
     def write_ends(self, ends: EndsMemory, at: slice, env_ids: torch.Tensor, cut: bool) -> None:
         """Write how these episodes ended; `cut` means neither terminated nor truncated."""

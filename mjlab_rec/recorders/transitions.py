@@ -315,18 +315,25 @@ class TransitionRecorder(RowClock):
         """Complete the row; without blocks, deliver it."""
         store, step = self._filling, self._env.common_step_counter - 1
         self._reader.complete(store.memory.channels, store.row, was_reset)
-        self.rows += self._counts()
+        self.rows += self._counts(store)
         store.commit(step)
         if not self._in_blocks:
             self._deliver_rows()
             self._deliver_ends()
 
-    def _counts(self) -> bool:
+    def _counts(self, store: RowStore) -> bool:
         """Whether the completed row is recorded in any environment."""
-        active = self._active
+        active = self._active_in(store.row)
         if active is None or (self.cfg.max_steps is None and self._pending is None):
             return True  # Not worth waiting for the device.
-        return bool(self._selection.select(active).any())
+        return bool(active.any())
+
+    def _active_in(self, row: int) -> torch.Tensor | None:
+        """The recorded environments that have a value in the row of this step; None: all."""
+        memory = self._filling.memory
+        if memory.active is not None:
+            return memory.active[row]
+        return None if self._active is None else self._selection.select(self._active)
 
     def on_rows_start(self) -> None:
         """Store what ended since the last row, before new rows follow."""
@@ -429,8 +436,9 @@ class TransitionRecorder(RowClock):
         memory = self._filling.memory
         env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
-        if self._active is not None:
-            chosen = self._selection.select(self._active).nonzero().flatten()
+        active = self._active_in(0)
+        if active is not None:
+            chosen = active.nonzero().flatten()
             env_ids, episode, step = env_ids[chosen], episode[chosen], step[chosen]
             channels = {name: values[chosen] for name, values in channels.items()}
         if len(env_ids):

@@ -46,8 +46,11 @@ def checksum(files: Sequence[bytes]) -> int:
 
 def decode(files: Sequence[bytes], spec: ChannelSpec, crew: Crew) -> np.ndarray:
     """The pictures of an episode; raises ValueError if they are not those of the channel."""
+    read = png.decode
+    if parse(spec.codec).name == "jpeg":
+        jpeg.load(f"Reading '{spec.name}'")
+        read = jpeg.decode
     values = np.empty((len(files), *spec.shape), spec.dtype)
-    read = jpeg.decode if parse(spec.codec).name == "jpeg" else png.decode
     bounds = [len(files) * n // crew.threads for n in range(crew.threads + 1)]
 
     def work(n: int) -> None:
