@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.copying import episode_of
-from mjlab_rec.data.description import files_of
 from mjlab_rec.data.episode_batches import batches
-from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
+from mjlab_rec.data.export.place import IfExists, check_target, placed
+from mjlab_rec.data.export.targets import TARGETS
+from mjlab_rec.data.files import META, local_path
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.registry import formats, writer_class
@@ -75,39 +75,36 @@ def write_episodes(
     Returns:
         The files of the new recording.
     """
-    options, out = options or OutputOptions(), local_path(out)
-    check_outputs(rollouts, [out], options)
+    options = options or OutputOptions()
     parts = parts or {}
     total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
     total -= sum(int((~rows).sum()) for rows in parts.values())
     info = _new_info(rollouts, indices, how, said)
     if channels is not None:
         info = replace(info, channels=tuple(channels))
-    writer = writer_class(options.format or format_by_name(out))(
-        info,
-        WriterOptions(
-            path=str(out),
-            if_exists=options.if_exists,
-            compression=options.compression,
-            block_rows=_BLOCK_ROWS,
-            safe=False,
-        ),
-    )
+    format = options.format or format_by_name(local_path(out))
     done = 0
-    try:
-        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
-            writer.write_episode(episode)
-            done += episode.rows
-            if progress is not None:
-                progress(done, total)
-        writer.gaps = rollouts.gaps
-    except BaseException:
-        # What was written so far would look like a complete recording.
-        writer.close()
-        _remove(list(writer.files))
-        raise
-    writer.close()
-    return list(writer.files)
+    with placed(out, options.if_exists, _marks(format), rollouts.paths) as (staged, final):
+        writer = writer_class(format)(
+            info,
+            WriterOptions(
+                path=str(staged),
+                compression=options.compression,
+                block_rows=_BLOCK_ROWS,
+                safe=False,
+            ),
+        )
+        try:
+            for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+                writer.write_episode(episode)
+                done += episode.rows
+                if progress is not None:
+                    progress(done, total)
+            writer.gaps = rollouts.gaps
+        finally:
+            writer.close()
+        names = [file.name for file in writer.files]
+    return [final.parent / name for name in names]
 
 
 def check_outputs(
@@ -115,28 +112,19 @@ def check_outputs(
 ) -> None:
     """Raise if one of several new recordings cannot be written, before any of them is."""
     options = options or OutputOptions()
-    sources = {os.path.realpath(file) for path in rollouts.paths for file in (path, *parts(path))}
-    places = [os.path.realpath(local_path(out)) for out in outs]
-    for out, place in zip(outs, places, strict=True):
-        if place in sources:
-            raise DataError(
-                f"'{out}' is read, so it cannot be written at once. Choose another path."
-            )
-        if places.count(place) > 1:
+    known = set()
+    for out in outs:
+        place = os.path.realpath(local_path(out))
+        if place in known:
             raise DataError(f"'{out}' is given twice. Give each new recording its own path.")
-        out = local_path(out)
-        if options.if_exists == "error" and (os.path.lexists(out) or parts(out)):
-            free = f"{out.stem}_1{out.suffix}"
-            raise PathExistsError(out, free, can_append=False)
+        known.add(place)
+        marks = _marks(options.format or format_by_name(local_path(out)))
+        check_target(out, options.if_exists, marks, rollouts.paths)
 
 
-def _remove(files: Sequence[Path]) -> None:
-    """Remove a recording that is incomplete."""
-    for file in {each for path in files for each in (*files_of(path), path)}:
-        if file.is_dir() and not file.is_symlink():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
+def _marks(format: str) -> tuple[str, ...]:
+    """The files of which one is in a folder of a format, as its writers know them."""
+    return TARGETS[format].marks if format in TARGETS else (META,)
 
 
 def format_by_name(path: Path) -> str:

@@ -206,6 +206,7 @@ class TransitionRecorder(RowClock):
             )
             sources += model_sources(env, changing)
             attachments["model.mjb"] = compiled_model(env.sim.mj_model)
+            attachments |= getattr(env, "model_attachments", dict)()
         chain = self._every == 1 and self._in_blocks
         self._reader = RowReader(env, sources, self._selection, chain, dtype)
         info = RunInfo(

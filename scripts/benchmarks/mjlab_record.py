@@ -97,7 +97,8 @@ def main(
         best = {name: (float("inf"), float("inf")) for name in kinds}
         for _ in range(rounds):
             for name, env in envs.items():
-                best[name] = tuple(map(min, best[name], _turn(env, steps)))
+                (cpu, wall), turn = best[name], _turn(env, steps)
+                best[name] = min(cpu, turn[0]), min(wall, turn[1])
         for env in envs.values():
             env.close()
     cpu, wall = best["no recorder"]

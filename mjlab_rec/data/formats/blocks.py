@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.block_pictures import decoding
-from mjlab_rec.data.formats.block_pieces import reading
+from mjlab_rec.data.formats.block_pieces import Wanted, reading, split
 from mjlab_rec.data.formats.block_strips import BlockStrips
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.segments import Index, Segments
@@ -166,13 +166,14 @@ class BlocksReader(Reader):
         for number in range(len(self._runs)):
             if number or (self.refuse_lost and self._segments[number].broken):
                 self._refuse(number, np.unique(pieces.episode[of == number]), list(out))
-        runs, specs, strips = self._runs, self._specs, self.strips
+        strips = self.strips
+        wanted = Wanted(self._runs, self._specs, strips, split(strips, pieces), out, after)
         encoded = {name: array for name, array in out.items() if self._encoded(0, name)}
         if encoded:
-            yield from decoding(runs, specs, strips, pieces, encoded, after)
+            yield from decoding(replace(wanted, out=encoded))
         plain = {name: array for name, array in out.items() if name not in encoded}
         if plain:
-            yield from reading(runs, specs, strips, pieces, plain, after)
+            yield from reading(replace(wanted, out=plain))
 
     def lost_rows(self, index: int) -> str:
         """A sentence about an episode of which rows are in blocks that are lost, else ""."""

@@ -15,7 +15,7 @@ except ImportError:  # isal does not exist for this processor; zlib takes three 
 
 def deflated(values: np.ndarray) -> bytes:
     """The bytes of contiguous values, compressed fast, in zlib's format."""
-    return fast.compress(memoryview(values).cast("B"), 1)
+    return fast.compress(values.data.cast("B"), 1)
 
 
 def inflated(content: Any, out: np.ndarray) -> None:
