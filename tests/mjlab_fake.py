@@ -402,6 +402,7 @@ class FakeMjlabEnv:
         self.sim = Sim(n)
         self.sensor = TipSensor(self.sim)
         self.scene = types.SimpleNamespace(
+            spec=mujoco.MjSpec.from_string(XML),
             sensors={"tip": self.sensor},
             entities={},
             sensor_context=None,

@@ -26,7 +26,7 @@ from mjlab_rec.data.schema import ChannelSpec, RunInfo
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "BATCH_BYTES", 3000)
-    return record(tmp_path / "run.h5", seed=1, activity="rows", special=False)
+    return record(tmp_path / "run.h5", seed=1, steps=60, activity="rows", special=False)
 
 
 def test_lerobot_gets_frames_episodes_and_statistics(path, tmp_path, monkeypatch):

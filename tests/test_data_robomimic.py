@@ -76,7 +76,8 @@ def test_files_of_isaac_lab_are_read(tmp_path):
             demo["initial_state/articulation/robot/joint_position"] = np.zeros((1, 7))
     reader = RobomimicReader(path)
     names = [spec.name for spec in reader.info.channels]
-    assert names == ["action", "obs/policy", "states/articulation/robot/joint_position"]
+    states = "state/articulation/robot/joint_position"
+    assert names == ["action", "obs/policy", states, f"next_{states}"]
     assert reader.info.step_dt == 0.02
     assert reader.episodes["number"].to_list() == [2, 10]
     assert reader.episodes["success"].to_list() == [True, False]

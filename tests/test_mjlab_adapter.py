@@ -16,7 +16,9 @@ from mjlab_fake import Cfg, FakeMjlabEnv
 from mjlab_fake import mjlab as mjlab
 
 from mjlab_rec.adapters.mjlab import for_mjlab
-from mjlab_rec.data import open_rollouts
+from mjlab_rec.commands.data import info
+from mjlab_rec.data import describe, open_rollouts
+from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders import (
     Channel,
@@ -30,6 +32,7 @@ from mjlab_rec.recorders import (
     VideoRecorderCfg,
     at_steps,
 )
+from mjlab_rec.replay.recorded_model import RecordedModel
 
 STEPS = 40
 CHANNELS = (
@@ -309,6 +312,8 @@ def test_a_term_that_cannot_be_put_back_makes_final_observations_unknown(
         run(env)
     env.close()
     assert "'critic' are not known: computing it twice gives different" in caplog.text
+    assert any("'critic' are not known" in note for note in describe(path)["notes"])
+    assert "note" in info.text(describe(path))
     with open_rollouts(path) as rollouts:
         assert any("'critic' are not known" in note for note in rollouts.info.about["notes"])
         for episode in recorded(rollouts):
@@ -464,6 +469,28 @@ def test_recorders_work_in_and_outside_of_inference_mode(record: Any) -> None:
             env.step(action)
     env.close()
     assert env.recorder_manager.get_term("all").recorder.rows == 12
+
+
+def test_another_version_of_mujoco_compiles_the_model_again(
+    record: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "run.h5")
+    env = record(Hdf5RecorderCfg(path=path, channels=CHANNELS))
+    env.sim.mj_model.opt.timestep = 0.005  # As mjlab does, after compiling.
+    run(env)
+    env.close()
+    with open_rollouts(path) as rollouts:
+        rollouts.attachments["model.mjb"] = b"of another version"
+        rollouts.info.about["versions"]["mujoco"] = "3.0.0"
+        recorded = RecordedModel.of(rollouts)
+        assert recorded.model.nq == 2 and recorded.model.opt.timestep == 0.005
+        assert "compiled again from XML" in caplog.text
+        rollouts.attachments["model.zip"] = b"no zip file"
+        with pytest.raises(DataError, match="its XML cannot be read .* pip install mujoco==3.0.0"):
+            RecordedModel.of(rollouts)
+        del rollouts.attachments["model.zip"]
+        with pytest.raises(DataError, match="which MuJoCo .* cannot read"):
+            RecordedModel.of(rollouts)
 
 
 def test_errors_say_what_to_do(record: Any, mjlab: None) -> None:

@@ -38,9 +38,12 @@ EXTRAS = {
     "plot": "matplotlib",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import make_vec_env": "stable_baselines3",
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
+    "import for_mjlab": "mjlab",
+    "import close_recordings, for_isaaclab": "isaaclab",
     "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
@@ -65,6 +68,7 @@ PLAY_OR_LIST = {
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
     "scripts/evaluate.py": ["evaluate"],
+    "scripts/collect.py": ["collect"],
     "scripts/export.py": ["export"],
     "scripts/data.py": ["data"],
     "mjlab-rec": [],
@@ -164,6 +168,10 @@ def run_command(words: list[str]) -> None:
     if words[0] == "evaluate" and not wants_help:
         words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
         words += ["--env.episode-length-s", "0.2"]
+    if words[0] == "collect" and not wants_help:
+        options = r"--(episodes|workers|num-envs) \S+"
+        words = shlex.split(re.sub(options, "", shlex.join(words)))
+        words += ["--episodes", "2", "--env.episode-length-s", "0.2"]
     if words[0] == "data":
         record_inputs(words)
     if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):

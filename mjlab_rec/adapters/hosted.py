@@ -75,6 +75,10 @@ class HostedRecorders:
         """
         if not begun:
             self.begin_step(counted)
+        self.fail()
+
+    def fail(self) -> None:
+        """Tell recorders that the step which they know has begun failed."""
         error = LostStepError("A step of the environment failed, or was left before its end.")
         self.call(self.manager.record_exception, error)
 

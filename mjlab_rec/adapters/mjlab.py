@@ -26,7 +26,8 @@ def for_mjlab(recorders: Recorders, *, task: str | None = None, final_obs: bool 
     except ImportError as error:
         raise ImportError(
             f"for_mjlab() makes a recorder of mjlab 1.6, which cannot be imported here ({error})."
-            " Install this package next to it: pip install mjlab==1.6.0, then pip install"
-            " --no-deps mjlab_rec. In this package's own environments recorders need no adapter."
+            " Install it next to this package, without the extras [cpu] and [train], which need"
+            " other versions of what mjlab pins: pip install mjlab==1.6.0. In this package's own"
+            " environments recorders need no adapter."
         ) from error
     return term_cfg(given, task, final_obs)

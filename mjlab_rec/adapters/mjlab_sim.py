@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import mujoco
+import numpy as np
 import torch
 
 from mjlab_rec.sim.engine import state_layout
 from mjlab_rec.sim.snapshot import DRAWN_FIELDS
+from mjlab_rec.utils.spec_export import files_on_disk, packed, zip_of
 
 
 class MjlabSim:
@@ -133,3 +136,26 @@ def _arrays(struct: Any, kind: type) -> Iterator[Any]:
                 yield value
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from _arrays(value, kind)
+
+
+def model_zip(scene: Any, model: mujoco.MjModel) -> bytes:
+    """A scene as ``scene.xml`` and its files in a zip file, with the options of its compiled model.
+
+    mjlab sets options after compiling, and leaves files with the entities that they came with.
+    """
+    spec = scene.spec.copy()
+    files = dict(spec.assets)
+    for entity in scene.entities.values():
+        for name, data in {**entity.spec.assets, **files_on_disk(entity.spec)}.items():
+            if files.setdefault(name, data) != data:
+                raise ValueError(f"two entities have different files of the name '{name}'")
+    spec.assets = files
+    for name in dir(model.opt):
+        value = getattr(model.opt, name)
+        if name.startswith("_") or callable(value) or not hasattr(spec.option, name):
+            continue
+        if isinstance(value, np.ndarray):
+            getattr(spec.option, name)[:] = value
+        else:
+            setattr(spec.option, name, value)
+    return zip_of(packed(spec, "scene.xml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,12 @@ from mjlab.managers.recorder_manager import (  # pyright: ignore[reportMissingIm
 
 from mjlab_rec.adapters.final_obs import FinalObservations
 from mjlab_rec.adapters.hosted import HostedRecorders
-from mjlab_rec.adapters.mjlab_sim import MjlabPhysics, MjlabSim
+from mjlab_rec.adapters.mjlab_sim import MjlabPhysics, MjlabSim, model_zip
 from mjlab_rec.adapters.view import EnvView
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 from mjlab_rec.sim.viewer_config import ViewerConfig
+
+logger = logging.getLogger(__name__)
 
 _NOTES = (
     "Recorded in mjlab, whose reset comes before the final observation is computed: the recorder"
@@ -122,7 +125,8 @@ class MjlabRecorder(MjlabTerm):
         return self._step != self._env.common_step_counter
 
     def _substeps(self) -> int:
-        return self._env._sim_step_counter
+        env = self._env
+        return getattr(env, "_sim_step_counter", env.common_step_counter * env.cfg.decimation)
 
     def _between_steps(self) -> None:
         self._known_substeps = self._substeps()
@@ -146,6 +150,14 @@ class MjlabView(EnvView):
         self.cfg.viewer = _viewer(env.cfg.viewer)
         self.sim = MjlabSim(env.sim)
         self.recording_notes += _NOTES if final_obs else _NOTES[1:]
+
+    def model_attachments(self) -> dict[str, bytes]:
+        """The model as XML with its files, which other versions of MuJoCo read, too."""
+        try:
+            return {"model.zip": model_zip(self.env.scene, self.env.sim.mj_model)}
+        except Exception:  # Only replays with another version of MuJoCo need it.
+            logger.exception("The model could not be stored as XML; the compiled one is stored.")
+            return {}
 
 
 def _viewer(theirs: Any) -> ViewerConfig:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from mjlab_rec.recorders.channels import Source
 
 Observations = Mapping[str, Any]
 """By group: a tensor (num_envs, ...), or a dict of them by term."""
@@ -212,6 +215,19 @@ class OptionalParts(Protocol):
 
     running_episodes: Any
     """Number and length of the running episodes, for recorders that are added later."""
+
+    pending_resets: torch.Tensor
+    """The environments that the next step only resets (num_envs,) bool, true at
+    ``record_pre_reset`` of the step that ended their episode; ``record_post_reset`` comes in the
+    step that resets. Steps that only reset have no row and do not count. Without it there are
+    none."""
+
+    frames: Any
+    """Stands for a renderer, if the environment draws itself for videos."""
+
+    def own_sources(self) -> Sequence[Source]:
+        """More channels than those that are made of the managers."""
+        ...
 
     recording_notes: Sequence[str]
     """Sentences for the description in each recording: what it cannot know."""

@@ -71,7 +71,7 @@ class EnvView:
 
     def complete_final_obs(self) -> None:
         """Show the current observation as the final one where no episode ended."""
-        now, final = self.env.obs_buf, self._final_obs
+        now, final = self.obs_buf, self._final_obs
         if final is None:
             self._final_obs = now
             return

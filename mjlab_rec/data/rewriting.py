@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mjlab_rec.data.copying import episode_of
-from mjlab_rec.data.description import files_of
 from mjlab_rec.data.episode_batches import batches
-from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
+from mjlab_rec.data.export.place import IfExists, check_target, placed
+from mjlab_rec.data.export.targets import TARGETS
+from mjlab_rec.data.files import META, local_path
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
+from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.origins import ORIGIN
 from mjlab_rec.data.pictures.codec import parse
@@ -48,6 +52,7 @@ def write_episodes(
     progress: Progress | None = None,
     changed: Iterable[Episode] | None = None,
     channels: Sequence[ChannelSpec] | None = None,
+    parts: Mapping[int, np.ndarray] | None = None,
     **said: Any,
 ) -> list[Path]:
     """Write episodes of a recording to a new one, with their environments and numbers.
@@ -64,42 +69,42 @@ def write_episodes(
         progress: Called with the rows that are written, and all rows.
         changed: The episodes to write in place of those in the recording, in any order.
         channels: Their channels, if others.
+        parts: For those episodes that are not written as a whole: whether a row is, (rows,).
         said: What else its description says about how it was made.
 
     Returns:
         The files of the new recording.
     """
-    options, out = options or OutputOptions(), local_path(out)
-    check_outputs(rollouts, [out], options)
+    options = options or OutputOptions()
+    parts = parts or {}
     total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
+    total -= sum(int((~rows).sum()) for rows in parts.values())
     info = _new_info(rollouts, indices, how, said)
     if channels is not None:
         info = replace(info, channels=tuple(channels))
-    writer = writer_class(options.format or format_by_name(out))(
-        info,
-        WriterOptions(
-            path=str(out),
-            if_exists=options.if_exists,
-            compression=options.compression,
-            block_rows=_BLOCK_ROWS,
-            safe=False,
-        ),
-    )
+    format = options.format or format_by_name(local_path(out))
     done = 0
-    try:
-        for episode in episodes_of(rollouts, indices) if changed is None else changed:
-            writer.write_episode(episode)
-            done += episode.rows
-            if progress is not None:
-                progress(done, total)
-        writer.gaps = rollouts.gaps
-    except BaseException:
-        # What was written so far would look like a complete recording.
-        writer.close()
-        _remove(list(writer.files))
-        raise
-    writer.close()
-    return list(writer.files)
+    with placed(out, options.if_exists, _marks(format), rollouts.paths) as (staged, final):
+        writer = writer_class(format)(
+            info,
+            WriterOptions(
+                path=str(staged),
+                compression=options.compression,
+                block_rows=_BLOCK_ROWS,
+                safe=False,
+            ),
+        )
+        try:
+            for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+                writer.write_episode(episode)
+                done += episode.rows
+                if progress is not None:
+                    progress(done, total)
+            writer.gaps = rollouts.gaps
+        finally:
+            writer.close()
+        names = [file.name for file in writer.files]
+    return [final.parent / name for name in names]
 
 
 def check_outputs(
@@ -107,28 +112,19 @@ def check_outputs(
 ) -> None:
     """Raise if one of several new recordings cannot be written, before any of them is."""
     options = options or OutputOptions()
-    sources = {os.path.realpath(file) for path in rollouts.paths for file in (path, *parts(path))}
-    places = [os.path.realpath(local_path(out)) for out in outs]
-    for out, place in zip(outs, places, strict=True):
-        if place in sources:
-            raise DataError(
-                f"'{out}' is read, so it cannot be written at once. Choose another path."
-            )
-        if places.count(place) > 1:
+    known = set()
+    for out in outs:
+        place = os.path.realpath(local_path(out))
+        if place in known:
             raise DataError(f"'{out}' is given twice. Give each new recording its own path.")
-        out = local_path(out)
-        if options.if_exists == "error" and (os.path.lexists(out) or parts(out)):
-            free = f"{out.stem}_1{out.suffix}"
-            raise PathExistsError(out, free, can_append=False)
+        known.add(place)
+        marks = _marks(options.format or format_by_name(local_path(out)))
+        check_target(out, options.if_exists, marks, rollouts.paths)
 
 
-def _remove(files: Sequence[Path]) -> None:
-    """Remove a recording that is incomplete."""
-    for file in {each for path in files for each in (*files_of(path), path)}:
-        if file.is_dir() and not file.is_symlink():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
+def _marks(format: str) -> tuple[str, ...]:
+    """The files of which one is in a folder of a format, as its writers know them."""
+    return TARGETS[format].marks if format in TARGETS else (META,)
 
 
 def format_by_name(path: Path) -> str:
@@ -156,6 +152,44 @@ def episodes_of(rollouts: Rollouts, indices: Iterable[int]) -> Iterator[Episode]
                 rollouts.model(index),
             )
             first = after
+
+
+def _chosen(
+    rollouts: Rollouts, indices: Sequence[int], parts: Mapping[int, np.ndarray]
+) -> Iterator[Episode]:
+    """Episodes, some of them only in part."""
+    for whole, some in itertools.groupby(indices, lambda index: index not in parts):
+        if whole:
+            yield from episodes_of(rollouts, some)
+            continue
+        for index in some:
+            yield _part_of(rollouts, index, parts[index])
+
+
+def _part_of(rollouts: Rollouts, index: int, rows: np.ndarray) -> Episode:
+    """Some rows of an episode; the others are not read."""
+    edges = np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
+    arrays = _read_ranges(rollouts, index, edges, rollouts.info.kinds)
+    row = rollouts.episodes.row(index, named=True)
+    if row["start"] is not None:  # control steps before the first row that is left
+        (opening,) = _read_ranges(rollouts, index, np.array([[0, 1]]), ["step"])["step"]
+        row["start"] += int(arrays["step"][0]) - int(opening)
+    if "reward" in arrays and arrays["reward"].ndim == 1:
+        row["recorded_return"] = float(arrays["reward"].astype(np.float64).sum())
+    return episode_of({**row, "partial": True}, arrays, rollouts.model(index))
+
+
+def _read_ranges(
+    rollouts: Rollouts, index: int, ranges: np.ndarray, names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Rows of an episode, given as first rows and rows after the last, (n, 2)."""
+    count = ranges[:, 1] - ranges[:, 0]
+    pieces = Pieces(episode=np.full(len(ranges), index), first=ranges[:, 0], count=count)
+    kinds = ((name, *rollouts.info.kinds[name]) for name in names)
+    arrays = {name: np.empty((pieces.rows, *shape), dtype) for name, dtype, shape in kinds}
+    for task in rollouts.reader.reading(pieces, arrays, {}):
+        task()
+    return arrays
 
 
 def _new_info(

@@ -12,13 +12,13 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.data.attached_model import MODEL, attached_model
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.sim.cfg import MujocoCfg, RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import state_layout
 from mjlab_rec.sim.simulation import Simulation
 
-MODEL = "model.mjb"
 # Settings of the engine that are not in the model.
 _ENGINE_SETTINGS = ("nconmax", "njmax", "contact_sensor_maxmatch", "broadphase")
 
@@ -62,7 +62,7 @@ class RecordedModel:
                 " 'state' and 'physics', which also stores the model: --record replay, or"
                 " channels=(..., 'state', 'physics')."
             )
-        model = _load(rollouts.attachments[MODEL], info.about, where)
+        model = attached_model(info, where)
         size = state_layout(model)[-1].columns.stop
         shape = rollouts.channels["state"].shape
         if shape != (size,):
@@ -134,19 +134,6 @@ def stacked(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     if any(set(values) != names for values in fields):
         raise DataError("The recording is damaged: model fields of some episodes are missing.")
     return {name: np.stack([values[name] for values in fields]) for name in sorted(names)}
-
-
-def _load(data: bytes, about: Mapping[str, Any], where: str) -> mujoco.MjModel:
-    try:
-        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: data})
-    except ValueError as error:
-        recorded = (about.get("versions") or {}).get("mujoco")
-        if recorded is not None and recorded != mujoco.__version__:
-            raise DataError(
-                f"{where} holds a model of MuJoCo {recorded}, which MuJoCo {mujoco.__version__}"
-                f" cannot read. Replay it with pip install mujoco=={recorded}."
-            ) from error
-        raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
 
 
 def _sim_cfg(about: Mapping[str, Any], engine: Any, model: mujoco.MjModel) -> SimulationCfg:

@@ -92,7 +92,7 @@ def _check(
         text = f"{partial} episodes have steps without a row, as they were recorded."
         result.findings.append(Finding(kind="note", text=text))
     table = reader.episodes["rows"].fill_null(0).to_numpy()
-    result.good = rows.good
+    result.good, result.bad_rows = rows.good, rows.bad_rows
     result.rows, result.good_rows = int(table.sum()), int(table[rows.good].sum())
 
 
@@ -188,10 +188,10 @@ def _check_table(reader: Reader, rows: RowChecks) -> None:
 
 
 def _check_models(reader: Reader, rows: RowChecks) -> None:
-    """The model fields of every episode can be read."""
-    if not reader.has_models:
-        return
-    for index in np.flatnonzero(rows.good).tolist():
+    """The model fields of every episode can be read that is good, or of which rows are."""
+    for index in range(len(reader.episodes)) if reader.has_models else ():
+        if index in rows.bad_rows and rows.bad_rows[index] is None:
+            continue
         try:
             reader.model(index)
         except DataError as error:

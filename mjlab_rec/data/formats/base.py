@@ -69,6 +69,9 @@ class Writer(abc.ABC):
     codecs: ClassVar[Sequence[str]] = ()
     """Codecs that the format has. It stores pictures with other codecs as arrays."""
 
+    encodes_floats: ClassVar[bool] = False
+    """Whether these codecs also store floats."""
+
     gaps: int = 0
     """Rows lost before they reached a writer of episodes; set before it is closed."""
 

@@ -275,7 +275,7 @@ class StoredPart:
         envs = np.asarray(self.info.envs, np.int64)
         right = (
             (np.diff(step) > 0).all() and ((step >= 0) & (step < _MOST_STEPS)).all(),
-            (per_env["first_episode"] >= 0).all() and (per_env["first_step"] >= 0).all(),
+            (per_env["first_episode"] >= 0).all() and (per_env["first_step"] >= -1).all(),
             ((ends["env_index"] >= 0) & (ends["env_index"] < layout.num_envs)).all(),
             ((ends["row"] >= -1) & (ends["row"] < max(rows, 1))).all(),
             ((ends["key"] >= 0) & (ends["number"] >= 0) & (ends["block"] == block)).all(),

@@ -14,6 +14,7 @@ import numpy as np
 from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
 from mjlab_rec.data.formats.plain_files import opened
+from mjlab_rec.data.importing.base import rows_of_actions
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.data.values import check_name, check_shape
 
@@ -51,6 +52,10 @@ class EpisodeGroups:
         with damage(f"'{self.path}'", self.path):
             self._file.close()
 
+    def rows(self, name: str) -> int:
+        """The number of steps of an episode."""
+        return rows_of_actions(self, name)
+
     def has(self, name: str, path: str) -> bool:
         """Whether an episode has something at a path."""
         with self._damage(name):
@@ -80,13 +85,14 @@ class EpisodeGroups:
 
     def holds(self, name: str) -> bool:
         """Whether the file has an object of this name."""
-        return name in self._file
+        with damage(f"'{self.path}'", self.path):
+            return name in self._file
 
     def whole(self, path: str) -> np.ndarray | None:
         """A dataset outside of the episodes; None if there is none."""
-        if path not in self._file:
-            return None
         with damage(f"'{path}' in '{self.path}'", self.path):
+            if path not in self._file:
+                return None
             item: Any = find(self._file, path)
             return read_values(item, item.dtype, item.shape, self._size, f"'{path}'")
 
