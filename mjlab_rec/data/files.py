@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -261,11 +262,14 @@ class _LockedError(DataError):
 def _numbered(path: Path) -> list[tuple[int, Path]]:
     """The parts of a run that exist, with their numbers, in order."""
     found = [(0, path)] * os.path.lexists(path)
-    if path.parent.is_dir():
-        pattern = re.compile(rf"{re.escape(path.stem)}\.part(\d+){re.escape(path.suffix)}")
-        for entry in path.parent.iterdir():
-            if match := pattern.fullmatch(entry.name):
-                found.append((int(match[1]), entry))
+    begin, suffix = f"{path.stem}.part", path.suffix
+    pattern = re.compile(rf"{re.escape(begin)}(\d+){re.escape(suffix)}")
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(path.parent)
+    for name in names:
+        if name.startswith(begin) and (match := pattern.fullmatch(name)):
+            found.append((int(match[1]), path.with_name(name)))
     return sorted(found)
 
 

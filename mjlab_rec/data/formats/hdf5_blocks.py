@@ -20,7 +20,7 @@ from mjlab_rec.data.formats.hdf5_layout import (
     own_check,
     state_check,
 )
-from mjlab_rec.data.formats.hdf5_stored import Cache, StoredColumn, StoredFile
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles, StoredColumn, StoredFile
 from mjlab_rec.data.schema import DataError
 
 _MOST_STEPS = 1 << 53
@@ -32,16 +32,22 @@ class StoredPart:
     A block is skipped if its row of the index is damaged, or the data that it refers to.
     """
 
-    def __init__(self, path: Path, check: bool, keep: bool, cache: Cache) -> None:
+    def __init__(
+        self,
+        path: Path,
+        check: bool = True,
+        files: OpenFiles | None = None,
+        cache: Cache | None = None,
+    ) -> None:
         self.path = path
-        self.file = StoredFile(path, keep)
+        self.file = StoredFile(path, files or OpenFiles(1))
+        self.cache = cache or Cache()
         self.blocks: list[int] = []
         self.lost: dict[int, str] = {}  # blocks that are skipped, and why
         self.missing = ""  # a sentence about blocks missing at the end
         self.columns: dict[str, StoredColumn] = {}
         self.problems: list[str] = []  # damage without loss of a block
         self.check = check
-        self._cache = cache
         self._most_items: dict[str, int] = {}
         try:
             self._header = header = hdf5_header.load(self.file.read, self.file.size, path)
@@ -60,7 +66,7 @@ class StoredPart:
     def verify(self) -> list[str]:
         """Read all blocks; returns a sentence per damage."""
         if not self.check:
-            other = StoredPart(self.path, check=True, keep=False, cache=Cache())
+            other = StoredPart(self.path)
             try:
                 return other.verify()
             finally:
@@ -127,7 +133,7 @@ class StoredPart:
         return f" ({steps} rows, control steps {step[0]} to {step[max(0, steps - 1)]})"
 
     def _checksums(self, block: int) -> np.ndarray:
-        checks = self._cache.get((self, block))
+        checks = self.cache.get((self, block))
         if checks is None:
             checks = self._all_checks.block(block)
             if crc32(checks.tobytes()) != self.index["check"][block]:
@@ -135,7 +141,7 @@ class StoredPart:
                     f"{self.where(block)}: its checksums are damaged."
                     " Everything else can be read; with check=False this block, too."
                 )
-            self._cache.put((self, block), checks)
+            self.cache.put((self, block), checks)
         return checks
 
     # -- opening -----------------------------------------------------------------------------------
@@ -245,7 +251,7 @@ class StoredPart:
             first += column.slots
             self._ahead[column.path] = ahead
             ahead += column.checks(column.items)
-            stored = self.columns[column.path] = StoredColumn(self, column, mine, self._cache)
+            stored = self.columns[column.path] = StoredColumn(self, column, mine)
             end[valid] = np.maximum(end[valid], stored.ends(start[valid], count[valid]))
         self._all_checks = self.columns.pop("index/checks")
         lost = np.flatnonzero(end > self.file.size).tolist()

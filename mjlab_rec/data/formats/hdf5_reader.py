@@ -11,12 +11,12 @@ from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
 from mjlab_rec.data.formats.hdf5_pictures import PictureReader
-from mjlab_rec.data.formats.hdf5_stored import Cache
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.segments import END_DTYPE, Index
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
-_MOST_OPEN = 32  # files that stay open; others are opened for each access
+_MOST_OPEN = 32  # files that stay open; the others are opened when they are read
 
 
 class Hdf5Reader(BlocksReader):
@@ -31,13 +31,13 @@ class Hdf5Reader(BlocksReader):
     """
 
     def __init__(self, path: Path, check: bool = True) -> None:
-        path, cache = Path(path), Cache()
-        self._last = path
+        path = self._last = Path(path)
+        self._cache, self._files = Cache(), OpenFiles(_MOST_OPEN)
         self._skipped: list[str] = []
 
         def open_part(each: Path, before: Sequence[StoredPart]) -> StoredPart:
             self._last = each
-            return StoredPart(each, check, len(before) < _MOST_OPEN, cache)
+            return StoredPart(each, check, self._files, self._cache)
 
         self._pictures = PictureReader()
         self._parts = open_parts(path, open_part, self._skipped)
@@ -65,6 +65,17 @@ class Hdf5Reader(BlocksReader):
         for run in self._stored:
             found += run.lost_parts
         return found
+
+    def share(self, other: Hdf5Reader) -> None:
+        """Use the open files, the cache and the decoders of another reader."""
+        self._pictures = other._pictures
+        for run in self._stored:
+            run.pictures = other._pictures
+        for part in self._parts:
+            if part.file.files is not other._files:
+                part.file.files.drop(part.file)
+            part.file.files, part.cache = other._files, other._cache
+        self._files, self._cache = other._files, other._cache
 
     def close(self) -> None:
         self._pictures.close()
@@ -116,7 +127,7 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
     """The description in the last part that can be read; None if there is none."""
     for path in reversed(paths):
         try:
-            part = StoredPart(path, check=False, keep=False, cache=Cache())
+            part = StoredPart(path, check=False)
         except DataError:
             continue
         part.file.close()
@@ -128,7 +139,7 @@ class _Run(BlockRun):
     """All parts of a run in order, as if they were one file, without lost blocks."""
 
     def __init__(self, parts: list[StoredPart], pictures: PictureReader) -> None:
-        self._pictures = pictures
+        self.pictures = pictures
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
         self.lost_parts: list[str] = []
@@ -200,7 +211,7 @@ class _Run(BlockRun):
         self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
     ) -> None:
         places = [self._at[block] for block in blocks]
-        self._pictures.decode(spec, entries, places, out)
+        self.pictures.decode(spec, entries, places, out)
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
