@@ -347,3 +347,33 @@ def test_folders_of_workers_without_a_recording_are_a_clear_error(tmp_path):
     (tmp_path / "worker-0/worker.json").write_text("{}")
     with pytest.raises(DataError, match="No worker in '.*' has a recording yet: there are 1 fold"):
         open_rollouts(tmp_path)
+
+
+def test_refresh_finds_new_rows_and_new_recordings(tmp_path):
+    folder = collection(tmp_path / "all", {0: {}, 1: {}})
+    growing = tmp_path / "all/worker-00000/more.h5"
+    world = World(seed=5)
+    writer = writer_class("hdf5")(world.info, WriterOptions(path=str(growing), block_rows=7))
+    blocks = world.blocks()
+    writer.write(next(blocks))
+    with open_rollouts(folder) as rollouts, open_rollouts(growing) as alone:
+        assert rollouts.refresh() == alone.refresh() == 0
+        kept = [reader for reader in rollouts.reader._open.values() if reader.finished]
+        batches = rollouts.transitions(8, ["reward"])
+        rows, own = rollouts.rows, alone.rows
+        writer.write(next(blocks))
+        assert alone.refresh() == 21 and alone.rows == own + 21
+        assert rollouts.refresh() == 21 and rollouts.rows == rows + 21
+        assert [r for r in rollouts.reader._open.values() if r in kept] == kept
+        assert sum(len(batch["reward"]) for batch in batches) == rows
+        collection(folder, {2: {}})
+        added = rollouts.refresh()
+        with open_rollouts(folder / "worker-00002") as new:
+            assert added == new.rows
+        assert rollouts.refresh() == 0 and rollouts.workers["rank"].to_list() == [0, 1, 2]
+        with open_rollouts(folder) as again:
+            assert again.episodes.equals(rollouts.episodes)
+            same(again[len(again) - 1], rollouts[len(again) - 1])
+    for block in blocks:
+        writer.write(block)
+    writer.close()

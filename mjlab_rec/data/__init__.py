@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mjlab_rec.data.comparing import Difference as Difference
     from mjlab_rec.data.comparing import diff as diff
     from mjlab_rec.data.export import export_rollouts as export_rollouts
+    from mjlab_rec.data.following import follow as follow
     from mjlab_rec.data.importing import import_rollouts as import_rollouts
     from mjlab_rec.data.reporting import report as report
     from mjlab_rec.data.rewriting import OutputOptions as OutputOptions
@@ -30,6 +31,7 @@ _LATER = {
     "checking": ("CheckResult", "Finding", "check", "repair"),
     "comparing": ("Difference", "diff"),
     "export": ("export_rollouts",),
+    "following": ("follow",),
     "importing": ("import_rollouts",),
     "reporting": ("report",),
     "rewriting": ("OutputOptions",),

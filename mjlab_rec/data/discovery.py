@@ -22,6 +22,10 @@ _MOST_NAMED = 8
 _PART = re.compile(r"(.+)\.part\d+(\.[^.]+)")
 
 
+class NoMatchError(DataError):
+    """A pattern matches no recording."""
+
+
 @dataclass
 class Found:
     """What a path, a pattern or a list means."""
@@ -112,7 +116,7 @@ def _meant(path: Path) -> Found:
         elif match.is_dir() or _may_be_recording(match):
             paths.append(_first_part(match))
     if not paths:
-        raise DataError(f"No recording matches '{path}'. {known_formats()}")
+        raise NoMatchError(f"No recording matches '{path}'. {known_formats()}")
     _check_formats(paths, f"'{path}' matches")
     return Found(sorted(dict.fromkeys(paths), key=numeric_order), workers=workers)
 

@@ -85,6 +85,11 @@ def being_written(path: Path) -> bool:
             os.close(descriptor)
 
 
+def was_written(path: Path) -> bool:
+    """Whether a recorder is writing to a path, or was when its process was killed."""
+    return bool(path.name) and os.path.lexists(_hidden(path))
+
+
 def make_folder(path: str | Path) -> None:
     """Create a folder if it does not exist; raise if no file can be written in it."""
     path = local_path(path)

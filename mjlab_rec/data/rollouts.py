@@ -45,6 +45,11 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
         check: Compare everything that is read with its stored checksum, and raise DataError if it
             is damaged. Without it reading is a little faster.
     """
+    return _opened(source, check, None)
+
+
+def _opened(source: Source | Sequence[Source], check: bool, before: Reader | None) -> Rollouts:
+    """Open a source; `before` is its reader from an earlier moment."""
     path = local_path(source) if isinstance(source, str | Path) else None
     try:
         found = find(source)
@@ -64,10 +69,15 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
     from mjlab_rec.data.union import UnionReader
 
     together = UnionReader(
-        found.paths, lambda path: open_recording(path, check), check, list(found.workers)
+        found.paths,
+        lambda path: open_recording(path, check),
+        check,
+        folders=list(found.workers),
+        before=before if isinstance(before, UnionReader) else None,
     )
     formats = ", ".join(dict.fromkeys(together.formats))
-    return Rollouts(together, path, formats, tuple(found.paths))
+    source = source if path is not None else list(source)  # type: ignore[arg-type]
+    return Rollouts(together, path, formats, tuple(found.paths), source)
 
 
 def open_recording(path: Path, check: bool) -> tuple[Reader, str]:
@@ -100,8 +110,10 @@ class Rollouts:
         path: Path | None = None,
         format: str = "memory",
         paths: tuple[Path, ...] | None = None,
+        asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
+        self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
         """Where it was opened; None for a list of recordings, or if it is in memory only."""
         self.paths = ((path,) if path else ()) if paths is None else paths
@@ -370,6 +382,19 @@ class Rollouts:
         from mjlab_rec.data.torchrl_storage import RolloutStorage
 
         return RolloutStorage(self, channels, observation, memory_bytes)
+
+    def refresh(self) -> int:
+        """Read what was written since it was opened; returns the number of new rows.
+
+        New recordings in a folder, or of a pattern, are found, too. Episodes keep their ids (see
+        the README), but may be in other rows of the table. Batches that were made before go on with
+        what they had.
+        """
+        if self._asked is None:
+            return 0
+        before, now = self.rows, _opened(self._asked, self.checked, self._reader)
+        self._reader, self.paths, self.format = now.reader, now.paths, now.format
+        return self.rows - before
 
     def verify(self) -> list[str]:
         """Read everything and compare it with its checksums; returns a sentence per damage."""

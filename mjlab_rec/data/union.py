@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.files import being_written
+from mjlab_rec.data.files import being_written, parts
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.blocks import JoinedBlocks
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -38,6 +38,7 @@ class _Member:
     gaps: int
     info: RunInfo  # without attached files
     attached: dict[str, tuple[int, int]]  # size and checksum of the attached files
+    files: list[tuple[str, int, int]]
 
 
 class UnionReader(Reader):
@@ -58,6 +59,7 @@ class UnionReader(Reader):
         opened: Opens one; returns its reader and the name of its format.
         check: Whether to compare checksums.
         folders: Folders of workers, also of those that have no recording yet.
+        before: A reader of some of them, whose finished recordings are not opened again.
     """
 
     def __init__(
@@ -66,17 +68,20 @@ class UnionReader(Reader):
         opened: Callable[[Path], tuple[Reader, str]],
         check: bool,
         folders: Sequence[Path] = (),
+        before: UnionReader | None = None,
     ) -> None:
         self.check = check
         self._opened = opened
         self._blocks: JoinedBlocks | None = None
         self._open: OrderedDict[int, Reader] = OrderedDict()
         self._members: list[_Member] = []
+        self._numbers = {path: number for number, path in enumerate(paths)}
+        self._contents: dict[tuple[str, int, int], bytes] = {}  # of attached files
         tables: list[pl.DataFrame] = []
         kept: dict[str, bytes] = {}
         try:
             for path in paths:
-                reader, format = opened(path)
+                reader, format = (before and before._still(path)) or opened(path)
                 if not self._members:
                     kept = dict(reader.info.attachments)
                 self._add(path, format, reader)
@@ -210,6 +215,10 @@ class UnionReader(Reader):
             check_same_channels(self._members[0].info, info, self._members[0].path, path)
             if info.about == self._members[0].info.about:
                 info.about = self._members[0].info.about  # It may be large.
+        attached = {name: (len(c), crc32(c)) for name, c in info.attachments.items()}
+        for name, key in attached.items():  # They may be large, too, and as a rule are the same.
+            content = self._contents.setdefault((name, *key), info.attachments[name])
+            info.attachments[name] = content
         self._members.append(
             _Member(
                 path=path,
@@ -218,10 +227,21 @@ class UnionReader(Reader):
                 finished=reader.finished,
                 gaps=reader.gaps,
                 info=replace(info, attachments={}),
-                attached={n: (len(c), crc32(c)) for n, c in info.attachments.items()},
+                attached=attached,
+                files=_files(path) if reader.finished and isinstance(reader, Hdf5Reader) else [],
             )
         )
         self._keep(len(self._members) - 1, reader)
+
+    def _still(self, path: Path) -> tuple[Reader, str] | None:
+        """The reader of a recording and its format, if it was finished and has not changed."""
+        which = self._numbers.get(path)
+        if which is None or which not in self._open:
+            return None
+        member = self._members[which]
+        if member.finished and member.files == _files(path):
+            return self._open[which], member.format
+        return None
 
     def _find_workers(self, folders: Sequence[Path]) -> list[Worker]:
         """The workers, with what they have recorded."""
@@ -296,6 +316,12 @@ class UnionReader(Reader):
         others = [n for n, other in self._open.items() if not isinstance(other, Hdf5Reader)]
         for oldest in others[:-_MOST_OPEN]:
             self._open.pop(oldest).close()
+
+
+def _files(path: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of a recording, which change when it is written."""
+    found = [(file.name, file.stat()) for file in parts(path)]
+    return [(name, about.st_size, about.st_mtime_ns) for name, about in found]
 
 
 def _numbered(tables: Sequence[pl.DataFrame], files: Sequence[str]) -> pl.DataFrame:

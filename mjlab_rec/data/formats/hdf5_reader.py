@@ -142,6 +142,8 @@ class _Run(BlockRun):
         self.pictures = pictures
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
+        for part in parts[1:]:
+            part.attachments = {}  # Each has a copy.
         self.lost_parts: list[str] = []
         lost = self._lost_blocks(parts)
         parts = [part for part in parts if part.blocks]
@@ -178,6 +180,8 @@ class _Run(BlockRun):
             lost_before=lost,
         )
         self._changes = self._model_changes(layouts)
+        for part in parts:
+            part.read = {}  # It is in the index of the run now.
 
     def has(self, name: str) -> bool:
         return name in self._stored
