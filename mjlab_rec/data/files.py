@@ -42,6 +42,11 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def index_path(path: Path) -> Path:
+    """The file that describes the parts of a recording in HDF5, by its first part."""
+    return path.with_name(f"{path.name}.index")
+
+
 def local_path(path: str | Path) -> Path:
     """A path in the file system; ``~`` is the home folder."""
     text = os.fspath(path)
@@ -230,6 +235,7 @@ class PathLock:
             return
         for part in parts(self.path):
             part.unlink()
+        index_path(self.path).unlink(missing_ok=True)
         description = sidecar(self.path)
         if _is_ours(description):
             description.unlink()

@@ -70,7 +70,7 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
 
     together = UnionReader(
         found.paths,
-        lambda path: open_recording(path, check),
+        lambda path: open_recording(path, check, quick=True),
         check,
         folders=list(found.workers),
         before=before if isinstance(before, UnionReader) else None,
@@ -80,10 +80,17 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
     return Rollouts(together, path, formats, tuple(found.paths), source)
 
 
-def open_recording(path: Path, check: bool) -> tuple[Reader, str]:
-    """A reader of the recording at a path, and the name of its format."""
+def open_recording(path: Path, check: bool, quick: bool = False) -> tuple[Reader, str]:
+    """A reader of the recording at a path, and the name of its format.
+
+    With `quick`, a recording of many parts is described by the index next to it, if it has one.
+    """
     try:
         format = format_of(path)
+        if quick and format.name == "hdf5":
+            from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
+
+            return Hdf5Reader(path, check, quick=True), format.name
         return format.open(path, check), format.name
     except (DataError, OSError) as error:
         message = str(error)

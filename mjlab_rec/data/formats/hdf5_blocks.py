@@ -71,6 +71,21 @@ class StoredPart:
             self.file.close()
             raise
 
+    @property
+    def files(self) -> OpenFiles:
+        """The files that stay open for a while."""
+        return self.file.files
+
+    @files.setter
+    def files(self, files: OpenFiles) -> None:
+        if self.file.files is not files:
+            self.file.files.drop(self.file)
+        self.file.files = files
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self.file.close()
+
     def verify(self) -> list[str]:
         """Read all blocks; returns a sentence per damage."""
         if not self.check:

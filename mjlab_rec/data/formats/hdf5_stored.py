@@ -138,9 +138,10 @@ class StoredFile:
 
 
 class Cache:
-    """A cache of values that were read and checked."""
+    """A cache of values that were read and checked, and of parts that were opened."""
 
     def __init__(self) -> None:
+        self.parts: OrderedDict[Any, StoredPart] = OrderedDict()
         self._values: dict[Any, np.ndarray] = {}
         self._nbytes = 0
         self._lock = threading.Lock()
