@@ -34,7 +34,12 @@ def part_path(path: Path, part: int) -> Path:
 
 def parts(path: Path) -> list[Path]:
     """The parts of a run that exist, in order."""
-    return [entry for _, entry in _numbered(path)]
+    return [path.with_name(name) for _, name in _numbered(path)]
+
+
+def part_names(path: Path) -> list[str]:
+    """The names of the parts of a run that exist, in order."""
+    return [name for _, name in _numbered(path)]
 
 
 def sidecar(path: Path) -> Path:
@@ -270,9 +275,9 @@ class _LockedError(DataError):
     """Another writer has locked the path."""
 
 
-def _numbered(path: Path) -> list[tuple[int, Path]]:
-    """The parts of a run that exist, with their numbers, in order."""
-    found = [(0, path)] * os.path.lexists(path)
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """The names of the parts of a run that exist, with their numbers, in order."""
+    found = [(0, path.name)] * os.path.lexists(path)
     begin, suffix = f"{path.stem}.part", path.suffix
     pattern = re.compile(rf"{re.escape(begin)}(\d+){re.escape(suffix)}")
     names: list[str] = []
@@ -280,7 +285,7 @@ def _numbered(path: Path) -> list[tuple[int, Path]]:
         names = os.listdir(path.parent)
     for name in names:
         if name.startswith(begin) and (match := pattern.fullmatch(name)):
-            found.append((int(match[1]), path.with_name(name)))
+            found.append((int(match[1]), name))
     return sorted(found)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mjlab_rec.data.discovery import Source, find, format_of
 from mjlab_rec.data.files import being_written, local_path, parts
+from mjlab_rec.data.formats.registry import recognise
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.workers import WORKER, differing, incomplete, table
 from mjlab_rec.utils.tables import format_table
@@ -86,7 +87,8 @@ def open_recording(path: Path, check: bool, quick: bool = False) -> tuple[Reader
     With `quick`, a recording of many parts is described by the index next to it, if it has one.
     """
     try:
-        format = format_of(path)
+        # Quickly: by the first of maybe many files.
+        format = (quick and path.is_file() and recognise([path])) or format_of(path)
         if quick and format.name == "hdf5":
             from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
 

@@ -193,7 +193,8 @@ class _Episodes:
             for index, key in enumerate(keys):
                 if key is not None and key not in self._known:
                     self._known.add(key)
-                    yield _whole(*key, reader.read(index, [*names, "step"]), names)
+                    env, number = key
+                    yield _whole(env, number, reader.read(index, [*names, "step"]), names)
             self.finished = reader.finished
         finally:
             reader.close()

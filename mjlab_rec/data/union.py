@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.files import being_written, parts
+from mjlab_rec.data.files import being_written, part_names
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.blocks import JoinedBlocks
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -38,7 +39,7 @@ class _Member:
     gaps: int
     info: RunInfo  # without attached files
     attached: dict[str, tuple[int, int]]  # size and checksum of the attached files
-    files: list[tuple[str, int, int]]
+    files: tuple[int, int, int] | None
 
 
 class UnionReader(Reader):
@@ -228,7 +229,7 @@ class UnionReader(Reader):
                 gaps=reader.gaps,
                 info=replace(info, attachments={}),
                 attached=attached,
-                files=_files(path) if reader.finished and isinstance(reader, Hdf5Reader) else [],
+                files=_files(path) if reader.finished and isinstance(reader, Hdf5Reader) else None,
             )
         )
         self._keep(len(self._members) - 1, reader)
@@ -318,10 +319,14 @@ class UnionReader(Reader):
             self._open.pop(oldest).close()
 
 
-def _files(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files of a recording, which change when it is written."""
-    found = [(file.name, file.stat()) for file in parts(path)]
-    return [(name, about.st_size, about.st_mtime_ns) for name, about in found]
+def _files(path: Path) -> tuple[int, int, int]:
+    """The number of files of a recording, and size and time of the last one.
+
+    They change when something is appended.
+    """
+    names = part_names(path)
+    about = os.stat(path.with_name(names[-1])) if names else None
+    return len(names), about.st_size if about else 0, about.st_mtime_ns if about else 0
 
 
 def _numbered(tables: Sequence[pl.DataFrame], files: Sequence[str]) -> pl.DataFrame:

@@ -90,6 +90,14 @@ class BlocksReader(Reader):
 
     def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
         segments = [Segments(run.index, run.info.every) for run in runs]
+        if len(runs) == 1:
+            table = segments[0].table(runs[0].index, runs[0].info)
+            env, number = table["env"].to_numpy(), table["number"].to_numpy()
+            at = np.lexsort((number, env))
+            if (np.diff(at) != 1).any():
+                table = table[at]
+            self._set(runs[0].info, runs, segments, table, np.zeros(len(at), int), at, check)
+            return
         tables, first = [], 0
         for number, (run, some) in enumerate(zip(runs, segments, strict=True)):
             table = some.table(run.index, run.info)

@@ -6,6 +6,7 @@ It is not needed: what it lacks is read from the parts, and it is left out if a 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, MODEL_DTYPE, Layout
 from mjlab_rec.data.formats.segments import END_DTYPE
-from mjlab_rec.data.schema import DataError, RunInfo
+from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,8 +54,10 @@ class IndexedPart:
     missing = ""
     problems: Sequence[str] = ()
 
-    def __init__(self, path: Path, record: Record, at: int, like: StoredPart | IndexedPart) -> None:
-        self.path, self.record = path, record
+    def __init__(
+        self, folder: Path, record: Record, at: int, like: StoredPart | IndexedPart
+    ) -> None:
+        self._folder, self._name, self.record = folder, record.names[at], record
         self.number, self.run = record.first + at, record.run
         self.count = int(record.chunk.counts[at])
         self.state = record.state
@@ -64,6 +67,11 @@ class IndexedPart:
         self.files, self.cache = like.files, like.cache
         self.attachments: dict[str, bytes] = {}
         self._closed = False
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._folder / self._name
 
     @property
     def blocks(self) -> range:
@@ -145,17 +153,17 @@ def join_records(first: Path) -> None:
     plain_files.replace(index_path(first), content, sync=False)
 
 
-def read_index(first: Path, parts: Sequence[Path]) -> dict[str, tuple[Record, int]]:
+def read_index(first: Path) -> dict[str, tuple[Record, int]]:
     """The record of each part and its place there, without records that do not fit the files."""
     found: dict[str, tuple[Record, int]] = {}
+    folder = os.fspath(first.parent)
     try:
-        records = _load(index_path(first))
-        present = {path.name: path for path in parts} if records else {}
-        for record in records:
-            if all(
-                name in present and os.stat(present[name]).st_size == size
-                for name, size in zip(record.names, record.sizes, strict=True)
-            ):
+        for record in _load(index_path(first)):
+            try:
+                sizes = [os.stat(f"{folder}/{name}").st_size for name in record.names]
+            except FileNotFoundError:
+                continue
+            if sizes == record.sizes:
                 found |= {name: (record, at) for at, name in enumerate(record.names)}
     except (OSError, DataError) as error:
         _LOG.debug("%s: %s", index_path(first), error)
@@ -166,9 +174,13 @@ def layout_check(layout: Layout) -> int:
     """A checksum of the quantities that have a column."""
     values = {name: dtype.str for name, dtype in layout.values.items()}
     model = {name: [dtype.str, list(shape)] for name, (dtype, shape) in layout.model.items()}
-    channels = [spec.to_json() for spec in layout.info.channels]
-    facts = [layout.rows, layout.packed, layout.num_envs, values, model, channels]
-    return crc32(json.dumps(facts).encode())
+    facts = [layout.rows, layout.packed, layout.num_envs, values, model]
+    return crc32(json.dumps(facts).encode(), _channels_check(layout.info.channels))
+
+
+@functools.lru_cache(maxsize=16)
+def _channels_check(channels: Sequence[ChannelSpec]) -> int:
+    return crc32(json.dumps([spec.to_json() for spec in channels]).encode())
 
 
 def _joined(records: Sequence[Record]) -> Record:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data import files
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined, none
@@ -44,25 +44,35 @@ class Hdf5Reader(BlocksReader):
         self._cache, self._files = Cache(), OpenFiles(_MOST_OPEN)
         self._skipped: list[str] = []
 
-        known: dict[str, tuple[Record, int]] | None = None if quick else {}
+        records: dict[str, tuple[Record, int]] | None = None if quick else {}
+        folder = path.parent
 
         def open_part(each: Path, before: Sequence[AnyPart]) -> AnyPart:
-            nonlocal known
             self._last = each
-            if before and known is None:
-                known = read_index(path, files.parts(path))
-            if before and known and each.name in known:
-                record, at = known[each.name]
-                last = before[-1]
-                if isinstance(last, IndexedPart) and last.record is record:
-                    return IndexedPart(each, record, at, last)
-                if at == 0 and last.layout is not None and last.run == record.run:
-                    if layout_check(last.layout) == record.layout:
-                        return IndexedPart(each, record, at, last)
             return StoredPart(each, check, self._files, self._cache)
 
+        def known(name: str, before: Sequence[AnyPart]) -> AnyPart | None:
+            nonlocal records
+            if not before:
+                return None
+            if records is None:
+                records = read_index(path)
+            record, at = records.get(name, (None, 0))
+            if record is None:
+                return None
+            last = before[-1]
+            if not isinstance(last, IndexedPart) or last.record is not record:
+                if at or last.layout is None or last.run != record.run:
+                    return None
+                if layout_check(last.layout) != record.layout:
+                    return None
+            part = IndexedPart(folder, record, at, last)
+            if at == len(record.names) - 1:
+                self._last = part.path
+            return part
+
         self._pictures = PictureReader()
-        self._parts = open_parts(path, open_part, self._skipped)
+        self._parts = open_parts(path, open_part, self._skipped, known)
         try:
             self._skip_unrelated()
             last = self._parts[-1]
@@ -103,8 +113,8 @@ class Hdf5Reader(BlocksReader):
             part.close()
 
     @property
-    def parts(self) -> list[AnyPart]:
-        """The files that can be read."""
+    def parts(self) -> list[Any]:
+        """The files that can be read: each a StoredPart, or an IndexedPart that becomes one."""
         return list(self._parts)
 
     @property
@@ -244,14 +254,14 @@ class _Run(BlockRun):
         return values[at]
 
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
-        part, block = self._at(self._end_block[ends[0]])
+        part, block = self._at(int(self._end_block[ends[0]]))
         values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
         return values[at]
 
     def decode(
         self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
     ) -> None:
-        places = [self._at(block) for block in blocks]
+        places: Any = [self._at(block) for block in blocks]
         self.pictures.decode(spec, entries, places, out)
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,8 +128,10 @@ class BlockTail:
         arrays = {spec.name: of("blocks", spec, rows).swapaxes(0, 1) for spec in layout.specs}
         per_env = part.columns["index/envs"].block(number)
         table = part.columns["ends"].block(number)
-        kinds = "env_index", "row", "at", "length", "total", "rows", "recorded"
-        flags = "terminated", "truncated", "success"
+        names = ("env_index", "row", "at", "length", "total", "rows", "recorded")
+        facts: dict[str, Any] = {
+            n: table[n] for n in (*names, "terminated", "truncated", "success")
+        }
         return Block(
             info=part.info,
             rows=rows,
@@ -141,7 +144,7 @@ class BlockTail:
             recorded=per_env["recorded"],
             ends=Ends(
                 episode=table["key"],
-                **{name: table[name] for name in (*kinds, *flags)},
+                **facts,
                 final={spec.name: of("final", spec) for spec in layout.chained},
             ),
             gap=int(row["gap"]),
