@@ -5,12 +5,14 @@
 #   make test       run the tests, in two processes
 #   make test-long  run all tests, also those that take long, with larger samples
 #   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
+#   make test-mjlab run the tests of recorders in mjlab itself, in .venv-mjlab; or with an environment
+#                   that has mjlab 1.6.0 and this package: make test-mjlab MJLAB_PYTHON=/path/to/python
 #   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
 #   make bench      time the environment step
 #   make docs       build the API reference in build/docs
 #   make map        update the module list in mjlab_rec/README.md
-#   make clean      remove .venv, .venv-newest and temporary files
+#   make clean      remove .venv, .venv-newest, .venv-mjlab and temporary files
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
@@ -20,6 +22,7 @@ BIN := $(VENV)/bin
 READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
 NEWEST := .venv-newest
+MJLAB := .venv-mjlab
 
 # The first of these that is new enough and can create a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python
@@ -31,9 +34,10 @@ TORCH_ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
+MJLAB_PIP := $(MJLAB)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-long test-newest test-model check bench docs map clean
+.PHONY: play test test-long test-newest test-mjlab test-model check bench docs map clean
 
 play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
@@ -57,6 +61,15 @@ test-newest: $(NEWEST)/.ready
 	@$(NEWEST_PIP) freeze | grep -i '^mujoco\|^warp'
 	$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) -k warp
 
+# mjlab pins older versions of MuJoCo and RSL-RL than this package tests with.
+ifdef MJLAB_PYTHON
+test-mjlab:
+else
+MJLAB_PYTHON := $(MJLAB)/bin/python
+test-mjlab: $(MJLAB)/.ready
+endif
+	$(MJLAB_PYTHON) -m pytest -W default tests/test_mjlab.py
+
 # About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
 test-model: $(READY)
@@ -77,7 +90,7 @@ map: $(READY)
 	$(BIN)/python tests/test_map.py
 
 clean:
-	rm -rf $(VENV) $(NEWEST) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(MJLAB) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
@@ -103,4 +116,12 @@ $(NEWEST)/.ready: pyproject.toml constraints.txt
 	grep -v '^mujoco\|^warp\|^mjbatch' constraints.txt > $(NEWEST)/constraints.txt
 	$(NEWEST_PIP) install --no-deps --constraint $(NEWEST)/constraints.txt $(TORCH_ARGS) torch
 	$(NEWEST_PIP) install --upgrade --constraint $(NEWEST)/constraints.txt mujoco mujoco-warp pytest --editable .
+	@touch $@
+
+# Without the extras [cpu] and [train], which need other versions than mjlab.
+$(MJLAB)/.ready: pyproject.toml
+	$(NEED_PYTHON)
+	test -x $(MJLAB)/bin/python || $(PYTHON) -m venv $(MJLAB)
+	$(MJLAB_PIP) install --no-deps $(TORCH_ARGS) torch
+	$(MJLAB_PIP) install mjlab==1.6.0 pytest --editable '.[video,rerun]'
 	@touch $@

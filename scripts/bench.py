@@ -23,6 +23,7 @@ from benchmarks import (
     train_record,
     verify,
     video,
+    wrap,
 )
 
 app = tyro.extras.SubcommandApp()
@@ -45,6 +46,7 @@ app.command(name="train")(train_record.main)
 app.command(name="learner")(learner.main)
 app.command(name="solve")(time_to_solve.main)
 app.command(name="check")(checking.main)
+app.command(name="wrap")(wrap.main)
 
 if __name__ == "__main__":
     app.cli(description=__doc__)

@@ -233,7 +233,10 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == ["usage:", "mjlab-rec", "COMMAND", "[OPTIONS]"]
     names = [line[0] for line in lines[1:-1]]
-    assert names == ["play", "train", "evaluate", "export", "replay", "data", "list", "terrain"]
+    assert names == [
+        *("play", "train", "evaluate", "collect", "export", "replay"),
+        *("data", "list", "terrain"),
+    ]
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
@@ -256,6 +259,7 @@ def test_a_command_ends_with_the_exit_code_of_its_script(capsys):
     [
         ("play", "play.py"),
         ("evaluate", "evaluate.py"),
+        ("collect", "collect.py"),
         ("export", "export.py"),
         ("data", "data.py"),
         ("list", "list_tasks.py"),

@@ -15,7 +15,8 @@ from data_worlds import World
 
 from mjlab_rec.data import diff, merge, open_rollouts
 from mjlab_rec.data.checking import check, screening
-from mjlab_rec.data.formats import writer_class
+from mjlab_rec.data.checksum import crc32, joined_crc32
+from mjlab_rec.data.formats import hdf5_scan, writer_class
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Block
 
@@ -114,3 +115,41 @@ def test_nothing_is_suspicious_in_a_good_recording(world, tmp_path, monkeypatch)
     assert result.ok and len(looked) == 1
     if "gaps" not in world:  # the rewards of lost rows are not in the recorded return
         assert not len(looked[0])
+
+
+@pytest.mark.parametrize("nbytes", [1, 24, 9600])
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 64, 101])
+def test_the_checksum_of_many_pieces_is_computed_from_theirs(nbytes, count):
+    content = np.random.default_rng(count).bytes(nbytes * count)
+    pieces = [content[at : at + nbytes] for at in range(0, len(content), nbytes)]
+    checks = np.array([crc32(piece) for piece in pieces], np.uint32)
+    assert joined_crc32(checks, nbytes) == crc32(content)
+    if count > 1:
+        checks[[0, 1]] = checks[[1, 0]]
+        assert joined_crc32(checks, nbytes) != crc32(content)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_joined_checksums_find_the_damage_that_single_ones_find(compression, tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    world = World(num_envs=5, steps=21, special=False)
+    options = WriterOptions(path=str(path), block_rows=7, compression=compression)
+    monkeypatch.setattr("mjlab_rec.data.formats.hdf5_layout._CHECKED", 40)
+    writer = writer_class("hdf5")(world.info, options)
+    for block in world.blocks():
+        writer.write(block)
+    writer.close()
+    monkeypatch.setattr(hdf5_scan, "_PIECE_BYTES", 100)
+    used, noticed = np.flatnonzero(np.fromfile(path, np.uint8)), 0
+    for at in np.random.default_rng(0).choice(used, 15):
+        with damaged(path, flip(int(at), 3)):
+            found = []
+            for many in (0, 1 << 30):
+                monkeypatch.setattr(hdf5_scan, "_MANY", many)
+                result = check(path)
+                found.append(
+                    (sorted(str(f.to_json()) for f in result.findings), result.good.tolist())
+                )
+                noticed += any(f.kind == "checksum" for f in result.findings)
+        assert found[0] == found[1]
+    assert noticed > 5

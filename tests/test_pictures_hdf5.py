@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
+import zlib
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,6 +21,7 @@ from test_hdf5_damage import read_undamaged
 from mjlab_rec.data.checking import check as check_recording
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader
+from mjlab_rec.data.pictures import floats
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
@@ -217,18 +220,41 @@ def test_a_crew_works_alone_where_threads_cannot_start(monkeypatch):
 
 
 @BOTH
-def test_how_to_read_works_for_pictures(kind, tmp_path):
+@pytest.mark.parametrize("shape", [(9, 8, 3), (3, 9, 8), (9, 8, 1)], ids=str)
+def test_how_to_read_works_for_pictures(kind, shape, tmp_path):
     pytest.importorskip("PIL.Image")
-    world = PictureWorld(kinds={"obs/eye": ("uint8", (9, 8, 3))}, steps=20, ends=False)
+    dtype = "float32" if shape[-1] < 3 else "uint8"
+    world = PictureWorld(kinds={"obs/eye": (dtype, shape)}, steps=20, ends=False)
     record(kind, tmp_path, world)
     with h5py.File(tmp_path / kind.path) as file:
         text = str(file.attrs["how_to_read"])
         code = textwrap.dedent(text[text.index("    entry = ") :])
         block, env_index, row = (0, 0, 3)
-        scope = dict(file=file, block=block, env_index=env_index, row=row, io=io, np=np)
-        exec(f"import PIL.Image\n{code}", scope)
+        scope = dict(file=file, block=block, env_index=env_index, row=row, height=9, width=8)
+        exec(f"import io, zlib, PIL.Image, numpy as np\n{code}", scope)
     first = next(row for row in world.rows if row.env == world.info.envs[0] and row.step == 3)
-    assert np.array_equal(scope["picture"], first.values["obs/eye"])
+    picture: Any = scope["picture"]
+    found = np.moveaxis(picture, 2, 0) if shape[0] == 3 else picture
+    assert found.tobytes() == first.values["obs/eye"].tobytes()
+
+
+def test_smooth_floats_are_small_and_odd_ones_are_exact():
+    heights = np.linspace(0.3, 4, 60, dtype=np.float32)
+    smooth = np.sqrt(heights[:, None] * heights[None, ::-1])[None, ..., None]
+    assert len(floats.encode(smooth)[0]) < 0.6 * len(zlib.compress(smooth.tobytes()))
+    rng = np.random.default_rng(0)
+    for shape in [(5, 7), (5, 7, 3), (1, 5, 7), (2, 3, 5, 7)]:
+        values = rng.integers(0, 1 << 32, (4, *shape), np.uint32).view(np.float32)
+        values[0].flat[:4] = np.nan, -np.inf, -0.0, 1e-45
+        found = np.empty_like(values)
+        floats.decode(floats.encode(values), found)
+        assert found.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 40, zlib.compress(bytes(1 << 20))])
+def test_floats_that_are_no_picture_are_refused(content):
+    with pytest.raises(ValueError, match="it (cannot be decompressed|has)"):
+        floats.decode([content], np.empty((1, 9, 8), np.float32))
 
 
 @pytest.mark.parametrize("name", ["npz folder", "csv", "parquet", "robomimic", "memory"])

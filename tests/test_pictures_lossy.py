@@ -13,7 +13,7 @@ from picture_worlds import PictureWorld, scene
 from test_data_formats import KINDS, read, record
 
 from mjlab_rec.data import open_rollouts
-from mjlab_rec.data.pictures import h264
+from mjlab_rec.data.pictures import h264, jpeg
 from mjlab_rec.data.pictures.codec import parse
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE, PictureCoder
@@ -82,7 +82,7 @@ def test_every_picture_is_found_at_its_place_in_any_order(codec):
     decode(one, content, entries[chosen], out)
     assert numbers(out) == chosen.tolist()
     if codec.startswith("h264"):
-        assert len(np.unique(entries["at"])) == 2 + 1 + 6  # Streams of eight pictures.
+        assert len(np.unique(entries["at"])) == 4 + 1 + 12  # Streams of four pictures.
 
 
 @CODECS
@@ -150,9 +150,32 @@ def test_a_video_with_fewer_pictures_than_its_entry_says_is_refused():
     one = coder("h264", (24, 32, 3))
     encoded = one.encode([numbered(4)], Crew("test", threads=1))
     entries = encoded.entries[0].copy()
+    out = np.empty((4, 24, 32, 3), np.uint8)
     entries["frame"][3] = 7
     with pytest.raises(DataError, match="it has 4 pictures instead of 8"):
-        decode(one, encoded.pieces[0], entries, np.empty((4, 24, 32, 3), np.uint8))
+        decode(one, encoded.pieces[0], entries, out)
+    entries["frame"][3] = 65535
+    with pytest.raises(DataError, match="it is picture 65536 of a video, which can have 16"):
+        decode(one, encoded.pieces[0], entries, out)
+
+
+def test_a_video_with_more_or_fewer_pictures_than_it_seems_to_have_is_refused():
+    one = coder("h264", (24, 32, 3))
+    encoded = one.encode([numbered(4), numbered(4)], Crew("test", threads=1))
+    first, second = encoded.pieces
+    entries = np.concatenate(encoded.entries)[[3, 7]]
+    out = np.empty((2, 24, 32, 3), np.uint8)
+    decode(one, first + second, entries, out)
+    assert numbers(out) == [3, 3]
+    starts = [at for at in range(len(first)) if first[at : at + 5] == b"\0\0\0\1\x09"]
+    # A picture whose beginning cannot be seen, and one that cannot be decoded.
+    hidden = first[: starts[3]] + b"\0\0\0\1\x0c" + first[starts[3] + 5 :]
+    broken = first[: starts[2] + 6] + bytes(starts[3] - starts[2] - 6) + first[starts[3] :]
+    entries["frame"][0] = 2
+    for content, frame in ((hidden, 2), (broken, 3)):
+        entries["frame"][0] = frame
+        with pytest.raises(DataError, match="picture 0: it gives . pictures instead of"):
+            decode(one, content + second, entries, out)
 
 
 @CODECS
@@ -189,3 +212,24 @@ def test_a_damaged_file_is_named(codec, tmp_path):
             rollouts.read(2, ["obs/eye"])
         rollouts.read(1, ["obs/eye"])
         assert len(rollouts.verify()) == 1
+
+
+@pytest.mark.parametrize("shape", [(33, 21, 3), (24, 24), (3, 24, 32)], ids=str)
+def test_both_packages_for_jpeg_read_the_same_values(shape, monkeypatch):
+    fast = pytest.importorskip("simplejpeg")
+    values = np.stack([scene(np.random.default_rng(seed), shape) for seed in range(3)])
+    for writer in (fast, None):
+        monkeypatch.setattr(jpeg, "fast", writer)
+        files = jpeg.encode(values, 90)
+        found = []
+        for reader in (fast, None):
+            monkeypatch.setattr(jpeg, "fast", reader)
+            found.append(np.empty_like(values))
+            jpeg.decode(files, found[-1])
+            for damaged in (b"", files[0][:40], files[0][:-100]):
+                with pytest.raises(ValueError, match="it cannot be decoded"):
+                    jpeg.decode([damaged], np.empty_like(values[:1]))
+            with pytest.raises(ValueError, match=r"it is a picture of \(\d+, \d+\) and"):
+                jpeg.decode(files[:1], np.empty((1, 8, 8, 3), np.uint8))
+        np.testing.assert_array_equal(*found)
+        assert np.abs(found[0].astype(int) - values).mean() < 3

@@ -36,9 +36,12 @@ EXTRAS = {
     "import pandas": "pandas",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
+    "import make_vec_env": "stable_baselines3",
     "import MjlabOnPolicyRunner": "rsl_rl",
     "import export_agent": "onnxruntime",
     "import prepared": "rsl_rl",
+    "import for_mjlab": "mjlab",
+    "import close_recordings, for_isaaclab": "isaaclab",
     "train": "rsl_rl",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
@@ -63,6 +66,7 @@ PLAY_OR_LIST = {
     "scripts/show_terrain.py": ["terrain"],
     "scripts/train.py": ["train"],
     "scripts/evaluate.py": ["evaluate"],
+    "scripts/collect.py": ["collect"],
     "scripts/export.py": ["export"],
     "scripts/data.py": ["data"],
     "mjlab-rec": [],
@@ -162,6 +166,10 @@ def run_command(words: list[str]) -> None:
     if words[0] == "evaluate" and not wants_help:
         words = shlex.split(re.sub(r"--episodes \S+", "--episodes 2", shlex.join(words)))
         words += ["--env.episode-length-s", "0.2"]
+    if words[0] == "collect" and not wants_help:
+        options = r"--(episodes|workers|num-envs) \S+"
+        words = shlex.split(re.sub(options, "", shlex.join(words)))
+        words += ["--episodes", "2", "--env.episode-length-s", "0.2"]
     if words[0] == "data":
         record_inputs(words)
     if words[0] != "train" and not {"latest", "best"}.isdisjoint(words):
@@ -182,7 +190,8 @@ def run_command(words: list[str]) -> None:
 def record_inputs(words: list[str]) -> None:
     """Record the files that a command reads."""
     read = [w for before, w in pairwise(words) if w.endswith(".h5") and not before.startswith("-")]
-    options = "--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record hdf5"
+    preset = "replay" if words[1] == "relabel" else "hdf5"
+    options = f"--task cartpole-balance --num-envs 16 --seed 0 --steps 3 --record {preset}"
     for path in read:
         mjlab_rec.main(["play", *options.split(), "--record.path", path])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from worlds import actions, cart_cfg
 
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
@@ -13,6 +14,7 @@ from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv, mdp
 from mjlab_rec.managers import EventTermCfg, SceneEntityCfg
 from mjlab_rec.recorders import Hdf5RecorderCfg, MemoryRecorderCfg
+from mjlab_rec.registry import load_env_cfg
 from mjlab_rec.replay.into_task import play_into_task
 
 CHANNELS = ("obs", "command", "action", "reward", "state")
@@ -82,6 +84,25 @@ def test_actions_alone_lead_to_the_recorded_states(calm, tmp_path):
             assert np.allclose(old["reward"], again["reward"], atol=1e-5)
             mass = calm.model(index)["body_mass"]
             assert np.array_equal(mass, new.model(index)["body_mass"])
+
+
+def test_commands_that_move_things_at_resets_do_not_change_the_first_state(tmp_path):
+    def lift() -> Any:
+        cfg = load_env_cfg("lift-arm")
+        cfg.scene.num_envs, cfg.seed = 2, 1
+        return cfg
+
+    cfg = lift()
+    cfg.recorders = {"log": MemoryRecorderCfg(channels=CHANNELS)}
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        for _ in range(5):
+            env.step(torch.zeros(2, env.action_manager.total_action_dim))
+        rollouts = env.recorder_manager.get_term("log").rollouts  # pyright: ignore[reportAttributeAccessIssue]
+    cfg = lift()
+    cfg.seed = 5
+    found, _ = play_into_task(rollouts, cfg, tolerance=1e-6)
+    assert all(episode.ok for episode in found)
 
 
 def test_how_far_an_episode_held_is_counted(pushed, tmp_path):

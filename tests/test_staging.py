@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
-from mjlab_rec.data.block_memory import BlockShape
+from mjlab_rec.data.block_memory import BlockMemory, BlockShape
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader, Hdf5Writer
 from mjlab_rec.data.schema import Block, ChannelSpec, RunInfo
@@ -141,3 +142,13 @@ def test_a_long_recording_drops_its_page_cache(tmp_path, monkeypatch):
     for size, (at, length, advice) in zip(sizes, reported, strict=True):
         assert advice == os.POSIX_FADV_DONTNEED
         assert at >= 0 and at + length == size - 40_000 and length <= 80_000
+
+
+def test_memory_of_a_block_is_zero_aligned_and_its_own():
+    one, other = (
+        BlockMemory(INFO, BlockShape(rows=5, ends=8), torch.device("cpu")) for _ in range(2)
+    )
+    for memory in (one, other):
+        assert not memory.all.any() and memory.all.data_ptr() % 64 == 0
+    one.channels["reward"].fill_(3.0)
+    assert one.channels["reward"].shape == (5, 2) and not other.all.any()

@@ -11,6 +11,7 @@ import torch
 
 from mjlab_rec.actuator.actuator import ActuatorCfg, ActuatorCmd, CommandField
 from mjlab_rec.actuator.pass_through import PassThroughActuator
+from mjlab_rec.utils.extras import UnavailableError
 from mjlab_rec.utils.spec import create_dc_motor_actuator
 
 if TYPE_CHECKING:
@@ -263,11 +264,11 @@ class BuiltinDcMotorActuator(PassThroughActuator[BuiltinDcMotorActuatorCfg]):
         cfg = self.cfg
         self._k, self._k_per_r = k, k / r
         if cfg.mode is DcMotorInputMode.VOLTAGE:
-            return _INPUT.mjINPUT_VOLTAGE, [0.0, 0.0, 0.0, 0.0, 0.0, cfg.voltage_limit]
+            return _inputs().mjINPUT_VOLTAGE, [0.0, 0.0, 0.0, 0.0, 0.0, cfg.voltage_limit]
         kp, ki = cfg.stiffness * self._k_per_r, cfg.integral_gain * self._k_per_r
         kd = (cfg.damping + k) * self._k_per_r
         limits = [cfg.slew_rate, cfg.integral_limit, cfg.voltage_limit]
-        return _INPUT.mjINPUT_POS, [kp, ki, kd, *limits]
+        return _inputs().mjINPUT_POS, [kp, ki, kd, *limits]
 
     def _slots(self, kp: torch.Tensor, kd: torch.Tensor) -> dict[int, torch.Tensor]:
         """What ``actuator_gainprm`` holds for these gains."""
@@ -318,9 +319,9 @@ class ScaledDcMotorActuator(BuiltinDcMotorActuator):
         cfg = self.cfg
         self._k, self._k_per_r = k, k / r
         if cfg.mode is DcMotorInputMode.VOLTAGE:
-            gain, factor, kind = k, self._k_per_r, _INPUT.mjINPUT_FF
+            gain, factor, kind = k, self._k_per_r, _inputs().mjINPUT_FF
         else:
-            gain, kind = cfg.stiffness + k, _INPUT.mjINPUT_VEL
+            gain, kind = cfg.stiffness + k, _inputs().mjINPUT_VEL
             factor = cfg.stiffness / gain
         slew = cfg.slew_rate * factor
         return kind, [0.0, 0.0, gain * self._k_per_r, slew, 0.0, cfg.voltage_limit]
@@ -329,7 +330,15 @@ class ScaledDcMotorActuator(BuiltinDcMotorActuator):
         return {6: (kp + self._k) * self._k_per_r}
 
 
-_INPUT = mujoco.mjtCtrlInput
+def _inputs() -> Any:
+    """MuJoCo's kinds of controllers, which older versions do not have."""
+    kinds = getattr(mujoco, "mjtCtrlInput", None)
+    if kinds is None:
+        raise UnavailableError(
+            f"This actuator needs a newer MuJoCo than {mujoco.__version__}:"
+            " pip install --upgrade 'mujoco>=3.14'."
+        )
+    return kinds
 
 
 def _require_positive(params: Any) -> None:

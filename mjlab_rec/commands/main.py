@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands import data, evaluate, export, play, replay, terrain, train
+from mjlab_rec.commands import collect, data, evaluate, export, play, replay, terrain, train
 from mjlab_rec.commands import list as list_tasks
 from mjlab_rec.utils.string import nearest
 
@@ -17,6 +17,7 @@ _COMMANDS = {
     "play": play,
     "train": train,
     "evaluate": evaluate,
+    "collect": collect,
     "export": export,
     "replay": replay,
     "data": data,

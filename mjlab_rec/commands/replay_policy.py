@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -62,12 +63,23 @@ def run(args: ReplayArgs) -> int:
 
 def task_of(args: ReplayArgs, rollouts: Rollouts) -> str:
     """Id of the task: that of the options, or that of the recording."""
-    cli.import_task_modules(args.task_module)
-    task = args.task or rollouts.info.about.get("task")
-    if not isinstance(task, str):
+    return task_named(args.task, args.task_module, rollouts.info.about)
+
+
+def task_named(task: str | None, modules: Sequence[str], about: Mapping[str, Any]) -> str:
+    """Id of the task that was given, or else of a recording's; end the command if there is none.
+
+    Args:
+        task: The task that was given.
+        modules: Modules to import first.
+        about: What the recording says about itself.
+    """
+    cli.import_task_modules(modules)
+    name = task or about.get("task")
+    if not isinstance(name, str):
         cli.fail("The recording does not say its task. Give it with --task.")
     try:
-        registry.task_spec(task)
+        registry.task_spec(name)
     except registry.UnknownTaskError as error:
         cli.fail(f"{error} Give the task with --task, and modules of tasks with --task-module.")
-    return task
+    return name

@@ -149,7 +149,7 @@ class BlockMemory:
 
         sizes = [math.prod(size) * dtype.itemsize for size, dtype in pieces]
         offsets = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
-        self.all = torch.zeros(offsets[-1], dtype=torch.uint8, device=device, pin_memory=pinned)
+        self.all = _zeros(offsets[-1], device, pinned)
         views = [
             self.all[offset : offset + nbytes].view(dtype).view(size)
             for (size, dtype), nbytes, offset in zip(pieces, sizes, offsets, strict=False)
@@ -168,3 +168,16 @@ class BlockMemory:
         self.model_env, self.model_episode = views[model_env], views[model_episode]
         """Which environment and episode each row of the model fields belongs to."""
         self.model = {name: views[i] for name, i in model.items()}
+
+
+def _zeros(nbytes: int, device: torch.device, pinned: bool) -> torch.Tensor:
+    """Bytes that are 0.
+
+    Unlike torch, numpy does not write to new memory, so beginning a recording takes no time, and
+    blocks that are never filled need no memory.
+    """
+    if pinned or device.type != "cpu":
+        return torch.zeros(nbytes, dtype=torch.uint8, device=device, pin_memory=pinned)
+    memory = np.zeros(nbytes + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(memory[first : first + nbytes])

@@ -28,7 +28,8 @@ def describe(source: Rollouts | str | Path) -> dict[str, Any]:
             return describe(rollouts)
     info, table, about = source.info, source.episodes, source.info.about
     files = [] if source.path is None else files_of(source.path)
-    versions = about.get("versions")
+    versions, notes = about.get("versions"), about.get("notes")
+    notes = notes if isinstance(notes, list) else []
     return {
         "path": None if source.path is None else str(source.path),
         "format": source.format,
@@ -38,6 +39,9 @@ def describe(source: Rollouts | str | Path) -> dict[str, Any]:
         "finished": source.finished,
         **{name: about.get(name) for name in _KNOWN},
         "versions": versions if isinstance(versions, dict) else {},
+        "notes": [note for note in notes if isinstance(note, str)]
+        if isinstance(notes, list)
+        else [],
         "step_dt": info.step_dt,
         "every": info.every,
         "envs": len(info.envs),

@@ -121,10 +121,11 @@ class EpisodeAssembler:
         """Copy the environments of a block that have a row that counts."""
         if not block.rows:
             return
-        if block.active is None:
+        active = block.counting(step)
+        if active is None:
             env_indices = np.arange(block.num_envs)
         else:
-            env_indices = np.flatnonzero(block.active.any(axis=0))
+            env_indices = np.flatnonzero(active.any(axis=0))
         if len(env_indices) == 0:
             return
         where = np.full(block.num_envs, -1, np.int32)
@@ -143,7 +144,7 @@ class EpisodeAssembler:
                 at=block.step.copy(),
                 episode=copy(number),
                 step=copy(step),
-                active=None if block.active is None else copy(block.active),
+                active=None if active is None else copy(active),
             )
         )
 

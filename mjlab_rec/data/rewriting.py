@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mjlab_rec.data.copying import episode_of
 from mjlab_rec.data.description import files_of
 from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
+from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.origins import ORIGIN
 from mjlab_rec.data.pictures.codec import parse
@@ -46,6 +50,9 @@ def write_episodes(
     *,
     how: str,
     progress: Progress | None = None,
+    changed: Iterable[Episode] | None = None,
+    channels: Sequence[ChannelSpec] | None = None,
+    parts: Mapping[int, np.ndarray] | None = None,
     **said: Any,
 ) -> list[Path]:
     """Write episodes of a recording to a new one, with their environments and numbers.
@@ -60,6 +67,9 @@ def write_episodes(
         options: Its format, and what to do if it exists.
         how: What makes it, such as "merge", for its description.
         progress: Called with the rows that are written, and all rows.
+        changed: The episodes to write in place of those in the recording, in any order.
+        channels: Their channels, if others.
+        parts: For those episodes that are not written as a whole: whether a row is, (rows,).
         said: What else its description says about how it was made.
 
     Returns:
@@ -67,8 +77,12 @@ def write_episodes(
     """
     options, out = options or OutputOptions(), local_path(out)
     check_outputs(rollouts, [out], options)
+    parts = parts or {}
     total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
+    total -= sum(int((~rows).sum()) for rows in parts.values())
     info = _new_info(rollouts, indices, how, said)
+    if channels is not None:
+        info = replace(info, channels=tuple(channels))
     writer = writer_class(options.format or format_by_name(out))(
         info,
         WriterOptions(
@@ -81,7 +95,7 @@ def write_episodes(
     )
     done = 0
     try:
-        for episode in episodes_of(rollouts, indices):
+        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
             writer.write_episode(episode)
             done += episode.rows
             if progress is not None:
@@ -150,6 +164,44 @@ def episodes_of(rollouts: Rollouts, indices: Iterable[int]) -> Iterator[Episode]
                 rollouts.model(index),
             )
             first = after
+
+
+def _chosen(
+    rollouts: Rollouts, indices: Sequence[int], parts: Mapping[int, np.ndarray]
+) -> Iterator[Episode]:
+    """Episodes, some of them only in part."""
+    for whole, some in itertools.groupby(indices, lambda index: index not in parts):
+        if whole:
+            yield from episodes_of(rollouts, some)
+            continue
+        for index in some:
+            yield _part_of(rollouts, index, parts[index])
+
+
+def _part_of(rollouts: Rollouts, index: int, rows: np.ndarray) -> Episode:
+    """Some rows of an episode; the others are not read."""
+    edges = np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
+    arrays = _read_ranges(rollouts, index, edges, rollouts.info.kinds)
+    row = rollouts.episodes.row(index, named=True)
+    if row["start"] is not None:  # control steps before the first row that is left
+        (opening,) = _read_ranges(rollouts, index, np.array([[0, 1]]), ["step"])["step"]
+        row["start"] += int(arrays["step"][0]) - int(opening)
+    if "reward" in arrays and arrays["reward"].ndim == 1:
+        row["recorded_return"] = float(arrays["reward"].astype(np.float64).sum())
+    return episode_of({**row, "partial": True}, arrays, rollouts.model(index))
+
+
+def _read_ranges(
+    rollouts: Rollouts, index: int, ranges: np.ndarray, names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Rows of an episode, given as first rows and rows after the last, (n, 2)."""
+    count = ranges[:, 1] - ranges[:, 0]
+    pieces = Pieces(episode=np.full(len(ranges), index), first=ranges[:, 0], count=count)
+    kinds = ((name, *rollouts.info.kinds[name]) for name in names)
+    arrays = {name: np.empty((pieces.rows, *shape), dtype) for name, dtype, shape in kinds}
+    for task in rollouts.reader.reading(pieces, arrays, {}):
+        task()
+    return arrays
 
 
 def _new_info(

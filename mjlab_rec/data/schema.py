@@ -254,7 +254,8 @@ class Ends:
     env_index: np.ndarray  # (n,) int32
     row: np.ndarray  # (n,) int32, its last row in the block; -1: it has no row there
     episode: np.ndarray  # (n,) int32, counted per environment
-    at: np.ndarray  # (n,) int64, control steps of the environment when it ended
+    at: np.ndarray  # (n,) int64, control steps of the environment when the next one could begin:
+    # those when it ended, and one more if the reset takes a step of its own
     length: np.ndarray  # (n,) int32, control steps, recorded or not
     total: np.ndarray  # (n,) float64, sum of rewards (the return); NaN: not known
     rows: np.ndarray  # (n,) int32, recorded rows
@@ -309,7 +310,8 @@ class Block:
     # episode ended with the last row it is already the new episode's
     step: np.ndarray  # (rows,) int64, control steps of the environment before each row
     first_episode: np.ndarray  # (num_envs,) int32, episode of the first row
-    first_step: np.ndarray  # (num_envs,) int32, steps of that episode before the first row
+    first_step: np.ndarray  # (num_envs,) int32, steps of that episode before the first row; -1: the
+    # first row is of a step that only resets the environment
     total: np.ndarray  # (num_envs,) float64, return of the running episode after the last row
     recorded: np.ndarray  # (num_envs,) float64, the sum over the recorded rows
     ends: Ends
@@ -343,7 +345,10 @@ class Block:
         return values
 
     def numbering(self) -> tuple[np.ndarray, np.ndarray]:
-        """Episode of every row, and its steps before the row: both (rows, num_envs) int32."""
+        """Episode of every row, and its steps before the row: both (rows, num_envs) int32.
+
+        Where a step only reset the environment, its row belongs to no episode: its step is -1.
+        """
         episode = np.zeros((self.rows, self.num_envs), np.int32)
         began = np.zeros(
             (self.rows, self.num_envs), np.int64
@@ -359,6 +364,16 @@ class Block:
             np.maximum.accumulate(episode, axis=0, out=episode)
             np.maximum.accumulate(began, axis=0, out=began)
         return episode, (self.step[:, None] - began).astype(np.int32)
+
+    def counting(self, step: np.ndarray) -> np.ndarray | None:
+        """Which rows belong to an episode and were chosen (rows, num_envs); None: all.
+
+        Args:
+            step: Steps before each row, as ``numbering`` returns them.
+        """
+        if step.size and step.min() < 0:
+            return step >= 0 if self.active is None else (step >= 0) & self.active
+        return self.active
 
 
 def is_partial(first_step: Any, length: Any, rows: Any, every: int) -> Any:

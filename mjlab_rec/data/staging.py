@@ -64,7 +64,7 @@ class RowStore:
         """Remove what was added since ``begin_step``."""
         self.ends, self.models = self._mark
 
-    def add_ends(self, count: int, row: int, step: int) -> slice:
+    def add_ends(self, count: int, row: int, step: int | torch.Tensor) -> slice:
         """Reserve slots for episodes that ended after a row; returns the slots to fill."""
         at = slice(self.ends, self.ends + count)
         ends = self.memory.ends

@@ -505,19 +505,22 @@ class ManagerBasedRlEnv(gymnasium.vector.VectorEnv):
     def _simulate(self) -> None:
         """Apply the action and take the physics steps of one control step."""
         if not self._substeps_matter:
-            self.action_manager.apply_action()
-            self.scene.write_data_to_sim()
+            self._act()
             self.sim.step(self.cfg.decimation)
             self.scene.update(dt=self.step_dt)
             return
         for substep in range(self.cfg.decimation):
             if substep == 0 or not self._acts_once:
-                self.action_manager.apply_action()
-                self.scene.write_data_to_sim()
+                self._act()
             self.sim.step()
             self.scene.update(dt=self.physics_dt)
             self.metrics_manager.compute_substep()
             self.recorder_manager.record_substep()
+
+    def _act(self) -> None:
+        """Tell the physics what the action means."""
+        self.action_manager.apply_action()
+        self.scene.write_data_to_sim()
 
     def _forward(self, mask: torch.Tensor | None = None) -> None:
         """Bring derived quantities up to date with the state."""

@@ -18,7 +18,7 @@ PACKAGES = ("mjlab_rec", "mjlab", "torch", "mujoco", "mujoco-warp", "warp-lang",
 
 
 def about(env: Any) -> dict[str, Any]:
-    """Task, seed, engine, versions and cfg of an environment, as JSON data."""
+    """Task, seed, engine, versions, notes and cfg of an environment, as JSON data."""
     return {
         "task": getattr(env.cfg, "task", None) or type(env).__name__,
         "num_envs": env.num_envs,
@@ -29,17 +29,24 @@ def about(env: Any) -> dict[str, Any]:
         "physics_dt": env.physics_dt,
         "step_dt": env.step_dt,
         "recomputed_constants": _recomputes(env),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": versions(),
+        "notes": list(getattr(env, "recording_notes", ())),
         "env_cfg": as_json(env.cfg),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed packages that a rollout depends on."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def _recomputes(env: Any) -> bool:
     """Whether constants of the model are recomputed from fields that differ between worlds."""
     sim = env.sim
     more = getattr(sim, "per_world_fields", set()) - getattr(sim, "expanded_fields", set())
-    events = (getattr(env.cfg, "events", None) or {}).values()
-    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in events)
+    events = getattr(env.cfg, "events", None)
+    terms = events.values() if isinstance(events, Mapping) else ()
+    return bool(more) or any(getattr(getattr(e, "func", None), "recompute", 0) for e in terms)
 
 
 def as_json(value: Any, depth: int = 0) -> Any:
@@ -56,7 +63,10 @@ def as_json(value: Any, depth: int = 0) -> Any:
         return {f.name: as_json(getattr(value, f.name, None), depth + 1) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): as_json(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):
+        # Their order differs from process to process.
+        return sorted((as_json(item, depth + 1) for item in value), key=repr)
+    if isinstance(value, (list, tuple)):
         return [as_json(item, depth + 1) for item in value]
     if isinstance(value, (np.ndarray, torch.Tensor)) and math.prod(value.shape) <= 1000:
         return as_json(value.tolist(), depth + 1)

@@ -111,8 +111,8 @@ class RolloutRecorderCfg(TransitionRecorderCfg, FileCfg):
     pictures: str | dict[str, str] | None = None
     """How to store pictures, such as those of cameras: "raw" arrays, "png" (lossless), "jpeg" or
     "jpeg:90" (quality 1 to 100), "h264" or "h264:18" (crf 0 to 51, lower is better). By channel:
-    {"sensor/wrist/rgb": "jpeg"}. None is "png" for uint8 pictures if the format has it. Only "png"
-    stores every value exactly, floats too."""
+    {"sensor/wrist/rgb": "jpeg"}. None is "png" for uint8 and uint16 pictures if the format has
+    it. Only "png" stores every value exactly, in HDF5 floats too."""
 
     roll_over_bytes: Count = 4 << 30
     """File size at which the next part begins."""

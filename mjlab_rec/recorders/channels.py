@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, Literal
@@ -177,12 +177,14 @@ def _sources(env: Any) -> Iterator[Source]:
             elements=_state_elements(env.sim),
         )
         yield from _physics(env)
-    yield Source(
-        name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
-    )
+    if hasattr(env.sim, "mj_model"):
+        yield Source(
+            name="ctrl", read=lambda: env.sim.data.ctrl, elements=_actuator_names(env.sim.mj_model)
+        )
     for name in env.scene.sensors:
         # Not read here: once read, a field is kept up to date from then on.
         yield Source(name=f"sensor/{name}", read=lambda: torch.empty(0), when="before")
+    yield from getattr(env, "own_sources", list)()
 
 
 def _physics(env: Any) -> Iterator[Source]:
@@ -253,6 +255,10 @@ def _obs_pair(
 
 def _actions(env: Any) -> Iterator[Source]:
     manager = env.action_manager
+    if isinstance(manager.action, Mapping):  # Of parts that have different types.
+        for name in manager.action:
+            yield Source(name=f"action/{name}", read=lambda name=name: manager.action[name])
+        return
     terms = [manager.get_term(name) for name in manager.active_terms]
     elements: list[str] = []
     for name, term, dim in zip(manager.active_terms, terms, manager.action_term_dim, strict=True):

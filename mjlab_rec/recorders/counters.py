@@ -27,6 +27,7 @@ class EpisodeCounters:
     def __init__(self, env: Any, success: Callable[[], torch.Tensor] | None, sums: bool) -> None:
         count, device = env.num_envs, env.device
         self._env = env
+        self._pending: torch.Tensor | None = getattr(env, "pending_resets", None)
         self._success = success
         self.sum_names: tuple[str, ...] = tuple(env.reward_manager.active_terms) if sums else ()
         """Names of the reward terms that are summed."""
@@ -53,7 +54,7 @@ class EpisodeCounters:
 
     @property
     def length(self) -> torch.Tensor:
-        """Steps of the running episode (num_envs,) int32."""
+        """Steps of the running episode (num_envs,) int32; -1: it begins after the next step."""
         return self._now.steps[0]
 
     @property
@@ -121,6 +122,9 @@ class EpisodeCounters:
             self._episode_before.copy_(self.episode)
         self.episode.index_add_(0, env_ids, (self.length[env_ids] > 0).int())
         self._now.clear(env_ids)
+        if self._pending is not None:
+            later = self._pending.index_select(0, env_ids).int()
+            self.length.index_add_(0, env_ids, later, alpha=-1)
 
     def write_ends(self, ends: EndsMemory, at: slice, env_ids: torch.Tensor, cut: bool) -> None:
         """Write how these episodes ended; `cut` means neither terminated nor truncated."""

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ROWS = "rollout.npz"
+_MODEL = "model.mjb"
 
 
 class FlightRecorder(RowClock):
@@ -179,7 +180,8 @@ class FlightRecorder(RowClock):
             details["channels"] = self._not_finite(rows)
         details = {"reason": reason, "dumped_at_step": self._step, **details, "envs": ids}
         (folder / "reason.json").write_text(json.dumps(details, indent=2), encoding="utf-8")
-        mujoco.mj_saveModel(self._env.sim.mj_model, str(folder / "model.mjb"), None)
+        if hasattr(self._env.sim, "mj_model"):
+            mujoco.mj_saveModel(self._env.sim.mj_model, str(folder / _MODEL), None)
         self._write_rows(folder, {**description, "flight": details}, ids, rows)
         where = ", ".join(details.get("channels", ()))
         told = f"{reason} in {where}" if where else reason
@@ -191,12 +193,13 @@ class FlightRecorder(RowClock):
     ) -> None:
         from mjlab_rec.data.formats.npz import NpzWriter
 
+        model = folder / _MODEL
         info = RunInfo(
             channels=self._reader.specs,
             envs=tuple(range(self.num_envs)),
             step_dt=self._env.step_dt,
             about=description,
-            attachments={"model.mjb": (folder / "model.mjb").read_bytes()},
+            attachments={_MODEL: model.read_bytes()} if model.exists() else {},
         )
         writer = NpzWriter(info, WriterOptions(path=str(folder / _ROWS)))
         try:
@@ -245,18 +248,22 @@ class FlightRecorder(RowClock):
 
     def _episodes(self, rows: _RingRows, env_id: int) -> list[Episode]:
         """An environment's episodes in the ring buffer, in order."""
+        # Steps that only reset the environment are in no episode.
+        total, at = len(rows.taken), np.flatnonzero(rows.taken >= 0)
+        ahead = rows.taken[-1] >= 0
+        rows = rows.chosen(at)
         number, count = rows.episode, len(rows.episode)
         starts = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), count]
         episodes = []
         for first, end in zip(starts, starts[1:], strict=False):
-            running = end == count  # Its last row is the one read in advance.
+            running = ahead and end == count  # Its last row is the one read in advance.
             done = end - 1 - running  # Its last row with a result; before first if there is none.
             has_result = done >= first
             episodes.append(
                 Episode(
                     env=env_id,
                     number=int(number[first]),
-                    start=self._step - (count - 1 - first),
+                    start=self._step - (total - 1 - int(at[first])),
                     # Includes the next step, of which only the start is known.
                     length=int(rows.taken[end - 1]) + 1,
                     total=float(rows.total[done]) if has_result else 0.0,
@@ -287,10 +294,17 @@ class _RingRows:
 
     def of(self, env_index: int) -> _RingRows:
         """One environment's (rows, ...)."""
-        channels = {name: values[:, env_index] for name, values in self.channels.items()}
+        return self._each(lambda values: values[:, env_index])
+
+    def chosen(self, at: np.ndarray) -> _RingRows:
+        """Some of the rows."""
+        return self._each(lambda values: values[at])
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> _RingRows:
+        channels = {name: change(values) for name, values in self.channels.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "channels"}
         return _RingRows(
-            channels=channels, **{name: values[:, env_index] for name, values in rest.items()}
+            channels=channels, **{name: change(values) for name, values in rest.items()}
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from mjlab_rec.data.pictures.codec import Codec, check_fits, is_picture, parse
 from mjlab_rec.data.schema import ChannelSpec, DataError
 from mjlab_rec.utils.string import nearest
@@ -18,6 +20,7 @@ def with_codecs(
     pictures: str | Mapping[str, str] | None,
     codecs: Sequence[str],
     writer: str,
+    floats: bool = True,
 ) -> tuple[ChannelSpec, ...]:
     """The channels, with a codec where they are to be stored as pictures.
 
@@ -26,6 +29,7 @@ def with_codecs(
         pictures: The field of the recorder's cfg.
         codecs: The codecs that the format has.
         writer: Name of the format's writer, for messages.
+        floats: Whether these codecs also store floats in it.
     """
     usual = "png" if "png" in codecs else RAW
     if pictures is None:
@@ -35,7 +39,7 @@ def with_codecs(
         chosen = {
             spec.name: pictures
             for spec in channels
-            if is_picture(spec.dtype, spec.shape, floats=exact is not None and not exact.lossy)
+            if is_picture(spec.dtype, spec.shape, floats and exact is not None and not exact.lossy)
         }
         if exact is not None and not chosen:
             raise ValueError(
@@ -53,6 +57,11 @@ def with_codecs(
         codec = None if text == RAW else parse(text)
         if codec is not None:
             check_fits(codec, spec.dtype, spec.shape, f"Channel '{spec.name}'")
+            if spec.dtype == np.float32 and not floats:
+                raise ValueError(
+                    f"Channel '{spec.name}' is float32, which {writer} stores as arrays only. Set"
+                    f" pictures={{'{spec.name}': 'raw'}}, or use Hdf5RecorderCfg."
+                )
         found.append(replace(spec, codec="" if codec is None else str(codec)))
     return tuple(found)
 

@@ -82,8 +82,9 @@ class RolloutRecorder(TransitionRecorder):
             durability=cfg.durability,
         )
         name, codecs = getattr(writer, "__name__", str(writer)), getattr(writer, "codecs", ())
+        floats = getattr(writer, "encodes_floats", False)
         try:
-            channels = with_codecs(info.channels, cfg.pictures, codecs, name)
+            channels = with_codecs(info.channels, cfg.pictures, codecs, name, floats)
         except (ValueError, DataError) as error:
             raise ValueError(f"{type(cfg).__name__}: {error}") from None
         info = replace(info, channels=channels)

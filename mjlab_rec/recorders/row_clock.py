@@ -78,6 +78,10 @@ class RowClock(RecorderTerm):
         self._every = every
         self._windows = self.windows_type(trigger, length, env)
         self._auto_reset = bool(getattr(env.cfg, "auto_reset", True))
+        # The environments that the next step only resets, so that it has no row. None: never.
+        self._pending: torch.Tensor | None = getattr(env, "pending_resets", None)
+        # Another package's environment may tell that a step is over when the next has begun.
+        self._ends_late = bool(getattr(env, "ends_steps_late", False))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
@@ -202,9 +206,13 @@ class RowClock(RecorderTerm):
         """The step ended episodes; their environments are about to be reset."""
         self._take_step(env_ids)
         self._phase = "after its resets"
+        if self._pending is not None:
+            self._begin(env_ids)
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
         """New episodes begin, in a step or because of ``reset()``."""
+        if self._pending is not None and self._phase != "between steps":
+            return  # They were begun by the step before, which ended the last ones.
         if self._phase == "after its resets":
             self._begin(env_ids)
             return
@@ -220,7 +228,7 @@ class RowClock(RecorderTerm):
         if not was_reset:
             self._take_step_without_reset()
         if self._due:
-            self.on_row_complete(was_reset)
+            self.on_row_complete(was_reset and not self._ends_late)
         self._phase = "between steps"
         self._stale = False
         self._look_ahead()  # First, because the last row needs what follows it.
@@ -340,11 +348,19 @@ class RowClock(RecorderTerm):
         if on and not was_on:
             self.on_rows_start()
         if due or was_on:
-            self._active = self._windows.active(step, self.counters.length) if due else None
+            self._active = self._find_active(step) if due else None
             self.on_row_begins(due)
         self._on, self._due = on, due
         if was_on and not on:
             self.on_rows_stop()
+
+    def _find_active(self, step: int) -> torch.Tensor | None:
+        """The environments that have a row of the next step; None: all."""
+        active = self._windows.active(step, self.counters.length)
+        if self._pending is not None:
+            takes_step = self.counters.length >= 0
+            active = takes_step if active is None else active & takes_step
+        return active
 
     def _fail(self) -> None:
         """Undo the current step, if there is one."""

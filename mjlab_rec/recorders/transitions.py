@@ -205,7 +205,8 @@ class TransitionRecorder(RowClock):
                 if getattr(env.sim.model, name).numel()
             )
             sources += model_sources(env, changing)
-            attachments["model.mjb"] = _compiled(env.sim.mj_model)
+            attachments["model.mjb"] = compiled_model(env.sim.mj_model)
+            attachments |= getattr(env, "model_attachments", dict)()
         chain = self._every == 1 and self._in_blocks
         self._reader = RowReader(env, sources, self._selection, chain, dtype)
         info = RunInfo(
@@ -291,7 +292,8 @@ class TransitionRecorder(RowClock):
         if not in_row and not store.has_room(len(env_ids)):
             self._next_block()
         row = store.row if in_row else store.row - 1
-        at = store.add_ends(len(env_ids), row, step)
+        begins = step if self._pending is None else step + self._pending[env_ids]
+        at = store.add_ends(len(env_ids), row, begins)
         memory = store.memory
         self.counters.write_ends(memory.ends, at, env_ids, cut)
         if in_row:
@@ -321,10 +323,17 @@ class TransitionRecorder(RowClock):
 
     def _counts(self, store: RowStore) -> bool:
         """Whether the completed row is recorded in any environment."""
-        active = store.memory.active
-        if active is None or self.cfg.max_steps is None:
+        active = self._active_in(store.row)
+        if active is None or (self.cfg.max_steps is None and self._pending is None):
             return True  # Not worth waiting for the device.
-        return bool(active[store.row].any())
+        return bool(active.any())
+
+    def _active_in(self, row: int) -> torch.Tensor | None:
+        """The recorded environments that have a value in the row of this step; None: all."""
+        memory = self._filling.memory
+        if memory.active is not None:
+            return memory.active[row]
+        return None if self._active is None else self._selection.select(self._active)
 
     def on_rows_start(self) -> None:
         """Store what ended since the last row, before new rows follow."""
@@ -338,8 +347,7 @@ class TransitionRecorder(RowClock):
         store = self._filling
         if has_row or self._reader.chains:
             self._reader.before(store.memory.channels, store.row)
-        if has_row and self._active is not None:
-            assert store.memory.active is not None
+        if has_row and self._active is not None and store.memory.active is not None:
             store.memory.active[store.row].copy_(self._selection.select(self._active))
 
     def on_rows_stop(self) -> None:
@@ -428,8 +436,9 @@ class TransitionRecorder(RowClock):
         memory = self._filling.memory
         env_ids, episode, step = self._selection.ids, memory.first_episode, memory.first_step
         channels = {spec.name: memory.channels[spec.name][0] for spec in self._reader.specs}
-        if memory.active is not None:
-            chosen = memory.active[0].nonzero().flatten()
+        active = self._active_in(0)
+        if active is not None:
+            chosen = active.nonzero().flatten()
             env_ids, episode, step = env_ids[chosen], episode[chosen], step[chosen]
             channels = {name: values[chosen] for name, values in channels.items()}
         if len(env_ids):
@@ -470,7 +479,7 @@ def _ended(ends: EndsMemory, at: torch.Tensor) -> EndedEpisodes:
     )
 
 
-def _compiled(model: mujoco.MjModel) -> bytes:
+def compiled_model(model: mujoco.MjModel) -> bytes:
     """The compiled model as the contents of an MJB file."""
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)

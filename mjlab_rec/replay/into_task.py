@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 from mjlab_rec.managers.event_manager import EventTermCfg
 from mjlab_rec.recorders.triggers import at_episodes
-from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, opened
+from mjlab_rec.replay.held_commands import HeldCommands
+from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, opened, stacked
 from mjlab_rec.sim.engine import state_layout
-
-if TYPE_CHECKING:
-    from mjlab_rec.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg
 
 HELD_TOLERANCE = 0.01
 MOST_EPISODES = 4096
@@ -79,9 +79,9 @@ class _Playing:
         self, rollouts: Rollouts, episodes: Sequence[int], use: str, tolerance: float
     ) -> None:
         self.recorded = RecordedModel.of(rollouts)
-        commands = [name for name in rollouts.channels if name.startswith("command/")]
-        self.arrays = rollouts.read_many(episodes, ["state", "step", "action", *commands])
-        self.commands = [name.partition("/")[2] for name in commands]
+        self.commands = HeldCommands(rollouts)
+        names = ["state", "step", "action", *self.commands.channels]
+        self.arrays = rollouts.read_many(episodes, names)
         self.lengths = rollouts.episodes["rows"].to_numpy()[list(episodes)].astype(np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.models = [rollouts.model(episode) for episode in episodes]
@@ -94,7 +94,6 @@ class _Playing:
         self.broken = np.zeros(count, bool)
         self.held = np.zeros(count, np.int64)
         self.most = np.zeros(count)
-        self.notes: dict[str, str] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Playing:
         return self  # Managers copy what they get; this must stay the same for all of them.
@@ -104,24 +103,16 @@ class _Playing:
         return self.starts + np.minimum(self.at + ahead, self.lengths - 1)
 
     def hold_commands(self, env: Any, rows: np.ndarray, env_ids: torch.Tensor) -> None:
-        """Give environments the recorded commands, as far as the task has them."""
-        for name in self.commands:
-            if name not in env.command_manager.active_terms or name in self.notes:
-                continue
-            values = torch.from_numpy(self.arrays[f"command/{name}"][rows]).to(env.device)
-            try:
-                env.command_manager.get_term(name).hold(values, env_ids)
-            except (NotImplementedError, ValueError) as error:
-                self.notes[name] = f"The command '{name}' could not be restored: {error}"
+        """Give environments the recorded commands."""
+        values = {name: self.arrays[name][rows] for name in self.commands.channels}
+        self.commands.hold(env, values, env_ids)
 
     def start(self, env: Any, env_ids: torch.Tensor) -> None:
         """Begin the episodes of these environments as they were recorded."""
         ids = env_ids.cpu().numpy()
         self.at[ids] = 0
-        fields = [self.models[i] for i in ids]
-        if fields and fields[0]:
-            stacked = {name: np.stack([f[name] for f in fields]) for name in fields[0]}
-            WorldModels(self.recorded, env.sim).write(stacked, env_ids)
+        fields = stacked([self.models[i] for i in ids])
+        WorldModels(self.recorded, env.sim).write(fields, env_ids)
         rows = self.starts[ids]
         env.sim.set_state(torch.from_numpy(self.arrays["state"][rows]), env_ids)
         self.hold_commands(env, rows, env_ids)
@@ -148,9 +139,17 @@ class _Playing:
         self.at += 1
 
 
-def _start(env: Any, env_ids: torch.Tensor, playing: _Playing) -> None:
-    """Event at resets."""
-    playing.start(env, env_ids)
+class _PlayingEnv(ManagerBasedRlEnv):
+    """The other task, whose episodes begin as the recorded ones do."""
+
+    def __init__(self, cfg: ManagerBasedRlEnvCfg, device: str, playing: _Playing) -> None:
+        self._playing = playing
+        super().__init__(cfg, device=device)
+
+    def _reset_idx(self, env_ids: torch.Tensor) -> None:
+        # Last, because commands may move things, too.
+        super()._reset_idx(env_ids)
+        self._playing.start(self, env_ids)
 
 
 def _step(env: Any, env_ids: Any, playing: _Playing) -> None:
@@ -188,8 +187,6 @@ def play_into_task(
     Returns:
         What became of each episode, and notes on what could not be restored.
     """
-    from mjlab_rec.envs import ManagerBasedRlEnv
-
     with opened(source) as rollouts:
         if "action" not in rollouts.channels:
             raise DataError("The recording has no actions to play. Record the channel 'action'.")
@@ -201,16 +198,14 @@ def play_into_task(
             )
         playing = _Playing(rollouts, chosen, use, tolerance)
         step_dt, table = rollouts.info.step_dt, rollouts.episodes
+    env_cfg = copy.deepcopy(env_cfg)
     env_cfg.scene.num_envs = len(chosen)
     params = {"playing": playing}
-    env_cfg.events = {
-        "recorded_start": EventTermCfg(func=_start, mode="reset", params=params),
-        "recorded_step": EventTermCfg(func=_step, mode="step", params=params),
-    }
+    env_cfg.events = {"recorded_step": EventTermCfg(func=_step, mode="step", params=params)}
     for recorder in env_cfg.recorders.values():
         if hasattr(recorder, "trigger"):
             recorder.trigger = at_episodes(0)  # pyright: ignore[reportAttributeAccessIssue]
-    with ManagerBasedRlEnv(env_cfg, device=device) as env:
+    with _PlayingEnv(env_cfg, device, playing) as env:
         _check_fit(env, playing, step_dt)
         if opened_env is not None:
             opened_env(env)
@@ -229,7 +224,7 @@ def play_into_task(
         )
         for place, index in enumerate(chosen)
     ]
-    return found, list(playing.notes.values())
+    return found, list(playing.commands.notes.values())
 
 
 def _play(

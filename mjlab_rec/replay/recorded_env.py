@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.rollouts import Rollouts
-from mjlab_rec.data.schema import DataError
 from mjlab_rec.managers.command_manager import NullCommandManager
 from mjlab_rec.managers.recorder_manager import (
     NullRecorderManager,
     RecorderManager,
     RecorderTermCfg,
 )
-from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels
+from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, stacked
 from mjlab_rec.replay.same_bits import choose_engine
 from mjlab_rec.replay.stand_ins import (
     RecordedActions,
@@ -252,11 +251,7 @@ class RecordedEnv:
         fields = [dict(self._rollouts.model(episode)) for episode in episodes]
         for values, arrays, row in zip(fields, page, rows, strict=True):
             values |= {name.partition("/")[2]: arrays[name][row] for name in self._fields}
-        names = set(fields[0])
-        if any(set(values) != names for values in fields):
-            raise DataError("The recording is damaged: model fields of some episodes are missing.")
-        stacked = {name: np.stack([values[name] for values in fields]) for name in fields[0]}
-        self._models.write(stacked, self._ids[: len(episodes)])
+        self._models.write(stacked(fields), self._ids[: len(episodes)])
         self._written = number
 
     def _take_results(self) -> None:

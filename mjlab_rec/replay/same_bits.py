@@ -14,6 +14,8 @@ from mjlab_rec.sim.simulation import resolve_device
 from mjlab_rec.utils.cpu import cpu_name
 from mjlab_rec.utils.string import nearest
 
+_WORLDS = {"mjbatch": 512, "warp": 256, "cuda": 4096}
+
 
 def choose_engine(recorded: RecordedModel, engine: str | None, device: str | None) -> str:
     """Set the engine, and return the device; None means those of the recording, if they are here.
@@ -36,6 +38,11 @@ def choose_engine(recorded: RecordedModel, engine: str | None, device: str | Non
         engine = "mjbatch" if has_mjbatch else "warp"
     recorded.cfg.engine = engine  # pyright: ignore[reportAttributeAccessIssue]
     return device
+
+
+def usual_worlds(engine: str, device: str) -> int:
+    """A number of worlds that are simulated well at the same time."""
+    return _WORLDS[engine if device == "cpu" else "cuda"]
 
 
 def why_not_exact(about: Mapping[str, Any], recorded: RecordedModel, device: str) -> str:

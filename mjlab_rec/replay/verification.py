@@ -12,19 +12,18 @@ import torch
 
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, opened
+from mjlab_rec.replay.recorded_model import RecordedModel, WorldModels, opened, stacked
 from mjlab_rec.replay.results import Verification, VerifiedEpisode, episodes_of
-from mjlab_rec.replay.same_bits import choose_engine, why_not_exact
+from mjlab_rec.replay.same_bits import choose_engine, usual_worlds, why_not_exact
 from mjlab_rec.replay.waves import CHECK, CTRL, Wave, WaveReader
 from mjlab_rec.sim.engine import state_layout
 from mjlab_rec.sim.simulation import Simulation
-from mjlab_rec.sim.state_check import StateChecksums
+from mjlab_rec.sim.state_check import StateChecksums, bits_of
 from mjlab_rec.utils.threads import single_torch_thread
 
 TOLERANCE = 1e-3
 """Tolerance where the same bits cannot be expected."""
 
-_WORLDS = {"mjbatch": 512, "warp": 256, "cuda": 4096}
 # What a step leads to. The rest of the state is given to it, or is the solver's first guess.
 _RESULTS = ("time", "qpos", "qvel", "act")
 
@@ -108,8 +107,7 @@ class _Runner:
         self._tolerance = tolerance
         self.engine = recorded.cfg.engine
         self.layout = {field.name: field.columns for field in state_layout(recorded.model)}
-        kind = self.engine if device == "cpu" else "cuda"
-        self._num_worlds = num_worlds or _WORLDS[kind]
+        self._num_worlds = num_worlds or usual_worlds(self.engine, device)
         self._sim: Simulation | None = None
         self._checksums = StateChecksums(self.layout, device)
         self._fields = list(self.layout)
@@ -132,7 +130,7 @@ class _Runner:
             models.write(here, worlds)
             target = self._tensor(wave.start[here]).to(state.dtype)
             # A world that is where the recording was goes on: writing its state takes time.
-            apart = (_bits(state[:active]) != _bits(target)).any(dim=1)
+            apart = (bits_of(state[:active]) != bits_of(target)).any(dim=1)
             ids = apart.nonzero().flatten()
             sim.set_state(target[ids], ids)
             self._step(sim, wave, here)
@@ -239,7 +237,7 @@ class _LaneModels:
         if not len(at):
             return
         fields = [self._fields(int(episode[i])) for i in at]
-        values = {name: np.stack([f[name] for f in fields]) for name in fields[0]}
+        values = stacked(fields)
         values |= {name: rows_[rows[at]] for name, rows_ in self._wave.model.items()}
         if values:
             self._worlds.write(values, worlds[torch.from_numpy(at).to(worlds.device)])
@@ -248,11 +246,6 @@ class _LaneModels:
         if episode not in self._of:
             self._of[episode] = self._rollouts.model(int(self._wave.episodes[episode]))
         return self._of[episode]
-
-
-def _bits(state: torch.Tensor) -> torch.Tensor:
-    """States as integers, of which two are equal only if all bits are."""
-    return state.view(torch.int64 if state.dtype == torch.float64 else torch.int32)
 
 
 def _episodes(rollouts: Rollouts, episodes: Sequence[int] | None) -> list[int]:

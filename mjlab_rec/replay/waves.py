@@ -103,7 +103,7 @@ class WaveReader:
         self._names = ["state", "step", *self._fields]
         self._names += [CHECK] if self._has_check else []
         self._names += [self._ctrl] if self._ctrl else []
-        self._check_shapes(decimation)
+        check_physics(rollouts, layout, decimation)
 
     def waves(self, episodes: Sequence[int]) -> Iterator[Wave]:
         """Read these episodes, in groups."""
@@ -179,19 +179,21 @@ class WaveReader:
         ctrl = arrays[self._ctrl]
         return ctrl if ctrl.ndim == 3 else ctrl[:, None]
 
-    def _check_shapes(self, decimation: int) -> None:
-        kinds, layout = self._rollouts.info.kinds, self._layout
-        columns = layout.get("ctrl", slice(0, 0))
-        nu = columns.stop - columns.start
-        wanted: dict[str, Any] = {"ctrl": [(nu,)], CTRL: [(1, nu), (decimation, nu)]}
-        wanted[CHECK] = [(len(layout),)]
-        for name in (self._ctrl, CHECK if self._has_check else None):
-            if name is not None and kinds[name][1] not in wanted[name]:
-                raise DataError(
-                    f"The recording is damaged: the channel '{name}' has shape {kinds[name][1]},"
-                    f" but its model needs {' or '.join(map(str, wanted[name]))}."
-                )
-        if kinds["state"][0] not in (np.dtype("float64"), np.dtype("float32")):
-            raise DataError("The recording is damaged: the states are no floating-point numbers.")
-        if self._has_check and kinds[CHECK][0] != np.dtype("int64"):
-            raise DataError(f"The recording is damaged: '{CHECK}' has type {kinds[CHECK][0]}.")
+
+def check_physics(rollouts: Rollouts, layout: dict[str, slice], decimation: int) -> None:
+    """Raise if the recorded states, controls or checksums do not fit the model."""
+    kinds = rollouts.info.kinds
+    columns = layout.get("ctrl", slice(0, 0))
+    nu = columns.stop - columns.start
+    wanted: dict[str, Any] = {"ctrl": [(nu,)], CTRL: [(1, nu), (decimation, nu)]}
+    wanted[CHECK] = [(len(layout),)]
+    for name, shapes in wanted.items():
+        if name in kinds and kinds[name][1] not in shapes:
+            raise DataError(
+                f"The recording is damaged: the channel '{name}' has shape {kinds[name][1]}, but"
+                f" its model needs {' or '.join(map(str, shapes))}."
+            )
+    if kinds["state"][0] not in (np.dtype("float64"), np.dtype("float32")):
+        raise DataError("The recording is damaged: the states are no floating-point numbers.")
+    if CHECK in kinds and kinds[CHECK][0] != np.dtype("int64"):
+        raise DataError(f"The recording is damaged: '{CHECK}' has type {kinds[CHECK][0]}.")

@@ -88,7 +88,7 @@ class SnapshotReader:
         sim = self._sim
         values = {name: getattr(sim.data, name) for name in self._state}
         # Unlike expanded_fields, this also has the constants that were recomputed.
-        per_world = sim._engine.per_world
+        per_world = sim.per_world_fields
         for name in self._fields:
             if name in per_world:
                 values[name] = getattr(sim.model, name)

@@ -29,9 +29,7 @@ class StateChecksums:
 
     def __call__(self, states: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the checksums of states (n, numbers): int64 (n, fields)."""
-        bits = states.contiguous().view(
-            torch.int64 if states.dtype == torch.float64 else torch.int32
-        )
+        bits = bits_of(states.contiguous())
         product = self._product
         if product is None or product.shape != bits.shape:
             product = self._product = torch.empty(bits.shape, dtype=torch.int64, device=bits.device)
@@ -43,6 +41,11 @@ class StateChecksums:
         for number, columns in enumerate(self._columns):
             torch.sum(product[:, columns], dim=1, out=out[:, number])
         return out
+
+
+def bits_of(states: torch.Tensor) -> torch.Tensor:
+    """States as integers, of which two are equal only if all bits are."""
+    return states.view(torch.int64 if states.dtype == torch.float64 else torch.int32)
 
 
 def _weights(count: int) -> np.ndarray:

@@ -244,7 +244,9 @@ class WarpEngine:
         from mjlab_rec.sim.warp_renderer import drawn_model, own_colors
 
         return WarpCameras(
-            drawn_model(self._mj_model, own_colors(self)),
+            drawn_model(
+                self._mj_model, own_colors(self.per_world, lambda: self.model_field("geom_rgba"))
+            ),
             look,
             self._num_envs,
             self._model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ import warp as wp
 
 from mjlab_rec.sim.cameras import CameraDataType
 from mjlab_rec.sim.debug_shapes import Shapes
-from mjlab_rec.sim.engine import Engine
 from mjlab_rec.sim.shape_overlay import Lens, ShapeOverlay
 from mjlab_rec.sim.simulation import Simulation
 from mjlab_rec.sim.snapshot import (
@@ -91,7 +90,9 @@ class WarpRenderer:
         self._readers: dict[tuple[int, ...], SnapshotReader] = {}
         self._batches: dict[tuple[int, tuple[str, ...]], _WorldBatch] = {}
         self._overlay = ShapeOverlay()
-        self._model = drawn_model(sim.mj_model, own_colors(sim._engine))
+        self._model = drawn_model(
+            sim.mj_model, own_colors(sim.per_world_fields, lambda: sim.model.geom_rgba)
+        )
         self._is_empty = not (
             np.isin(self._model.geom_group, _shown_groups(cfg)).any() or self._model.nflex
         )
@@ -325,11 +326,14 @@ def _lens(model: mujoco.MjModel, camera: int | None, fovy: float, width: int, he
     )
 
 
-def own_colors(engine: Engine) -> np.ndarray | None:
-    """Return the colours of all worlds' geoms (num_envs, ngeom, 4) if they may differ."""
-    if "geom_rgba" not in engine.per_world:
-        return None
-    return engine.model_field("geom_rgba").cpu().numpy()
+def own_colors(per_world: Container[str], colors: Callable[[], torch.Tensor]) -> np.ndarray | None:
+    """Return the colours of all worlds' geoms (num_envs, ngeom, 4) if they may differ.
+
+    Args:
+        per_world: Names of the model fields with a value per world.
+        colors: Returns the field ``geom_rgba``, if it is one of them.
+    """
+    return colors().cpu().numpy() if "geom_rgba" in per_world else None
 
 
 def allow_empty_slots(context: Any) -> None:

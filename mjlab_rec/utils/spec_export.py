@@ -23,6 +23,17 @@ _FACES = "RLUDFB"  # The order of a cube's faces in memory.
 _PNG_COLORS = {1: 0, 3: 2, 4: 6}  # Number of channels to PNG's color type.
 
 
+def files_on_disk(spec: mujoco.MjSpec) -> dict[str, bytes]:
+    """The files of a spec that are on the disk, by the names that it has for them."""
+    found = {}
+    for element, _, _, name in _files(spec):
+        folder = spec.texturedir if _is_texture(element) else spec.meshdir
+        path = Path(spec.modelfiledir, folder, name)
+        if _asset(spec, name) is None and path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
 def use_absolute_paths(spec: mujoco.MjSpec) -> None:
     """Give the files of a spec by their full paths, where they are on the disk.
 
@@ -59,11 +70,16 @@ def export_spec(spec: mujoco.MjSpec, output_dir: str | Path, *, zip: bool = Fals
 def write_zip(files: dict[str, bytes], path: Path) -> None:
     """Write files, by name, into a zip file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(zip_of(files))
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    """A zip file of files, by name."""
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
-    path.write_bytes(memory.getvalue())
+    return memory.getvalue()
 
 
 def write_files(files: dict[str, bytes], folder: Path) -> None:

@@ -54,5 +54,7 @@ def _remove_empty(default: ET.Element, used: set[str | None]) -> None:
     for child in list(default):
         if child.tag == "default":
             _remove_empty(child, used)
-            if len(child) == 0 and child.get("class") not in used:
+            # MuJoCo 3.11 writes one without a name, which it does not load.
+            name = child.get("class")
+            if len(child) == 0 and (name is None or name not in used):
                 default.remove(child)

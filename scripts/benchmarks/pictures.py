@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +21,7 @@ from rich.console import Console
 from benchmarks.tables import sideways
 from mjlab_rec import cli
 
-CHANNELS = ("sensor/wrist/rgb", "action")
+CHANNELS = ("sensor/wrist/rgb", "obs/actor", "action")
 _PEER = "robomimic"
 _BATCH = 256
 
@@ -32,12 +34,14 @@ class PicturesArgs:
     """Number of environments, each with a picture per step."""
     size: int = 84
     """Width and height of the pictures."""
-    steps: int = 40
+    steps: int = 100
     """Steps per round and codec."""
     rounds: int = 3
     """Rounds in which all codecs take turns with steps that are not recorded."""
     codecs: tuple[str, ...] = ("raw", "png", "jpeg", "h264")
     """Codecs to compare."""
+    peer_python: str | None = None
+    """Interpreter that has lerobot and torchcodec, to read the same pictures with its dataset."""
     path: Path | None = None
     """Folder for the recordings, which are kept; None: a temporary one."""
 
@@ -50,16 +54,21 @@ def main(args: Annotated[PicturesArgs, tyro.conf.arg(name="")]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.path or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        recorded = _record(args, folder)
-        names = [*args.codecs, _PEER]
-        columns = {name: recorded[name] | _read(folder, name) for name in names}
-        mp4 = _mp4(folder)
+        plain, recorded = _record(args, folder)
+        columns = {name: found | _read(folder, name) for name, found in recorded.items()}
+        if args.peer_python is not None:
+            columns["lerobot"] = _lerobot(folder, args)
+    quantities = dict.fromkeys(name for column in columns.values() for name in column)
+    columns = {
+        name: {quantity: column.get(quantity, "") for quantity in quantities}
+        for name, column in columns.items()
+    }
     title = (
         f"{args.num_envs} pictures of {args.size} x {args.size} a step, of the wrist camera of"
         f" lift-arm-rgb; batches of {_BATCH} random pictures"
     )
     console.print(sideways(title, "", columns))
-    console.print(f"The same pictures as an mp4 per episode, as LeRobot has them: {mp4}")
+    console.print(plain)
     console.print(f"Again: python {shlex.join(sys.argv)}", soft_wrap=True, markup=False)
 
 
@@ -97,8 +106,11 @@ def _file(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _record(args: PicturesArgs, folder: Path) -> dict[str, dict[str, str]]:
-    """Take steps with each codec and without recording in turns; returns lines of the table."""
+def _record(args: PicturesArgs, folder: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Take steps with each codec and without recording in turns.
+
+    Returns a sentence about the latter, and lines of the table for each codec.
+    """
     import torch
 
     env = _make(args)
@@ -106,38 +118,49 @@ def _record(args: PicturesArgs, folder: Path) -> dict[str, dict[str, str]]:
     shape = env.action_manager.action.shape
     actions = torch.rand((args.steps, *shape)) * 2 - 1
     names = [*args.codecs, _PEER]
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ["", *names]}
+    steps: dict[str, list[np.ndarray]] = {name: [] for name in ["", *names]}
+    opening: dict[str, list[float]] = {name: [] for name in ["", *names]}
 
-    def take(name: str, number: int, count: int) -> None:
+    def take(name: str, number: int, count: int) -> tuple[np.ndarray, float]:
+        """The time of a step, and that of opening a recording."""
+        began = _now()
         handle = env.start_recording(_recorder(folder, name, number)) if name else None
+        opened = _now()
         for action in actions[:count]:
             env.step(action)
         if handle is not None:
-            # What the last block costs belongs to the steps, too.
+            # What the last rows cost belongs to the steps, too.
             env.stop_recording(handle)
+        return (_now() - opened) / count, float(opened[0] - began[0])
 
-    for name in times:
+    for name in steps:
         take(name, 0, 2)  # The first ones load modules.
     for number in range(args.rounds):
-        for name in times:
+        for name in steps:
             # Every round sees the same pictures, and episodes end.
             env.reset(seed=0)
             torch.manual_seed(0)
-            began, processor = time.perf_counter(), _processor_s()
-            take(name, number, args.steps)
-            took = time.perf_counter() - began, _processor_s() - processor
-            times[name].append((took[0] / args.steps, took[1] / args.steps))
+            step, open_s = take(name, number, args.steps)
+            steps[name].append(step)
+            opening[name].append(open_s)
     env.close()
-    plain = np.array(times[""])
+    plain = np.array(steps[""])
+    wall, cpu = 1e3 * np.median(plain, axis=0)
+    text = f"A step without recording takes {wall:.0f} ms, {cpu:.0f} ms of the processor."
     found = {}
     for name in names:
-        wall, cpu = np.median(np.array(times[name]) / plain, axis=0) - 1
+        more, more_cpu = np.median(np.array(steps[name]) / plain, axis=0) - 1
         found[name] = {
-            "step without recording (ms)": f"{1e3 * np.median(plain[:, 0]):.1f}",
-            "recording adds": f"{wall:+.1%}",
-            "  to the processor's time": f"{cpu:+.1%}",
+            "recording adds": f"{more:+.1%}",
+            "  to the processor's time": f"{more_cpu:+.1%}",
+            "opening a file (ms)": f"{1e3 * np.median(opening[name]):.0f}",
         }
-    return found
+    return text, found
+
+
+def _now() -> np.ndarray:
+    """Seconds, and those of the processor."""
+    return np.array([time.perf_counter(), _processor_s()])
 
 
 def _processor_s() -> float:
@@ -158,6 +181,7 @@ def _read(folder: Path, name: str) -> dict[str, str]:
         for first in range(0, len(episodes), 16):
             rollouts.read_many(episodes[first : first + 16], [channel])
         all_s, all_cpu = time.perf_counter() - began, _processor_s() - processor
+        encoding = _encoding(spec, rollouts.read(0, [channel])[channel])
         data = rollouts.dataset(channels=[channel], memory_bytes=1)
         if name == _PEER:
             batch = _raw_batches(path, channel)
@@ -165,6 +189,7 @@ def _read(folder: Path, name: str) -> dict[str, str]:
             rng = np.random.default_rng(0)
             batch = _timed(lambda: data.batch(rng.integers(0, len(data), _BATCH)))
     return {
+        "encoding alone, processor (us/picture)": encoding,
         "pictures": f"{rows}",
         "bytes of a picture": f"{size / rows:.0f}",
         "times smaller": f"{spec.nbytes * rows / size:.1f}",
@@ -172,6 +197,24 @@ def _read(folder: Path, name: str) -> dict[str, str]:
         "  processor (us/picture)": f"{1e6 * all_cpu / rows:.0f}",
         "a random batch (ms)": batch,
     }
+
+
+def _encoding(spec: Any, pictures: np.ndarray) -> str:
+    """Microseconds of the processor for each picture, without a simulation next to it."""
+    from mjlab_rec.data.pictures.crew import Crew
+    from mjlab_rec.data.pictures.encoding import PictureCoder
+
+    if not spec.codec:
+        return "0"
+    clips = [pictures[:31]] * 64  # About a block.
+    coder, crew = PictureCoder(spec, "The benchmark"), Crew("benchmark")
+    times = []
+    for _ in range(3):
+        began = _processor_s()
+        coder.encode(clips, crew)
+        times.append(_processor_s() - began)
+    crew.close()
+    return f"{1e6 * min(times) / sum(map(len, clips)):.0f}"
 
 
 def _stored(path: Path, channel: str) -> int:
@@ -222,49 +265,28 @@ def _timed(work: Any, count: int = 5) -> str:
     return f"{wall:.0f} (processor {cpu:.0f})"
 
 
-def _mp4(folder: Path) -> str:
-    """A random batch from mp4 files, decoded as LeRobot does: seek, then decode up to the picture.
+def _lerobot(folder: Path, args: PicturesArgs) -> dict[str, str]:
+    """The same pictures as a LeRobot dataset, read by LeRobot."""
+    from mjlab_rec.data.export import export_rollouts
 
-    The text for the table.
-    """
-    try:
-        import av  # type: ignore[import-not-found]
-    except ImportError:
-        return "not measured, because the package av is not installed."
-    from mjlab_rec.data import open_rollouts
-
-    channel, counts, size = CHANNELS[0], [], 0
-    with open_rollouts(next(folder.glob("*_0.h5"))) as rollouts:
-        for index in range(len(rollouts)):
-            pictures = rollouts.read(index, [channel])[channel]
-            path = folder / f"episode_{index}.mp4"
-            # LeRobot's settings, with the codec that everything decodes fast.
-            with av.open(str(path), "w") as file:
-                stream: Any = file.add_stream("libx264", rate=50)
-                stream.width, stream.height = pictures.shape[2], pictures.shape[1]
-                stream.pix_fmt, stream.options = "yuv420p", {"crf": "30", "g": "2"}
-                for picture in pictures:
-                    file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-                file.mux(stream.encode())
-            counts.append(len(pictures))
-            size += path.stat().st_size
-    rng = np.random.default_rng(0)
-    files = [av.open(str(folder / f"episode_{index}.mp4")) for index in range(len(counts))]
-
-    def one(index: int, at: int) -> np.ndarray:
-        stream: Any = files[index].streams.video[0]
-        wanted = round(at / 50 / stream.time_base)
-        files[index].seek(wanted, stream=stream)
-        for frame in files[index].decode(stream):
-            if frame.pts >= wanted:
-                return frame.to_ndarray(format="rgb24")
-        raise ValueError(f"Episode {index} has no picture {at}.")
-
-    def read() -> None:
-        chosen = rng.integers(0, len(counts), _BATCH)
-        np.stack([one(int(index), int(rng.integers(counts[index]))) for index in chosen])
-
-    text = _timed(read)
-    for file in files:
-        file.close()
-    return f"{size / sum(counts):.0f} bytes a picture, {text} ms a batch."
+    source, out = folder / f"{_file(args.codecs[0])}_0.h5", folder / "lerobot"
+    began = time.perf_counter()
+    export_rollouts(source, out, "lerobot", observation=["actor"], if_exists="overwrite")
+    took = time.perf_counter() - began
+    peer = Path(__file__).with_name("pictures_peer.py")
+    command = [str(args.peer_python), str(peer), str(out), str(_BATCH), "5"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        cli.fail(f"--peer-python cannot read the dataset with lerobot:\n{ran.stderr[-2000:]}")
+    found = json.loads(ran.stdout.splitlines()[-1])
+    with h5py.File(folder / f"{_file(_PEER)}_0.h5", "r", locking=False) as file:
+        rows = int(file["data"].attrs["total"])  # type: ignore[arg-type]
+    size = sum(path.stat().st_size for path in out.rglob("*.mp4"))
+    return {
+        "pictures": f"{rows}",
+        "bytes of a picture": f"{size / rows:.0f}",
+        "times smaller": f"{3 * args.size**2 * rows / size:.1f}",
+        "a random batch (ms)": f"{found['wall']:.0f} (processor {found['processor']:.0f})",
+        "export from a recording (us/picture)": f"{1e6 * took / rows:.0f}",
+        "LeRobot's version and decoder": f"{found['version']}, {found['decoder']}",
+    }

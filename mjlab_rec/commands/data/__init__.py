@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "split": f"{_HERE}.split:SplitArgs",
     "filter": f"{_HERE}.filter:FilterArgs",
     "diff": f"{_HERE}.diff:DiffArgs",
+    "relabel": f"{_HERE}.relabel:RelabelArgs",
     "report": f"{_HERE}.report:ReportArgs",
     "export": f"{_HERE}.export:ExportArgs",
     "import": f"{_HERE}.import_:ImportArgs",
@@ -32,7 +33,8 @@ SUBCOMMANDS = {
 """Each subcommand with its options, as "module:Class".
 
 The module also has ``main(args)``, which returns the exit code (None is 0), and a docstring, which
-is the description in the help. It imports what takes long only in ``main``.
+is the description in the help. It imports what takes long only in ``main``. Options with a field
+``env_fields`` get those that --env.PATH set.
 """
 
 
@@ -54,6 +56,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     if name not in SUBCOMMANDS:
         cli.fail(f"Unknown subcommand {name!r}. {nearest(name, list(SUBCOMMANDS))}")
     module, args_type = load(name)
+    takes_fields = "env_fields" in getattr(args_type, "__dataclass_fields__", ())
+    fields: list[cli.Setting] = []
+    if takes_fields:
+        words, fields = cli.split_options(words, cli.ENV_PREFIX)
     args: Any = tyro.cli(
         args_type,
         args=words,
@@ -61,6 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         prog=f"{prog} {name}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    if takes_fields:
+        args.env_fields = fields
     logging.basicConfig(
         level=logging.WARNING if args.verbose else logging.ERROR, format="%(message)s"
     )

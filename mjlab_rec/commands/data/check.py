@@ -27,6 +27,8 @@ class CheckArgs(OutputArgs):
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     repair: Path | None = None
     """Write the episodes with which nothing is wrong to this path, for one recording only."""
+    keep_rows: bool = False
+    """With --repair: also keep the good rows of damaged episodes, which are marked as partial."""
     allow_nan: tuple[str, ...] = ()
     """Channels in which NaN and infinity are fine, such as 'obs/*'."""
     most: int = 20
@@ -44,6 +46,8 @@ def main(args: CheckArgs) -> int:
     paths = find_recordings(args.paths)
     if args.repair is not None and len(paths) != 1:
         cli.fail(f"--repair needs one recording, but {len(paths)} were given.")
+    if args.keep_rows and args.repair is None:
+        cli.fail("--keep-rows says what --repair writes. Give --repair, too.")
     console = Console(highlight=False, soft_wrap=True)
     results = []
     for path in paths:
@@ -80,5 +84,7 @@ def _repair(args: CheckArgs, path: Path, result: CheckResult, say: Callable[[str
 
     assert args.repair is not None
     with progress_bar(f"Writing {args.repair.name}") as progress:
-        files = repair(path, args.repair, result, args.options, progress)
-    say(f"Wrote {int(result.good.sum())} episodes to {', '.join(map(str, files))}")
+        files = repair(path, args.repair, result, args.options, progress, keep_rows=args.keep_rows)
+    parts = len(result.good_parts) if args.keep_rows else 0
+    more = f" and the good rows of {parts} others" if parts else ""
+    say(f"Wrote {int(result.good.sum())} episodes{more} to {', '.join(map(str, files))}")

@@ -64,6 +64,7 @@ def text(about: dict[str, Any]) -> str:
         ("episodes", f"{about['episodes']}" + f" ({ends})" * bool(ends)),
         *((name, _spread(about[name])) for name in ("return", "length")),
         *([("attached", ", ".join(about["attachments"]))] if about["attachments"] else []),
+        *(("note", note) for note in about["notes"]),
     ]
     channels = [
         (

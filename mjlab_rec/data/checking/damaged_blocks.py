@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mjlab_rec.data.checking.blocks import BadItems, bad_items
 from mjlab_rec.data.checking.rows import RowChecks
+from mjlab_rec.data.formats.hdf5_scan import BadItems, bad_items
 
 if TYPE_CHECKING:
     from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -21,7 +21,12 @@ def check_blocks(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Read all blocks of a recording, and note what is wrong with its episodes."""
-    for bad in bad_items(reader, finite, progress):
+    for index in range(len(reader.episodes)) if reader.damages else ():
+        if why := reader.lost_rows(index):
+            rows.mark(index, slice(0))  # the others are there
+            rows.add("checksum", index, "", why, alone=True)
+    followed = set(reader.chains(finite).values())
+    for bad in bad_items(reader.parts, finite, progress):
         run, block = reader.place(bad.part, bad.block)
         path = bad.column.column.path
         group, _, name = path.partition("/")
@@ -31,11 +36,18 @@ def check_blocks(
         if group == "final":
             _note_ends(rows, bad, name, reader.ended_in(run, block))
         else:
-            _note_pieces(rows, bad, name or group, group, reader.segments_in(run, block))
+            pieces = reader.segments_in(run, block)
+            _note_pieces(rows, bad, name or group, group, pieces, name in followed)
 
 
-def _note_pieces(rows: RowChecks, bad: BadItems, name: str, group: str, pieces: np.ndarray) -> None:
-    """Note bad values of environments in a block."""
+def _note_pieces(
+    rows: RowChecks, bad: BadItems, name: str, group: str, pieces: np.ndarray, followed: bool
+) -> None:
+    """Note bad values of environments in a block.
+
+    `followed` says whether a value is also the next value of the row before, and must be finite
+    there, too.
+    """
     column = bad.column.column
     if column.items and column.path != "index/step":
         env = pieces["env_index"]
@@ -46,11 +58,22 @@ def _note_pieces(rows: RowChecks, bad: BadItems, name: str, group: str, pieces: 
         first, size = int(piece["row"]), int(piece["stop"] - piece["start"])
         index = int(piece["index"])
         if bad.rows is None:
-            span = first, first + size - 1
-            rows.add("checksum", index, name, bad.why, span, str(bad.part.path))
+            span = (first + size - 1 if group == "tail" else first), first + size - 1
+            _note_damage(rows, bad, index, name, span)
             continue
         mask = bad.rows[piece["env_index"] - bad.first, piece["start"] : piece["stop"]]
-        rows.note_not_finite(index, name, first + np.flatnonzero(mask))
+        wrong = first + np.flatnonzero(mask)
+        rows.note_not_finite(index, name, wrong)
+        if followed and len(wrong):
+            rows.mark(index, np.maximum(wrong, 1) - 1)
+
+
+def _note_damage(
+    rows: RowChecks, bad: BadItems, index: int, name: str, span: tuple[int, int]
+) -> None:
+    """Note rows of an episode that are damaged, from the first to the last of `span`."""
+    rows.mark(index, slice(span[0], span[1] + 1))
+    rows.add("checksum", index, name, bad.why, span, str(bad.part.path), alone=True)
 
 
 def _note_ends(rows: RowChecks, bad: BadItems, name: str, ended: np.ndarray) -> None:
@@ -61,6 +84,6 @@ def _note_ends(rows: RowChecks, bad: BadItems, name: str, ended: np.ndarray) -> 
             continue
         last = rows.rows_of(index) - 1
         if bad.rows is None:
-            rows.add("checksum", index, name, bad.why, (last, last), str(bad.part.path))
+            _note_damage(rows, bad, index, name, (last, last))
         elif bad.rows[place - bad.first].any():
             rows.note_not_finite(index, name, np.array([last]))

@@ -55,6 +55,8 @@ class CheckResult:
     """What is wrong, and notes."""
     good: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """For each episode of the table, whether nothing is wrong with it, (episodes,)."""
+    bad_rows: dict[int, np.ndarray | None] = field(default_factory=dict)
+    """For each other episode which of its rows are not good, (rows,); None: it may be any."""
     rows: int = 0
     """Rows of all episodes."""
     good_rows: int = 0
@@ -66,6 +68,12 @@ class CheckResult:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return all(finding.kind == "note" for finding in self.findings)
+
+    @property
+    def good_parts(self) -> dict[int, np.ndarray]:
+        """The good rows of episodes that are not good, but have some: (rows,)."""
+        found = {index: ~bad for index, bad in self.bad_rows.items() if bad is not None}
+        return {index: good for index, good in sorted(found.items()) if good.any()}
 
     @property
     def counts(self) -> dict[str, int]:

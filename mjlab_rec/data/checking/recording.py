@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,12 +81,7 @@ def _check(
     _check_table(reader, rows)
     if isinstance(reader, Hdf5Reader):
         result.findings += _ends(reader, path)
-        from mjlab_rec.data.checking.damaged_blocks import check_blocks
-        from mjlab_rec.data.checking.screening import suspicious
-
-        check_blocks(reader, rows, finite, progress)
-        packed = any(run.index.packed for run in reader.runs)  # many blocks with few rows each
-        for _ in rows.run(None if packed else suspicious(reader, rows).tolist()):
+        for _ in rows.run(_check_blocks(reader, rows, finite, progress)):
             pass
     else:
         for done, total in rows.run():
@@ -96,8 +92,24 @@ def _check(
         text = f"{partial} episodes have steps without a row, as they were recorded."
         result.findings.append(Finding(kind="note", text=text))
     table = reader.episodes["rows"].fill_null(0).to_numpy()
-    result.good = rows.good
+    result.good, result.bad_rows = rows.good, rows.bad_rows
     result.rows, result.good_rows = int(table.sum()), int(table[rows.good].sum())
+
+
+def _check_blocks(
+    reader: Hdf5Reader, rows: RowChecks, finite: Sequence[str], progress: Progress
+) -> list[int] | None:
+    """Check all values; returns the episodes that need a closer look, None if all of them do."""
+    from mjlab_rec.data.checking.damaged_blocks import check_blocks
+    from mjlab_rec.data.checking.screening import suspicious
+
+    if any(run.index.packed for run in reader.runs):  # many blocks with few rows each
+        check_blocks(reader, rows, finite, progress)
+        return None
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(suspicious, reader, rows)
+        check_blocks(reader, rows, finite, progress)
+        return found.result().tolist()
 
 
 def _finite(reader: Reader, allow_nan: Sequence[str]) -> list[str]:
@@ -167,24 +179,19 @@ def _by_hand(reader: Reader) -> bool:
 def _check_table(reader: Reader, rows: RowChecks) -> None:
     """Episodes are there once, and have no more rows than steps."""
     table = reader.episodes
-    seen: dict[tuple[int, int], int] = {}
-    keys = zip(table["env"].to_list(), table["number"].to_list(), strict=True)
-    for index, key in enumerate(keys):
-        if key in seen:
-            for which in (seen[key], index):
-                rows.add("duplicate", which, "", "It is in the table of episodes twice.")
-        seen[key] = index
-    length, count = table["length"].to_list(), table["rows"].to_list()
-    for index in range(len(table)):
-        steps = length[index]
-        if steps is not None and count[index] > steps:
-            text = f"It has {count[index]} rows, but only {steps} steps."
-            rows.add("rows", index, "", text)
+    for index in np.flatnonzero(table.select("env", "number").is_duplicated()).tolist():
+        rows.add("duplicate", index, "", "The table of episodes has it more than once.")
+    wrong = (table["rows"] > table["length"]).fill_null(False)  # the length may be unknown
+    for index in np.flatnonzero(wrong).tolist():
+        count, steps = table["rows"][index], table["length"][index]
+        rows.add("rows", index, "", f"It has {count} rows, but only {steps} steps.")
 
 
 def _check_models(reader: Reader, rows: RowChecks) -> None:
-    """The model fields of every episode can be read."""
-    for index in np.flatnonzero(rows.good).tolist():
+    """The model fields of every episode can be read that is good, or of which rows are."""
+    for index in range(len(reader.episodes)) if reader.has_models else ():
+        if index in rows.bad_rows and rows.bad_rows[index] is None:
+            continue
         try:
             reader.model(index)
         except DataError as error:

@@ -55,11 +55,19 @@ class RowChecks:
         )
         self._not_finite: dict[tuple[int, str], tuple[int, int, int]] = {}
         self.findings: list[Finding] = []
-        self.good = np.ones(len(table), bool)
+        self.bad_rows: dict[int, np.ndarray | None] = {}
+        """For episodes that are not good: which rows are not; None: it may be any of them."""
+
+    @property
+    def good(self) -> np.ndarray:
+        """Whether nothing is wrong with an episode, (episodes,)."""
+        good = np.ones(len(self.columns), bool)
+        good[list(self.bad_rows)] = False
+        return good
 
     def run(self, indices: Sequence[int] | None = None) -> Iterator[tuple[int, int]]:
         """Check all episodes, or some; yields how many are done, of how many."""
-        chosen = range(len(self.good)) if indices is None else indices
+        chosen = range(len(self.columns)) if indices is None else indices
         done, count = 0, len(chosen)
         each = bytes_of(self._reader.info.kinds[name] for name in self._names)
         for batch in batches(chosen, self._table["rows"], each):
@@ -125,6 +133,8 @@ class RowChecks:
 
     def _note_unreadable(self, index: int, error: DataError) -> None:
         """Name the channels of an episode that cannot be read."""
+        if self.bad_rows.get(index) is not None:
+            return  # It was found where it is stored.
         found = False
         for name in self._names:
             try:
@@ -157,16 +167,22 @@ class RowChecks:
         """Note that values in rows of an episode are not finite."""
         if not len(rows):
             return
-        self.good[index] = False
+        self.mark(index, rows)
         first, last, count = self._not_finite.get((index, name), (int(rows[0]), 0, 0))
         first, last = min(first, int(rows[0])), max(last, int(rows[-1]))
         self._not_finite[index, name] = first, last, count + len(rows)
+
+    def mark(self, index: int, rows: np.ndarray | slice) -> None:
+        """Note rows of an episode that are not good, though others may be."""
+        mask = self.bad_rows.setdefault(index, np.zeros(self._table["rows"][index], bool))
+        if mask is not None:
+            mask[rows] = True
 
     def finish(self) -> list[Finding]:
         """Everything that was found."""
         for (index, name), (first, last, count) in self._not_finite.items():
             text = f"'{name}' is NaN or infinite in {count} rows, first in row {first}."
-            self.add("nan", index, name, text, (first, last))
+            self.add("nan", index, name, text, (first, last), alone=True)
         self._not_finite.clear()
         return self.findings
 
@@ -243,9 +259,12 @@ class RowChecks:
         text: str,
         rows: tuple[int, int] | None = None,
         file: str = "",
+        *,
+        alone: bool = False,
     ) -> None:
-        """Note what is wrong with an episode."""
-        self.good[index] = False
+        """Note what is wrong with an episode, all of it unless `alone`: then only marked rows."""
+        if not alone:
+            self.bad_rows[index] = None
         if len(self.findings) >= self._most:
             return
         env, number = self._table["env"][index], self._table["number"][index]

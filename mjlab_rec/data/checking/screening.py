@@ -35,7 +35,7 @@ class _Screen:
         self._every = reader.info.every
         scalars = {spec.name for spec in reader.info.channels if not spec.shape}
         self._names = [n for n in (*_FLAGS, "reward") if n in scalars and run.has(n)]
-        self._total, self._size = np.zeros(len(found)), np.zeros(len(found))
+        self._total = np.zeros(len(found))
 
     def look(self) -> None:
         """Look at all blocks."""
@@ -61,12 +61,17 @@ class _Screen:
         wrong = np.where(partial[index[1:]], change <= 0, change != self._every)
         self._found[index[1:][wrong & ~opening[1:]]] = True
         if "reward" in self._names:
-            near = np.abs(self._total[of] - self._known["recorded_return"][of])
-            self._found[of] |= ~(near <= 0.5 * RETURN_TOLERANCE * (1.0 + self._size[of]))
+            total = self._total[of]
+            near = np.abs(total - self._known["recorded_return"][of])
+            # The sum of the absolute rewards, which is compared with later, is not less.
+            self._found[of] |= ~(near <= 0.5 * RETURN_TOLERANCE * (1.0 + np.abs(total)))
 
     def _look_at(self, block: int, here: np.ndarray) -> np.ndarray:
         """Mark episodes of a block; returns the first and last control step of their pieces."""
-        index, start, stop = here["index"], here["start"], here["stop"]
+        index, env, start, stop = (
+            here[name].astype(np.int64) for name in ("index", "env_index", "start", "stop")
+        )
+        num_envs = self._run.index.first_episode.shape[1]
         step = self._run.index.step[block, : self._run.index.rows[block]]
         gaps = np.append(0, np.cumsum(np.diff(step) != self._every))
         partial = self._known["partial"][index]
@@ -76,12 +81,11 @@ class _Screen:
         at_end = both[:, 1] - here["began"] == length - 1
         for name in self._names:
             try:
-                envs = np.arange(self._run.index.first_episode.shape[1])
-                values, at = self._run.rows(name, block, envs)
+                values, _ = self._run.strip(name, block, 0, num_envs)
             except DataError:
                 self._found[index] = True
                 continue
-            values, env = values[at][:, : len(step)], here["env_index"]
+            values = values[:, : len(step)]
             if name == "reward":
                 self._add_rewards(values, index, env, start, stop)
                 continue
@@ -89,7 +93,7 @@ class _Screen:
             last = flags[env, stop - 1]
             # A flag is allowed only at an episode's end, where the table has it, too.
             wrong = np.where(at_end, last != self._known[name][index], last)
-            if flags.sum() != last.sum():
+            if np.count_nonzero(flags) != np.count_nonzero(last):
                 count = np.cumsum(flags, axis=1)
                 wrong |= count[env, stop - 1] - count[env, start] + flags[env, start] > last
             self._found[index] |= wrong
@@ -105,8 +109,8 @@ class _Screen:
     ) -> None:
         # Every second sum is that of a piece, the others are of what is between two of them.
         ends = np.stack([start, stop], axis=1) + env[:, None] * values.shape[1]
-        flat = np.append(values, np.zeros(1, values.dtype))
+        flat = np.zeros(values.size + 1)
+        flat[:-1] = values.ravel()
         with np.errstate(invalid="ignore"):
-            for into, some in ((self._total, flat), (self._size, np.abs(flat))):
-                sums = np.add.reduceat(some, ends.ravel(), dtype=np.float64)
-                np.add.at(into, index, sums[::2])
+            sums = np.add.reduceat(flat, ends.ravel())
+            self._total += np.bincount(index, sums[::2], len(self._total))

@@ -70,6 +70,9 @@ class Writer(abc.ABC):
     codecs: ClassVar[Sequence[str]] = ()
     """Codecs that the format has. It stores pictures with other codecs as arrays."""
 
+    encodes_floats: ClassVar[bool] = False
+    """Whether these codecs also store floats."""
+
     gaps: int = 0
     """Rows lost before they reached a writer of episodes; set before it is closed."""
 
@@ -145,6 +148,9 @@ class Reader(abc.ABC):
         """Channels of one or more episodes, the rows of one after those of another."""
         found = [self.read(index, channels) for index in indices]
         return {name: np.concatenate([arrays[name] for arrays in found]) for name in channels}
+
+    has_models: bool = True
+    """Whether an episode may have model fields of its own."""
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         """Model fields that differ between worlds, as they were in this episode."""

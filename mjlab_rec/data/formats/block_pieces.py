@@ -24,8 +24,20 @@ _GAP = 128 << 10  # bytes of a channel that are read though they are not wanted
 _Copy = tuple[int, int, int, int, int, int]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What to read, as in ``Reader.reading``, and where it is stored."""
+
+    runs: Sequence[BlockRun]
+    specs: Sequence[Mapping[str, ChannelSpec]]  # channels of each run, by name
+    strips: BlockStrips
+    parts: Parts
+    out: Mapping[str, np.ndarray]
+    after: Mapping[str, np.ndarray]
+
+
 @dataclass(kw_only=True)
-class _Parts:
+class Parts:
     """The parts of pieces that are in n strips, ordered by block, environment and row."""
 
     place: np.ndarray  # (n,), number of the block
@@ -39,42 +51,29 @@ class _Parts:
     piece: np.ndarray  # number of the piece if it ends with this part, else -1
     whole: np.ndarray  # whether the part ends with the strip's last row
 
-    def __getitem__(self, which: slice | np.ndarray) -> _Parts:
-        return _Parts(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+    def __getitem__(self, which: slice | np.ndarray) -> Parts:
+        return Parts(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
-def reading(
-    runs: Sequence[BlockRun],
-    specs: Sequence[Mapping[str, ChannelSpec]],
-    strips: BlockStrips,
-    pieces: Pieces,
-    out: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
-) -> Iterator[Callable[[], None]]:
-    """See ``Reader.reading``. `specs` are the channels of each run, by name."""
-    parts = split(strips, pieces)
+def reading(wanted: Wanted) -> Iterator[Callable[[], None]]:
+    """See ``Reader.reading``."""
+    parts, strips = wanted.parts, wanted.strips
     bounds = np.flatnonzero(np.diff(parts.place, prepend=-1, append=-1))
     for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         number = int(parts.run[first])
-        run, block = runs[number], int(parts.place[first] - strips.before[number])
-        widest = max([1, *(spec.nbytes for n, spec in specs[number].items() if n in out)])
+        specs, block = wanted.specs[number], int(parts.place[first] - strips.before[number])
+        widest = max([1, *(spec.nbytes for name, spec in specs.items() if name in wanted.out)])
         for some in _env_ranges(parts[first:last], strips.rows * widest):
-            yield partial(_read, run, specs[number], block, some, out, after)
+            yield partial(_read, wanted, number, block, some)
 
 
-def _read(
-    run: BlockRun,
-    specs: Mapping[str, ChannelSpec],
-    block: int,
-    parts: _Parts,
-    out: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
-) -> None:
-    """Read parts of pieces that are in the same block."""
+def _read(wanted: Wanted, number: int, block: int, parts: Parts) -> None:
+    """Read parts of pieces that are in the same block of a run."""
+    run, specs, after = wanted.runs[number], wanted.specs[number], wanted.after
     first, last = int(parts.env_index[0]), int(parts.env_index[-1]) + 1
     ending = parts[parts.piece >= 0]
     copies: list[_Copy] = []
-    for name, array in out.items():
+    for name, array in wanted.out.items():
         if name not in specs:
             _put_steps(array, run.index.step[block], parts)
             continue
@@ -92,7 +91,7 @@ def _read(
             after[name][ending.piece] = _next_values(run, name, block, ending, values, env)
 
 
-def split(strips: BlockStrips, pieces: Pieces) -> _Parts:
+def split(strips: BlockStrips, pieces: Pieces) -> Parts:
     """The parts of pieces, in the order in which they are stored."""
     first = strips.base[pieces.episode] + pieces.first
     stop = first + pieces.count
@@ -106,7 +105,7 @@ def split(strips: BlockStrips, pieces: Pieces) -> _Parts:
     last = np.cumsum(counts) - 1
     closing[last] = np.arange(len(pieces))
     of = strips.of[number]
-    parts = _Parts(
+    parts = Parts(
         place=strips.place[number],
         env_index=strips.lane[number],
         row=strips.start[number] + start - strips.first[number],
@@ -124,7 +123,7 @@ def split(strips: BlockStrips, pieces: Pieces) -> _Parts:
     return parts
 
 
-def _env_ranges(parts: _Parts, nbytes: int) -> Iterator[_Parts]:
+def _env_ranges(parts: Parts, nbytes: int) -> Iterator[Parts]:
     """Parts of a block in environments that are close to each other.
 
     `nbytes` are those of an environment's rows.
@@ -191,13 +190,13 @@ def _copies(source: np.ndarray, into: np.ndarray, size: np.ndarray) -> Iterator[
         first = last
 
 
-def _rows(parts: _Parts) -> tuple[np.ndarray, np.ndarray]:
+def _rows(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     """Number of the part, and row in the block, for all rows."""
     number = np.repeat(np.arange(len(parts.size)), parts.size)
     return number, ranges(parts.size) + parts.row[number]
 
 
-def _put_steps(out: np.ndarray, step: np.ndarray, parts: _Parts) -> None:
+def _put_steps(out: np.ndarray, step: np.ndarray, parts: Parts) -> None:
     """The steps of the episode before each row."""
     number, row = _rows(parts)
     values = step.take(row) - parts.began.take(number)
@@ -212,7 +211,7 @@ def _put_steps(out: np.ndarray, step: np.ndarray, parts: _Parts) -> None:
 
 
 def _next_values(
-    run: BlockRun, source: str, block: int, parts: _Parts, values: np.ndarray, first_env: int
+    run: BlockRun, source: str, block: int, parts: Parts, values: np.ndarray, first_env: int
 ) -> np.ndarray:
     """What follows the last row of each part, for a chained channel."""
     last = parts.row + parts.size - 1
@@ -233,7 +232,7 @@ def _put_next(
     out: np.ndarray,
     values: np.ndarray,
     first_env: int,
-    parts: _Parts,
+    parts: Parts,
     run: BlockRun,
     source: str,
     block: int,

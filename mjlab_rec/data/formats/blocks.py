@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.block_pictures import decoding
-from mjlab_rec.data.formats.block_pieces import reading
+from mjlab_rec.data.formats.block_pieces import Wanted, reading, split
 from mjlab_rec.data.formats.block_strips import BlockStrips
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.segments import Index, Segments
@@ -34,6 +34,8 @@ class BlockRun(abc.ABC):
     index: Index
     encodes: bool = True
     """Whether channels with a codec are encoded."""
+    has_models: bool = True
+    """Whether an episode may have model fields of its own."""
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
@@ -125,6 +127,8 @@ class BlocksReader(Reader):
     ) -> None:
         """Set the runs, their segments, and the run and the number in it of each episode."""
         self.info, self.episodes, self.check = info, table, check
+        self.refuse_lost = check
+        """Whether reading an episode with lost rows raises; otherwise its other rows are read."""
         self._runs, self._segments = runs, segments
         self._run, self._at = run, at
         self._kinds = info.kinds
@@ -143,6 +147,7 @@ class BlocksReader(Reader):
         self._strips: BlockStrips | None = None
         # Decoding has its own threads.
         self.concurrent = not any(r.encodes and s.codec for r in runs for s in r.info.channels)
+        self.has_models = any(run.has_models for run in runs)
         self._pieces: dict[int, np.ndarray] = {}
         self.gaps = sum(int(run.index.gap.sum()) for run in runs)
 
@@ -190,13 +195,22 @@ class BlocksReader(Reader):
         for number in self._suspects:
             mine = self._run[pieces.episode] == number
             self._refuse(number, np.unique(pieces.episode[mine]), list(out))
-        runs, specs, strips = self._runs, self._specs, self.strips
+        strips = self.strips
+        wanted = Wanted(self._runs, self._specs, strips, split(strips, pieces), out, after)
         encoded = {name: array for name, array in out.items() if self._encoded(0, name)}
         if encoded:
-            yield from decoding(runs, specs, strips, pieces, encoded, after)
+            yield from decoding(replace(wanted, out=encoded))
         plain = {name: array for name, array in out.items() if name not in encoded}
         if plain:
-            yield from reading(runs, specs, strips, pieces, plain, after)
+            yield from reading(replace(wanted, out=plain))
+
+    def lost_rows(self, index: int) -> str:
+        """A sentence about an episode of which rows are in blocks that are lost, else ""."""
+        why = self._segments[int(self._run[index])].broken.get(int(self._at[index]))
+        if why is None:
+            return ""
+        env, number = self.episodes["env"][index], self.episodes["number"][index]
+        return f"Rows of episode {number} of environment {env} are lost. {why}"
 
     def _encoded(self, number: int, name: str) -> bool:
         """Whether the columns of a channel hold entries in a run."""
@@ -233,11 +247,10 @@ class BlocksReader(Reader):
         """Raise if rows of episodes are lost, or their channels differ from the first run's."""
         if number not in self._suspects:
             return
-        for index in indices if self.check and self._segments[number].broken else ():
-            why = self._segments[number].broken.get(int(self._at[index]))
-            if why is not None:
-                env, of = self.episodes["env"][int(index)], self.episodes["number"][int(index)]
-                raise DataError(f"Rows of episode {of} of environment {env} are lost. {why}")
+        if self.refuse_lost and self._segments[number].broken:
+            for index in indices.tolist():
+                if why := self.lost_rows(index):
+                    raise DataError(why)
         for name in channels if len(indices) and number else ():
             ours, first = self._specs[number].get(name), self._specs[0].get(name)
             if first is not None and (

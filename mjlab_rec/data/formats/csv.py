@@ -87,7 +87,8 @@ class CsvWriter(Writer):
             self._note_missing_rows()
         number, step = block.numbering()
         ended, tracker = self._tracker.after(block, number, step)
-        kept = None if block.active is None else np.flatnonzero(block.active)
+        active = block.counting(step)
+        kept = None if active is None else np.flatnonzero(active)
 
         def rows(array: np.ndarray) -> np.ndarray:
             flat = array.reshape(block.rows * block.num_envs, *array.shape[2:])

@@ -120,10 +120,11 @@ class _RowsOf:
     """Number and place of the rows of each episode in a block."""
 
     def __init__(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
-        if block.active is None:
+        active = block.counting(step)
+        if active is None:
             env_index, row = np.divmod(np.arange(number.size), max(1, block.rows))
         else:
-            env_index, row = np.nonzero(block.active.T)
+            env_index, row = np.nonzero(active.T)
         # Ascending, because an environment's episodes follow each other.
         keys = _key(env_index, number[row, env_index])
         self._keys, first, self._counts = np.unique(keys, return_index=True, return_counts=True)

@@ -70,10 +70,14 @@ class EpisodeReader(Reader):
     def _compare(self, values: np.ndarray, crc: int, channel: str, file: Path, first: int) -> None:
         """Raise if rows of a channel do not match their checksum."""
         if self.check and array_crc32(values) != crc:
-            raise DataError(
-                f"'{file}' is damaged in channel '{channel}': wrong checksum of the rows {first} to"
-                f" {first + len(values) - 1}. Everything else can be read."
-            )
+            raise self._wrong(channel, file, first, len(values))
+
+    def _wrong(self, channel: str, file: Path, first: int, rows: int) -> DataError:
+        """The error for rows of a channel that do not match their checksum."""
+        return DataError(
+            f"'{file}' is damaged in channel '{channel}': wrong checksum of the rows {first} to"
+            f" {first + rows - 1}. Everything else can be read."
+        )
 
     @contextmanager
     def _episode(self, row: dict[str, Any]) -> Iterator[None]:

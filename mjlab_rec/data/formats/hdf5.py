@@ -69,6 +69,7 @@ class Hdf5Writer(Hdf5FilesWriter):
     """
 
     codecs = CODECS
+    encodes_floats = True
     most_chunks = 1024
     """Maximum number of chunks of a dataset; then the next part begins."""
 

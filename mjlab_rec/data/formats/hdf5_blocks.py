@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.formats import hdf5_header, hdf5_pictures
+from mjlab_rec.data.formats import hdf5_header
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     OPEN,
@@ -86,26 +86,10 @@ class StoredPart:
         """Close the file. May be called twice."""
         self.file.close()
 
-    def verify(self) -> list[str]:
-        """Read all blocks; returns a sentence per damage."""
-        if not self.check:
-            other = StoredPart(self.path)
-            try:
-                return other.verify()
-            finally:
-                other.file.close()
-        found = [*self.problems, *self.lost.values(), *([self.missing] if self.missing else [])]
-        for column in self.columns.values():
-            for block in self.blocks if column.column.unit else ():
-                found += column.damages(block) or self._damaged_pictures(column, block)
-        return list(dict.fromkeys(found))
-
-    def _damaged_pictures(self, column: StoredColumn, block: int) -> list[str]:
-        """A sentence for each damaged picture that the entries in a column refer to."""
-        spec = column.column.spec
-        if spec is None or not spec.codec:
-            return []
-        return hdf5_pictures.damages(self, spec, block, column.block(block))
+    @property
+    def damages(self) -> list[str]:
+        """A sentence per damage that was found when it was opened."""
+        return [*self.problems, *self.lost.values(), *([self.missing] if self.missing else [])]
 
     # -- for columns -------------------------------------------------------------------------------
 
@@ -320,7 +304,7 @@ class StoredPart:
         envs = np.asarray(self.info.envs, np.int64)
         right = (
             (np.diff(step) > 0).all() and ((step >= 0) & (step < _MOST_STEPS)).all(),
-            (per_env["first_episode"] >= 0).all() and (per_env["first_step"] >= 0).all(),
+            (per_env["first_episode"] >= 0).all() and (per_env["first_step"] >= -1).all(),
             ((ends["env_index"] >= 0) & (ends["env_index"] < layout.num_envs)).all(),
             ((ends["row"] >= -1) & (ends["row"] < max(rows, 1))).all(),
             ((ends["key"] >= 0) & (ends["number"] >= 0) & (ends["block"] == block)).all(),

@@ -29,7 +29,8 @@ values are valid.
 
 _BLOCKS = """\
 An episode begins with the row after the last row of the environment's previous episode, maybe in an
-earlier file. The second episode of the first environment:
+earlier file. If the environment needs a step to reset, that step's row is in no episode: index/step
+of it is below `at` of the episode before. The second episode of the first environment:
 
     index, ends = file["index/blocks"][:], file["ends"]
     ends = ends[: index["ends"].sum()]
@@ -37,7 +38,8 @@ earlier file. The second episode of the first environment:
     places = [(b, r) for b in range(before["block"], last["block"] + 1)
               for r in range(index["rows"][b])
               if (b, r) > (before["block"], before["row"])
-              and (b, r) <= (last["block"], last["row"])]
+              and (b, r) <= (last["block"], last["row"])
+              and file["index/step"][b, r] >= before["at"]]
     values = np.array([file["blocks/{channel}"][b, 0, r] for b, r in places])
 """
 
@@ -58,11 +60,18 @@ Pictures are encoded, if blocks/<channel> has the attribute `codec`. Then it, ta
 entries instead of values: `at` and `size` say which bytes of encoded/<channel> a picture is in, and
 `check` is their CRC-32. With png and jpeg the bytes are a file, with h264 a stream of a few
 pictures, of which `frame` counts. If values are floats, `kind` is 1 for pixels / float32(255), 2
-for pixels * (float32(1) / float32(255)), and 3 for float32 values that are compressed by zlib.
+for pixels * (float32(1) / float32(255)), and 3 for floats that are stored as below.
 
     entry = file["blocks/{picture}"][block, env_index, row]
     content = file["encoded/{picture}"][entry["at"] : entry["at"] + entry["size"]].tobytes()
-    picture = np.asarray(PIL.Image.open(io.BytesIO(content)))
+    if entry["kind"] < 3:
+        picture = np.asarray(PIL.Image.open(io.BytesIO(content)))
+    else:
+        planes = np.frombuffer(zlib.decompress(content), np.uint8).reshape(4, height, width, -1)
+        steps = np.ascontiguousarray(np.moveaxis(planes, 0, 3)).view(np.uint32)[..., 0]
+        steps = (steps >> 1) ^ (0 - (steps & 1))
+        bits = steps.cumsum(axis=0, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32)
+        picture = bits.view(np.float32)
 """
 
 

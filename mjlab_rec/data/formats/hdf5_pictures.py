@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.pictures import levels, png
+from mjlab_rec.data.pictures import floats, h264, levels
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE, PictureCoder
 from mjlab_rec.data.schema import Block, ChannelSpec, DataError, Episode, RunInfo
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _JOINED = 1 << 20  # bytes that are written at a time
 _MOST_OVERHEAD = 1 << 16  # bytes by which an encoded picture may be larger than its values
-_MOST_FRAMES = 64  # of an entry's bytes
 
 
 @dataclass(kw_only=True)
@@ -187,7 +186,7 @@ def picture(part: StoredPart, spec: ChannelSpec, block: int, entry: np.ndarray) 
     assert part.layout is not None
     column = part.columns[part.layout.streams[spec.next_of or spec.name]]
     at, size = int(entry["at"]), int(entry["size"])
-    most = (spec.nbytes + _MOST_OVERHEAD) * _MOST_FRAMES
+    most = (spec.nbytes + _MOST_OVERHEAD) * h264.MOST
     if not 0 < size <= most or at + size > part.most_items(column.column):
         raise damaged(part, spec, block, entry, "its place is impossible")
     content = column.stretch(at, size)
@@ -212,11 +211,12 @@ def damages(part: StoredPart, spec: ChannelSpec, block: int, entries: np.ndarray
 def not_finite(part: StoredPart, spec: ChannelSpec, block: int, entries: np.ndarray) -> np.ndarray:
     """Which of the entries have values that are NaN or infinite. Only compressed floats can."""
     found = np.zeros(entries.shape, bool)
+    values = np.empty((1, *spec.shape), np.float32)
     for place in np.argwhere(entries["kind"] == levels.FLOATS):
         at = tuple(place.tolist())
         try:
-            values = png.inflated(picture(part, spec, block, entries[at]), spec.nbytes)
-            found[at] = not np.isfinite(np.frombuffer(values, np.float32)).all()
+            floats.decode([picture(part, spec, block, entries[at])], values)
+            found[at] = not np.isfinite(values).all()
         except (DataError, ValueError):
             pass  # `damages` reports it.
     return found

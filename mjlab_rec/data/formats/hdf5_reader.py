@@ -14,6 +14,7 @@ from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined, none
 from mjlab_rec.data.formats.hdf5_index import IndexedPart, Record, layout_check, read_index
 from mjlab_rec.data.formats.hdf5_layout import FINISHED
 from mjlab_rec.data.formats.hdf5_pictures import PictureReader
+from mjlab_rec.data.formats.hdf5_scan import bad_items
 from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.pieces import ranges
@@ -40,7 +41,7 @@ class Hdf5Reader(BlocksReader):
     """
 
     def __init__(self, path: Path, check: bool = True, quick: bool = False) -> None:
-        path = self._last = Path(path)
+        path = self._path = self._last = Path(path)
         self._cache, self._files = Cache(), OpenFiles(_MOST_OPEN)
         self._skipped: list[str] = []
 
@@ -91,12 +92,16 @@ class Hdf5Reader(BlocksReader):
             raise
 
     def verify(self) -> list[str]:
-        found = list(self._skipped)
-        for part in self._parts:
-            found += part.verify()
-        for run in self._stored:
-            found += run.lost_parts
-        return found
+        if not self.check:
+            again = Hdf5Reader(self._path)
+            try:
+                return again.verify()
+            finally:
+                again.close()
+        found = [*self._skipped, *(why for part in self._parts for why in part.damages)]
+        found += [bad.why for bad in bad_items(self._parts)]
+        found += [why for run in self._stored for why in run.lost_parts]
+        return list(dict.fromkeys(found))
 
     def share(self, other: Hdf5Reader) -> None:
         """Use the open files, the cache and the decoders of another reader."""
@@ -202,11 +207,8 @@ class _Run(BlockRun):
             packed=packed,
             lost_before=lost,
         )
-        # For each model field: its environments and episodes, and its blocks and rows.
-        self._changes = {
-            name: (where, np.repeat(np.arange(len(counts)), counts), ranges(counts))
-            for name, (where, counts) in chunk.changes.items()
-        }
+        self._changes = _model_changes(chunk)
+        self.has_models = bool(self._changes)
 
     @staticmethod
     def _known(parts: list[AnyPart]) -> Chunk:
@@ -266,11 +268,12 @@ class _Run(BlockRun):
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
-        for name, (where, block, at) in self._changes.items():
-            mine = where["env_index"] == env_index
-            mine &= where["episode"] == key if self.index.packed else where["episode"] <= key
-            rows = np.flatnonzero(mine)
-            last = int(rows[-1]) if len(rows) else -1
+        wanted = (env_index << 32) + key
+        for name, (keys, block, at) in self._changes.items():
+            last = int(np.searchsorted(keys, wanted, side="right")) - 1
+            # A change is valid until the next one of its environment.
+            if last >= 0 and (self.index.packed or keys[last] >> 32 != env_index):
+                last = last if keys[last] == wanted else -1
             self._check_not_lost(int(block[last]) if last >= 0 else -1, env_index, key)
             if last >= 0:
                 part, number = self._at(block[last])
@@ -306,3 +309,14 @@ class _Run(BlockRun):
             if part.missing and part is not parts[-1]:
                 lost.setdefault(count, part.missing)
         return lost
+
+
+def _model_changes(chunk: Chunk) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each model field: its environments and episodes as sorted keys, its blocks and rows."""
+    found = {}
+    for name, (where, counts) in chunk.changes.items():
+        block = np.repeat(np.arange(len(counts)), counts)
+        keys = (where["env_index"].astype(np.int64) << 32) + where["episode"]
+        order = np.argsort(keys, kind="stable")  # later ones replace earlier ones
+        found[name] = keys[order], block[order], ranges(counts)[order]
+    return found

@@ -11,6 +11,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,16 +240,6 @@ class StoredColumn:
         ]
         return units[0] if len(units) == 1 else np.concatenate(units), first
 
-    def damages(self, block: int) -> list[str]:
-        """Read a block again; returns a sentence for each damaged unit."""
-        found, (_, count) = [], self._blocks.span(self.column, block)
-        for first in range(0, count, self.column.unit):
-            try:
-                self._read_items(block, first, min(self.column.unit, count - first))
-            except DataError as error:
-                found.append(str(error))
-        return found
-
     def ends(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Offsets after blocks, given their first items and numbers of items."""
         column = self.column
@@ -275,16 +266,26 @@ class StoredColumn:
     def _read_items(self, block: int, first: int, count: int) -> np.ndarray:
         """Read items of a block that begin with a unit."""
         column, content = self.column, self.content(block, first, count)
-        expected = self._blocks.expected(column, block)
-        if expected is not None:
-            size = column.unit * column.nbytes
-            view, unit = memoryview(content), first // column.unit
-            for number, at in enumerate(range(0, len(view), size), unit):
-                if crc32(view[at : at + size]) != expected[number]:
-                    start = number * column.unit
-                    damaged = min(column.unit, first + count - start)
-                    raise DataError(self._blocks.damage(column, block, start, damaged))
+        for start, damaged in self.wrong(block, first, content):
+            raise DataError(self._blocks.damage(column, block, start, damaged))
         return np.frombuffer(content, column.dtype).reshape(count, *column.shape)
+
+    def wrong(self, block: int, first: int, content: bytes) -> Iterator[tuple[int, int]]:
+        """First item and number of items of each unit whose checksum differs.
+
+        Args:
+            block: The block.
+            first: The first item, with which a unit begins.
+            content: What was read.
+        """
+        column, expected = self.column, self._blocks.expected(self.column, block)
+        if expected is None:
+            return
+        size, view = column.unit * column.nbytes, memoryview(content)
+        for number, at in enumerate(range(0, len(view), size), first // column.unit):
+            piece = view[at : at + size]
+            if crc32(piece) != expected[number]:
+                yield number * column.unit, len(piece) // column.nbytes
 
     def stretch(self, start: int, count: int) -> bytes:
         """Read items from one or more chunks, without comparing checksums."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ import polars as pl
 
 from mjlab_rec.data.checksum import array_crc32
 from mjlab_rec.data.files import PathLock
-from mjlab_rec.data.formats import episode_table
+from mjlab_rec.data.formats import episode_table, parquet_pictures
 from mjlab_rec.data.formats.base import Writer, WriterOptions
 from mjlab_rec.data.formats.parquet_reader import (
     DESCRIPTION,
@@ -26,7 +27,10 @@ from mjlab_rec.data.formats.parquet_reader import (
 )
 from mjlab_rec.data.formats.plain_files import cannot_write, removed, replacing, sync_to_disk
 from mjlab_rec.data.formats.row_table import POLARS_ERRORS, not_interrupted, stored, times
+from mjlab_rec.data.pictures.crew import Crew
+from mjlab_rec.data.pictures.encoding import PictureCoder
 from mjlab_rec.data.schema import DataError, Episode, RunInfo
+from mjlab_rec.data.worker import WRITER_NICENESS
 
 __all__ = ["DESCRIPTION", "ParquetReader", "ParquetWriter"]
 
@@ -40,16 +44,17 @@ class ParquetWriter(Writer):
     """Writes a folder that ``polars.read_parquet(folder)`` reads as one table.
 
     The columns are time, env, episode, step and one per channel: a number or a fixed-size array per
-    row; float16 becomes float32. The rows of an episode are consecutive. A part is written when its
-    episodes have PART_ROWS rows or `roll_over_bytes`, PART_SECONDS after the last part, and at the
-    end. It is one row group, so row groups end with episodes. Episodes that are not yet written are
-    lost if the process is killed. The metadata of a part contains the table of its episodes, with a
-    checksum for each of their columns.
+    row; float16 becomes float32. Pictures are a column of PNG or JPEG files. The rows of an episode
+    are consecutive. A part is written when its episodes have PART_ROWS rows or `roll_over_bytes`,
+    PART_SECONDS after the last part, and at the end. It is one row group, so row groups end with
+    episodes. Episodes that are not yet written are lost if the process is killed. The metadata of a
+    part contains the table of its episodes, with a checksum for each of their columns.
 
     Appended episodes continue the numbering from the highest number.
     """
 
     by_episode = True
+    codecs = parquet_pictures.CODECS
     compressions = ("zstd", "snappy", "lz4", "gzip")
 
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
@@ -57,7 +62,13 @@ class ParquetWriter(Writer):
         episode_table.check_channels(info)
         self._offset = self._next = self._parts = 0
         self._old_gaps = self._description_bytes = self._nbytes = 0
-        self._waiting: list[tuple[dict[str, Any], Episode]] = []
+        self._coders = {
+            spec.name: PictureCoder(spec, "The Parquet writer")
+            for spec in info.channels
+            if parquet_pictures.has_files(spec)
+        }
+        self._crew = Crew("pictures", niceness=WRITER_NICENESS)
+        self._waiting: list[_Waiting] = []
         self._rows = self._bytes = self._text = 0
         self._since = clock()
         self._power = options.durability == "power"
@@ -85,9 +96,15 @@ class ParquetWriter(Writer):
 
     def write_episode(self, episode: Episode) -> None:
         row = episode_table.row_of(episode, self._offset)
-        self._waiting.append((row, episode))
+        files = {
+            name: parquet_pictures.encode(coder, episode.arrays[name], self._crew)
+            for name, coder in self._coders.items()
+        }
+        arrays = {name: array for name, array in episode.arrays.items() if name not in files}
+        self._waiting.append(_Waiting(row, dataclasses.replace(episode, arrays=arrays), files))
         self._rows += episode.rows
-        self._bytes += sum(array.nbytes for array in episode.arrays.values())
+        self._bytes += sum(array.nbytes for array in arrays.values())
+        self._bytes += sum(len(file) for some in files.values() for file in some)
         self._text += 600 + 8 * len(self.info.channels)
         self._text += sum(200 + 2 * value.nbytes for value in episode.model.values())
         full = self._rows >= PART_ROWS or self._bytes >= self.options.roll_over_bytes
@@ -101,6 +118,7 @@ class ParquetWriter(Writer):
                 self._write_part()
             self._write_description(finished=True)
         finally:
+            self._crew.close()
             self._path_lock.release()
 
     def _write_description(self, finished: bool) -> None:
@@ -116,12 +134,17 @@ class ParquetWriter(Writer):
     def _write_part(self) -> None:
         """Write the waiting episodes. If that fails they stay."""
         rows = []
-        for row, episode in self._waiting:
-            arrays = [episode.arrays["step"].astype(np.int32, copy=False)]
+        for each in self._waiting:
+            arrays, files = each.episode.arrays, each.files
+            crcs = [array_crc32(arrays["step"].astype(np.int32, copy=False))]
             for spec in self.info.channels:
-                arrays.append(episode.arrays[spec.name].astype(stored(spec.dtype), copy=False))
-            crcs = "".join(f"{array_crc32(array):08x}" for array in arrays)
-            rows.append({**row, "model": dump_model(episode.model), "crc32": crcs})
+                if spec.name in files:
+                    crcs.append(parquet_pictures.checksum(files[spec.name]))
+                else:
+                    values = arrays[spec.name].astype(stored(spec.dtype), copy=False)
+                    crcs.append(array_crc32(values))
+            text = "".join(f"{crc:08x}" for crc in crcs)
+            rows.append({**each.row, "model": dump_model(each.episode.model), "crc32": text})
         about = {
             INFO: self._described,
             EPISODES: episode_table.seal(json.dumps({"episodes": rows})),
@@ -133,9 +156,7 @@ class ParquetWriter(Writer):
         self._rows = self._bytes = self._text = 0
         self._since = clock()
 
-    def _write(
-        self, name: str, episodes: list[tuple[dict[str, Any], Episode]], about: dict[str, str]
-    ) -> None:
+    def _write(self, name: str, episodes: list[_Waiting], about: dict[str, str]) -> None:
         frame = self._frame(episodes)
         # Outside of the folder, because readers of the folder would take it for a part.
         hidden = self._path.with_name(f".{self._path.name}.{name}.tmp")
@@ -160,20 +181,24 @@ class ParquetWriter(Writer):
         else:
             self._nbytes += size
 
-    def _frame(self, episodes: list[tuple[dict[str, Any], Episode]]) -> pl.DataFrame:
-        counts = [row["rows"] for row, _ in episodes]
+    def _frame(self, episodes: list[_Waiting]) -> pl.DataFrame:
+        counts = [each.row["rows"] for each in episodes]
 
         kinds = self.info.kinds
 
-        def concatenated(name: str) -> np.ndarray:
+        def concatenated(name: str) -> np.ndarray | pl.Series:
+            if name in self._coders:
+                files = [file for each in episodes for file in each.files[name]]
+                return parquet_pictures.column(name, files)
             dtype, shape = kinds[name]
-            arrays = [np.empty((0, *shape), dtype), *(e.arrays[name] for _, e in episodes)]
+            arrays = [np.empty((0, *shape), dtype), *(e.episode.arrays[name] for e in episodes)]
             return np.concatenate(arrays).astype(stored(dtype), copy=False)
 
         def repeated(name: str) -> np.ndarray:
-            return np.repeat(np.array([row[name] for row, _ in episodes], "i4"), counts)
+            return np.repeat(np.array([each.row[name] for each in episodes], "i4"), counts)
 
         step = concatenated("step")
+        assert isinstance(step, np.ndarray)
         columns = {
             "time": times(step, self.info.step_dt),
             "env": repeated("env"),
@@ -202,3 +227,12 @@ class ParquetWriter(Writer):
         self._offset = 1 + max(old.episodes["number"].to_list(), default=-1)
         numbers = part_files(self._path)
         self._next, self._parts = 1 + max(numbers, default=-1), len(numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Waiting:
+    """An episode that is not yet written."""
+
+    row: dict[str, Any]  # of the table of episodes
+    episode: Episode  # without the channels in `files`
+    files: dict[str, list[bytes]]  # pictures

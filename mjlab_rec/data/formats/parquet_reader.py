@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 from polars.selectors import by_name
 
-from mjlab_rec.data.formats import episode_table, plain_files, row_table
+from mjlab_rec.data.formats import episode_table, parquet_pictures, plain_files, row_table
 from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.episode_reader import EpisodeReader
 from mjlab_rec.data.formats.row_table import POLARS_ERRORS
+from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 # A file with the description of the recording and no rows. It is a Parquet file too, because
@@ -46,6 +47,8 @@ class ParquetReader(EpisodeReader):
         self.info, about = self._load_description()
         self.finished, self.gaps = about.get("finished") is True, about["gaps"]
         self._order = ["step", *(spec.name for spec in self.info.channels)]  # of checksums
+        self._specs = {spec.name: spec for spec in self.info.channels}
+        self._crew = Crew("pictures")
         rows: list[dict[str, Any]] = []
         numbers = part_files(self.path)
         for file in numbers.values():
@@ -58,7 +61,7 @@ class ParquetReader(EpisodeReader):
         missing = islice((number for number in range(count) if number not in numbers), _MOST_LISTED)
         self.damages += [f"Part {number} of '{self.path}' is missing." for number in missing]
         self._set_rows(rows)
-        self._decoded: dict[tuple[Path, str], np.ndarray] = {}
+        self._decoded: dict[tuple[Path, str], np.ndarray] = {}  # Files of pictures stay encoded.
         self._decoded_bytes = 0
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -69,14 +72,29 @@ class ParquetReader(EpisodeReader):
             for name, values in self._decoded_part(row, channels).items():
                 at = 8 * self._order.index(name)
                 crc = int(row["crc32"][at : at + 8], 16)
+                if values.dtype == object:
+                    arrays[name] = self._pictures(values.tolist(), crc, name, row)
+                    continue
                 self._compare(values, crc, name, row["file"], row["first"])
                 arrays[name] = values.astype(self._kinds[name][0])
         return arrays
+
+    def _pictures(self, files: list[bytes], crc: int, name: str, row: dict[str, Any]) -> np.ndarray:
+        if self.check and parquet_pictures.checksum(files) != crc:
+            raise self._wrong(name, row["file"], row["first"], len(files))
+        try:
+            return parquet_pictures.decode(files, self._specs[name], self._crew)
+        except ValueError as error:
+            raise DataError(
+                f"'{row['file']}' is damaged in channel '{name}': a picture of the rows"
+                f" {row['first']} to {row['first'] + len(files) - 1} cannot be read: {error}."
+            ) from None
 
     def model(self, index: int) -> dict[str, np.ndarray]:
         return {name: value.copy() for name, value in self._rows[index]["model"].items()}
 
     def close(self) -> None:
+        self._crew.close()
         self._decoded.clear()
         self._decoded_bytes = 0
 
@@ -114,19 +132,24 @@ class ParquetReader(EpisodeReader):
                     raise ValueError("an episode has no checksums")
                 row["model"] = _load_model(row["model"], file)
         count = episode_table.set_first_rows(rows)
-        for row in rows:
-            row.update(file=file, part_rows=count)
         found, kinds = _shape(file)
+        encoded = {name for name, kind in kinds.items() if kind == parquet_pictures.KIND}
+        for row in rows:
+            row.update(file=file, part_rows=count, encoded=encoded)
         if found != count:
             raise DataError(f"'{file}' is damaged: it has {found} rows instead of {count}.")
         if count > _ROWS_PER_BYTE * file.stat().st_size:
             raise DataError(f"'{file}' is damaged: it is too small for {count} rows.")
         for spec in self.info.channels:
             kind = row_table.polars_kind(spec.dtype, spec.shape)
-            if kinds.get(spec.name) != kind:
+            found_kind = kinds.get(spec.name)
+            # Older files have arrays, whatever the codec.
+            if parquet_pictures.has_files(spec) and found_kind == parquet_pictures.KIND:
+                continue
+            if found_kind != kind:
                 raise DataError(
                     f"'{file}' is damaged: its column '{spec.name}' is"
-                    f" {kinds.get(spec.name, 'missing')}, not {kind}."
+                    f" {found_kind or 'missing'}, not {kind}."
                 )
         if kinds.get("step") != pl.Int32:
             raise DataError(f"'{file}' is damaged: its column 'step' is not Int32.")
@@ -142,14 +165,17 @@ class ParquetReader(EpisodeReader):
                 " the recording. Give the DataLoader multiprocessing_context='spawn', or set"
                 " num_workers=0."
             )
-        size = row["part_rows"] * bytes_of(self._kinds[name] for name in missing)
+        plain = [name for name in missing if name not in row["encoded"]]
+        size = row["part_rows"] * bytes_of(self._kinds[name] for name in plain)
+        if len(plain) < len(missing):
+            size += file.stat().st_size
         if missing and self._decoded_bytes + size > CACHE_BYTES:
             found = self._columns(file, missing, rows.start, row["rows"])
         else:
             found = {}
             for name, values in self._columns(file, missing, 0, row["part_rows"]).items():
                 self._decoded[file, name] = values
-                self._decoded_bytes += values.nbytes
+            self._decoded_bytes += size
         return {n: found[n] if n in found else self._decoded[file, n][rows] for n in names}
 
     def _columns(
@@ -164,8 +190,10 @@ class ParquetReader(EpisodeReader):
         found = {}
         for name in names:
             column = frame[name]
-            values = column.to_numpy() if not column.null_count() else np.empty(0)
             dtype, shape = self._kinds[name]
+            if column.dtype == parquet_pictures.KIND:
+                column, dtype, shape = column.struct.field("bytes"), np.dtype(object), ()
+            values = column.to_numpy() if not column.null_count() else np.empty(0)
             if values.shape != (count, *shape) or values.dtype != row_table.stored(dtype):
                 raise DataError(
                     f"'{file}' is damaged: values in rows {first} to {first + count - 1} of column"

@@ -46,7 +46,7 @@ class Index:
     gap: np.ndarray  # (B,)
     step: np.ndarray  # (B, K), control steps of the environment before each row
     first_episode: np.ndarray  # (B, N), key of the first row's episode
-    first_step: np.ndarray  # (B, N)
+    first_step: np.ndarray  # (B, N), -1: the first row only resets the environment
     total: np.ndarray  # (B, N), return of the running episode after the last row
     recorded: np.ndarray  # (B, N), the sum over the recorded rows
     ends: np.ndarray  # (n,) of END_DTYPE
@@ -204,6 +204,8 @@ def _segments(index: Index) -> tuple[np.ndarray, ...]:
     stop = index.rows[block] if blocks else row
     within = (env_index[1:] == env_index[:-1]) & (block[1:] == block[:-1])
     stop[:-1][within] = row[1:][within]
+    if blocks:
+        row = row + (index.step[block, row] < began)  # A step that only resets is in no episode.
     some = stop > row
     return tuple(column[some] for column in (block, env_index, row, stop, key, began))
 

@@ -80,13 +80,14 @@ class EpisodeGroups:
 
     def holds(self, name: str) -> bool:
         """Whether the file has an object of this name."""
-        return name in self._file
+        with damage(f"'{self.path}'", self.path):
+            return name in self._file
 
     def whole(self, path: str) -> np.ndarray | None:
         """A dataset outside of the episodes; None if there is none."""
-        if path not in self._file:
-            return None
         with damage(f"'{path}' in '{self.path}'", self.path):
+            if path not in self._file:
+                return None
             item: Any = find(self._file, path)
             return read_values(item, item.dtype, item.shape, self._size, f"'{path}'")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mjlab_rec.data.formats import episode_table, plain_files
+from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.importing.base import Foreign
 from mjlab_rec.data.importing.guessed import Guessed
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
@@ -21,7 +22,8 @@ def open_maniskill(path: Path, step_dt: float, use_record: bool) -> Foreign:
         description = path.with_suffix(".json")
         about: dict[str, Any] = {}
         if description.is_file():
-            about = episode_table.load_json(plain_files.read(description, most=64 << 20))
+            with damage(f"'{description}'", description):
+                about = episode_table.load_json(plain_files.read(description, most=64 << 20))
         env_info = about.get("env_info")
         env_info = env_info if isinstance(env_info, dict) else {}
         listed = about.get("episodes")

@@ -8,6 +8,7 @@ from typing import Any
 from mjlab_rec.data.export.minari import METADATA
 from mjlab_rec.data.export.record import FILE
 from mjlab_rec.data.formats import episode_table, plain_files
+from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.importing.base import Foreign
 from mjlab_rec.data.importing.guessed import Guessed
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
@@ -34,7 +35,8 @@ def open_minari(path: Path, step_dt: float, use_record: bool) -> Foreign:
     folder = folder_of(path)
     if folder is None:
         raise DataError(f"'{path}' is no dataset of Minari: it has no {METADATA}.")
-    metadata = episode_table.load_json(plain_files.read(folder / METADATA, most=64 << 20))
+    with damage(f"'{folder / METADATA}'", folder / METADATA):
+        metadata = episode_table.load_json(plain_files.read(folder / METADATA, most=64 << 20))
     kind = metadata.get("data_format", "hdf5")
     if kind != "hdf5":
         raise DataError(

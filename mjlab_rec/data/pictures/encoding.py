@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.pictures import codec as codecs
-from mjlab_rec.data.pictures import h264, jpeg, levels, png
+from mjlab_rec.data.pictures import floats, h264, jpeg, levels, png
 from mjlab_rec.data.pictures.codec import Codec
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.schema import ChannelSpec, DataError
@@ -24,7 +23,8 @@ ENTRY_DTYPE = np.dtype(
 
 _RUN = 4 << 20  # bytes of consecutive pictures that a thread encodes at a time
 _VIDEO = 16 << 20  # bytes of pictures for one ffmpeg, which takes a while to start
-_PICTURES, _STREAMS = 32, 64  # that a thread decodes at a time
+_PICTURES, _STREAMS = 32, 256  # that a thread decodes at a time
+_SAMPLES = 4  # pictures that choose the filter
 
 
 @dataclass(kw_only=True)
@@ -73,22 +73,24 @@ class PictureCoder:
         `report` is called with the fraction that is done.
         """
         most = max(h264.GROUP, _RUN // self._nbytes // h264.GROUP * h264.GROUP)
-        runs = [
-            (number, clip[at : at + most])
-            for number, clip in enumerate(clips)
-            for at in range(0, len(clip), most)
-        ]
-        jobs = list(self._bundles(runs))
-        found: list[list[list[_Segment]]] = [[] for _ in jobs]
+        clip_of, runs = [], []
+        for number, clip in enumerate(clips):
+            for at in range(0, len(clip), most):
+                clip_of.append(number)
+                runs.append(clip[at : at + most])
+        jobs = list(self._jobs(runs))
+        found: list[list[_Run]] = [[] for _ in jobs]
+        kind = self._filter(runs)
 
         def work(job: int) -> None:
-            found[job] = self._encode([clip for _, clip in jobs[job]])
+            found[job] = self._encode(runs[jobs[job]], kind)
 
         for first in range(0, len(jobs), crew.threads):
             count = min(crew.threads, len(jobs) - first)
             crew.each(lambda n, first=first: work(first + n), count)
             report((first + count) / len(jobs))
-        return _assembled(len(clips), jobs, found)
+        coded = [run for some in found for run in some]
+        return _assembled(len(clips), clip_of, coded, self._group)
 
     def decode(
         self,
@@ -109,10 +111,11 @@ class PictureCoder:
             crew: The threads.
             failure: The error for an entry that cannot be decoded, given its place and a reason.
         """
-        order = np.lexsort((entries["frame"], entries["at"], sources))
-        at, of = entries["at"][order], sources[order]
+        # A segment: the pictures that are in the same bytes.
+        keys = entries["kind"], entries["at"], sources
+        order = np.lexsort((entries["frame"], *keys))
         fresh = np.ones(len(order), bool)
-        fresh[1:] = (at[1:] != at[:-1]) | (of[1:] != of[:-1])
+        fresh[1:] = np.any([np.diff(key[order]) for key in keys], axis=0)
         bounds = [*np.flatnonzero(fresh).tolist(), len(order)]
         count = len(bounds) - 1  # of segments
         most = _STREAMS if self.codec.name == "h264" else _PICTURES
@@ -135,43 +138,48 @@ class PictureCoder:
 
         crew.each(work, len(jobs))
 
-    def _bundles(self, runs: list[tuple[int, np.ndarray]]) -> Any:
+    @property
+    def _group(self) -> int:
+        """Most pictures in the same bytes."""
+        return h264.GROUP if self.codec.name == "h264" else 1
+
+    def _jobs(self, runs: list[np.ndarray]) -> Iterator[slice]:
         """Runs that are encoded together: in a video many, otherwise one."""
-        bundle, size = [], 0
-        for run in runs:
-            bundle.append(run)
-            size += len(run[1]) * self._nbytes
-            if self.codec.name != "h264" or size >= _VIDEO:
-                yield bundle
-                bundle, size = [], 0
-        if bundle:
-            yield bundle
+        first, size = 0, 0
+        for number, run in enumerate(runs, 1):
+            size += len(run) * self._nbytes
+            if self.codec.name != "h264" or size >= _VIDEO or number == len(runs):
+                yield slice(first, number)
+                first, size = number, 0
 
-    def _encode(self, clips: list[np.ndarray]) -> list[list[_Segment]]:
-        kinds = [levels.PLAIN] * len(clips)
+    def _filter(self, runs: list[np.ndarray]) -> int:
+        """The filter for PNG files of these runs, from a few of their pictures."""
+        if self.codec.name != "png" or not runs:
+            return 0
+        some = [run[len(run) // 2] for run in runs[:: -(-len(runs) // _SAMPLES)]]
         if self._dtype == np.float32:
-            for number, clip in enumerate(clips):
-                lossy = self.codec.lossy
-                clips[number], kinds[number] = levels.to_bytes(clip, lossy, self._what)
-        if self.codec.name == "h264":
-            streams = h264.encode(clips, self.codec.quality, self._ffmpeg)
-        else:
-            streams = [self._files(*each) for each in zip(clips, kinds, strict=True)]
-        group = h264.GROUP if self.codec.name == "h264" else 1
-        return [
-            [
-                _Segment(content, min(group, len(clip) - at * group), kind)
-                for at, content in enumerate(contents)
-            ]
-            for clip, kind, contents in zip(clips, kinds, streams, strict=True)
-        ]
+            some = [levels.to_bytes(value, False, self._what)[0] for value in some]
+            some = [value for value in some if value.dtype == np.uint8]
+        return png.best_filter(some)
 
-    def _files(self, clip: np.ndarray, kind: int) -> list[bytes]:
-        if kind == levels.FLOATS:
-            return [png.deflated(np.ascontiguousarray(value)) for value in clip]
+    def _encode(self, runs: list[np.ndarray], kind: int) -> list[_Run]:
+        levels_of = [levels.PLAIN] * len(runs)
+        if self._dtype == np.float32:
+            for number, run in enumerate(runs):
+                lossy = self.codec.lossy
+                runs[number], levels_of[number] = levels.to_bytes(run, lossy, self._what)
+        if self.codec.name == "h264":
+            contents = h264.encode(runs, self.codec.quality, self._ffmpeg)
+        else:
+            contents = [self._files(*each, kind) for each in zip(runs, levels_of, strict=True)]
+        return [_Run(*each) for each in zip(contents, map(len, runs), levels_of, strict=True)]
+
+    def _files(self, run: np.ndarray, level: int, kind: int) -> list[bytes]:
+        if level == levels.FLOATS:
+            return floats.encode(run)
         if self.codec.name == "jpeg":
-            return jpeg.encode(clip, self.codec.quality)
-        return png.encode(clip)
+            return jpeg.encode(run, self.codec.quality)
+        return png.encode(run, kind)
 
     def _decode(
         self,
@@ -181,75 +189,63 @@ class PictureCoder:
         out: np.ndarray,
     ) -> None:
         """Decode segments; raises ValueError."""
-        where = np.concatenate(places)
-        kinds = entries["kind"][where]
-        floats = self._dtype == np.float32
-        if not floats and kinds.any():
-            raise ValueError(f"it is of the unknown kind {kinds.max()}")
-        if floats and (kinds == levels.FLOATS).any():
-            self._decode_floats(contents, places, entries, out)
-            return
-        values = np.empty((len(where), *self._shape), np.uint8 if floats else self._dtype)
-        if self.codec.name == "h264":
-            frames = [entries["frame"][some].astype(np.int64) for some in places]
-            h264.decode(contents, frames, values, self._ffmpeg)
-        else:
-            if len(contents) != len(where):  # The same picture several times.
-                contents = [
-                    content
-                    for content, some in zip(contents, places, strict=True)
-                    for _ in range(len(some))
-                ]
-            (jpeg if self.codec.name == "jpeg" else png).decode(contents, values)
-        if not floats:
-            out[where] = values
-            return
+        kinds = entries["kind"][[some[0] for some in places]]
         for kind in np.unique(kinds).tolist():
-            mine = kinds == kind
-            out[where[mine]] = levels.from_bytes(values[mine], kind)
+            mine = np.flatnonzero(kinds == kind).tolist()
+            some, where = [contents[n] for n in mine], [places[n] for n in mine]
+            if self.codec.name == "h264":
+                values = self._of_streams(some, [entries["frame"][each] for each in where], kind)
+            else:
+                values = self._of_files(some, kind)
+                if len(where) < sum(map(len, where)):  # The same picture several times.
+                    values = values.repeat([len(each) for each in where], axis=0)
+            out[np.concatenate(where)] = values
 
-    def _decode_floats(
-        self,
-        contents: list[bytes],
-        places: list[np.ndarray],
-        entries: np.ndarray,
-        out: np.ndarray,
-    ) -> None:
-        """Decode segments some of which are compressed floats."""
-        for content, some in zip(contents, places, strict=True):
-            if (entries["kind"][some] != levels.FLOATS).all():
-                self._decode([content], [some], entries, out)
-                continue
-            values = png.inflated(content, self._nbytes)
-            if len(values) != self._nbytes:
-                raise ValueError(f"it has {len(values)} bytes instead of {self._nbytes}")
-            out[some] = np.frombuffer(values, np.float32).reshape(self._shape)
+    def _of_streams(self, streams: list[bytes], frames: list[np.ndarray], kind: int) -> np.ndarray:
+        numbers = np.empty((sum(map(len, frames)), *self._shape), np.uint8)
+        h264.decode(streams, [each.astype(np.int64) for each in frames], numbers, self._ffmpeg)
+        return self._from_levels(numbers, kind)
+
+    def _of_files(self, files: list[bytes], kind: int) -> np.ndarray:
+        exact = self._dtype == np.float32 and kind == levels.FLOATS
+        dtype = self._dtype if exact or kind == levels.PLAIN else np.dtype(np.uint8)
+        values = np.empty((len(files), *self._shape), dtype)
+        if exact:
+            floats.decode(files, values)
+            return values
+        (jpeg if self.codec.name == "jpeg" else png).decode(files, values)
+        return self._from_levels(values, kind)
+
+    def _from_levels(self, values: np.ndarray, kind: int) -> np.ndarray:
+        if self._dtype == np.float32:
+            return levels.from_bytes(values, kind)
+        if kind != levels.PLAIN:
+            raise ValueError(f"it is of the unknown kind {kind}")
+        return values
 
 
 @dataclass(frozen=True)
-class _Segment:
-    """The bytes of one or more pictures."""
+class _Run:
+    """Encoded consecutive pictures."""
 
-    content: bytes
+    contents: list[bytes]  # each of one picture, or of a group
     count: int
-    kind: int
+    level: int
 
 
-def _assembled(
-    count: int,
-    jobs: list[list[tuple[int, np.ndarray]]],
-    found: list[list[list[_Segment]]],
-) -> Encoded:
-    """Put the results of all jobs together."""
-    entries: list[list[tuple[int, int, int, int, int]]] = [[] for _ in range(count)]
+def _assembled(clips: int, clip_of: Sequence[int], runs: Sequence[_Run], group: int) -> Encoded:
+    """Put runs together; `clip_of` says which clip each belongs to."""
+    entries: list[list[np.ndarray]] = [[np.zeros(0, ENTRY_DTYPE)] for _ in range(clips)]
     pieces, at = [], 0
-    for job, results in zip(jobs, found, strict=True):
-        for (number, _), segments in zip(job, results, strict=True):
-            for segment in segments:
-                size, check = len(segment.content), crc32(segment.content)
-                entries[number] += [
-                    (at, size, check, frame, segment.kind) for frame in range(segment.count)
-                ]
-                pieces.append(segment.content)
-                at += size
-    return Encoded(entries=[np.array(some, ENTRY_DTYPE) for some in entries], pieces=pieces)
+    for number, run in zip(clip_of, runs, strict=True):
+        sizes = np.fromiter(map(len, run.contents), np.int64)
+        checks = np.fromiter(map(crc32, run.contents), np.uint32)
+        of, frame = np.divmod(np.arange(run.count), group)
+        some = np.zeros(run.count, ENTRY_DTYPE)
+        some["at"] = (at + np.cumsum(sizes) - sizes)[of]
+        some["size"], some["check"] = sizes[of], checks[of]
+        some["frame"], some["kind"] = frame, run.level
+        entries[number].append(some)
+        pieces += run.contents
+        at += int(sizes.sum())
+    return Encoded(entries=[np.concatenate(some) for some in entries], pieces=pieces)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.pictures.codec import as_pictures, into_values, size_of
-
-try:
-    from isal import isal_zlib as fast
-except ImportError:  # isal does not exist for this processor; zlib takes three times as long.
-    fast: Any = zlib
+from mjlab_rec.data.pictures.deflate import deflated, inflated
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, three methods
@@ -26,43 +20,46 @@ _NONE, _SUB, _UP = range(3)  # filters
 _WORTH = 0.95  # size that a filter must reach, as it costs time
 
 
-def encode(values: np.ndarray) -> list[bytes]:
-    """Each of the values (n, *shape), of one or two bytes, as a PNG file."""
+def best_filter(samples: Sequence[np.ndarray]) -> int:
+    """The filter that makes pictures like these, each of one or two bytes, smallest."""
+    sizes = dict.fromkeys((_NONE, _SUB, _UP), 0)
+    for value in samples:
+        lines, pixel = _lines(value[None]), _pixel(value[None])
+        for kind in sizes:
+            sizes[kind] += len(deflated(_filtered(lines, kind, pixel)))
+    best = min(sizes, key=lambda kind: sizes[kind])
+    return best if sizes[best] <= _WORTH * sizes[_NONE] else _NONE
+
+
+def encode(values: np.ndarray, kind: int) -> list[bytes]:
+    """Each of the values (n, *shape), of one or two bytes, as a PNG file with this filter."""
     height, width, channels = size_of(values.shape[1:])
-    pixel = channels * values.itemsize
-    lines = _lines(values)
-    filters = {_NONE: deflated(_filtered(lines[:1], _NONE, pixel)[0])}
-    for kind in (_SUB, _UP):
-        filters[kind] = deflated(_filtered(lines[:1], kind, pixel)[0])
-    # One filter for all: consecutive pictures are alike.
-    best = min(filters, key=lambda kind: len(filters[kind]))
-    if len(filters[best]) > _WORTH * len(filters[_NONE]):
-        best = _NONE
     start = _SIGNATURE + _chunk(
         b"IHDR",
         _HEADER.pack(width, height, 8 * values.itemsize, _COLOURS[channels], 0, 0, 0),
     )
-    filtered = _filtered(lines, best, pixel)
+    filtered = _filtered(_lines(values), kind, _pixel(values))
     return [start + _chunk(b"IDAT", deflated(picture)) + _END for picture in filtered]
 
 
 def decode(files: Sequence[bytes], out: np.ndarray) -> None:
     """Write pictures from ``encode`` to values (n, *shape); raises ValueError for other files."""
     height, width, channels = size_of(out.shape[1:])
-    pixel = channels * out.itemsize
-    size = height * (1 + width * pixel)
+    pixel = _pixel(out)
     expected = _HEADER.pack(width, height, 8 * out.itemsize, _COLOURS[channels], 0, 0, 0)
     lines = np.empty((len(files), height, 1 + width * pixel), np.uint8)
     for file, picture in zip(files, lines, strict=True):
-        content = inflated(_data(file, expected), size)
-        if len(content) != size:
-            raise ValueError(f"the picture has {len(content)} bytes instead of {size}")
-        picture[:] = np.frombuffer(content, np.uint8).reshape(picture.shape)
+        inflated(_data(file, expected), picture)
         _unfilter(picture, pixel)
     values = np.ascontiguousarray(lines[:, :, 1:])
     if out.itemsize == 2:
         values = values.view(">u2").astype(np.uint16).view(out.dtype)
     into_values(values.reshape(len(files), height, width, channels), out)
+
+
+def _pixel(values: np.ndarray) -> int:
+    """Bytes of a pixel."""
+    return size_of(values.shape[1:])[2] * values.itemsize
 
 
 def _lines(values: np.ndarray) -> np.ndarray:
@@ -111,16 +108,3 @@ def _data(file: bytes, header: bytes) -> memoryview:
     if file[start + 4 : start + 8] != b"IDAT" or len(file) != start + 12 + size + len(_END):
         raise ValueError("it has chunks that mjlab_rec does not write")
     return memoryview(file)[start + 8 : start + 8 + size]
-
-
-def deflated(values: Any) -> bytes:
-    """The bytes of contiguous values, compressed fast, in zlib's format."""
-    return fast.compress(memoryview(values).cast("B"), 1)
-
-
-def inflated(content: Any, most: int) -> bytes:
-    """Decompress zlib data, at most one byte more than `most`; raises ValueError."""
-    try:
-        return fast.decompressobj().decompress(content, most + 1)
-    except (zlib.error, fast.error) as error:
-        raise ValueError(f"it cannot be decompressed: {error}") from None

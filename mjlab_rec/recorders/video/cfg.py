@@ -34,6 +34,11 @@ from mjlab_rec.sim.viewer_config import RendererName, ViewerConfig
 
 logger = logging.getLogger(__name__)
 
+_HOW_TO_DRAW = (
+    *("width", "height", "debug_vis", "camera", "follow", "camera_pos", "fovy", "viewer"),
+    "renderer",
+)
+
 _MAX_GRID_SIDE = 1920  # Pixels; players and hardware decoders show such a grid.
 
 
@@ -174,6 +179,16 @@ class VideoRecorderCfg(StartCfg, EnvsCfg, FileCfg):
                 f"is {self.episodes}, but a last clip is of one episode. Set a length or nothing,"
                 " or give a trigger for clips of several episodes.",
             )
+
+    def check_drawn_elsewhere(self) -> None:
+        """Raise ValueError if a field says how to draw, but the environment draws itself."""
+        for name in _HOW_TO_DRAW:
+            if getattr(self, name) is not None:
+                raise self.error(
+                    name,
+                    "has no effect here: the pictures come from the environment's own render()."
+                    " Set up the picture where the environment is made.",
+                )
 
     @property
     def is_file(self) -> bool:

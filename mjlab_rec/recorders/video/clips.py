@@ -89,13 +89,16 @@ class Episodes:
         self._begun = {i: begun[i] for i in env_ids}
 
     def length(self, env_id: int, step: int) -> int:
-        """Steps taken in the running episode, given the environment's step counter."""
+        """Steps taken in the running episode, given the environment's step counter.
+
+        It is -1 if the next step only resets the environment, and then 0.
+        """
         return step - self._begun[env_id]
 
-    def begin(self, env_id: int, step: int) -> None:
-        """Begin an episode; one without a step is not counted."""
+    def begin(self, env_id: int, step: int, first: int) -> None:
+        """Begin an episode whose first step has this number; one without a step is not counted."""
         self.number[env_id] += self.length(env_id, step) > 0
-        self._begun[env_id] = step
+        self._begun[env_id] = first
 
 
 class View:

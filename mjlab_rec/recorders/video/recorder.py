@@ -116,8 +116,10 @@ class VideoRecorder(RowClock):
         """Begin clips with the new episodes if triggered."""
         self._warm_up()
         chosen = set(env_ids.tolist()).intersection(self._env_ids)
+        step = self._env.common_step_counter
         for env_id in chosen:
-            self._episodes.begin(env_id, self._env.common_step_counter)
+            later = 0 if self._pending is None else int(self._pending[env_id])
+            self._episodes.begin(env_id, step, step + later)
         self._overlay.restart(sorted(chosen))
         for view in self._views:
             if view.leader in chosen:
@@ -133,7 +135,7 @@ class VideoRecorder(RowClock):
     def on_rows_start(self) -> None:
         """Check the trigger for episodes that begin with the first recorded step."""
         for view in self._views:
-            if self._episodes.length(view.leader, self._env.common_step_counter) == 0:
+            if self._episodes.length(view.leader, self._env.common_step_counter) <= 0:
                 self._ask_episode(view)
 
     def on_row_begins(self, has_row: bool) -> None:
@@ -209,14 +211,16 @@ class VideoRecorder(RowClock):
 
     def _capture_step(self, ended: Collection[int]) -> None:
         """Capture the step that was just taken."""
-        request = DrawRequest()
+        request, step = DrawRequest(), self._env.common_step_counter
+        # A step that only resets a leader is no step of an episode, and has no frame.
+        views = [view for view in self._views if self._episodes.length(view.leader, step) > 0]
         if not self._due:
             for view in self._views:
                 if view.leader in ended:
-                    view.end_episode(self._env.common_step_counter)
+                    view.end_episode(step)
                 request.done += view.take_done()
         elif self.cfg.last_clip:
-            for view in self._views:
+            for view in views:
                 clips = view.step(view.leader in ended)
                 if not clips and self._full:
                     continue
@@ -230,7 +234,7 @@ class VideoRecorder(RowClock):
                 )
             request.done += [clip for view in self._views for clip in view.take_done()]
         else:
-            due = [(view, view.step(view.leader in ended)) for view in self._views]
+            due = [(view, view.step(view.leader in ended)) for view in views]
             due = [(view, clips) for view, clips in due if clips]
             if len(due) == len(self._views):
                 request.frames.append(
@@ -268,7 +272,7 @@ class VideoRecorder(RowClock):
         cut = [
             view
             for view in self._views
-            if view.leader in env_ids and self._episodes.length(view.leader, step)
+            if view.leader in env_ids and self._episodes.length(view.leader, step) > 0
         ]
         for view in cut:
             view.end_episode(step)
@@ -331,7 +335,7 @@ class VideoRecorder(RowClock):
             if view in self._begun:
                 continue
             self._begun.append(view)
-            if self.cfg.episodes is None or self._episodes.length(view.leader, step) == 0:
+            if self.cfg.episodes is None or self._episodes.length(view.leader, step) <= 0:
                 self._begin_clip(view)
             else:
                 view.waiting = True
@@ -381,6 +385,10 @@ class VideoRecorder(RowClock):
     # -- clip writer -------------------------------------------------------------------------------
 
     def _make_renderer(self) -> Renderer:
+        frames = getattr(self._env, "frames", None)
+        if frames is not None:  # The environment draws itself.
+            self.cfg.check_drawn_elsewhere()
+            return frames
         view = self.cfg.view(self._env.cfg.viewer, len(self._env_ids))
         if self.cfg.camera_pos is not None:
             origins = self._env.scene.env_origins[list(self._env_ids)].tolist()

@@ -1,0 +1,1 @@
+"""Recorders in other people's environments; README.md says what they need and how to use them."""

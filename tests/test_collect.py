@@ -1,0 +1,444 @@
+"""Collecting with many workers: the same episodes whoever plays them, and nothing lost or twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import collect_tasks
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ports import free_port
+from waiting import PATIENCE_S
+
+from mjlab_rec.collecting import Folder, Plan
+from mjlab_rec.collecting.folder import CollectError, download
+from mjlab_rec.collecting.plan import PlanError
+from mjlab_rec.collecting.queue import ShardQueue
+from mjlab_rec.collecting.ranks import place
+from mjlab_rec.collecting.work import do_shard
+from mjlab_rec.commands import collect as command
+from mjlab_rec.data import open_rollouts
+from mjlab_rec.data.comparing import diff
+from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.registry import load_env_cfg
+
+ROOT = Path(__file__).parent.parent
+TASK = ("--task", "collect-me", "--task-module", "collect_tasks", "--agent", "random")
+SIZE = ("--episodes", "23", "--num-envs", "4", "--per-env", "2", "--seed", "5", "--device", "cpu")
+UNEVEN = dict(ID="3", MIN="3", MAX="7", COUNT="2")
+# 23 = 2 x (4 x 2) + 4 x 1 + 3 x 1
+
+
+def words(folder: Any, *more: Any) -> list[str]:
+    where = ("--record", "hdf5", "--record.path", folder)
+    return [str(word) for word in (*TASK, *SIZE, *where, *more)]
+
+
+def collect(folder: Any, *more: Any, **options: Any) -> None:
+    command.collect(words(folder, *more), **options)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one undisturbed worker collects."""
+    folder = tmp_path_factory.mktemp("collect") / "alone"
+    collect(folder)
+    return folder
+
+
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of orders to kill workers."""
+    folder = tmp_path / "orders"
+    folder.mkdir()
+    monkeypatch.setenv(collect_tasks.KILL, str(folder))
+    return folder
+
+
+def plan_of(folder: Path) -> Plan:
+    plan = Folder(folder).plan()
+    assert plan is not None
+    return plan
+
+
+def assert_same(folder: Path, alone: Path) -> None:
+    """The data set is equal to that of one undisturbed worker, and nothing else is left."""
+    found = diff(alone, folder)
+    assert found.same, found
+    assert found.equal == plan_of(alone).episodes
+    names = {"collect.json", *(shard.name for shard in plan_of(alone).shards)}
+    assert {path.name for path in folder.iterdir()} == names
+    for shard in plan_of(folder).shards:
+        about = json.loads((folder / shard.name / "worker.json").read_text())
+        assert about["finished"] and about["episodes"] == about["planned_episodes"]
+        assert about["episodes"] == shard.episodes and about["shard"] == shard.number
+
+
+# The plan
+
+
+def a_plan(**fields: Any) -> Plan:
+    about = dict(task="t", agent="zero", policy_hash="", seed=1, device="cpu", versions={})
+    return Plan(**{**about, "env_cfg": {}, "recorder": {}, **fields})
+
+
+@given(st.integers(1, 500), st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
+def test_shards_have_all_episodes_and_each_worker_has_its_own(episodes, num_envs, per_env, workers):
+    plan = a_plan(episodes=episodes, num_envs=num_envs, per_env=per_env)
+    shards = plan.shards
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    assert sum(shard.episodes for shard in shards) == episodes
+    assert all(1 <= s.envs <= num_envs and 1 <= s.per_env <= per_env for s in shards)
+    assert len({plan.seed_of(shard) for shard in shards}) == len(shards)
+    shares = [place(rank, workers).share(shards) for rank in range(workers)]
+    assert sorted((s for share in shares for s in share), key=lambda s: s.number) == shards
+
+
+def test_a_plan_is_read_as_it_was_written_and_a_difference_is_named():
+    plan = a_plan(episodes=9, num_envs=4, per_env=1, env_cfg={"sim": {"dt": 0.1, "n": None}})
+    assert Plan.from_json(plan.to_json(), "x") == plan
+    other = a_plan(episodes=9, num_envs=4, per_env=1, env_cfg={"sim": {"dt": 0.2, "n": None}})
+    with pytest.raises(PlanError, match=r"another env_cfg\.sim\.dt: 0\.1 there, 0\.2 now"):
+        other.check_same(plan, "x")
+    with pytest.raises(PlanError, match="'x' is not a plan"):
+        Plan.from_json(b"{}", "x")
+
+
+@pytest.mark.parametrize(
+    ("said", "rank", "count"),
+    [
+        ({}, 0, 1),
+        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, 2, 4),
+        (dict(ID="5", MIN="0", MAX="7", COUNT="8"), 5, 8),
+        (dict(ID="5", MIN="1", MAX="9", COUNT="3", STEP="4"), 1, 3),
+        # The batch script itself, whatever the number of tasks that srun would start.
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 0, 1),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, 3, 4),
+        (
+            {**dict(ID="1", MIN="0", MAX="2", COUNT="3")}
+            | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"},
+            *(7, 12),
+        ),
+    ],
+)
+def test_torchrun_and_slurm_say_which_worker_this_is(said, rank, count):
+    short = ("ID", "MIN", "MAX", "COUNT", "STEP")
+    environ = {f"SLURM_ARRAY_TASK_{n}" if n in short else n: text for n, text in said.items()}
+    here = place(environ=environ)
+    assert (here.rank, here.count) == (rank, count)
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "message"),
+    [
+        ({}, (3, 3), "worker 3 of 3 does not exist"),
+        ({}, (3, None), "both --rank and --ranks"),
+        ({"RANK": "x", "WORLD_SIZE": "4"}, (), "RANK is 'x', which is not a number"),
+        (
+            {f"SLURM_ARRAY_TASK_{name}": text for name, text in UNEVEN.items()},
+            *((), "not evenly spaced"),
+        ),
+    ],
+)
+def test_a_place_that_is_not_clear_is_an_error(said, options, message):
+    with pytest.raises(PlanError, match=message):
+        place(*options, environ=said)
+
+
+# The episodes
+
+
+def test_the_episodes_are_the_first_ones_of_each_environment(alone):
+    """Compared with environments that nothing records, whose episodes are followed by hand."""
+    expected = []
+    plan = plan_of(alone)
+    for shard in plan.shards:
+        cfg = load_env_cfg("collect-me")
+        cfg.scene.num_envs, cfg.seed = 4, 5
+        with ManagerBasedRlEnv(cfg) as env:
+            env.seed(plan.seed_of(shard))
+            generator = torch.Generator().manual_seed(plan.seed_of(shard))
+            env.reset(seed=plan.seed_of(shard))
+            episodes: list[list[tuple[int, float]]] = [[] for _ in range(4)]
+            length, total = np.zeros(4, int), np.zeros(4)
+            for _ in range(20 * shard.per_env):
+                action = torch.rand(4, 1, generator=generator) * 2 - 1
+                _, reward, terminated, truncated, _ = env.step(action)
+                length += 1
+                total += reward.double().numpy()
+                for index in (terminated | truncated).nonzero().flatten().tolist():
+                    episodes[index].append((int(length[index]), float(total[index])))
+                    length[index], total[index] = 0, 0.0
+        expected += [e for each in episodes[: shard.envs] for e in each[: shard.per_env]]
+    with open_rollouts(alone) as rollouts:
+        table = rollouts.episodes
+        found = list(zip(table["length"].to_list(), table["return"].to_list(), strict=True))
+        assert len({length for length, _ in found}) > 5  # Else nothing is tested.
+        assert sorted(length for length, _ in found) == sorted(length for length, _ in expected)
+        np.testing.assert_allclose(sorted(r for _, r in found), sorted(r for _, r in expected))
+        assert (table["length"] == table["rows"]).all()
+
+
+def test_the_number_of_workers_changes_nothing(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in "201":
+        monkeypatch.setenv("RANK", rank)
+        collect(tmp_path / "many")
+    assert_same(tmp_path / "many", alone)
+    ranks = [Folder(tmp_path / "many").worker(s)["rank"] for s in plan_of(alone).shards]
+    assert ranks == [0, 1, 2, 0]
+
+
+def test_a_slurm_array_collects_the_same(alone, tmp_path, monkeypatch, capsys):
+    for name, text in (("MIN", "1"), ("MAX", "2"), ("COUNT", "2")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", text)
+    for number in "12":
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", number)
+        collect(tmp_path / "array")
+        if number == "1":
+            out = capsys.readouterr().out
+            assert "Worker 0 of 2 (SLURM): 2 shards to do" in out and "12 of 23 episodes" in out
+    assert_same(tmp_path / "array", alone)
+
+
+def test_other_seeds_give_other_episodes(alone, tmp_path):
+    command.collect([*words(tmp_path / "other"), "--seed=6"])
+    found = diff(alone, tmp_path / "other")
+    assert found.equal == 0
+
+
+# Interruptions
+
+
+def test_what_is_missing_is_played_again_and_nothing_else(alone, tmp_path, capsys):
+    folder = tmp_path / "resumed"
+    shutil.copytree(alone, folder)
+    shutil.rmtree(folder / "shard-00001")
+    (folder / ".shard-00001.left").mkdir()  # By a worker that was killed.
+    (folder / ".shard-00001.left" / "hdf5.h5").write_bytes(b"half")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*/*")}
+    new: list[str] = []
+    collect(folder, on_shard=new.append)
+    assert new == [str(folder / "shard-00001")]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert_same(folder, alone)
+    assert "where 3 shards are finished" in capsys.readouterr().out
+    collect(folder, on_shard=new.append)
+    assert len(new) == 1
+
+
+def test_the_shard_of_a_killed_process_is_played_again(alone, tmp_path, orders, capsys):
+    plan = plan_of(alone)
+    (orders / str(plan.seed_of(plan.shards[1]))).write_text("3")
+    new: list[str] = []
+    collect(tmp_path / "killed", "--workers", 2, on_shard=new.append)
+    assert not any(orders.iterdir())
+    out = capsys.readouterr().out
+    assert "because it was killed by SIGKILL; shard-00001 is played again" in out
+    assert sorted(new) == [str(tmp_path / "killed" / shard.name) for shard in plan.shards]
+    assert_same(tmp_path / "killed", alone)
+
+
+def test_an_error_in_a_process_is_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        collect(tmp_path / "x", "--workers", 2, "--episodes=4", "--env.auto-reset", "False")
+    assert "needs an environment that resets what has ended" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"collect.json"}
+
+
+def test_a_shard_that_kills_every_worker_ends_the_run():
+    first, second, third = a_plan(episodes=3, num_envs=1, per_env=1).shards
+    queue = ShardQueue([first, second, third], most_losses=3)
+    assert queue.take() == first and queue.take() == second
+    queue.lost(first, "of this")
+    assert queue.take() == first and queue.take() == third and queue.take() is None
+    queue.lost(third, "of that")
+    queue.lost(first, "of this")
+    queue.done()
+    assert (len(queue), queue.waiting) == (2, 2) and queue.take() == first
+    with pytest.raises(CollectError, match="3 workers died while they played shard-00000.* of it"):
+        queue.lost(first, "of it")
+
+
+def test_two_workers_may_play_the_same_shard(alone, tmp_path):
+    folder = Folder(tmp_path / "twice")
+    work = command.work_from(words(tmp_path / "twice"))
+    folder.claim(work.plan)
+    shard = work.plan.shards[2]
+    twin = command.work_from(words(tmp_path / "twice"))
+    called = []
+
+    def tell(episodes: int, steps: int) -> None:
+        if not called:
+            called.append(do_shard(twin, folder, shard, lambda episodes, steps: None))
+
+    about = do_shard(work, folder, shard, tell)
+    assert called and about["finished"]
+    assert folder.finished() == {2}
+    assert {path.name for path in (tmp_path / "twice").iterdir()} == {"collect.json", shard.name}
+    assert diff(alone / shard.name, tmp_path / "twice" / shard.name).same
+
+
+@pytest.mark.long
+def test_eight_workers_three_of_which_are_killed(tmp_path, orders):
+    """Against eight logs that were written without any interruption."""
+    size = ["--episodes=128", "--num-envs=8", "--per-env=1"]
+    undisturbed = tmp_path / "undisturbed"
+    for rank in range(8):
+        command.collect([*words(undisturbed, "--rank", rank, "--ranks", 8), *size])
+    plan = plan_of(undisturbed)
+    assert len(plan.shards) == 16
+
+    chosen = np.random.default_rng()
+    numbers = chosen.choice(8, 3, replace=False) + 8 * chosen.integers(0, 2, 3)
+    kills = {int(number): int(chosen.integers(1, 5)) for number in numbers}
+    print("Workers are killed in the shards, at the steps:", kills)
+    for number, step in kills.items():
+        (orders / str(plan.seed_of(plan.shards[number]))).write_text(str(step))
+    script = [sys.executable, str(ROOT / "scripts" / "collect.py"), *words(tmp_path / "killed")]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+    def run() -> list[int]:
+        """The exit codes of eight workers."""
+        more = [[*size, "--rank", str(rank), "--ranks", "8"] for rank in range(8)]
+        started = [subprocess.Popen([*script, *each], env=env) for each in more]
+        return [process.wait(PATIENCE_S) for process in started]
+
+    codes = run()
+    assert sorted(codes) == [-9] * 3 + [0] * 5
+    lost = {s.number for s in Folder(tmp_path / "killed").missing(plan)}
+    assert set(kills) <= lost <= {n for k in kills for n in (k, k + 8)}
+    assert run() == [0] * 8
+    assert_same(tmp_path / "killed", undisturbed)
+
+
+@pytest.mark.long
+def test_torchrun_with_four_processes(alone, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"]
+    launch += ["--master-port", str(free_port())]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    script = str(ROOT / "scripts" / "collect.py")
+    subprocess.run([*launch, script, *words(tmp_path / "four")], env=env, check=True)
+    assert_same(tmp_path / "four", alone)
+    ranks = [Folder(tmp_path / "four").worker(s)["rank"] for s in plan_of(alone).shards]
+    assert ranks == [0, 1, 2, 3]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--seed=6",), "another seed: 5 there, 6 now"),
+        (("--episodes=24",), "another episodes: 23 there, 24 now"),
+        (("--env.episode-length-s=2",), "another env_cfg.episode_length_s: 1.0 there, 2.0 now"),
+        (("--agent=zero",), "another policy_hash"),
+        (("--record.compression=gzip",), "another recorder.compression: null there"),
+    ],
+)
+def test_another_plan_is_refused_and_the_field_named(alone, option, message, capsys):
+    with pytest.raises(SystemExit):
+        command.collect([*words(alone), *option])
+    assert message in capsys.readouterr().err
+
+
+def test_other_versions_are_refused(alone, monkeypatch, capsys):
+    versions = command._versions()
+    monkeypatch.setattr(command, "_versions", lambda: {**versions, "mujoco": "9.9"})
+    with pytest.raises(SystemExit):
+        collect(alone)
+    assert f'another versions.mujoco: "{versions["mujoco"]}" there' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--record.trigger", "at_episodes(0)"), "--record.trigger cannot be used with collect"),
+        (("--record", "csv"), "with one recorder, such as --record hdf5, but 2 were given"),
+        (("--record.path=b",), "--record.path is the one folder of all workers"),
+        (("--workers=0",), "--workers must be at least 1, got 0"),
+        (("--episodes=0",), "--episodes must be at least 1, got 0"),
+        (("--ranks=2",), "both --rank and --ranks"),
+        (("--record.path",), "--record.path: a value is missing"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(more, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.collect([*words(tmp_path / "a"), *more])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_shard_without_worker_json_is_not_complete(alone, tmp_path):
+    shutil.copytree(alone, tmp_path / "copied")
+    (tmp_path / "copied/shard-00002/worker.json").unlink()
+    with pytest.raises(CollectError, match=r"shard-00002' has no worker\.json"):
+        Folder(tmp_path / "copied").finished()
+
+
+# URLs
+
+
+@pytest.fixture
+def flaky() -> Iterator[type]:
+    """A file system in memory, which fails at the upload with the number ``fails_at``."""
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Flaky(MemoryFileSystem):
+        protocol = "flaky"
+        store: dict[str, Any] = {}
+        pseudo_dirs = [""]
+        fails_at = -1
+        uploads: list[str] = []
+
+        def put_file(self, lpath: Any, rpath: Any, *args: Any, **options: Any) -> None:
+            type(self).uploads.append(rpath)
+            if len(self.uploads) == self.fails_at:
+                with self.open(rpath, "wb") as file:
+                    file.write(b"half of it")
+                raise OSError("the connection broke")
+            super().put_file(lpath, rpath, *args, **options)
+
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    yield Flaky
+
+
+def test_finished_shards_are_uploaded_whole_and_downloaded(alone, tmp_path, flaky, capsys):
+    flaky.fails_at = 3  # The rows of the second shard.
+    with pytest.raises(SystemExit):
+        collect("flaky://run")
+    assert "Cannot upload shard-00001 to 'flaky://run'" in capsys.readouterr().err
+    assert Folder("flaky://run").finished() == {0}
+    new = download("flaky://run", tmp_path / "here")
+    assert new == [tmp_path / "here" / "shard-00000"]
+    collect("flaky://run")
+    assert [path.rpartition("/")[2] for path in flaky.uploads[-2:]] == ["hdf5.h5", "worker.json"]
+    assert len(download("flaky://run", tmp_path / "here")) == 3
+    assert download("flaky://run", tmp_path / "here") == []
+    assert_same(tmp_path / "here", alone)
+
+
+def test_a_url_of_files_is_a_folder(alone, tmp_path):
+    pytest.importorskip("fsspec")
+    collect(f"file://{tmp_path}/there")
+    assert_same(tmp_path / "there", alone)
+
+
+def test_an_unknown_url_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        collect("nowhere://run")
+    assert "Cannot use 'nowhere://run'" in capsys.readouterr().err
+    with pytest.raises(CollectError, match=r"There is no collection at 'memory://nothing'"):
+        download("memory://nothing", "x")
