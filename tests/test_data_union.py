@@ -377,3 +377,30 @@ def test_refresh_finds_new_rows_and_new_recordings(tmp_path):
     for block in blocks:
         writer.write(block)
     writer.close()
+
+
+@pytest.mark.parametrize("format", ["hdf5", "csv", "npz"])
+def test_a_url_is_downloaded_and_opened(tmp_path, format):
+    fsspec = pytest.importorskip("fsspec")
+    name = {"hdf5": "run.h5", "csv": "run.csv", "npz": "run"}[format]
+    options = {"block_rows": 7, "roll_over_bytes": 1} if format == "hdf5" else {}
+    path = record(format, tmp_path / name, World(steps=14), **options)
+    store = fsspec.filesystem("memory")
+    store.put(str(tmp_path), "/bucket/all", recursive=True)
+    try:
+        with open_rollouts(f"memory://bucket/all/{name}") as remote, open_rollouts(path) as local:
+            assert remote.episodes.equals(local.episodes) and remote.finished
+            same(remote[len(remote) - 1], local[len(local) - 1])
+            assert remote.path is not None and remote.path.exists()
+        assert not remote.path.exists()
+        with open_rollouts("memory://bucket/all") as together:
+            assert together.rows == local.rows
+        with pytest.raises(DataError, match="There is no recording at 'memory://bucket/none.h5'"):
+            open_rollouts("memory://bucket/none.h5")
+    finally:
+        store.rm("/bucket", recursive=True)
+
+
+def test_an_unknown_url_is_a_clear_error():
+    with pytest.raises(DataError, match="'nosuch://a/b' is not the URL of a file system"):
+        open_rollouts("nosuch://a/b")

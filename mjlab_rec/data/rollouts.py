@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from mjlab_rec.data.discovery import Source, find, format_of
 from mjlab_rec.data.files import being_written, local_path, parts
 from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.remote import downloaded, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.workers import WORKER, differing, incomplete, table
 from mjlab_rec.utils.tables import format_table
@@ -42,10 +44,21 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
     Args:
         source: A file or a folder; for a recording in several parts, the path of the first one.
             Or several recordings: a folder with recordings in it, at any depth, a pattern such as
-            "runs/*.h5", or a list of any of these. ``~`` is the home folder.
+            "runs/*.h5", or a list of any of these. ``~`` is the home folder. A URL of a file
+            system that fsspec knows, such as "s3://bucket/run", is downloaded to a temporary
+            folder, which ``close`` removes.
         check: Compare everything that is read with its stored checksum, and raise DataError if it
             is damaged. Without it reading is a little faster.
     """
+    if isinstance(source, str) and is_url(source):
+        folder, path = downloaded(source)
+        try:
+            rollouts = _opened(path, check, None)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        rollouts._downloaded = folder
+        return rollouts
     return _opened(source, check, None)
 
 
@@ -122,6 +135,7 @@ class Rollouts:
         asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
+        self._downloaded: Path | None = None  # a folder that is removed at the end
         self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
         """Where it was opened; None for a list of recordings, or if it is in memory only."""
@@ -463,6 +477,8 @@ class Rollouts:
     def close(self) -> None:
         """Close the files. May be called twice."""
         self._reader.close()
+        if self._downloaded is not None:
+            shutil.rmtree(self._downloaded, ignore_errors=True)
 
     def __enter__(self) -> Rollouts:
         return self
