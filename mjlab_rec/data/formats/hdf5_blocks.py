@@ -36,7 +36,7 @@ class StoredPart:
         check: Whether to compare checksums.
         files: Where it stays open for a while.
         cache: Values that were read and checked.
-        first: The first block whose index is read.
+        first: The first block whose index is read; unless it is 0, attached files are not read.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StoredPart:
             self.problems += header.problems
             self.info, self.run, self.number = header.info, header.run, header.part
             self.layout = None if header.plan is None else header.plan.layout
-            self.attachments = self._attachments()
+            self.attachments = {} if first else self._attachments()
             self.state, self._written = self._read_state()
             if header.plan is not None:
                 self._find_blocks(header.plan)
@@ -193,7 +193,7 @@ class StoredPart:
                 f"'{self.path}': block {count} is incomplete: the process ended while it was being"
                 " written, or it is damaged."
             )
-        self.index = self.index[:count]
+        self.index = self.index[:count].copy()  # The list has room for many more blocks.
         valid += [False] * (count - len(valid))
         wrong = [block for block in range(count) if not valid[block]]
         if wrong:

@@ -102,6 +102,10 @@ class IndexedPart:
                     f"'{self.path}' was replaced. Remove '{index_path(self.path).name}' and the"
                     " like, which describe an older recording, and open it again."
                 )
+            # The description may be large, and is the same.
+            part.info = part.header.info = self.info
+            if part.layout is not None:
+                part.layout.info = self.info
             known[self] = part
             while len(known) > _LOADED:
                 try:
