@@ -7,12 +7,13 @@
 #   make test-newest  run the tests that depend on MuJoCo with its newest release, in .venv-newest
 #   make test-mjlab run the tests of recorders in mjlab itself, in .venv-mjlab; or with an environment
 #                   that has mjlab 1.6.0 and this package: make test-mjlab MJLAB_PYTHON=/path/to/python
+#   make test-readers  read exports with the libraries that they are for, in .venv-readers
 #   make test-model record thousands of random rollouts and check every file
 #   make check      lint, formatting and types
 #   make bench      time the environment step
 #   make docs       build the API reference in build/docs
 #   make map        update the module list in mjlab_rec/README.md
-#   make clean      remove .venv, .venv-newest, .venv-mjlab and temporary files
+#   make clean      remove .venv, .venv-newest, .venv-mjlab, .venv-readers and temporary files
 #
 # Another interpreter:          make play PYTHON=/opt/python3.12/bin/python3
 # Another build of PyTorch:     make play TORCH_ARGS="--index-url URL", with a URL from pytorch.org's install page
@@ -23,6 +24,7 @@ READY_PLAY := $(VENV)/.ready-play
 READY := $(VENV)/.ready
 NEWEST := .venv-newest
 MJLAB := .venv-mjlab
+READERS := .venv-readers
 
 # The first of these that is new enough and can create a virtual environment.
 CANDIDATES := python3.13 python3.12 python3.11 python3 python
@@ -37,7 +39,7 @@ NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 MJLAB_PIP := $(MJLAB)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
-.PHONY: play test test-long test-newest test-mjlab test-model check bench docs map clean
+.PHONY: play test test-long test-newest test-mjlab test-readers test-model check bench docs map clean
 
 play: $(READY_PLAY)
 	$(BIN)/python scripts/play.py --task $(TASK) --agent random --num-envs 64 --steps 1000 --record hdf5
@@ -70,6 +72,11 @@ test-mjlab: $(MJLAB)/.ready
 endif
 	$(MJLAB_PYTHON) -m pytest -W default tests/test_mjlab.py
 
+# Libraries that read exports. LeRobot and robomimic need their own versions of other packages.
+test-readers: $(READY) $(READERS)/.ready
+	MJLAB_REC_READERS=$$(echo $(READERS)/*/bin/python | tr ' ' :) \
+	  $(BIN)/python -m pytest tests/test_readers.py
+
 # About an hour on one core; EXAMPLES=2000 for a shorter run.
 EXAMPLES ?= 20000
 test-model: $(READY)
@@ -90,7 +97,7 @@ map: $(READY)
 	$(BIN)/python tests/test_map.py
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(MJLAB) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(MJLAB) $(READERS) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NEED_PYTHON = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed" \
@@ -107,6 +114,16 @@ $(READY_PLAY): pyproject.toml constraints.txt
 
 $(READY): $(READY_PLAY)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+LEARNING := minari h5py pillow torchrl webdataset pandas duckdb polars pyarrow
+$(READERS)/.ready: pyproject.toml
+	$(NEED_PYTHON)
+	for name in learning robomimic lerobot; do $(PYTHON) -m venv $(READERS)/$$name || exit 1; done
+	$(READERS)/learning/bin/python -m pip install --quiet $(TORCH_ARGS) torch $(LEARNING)
+	$(READERS)/robomimic/bin/python -m pip install --quiet $(TORCH_ARGS) torch torchvision
+	$(READERS)/robomimic/bin/python -m pip install --quiet robomimic==0.3.0
+	$(READERS)/lerobot/bin/python -m pip install --quiet $(TORCH_ARGS) 'lerobot>=0.4,<0.5'
 	@touch $@
 
 # Without mjbatch, which needs the MuJoCo version of constraints.txt.

@@ -236,6 +236,7 @@ class FakeIsaacLabEnv:
                 raise RuntimeError("The simulation failed.")
             data.joint_vel += 0.2 * self.action_manager.action
             data.joint_pos += self.physics_dt * data.joint_vel
+            self.recorder_manager.record("record_post_physics_decimation_step")
         self.episode_length_buf += 1
         self.common_step_counter += 1
         self.reset_buf = self.termination_manager.compute()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ports import free_port
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 from mjlab_rec.collecting import Folder, Plan
 from mjlab_rec.collecting.folder import CollectError, download
@@ -226,6 +227,8 @@ def test_what_is_missing_is_played_again_and_nothing_else(alone, tmp_path, capsy
     shutil.rmtree(folder / "shard-00001")
     (folder / ".shard-00001.left").mkdir()  # By a worker that was killed.
     (folder / ".shard-00001.left" / "hdf5.h5").write_bytes(b"half")
+    with open_rollouts(folder) as rollouts:
+        assert len(rollouts) == 23 - 8  # What is being played is not read.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*/*")}
     new: list[str] = []
     collect(folder, on_shard=new.append)
@@ -323,6 +326,22 @@ def test_eight_workers_three_of_which_are_killed(tmp_path, orders):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_nothing_half_done(tmp_path, workers, number):
+    script = [sys.executable, str(ROOT / "scripts" / "collect.py"), *words(tmp_path / "run")]
+    script += ["--episodes=40000", "--per-env=1000", "--workers", str(workers)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen(script, env=env, stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: any((tmp_path / "run").glob(".shard-*/hdf5.h5")) or process.poll())
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not any(name.startswith(".") for name in names)
+
+
+@pytest.mark.long
 def test_torchrun_with_four_processes(alone, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"]
     launch += ["--master-port", str(free_port())]
@@ -368,6 +387,7 @@ def test_other_versions_are_refused(alone, monkeypatch, capsys):
         (("--record", "csv"), "with one recorder, such as --record hdf5, but 2 were given"),
         (("--record.path=b",), "--record.path is the one folder of all workers"),
         (("--workers=0",), "--workers must be at least 1, got 0"),
+        (("--env.scene.num_envs=8",), "Give --num-envs instead of --env.scene.num-envs"),
         (("--episodes=0",), "--episodes must be at least 1, got 0"),
         (("--ranks=2",), "both --rank and --ranks"),
         (("--record.path",), "--record.path: a value is missing"),

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from data_worlds import World
+from data_worlds import World, episodes_of
 
 from mjlab_rec.data import DataError, open_rollouts
 from mjlab_rec.data.export import TARGETS, export_rollouts, source
@@ -19,17 +19,28 @@ from mjlab_rec.data.formats.hdf5 import Hdf5Writer
 from mjlab_rec.data.importing import import_rollouts
 
 NAMES = {"minari": "moves-v0", "robomimic": "demos.hdf5", "isaaclab": "demos.hdf5"}
-RESTORED = ("robomimic", "isaaclab", "minari", "hdf5", "npz", "csv", "parquet")
+RESTORED = (
+    *("robomimic", "isaaclab", "minari", "webdataset", "torchrl"),
+    *("hdf5", "npz", "csv", "parquet"),
+)
 
 
 def record(path, **world):
     """Record a random rollout."""
-    made = World(**{"num_envs": 3, "steps": 30, **world})
-    writer = Hdf5Writer(made.info, WriterOptions(path=str(path), block_rows=made.block_rows))
-    for block in made.blocks():
-        writer.write(block)
-    writer.close()
+    record_world(path, World(**{"num_envs": 3, "steps": 30, **world}))
     return path
+
+
+def record_world(path, made):
+    """Record a rollout; if only some of its rows count, as whole episodes."""
+    writer = Hdf5Writer(made.info, WriterOptions(path=str(path), block_rows=made.block_rows))
+    if made.activity == "all":
+        for block in made.blocks():
+            writer.write(block)
+    else:
+        for episode in episodes_of(made):
+            writer.write_episode(episode)
+    writer.close()
 
 
 def out_path(folder, target):
@@ -83,12 +94,12 @@ def test_what_was_exported_is_imported_as_it_was(target, world, tmp_path, monkey
     exported = export_rollouts(path, out_path(tmp_path, target), target)
     imported = import_rollouts(exported.path, tmp_path / "again.h5")
     with open_rollouts(path) as before, open_rollouts(tmp_path / "again.h5") as after:
-        check_equal(before, after, model=target != "csv")
+        check_equal(before, after, model=target not in ("csv", "torchrl"))
         assert imported.episodes == len(before)
         assert imported.rows == exported.rows == before.rows
-        assert imported.source_format == (
-            {"isaaclab": "robomimic"}.get(target, target) if target in NAMES else "mjlab_rec"
-        )
+        own = ("hdf5", "npz", "csv", "parquet")
+        expected = "robomimic" if target == "isaaclab" else target
+        assert imported.source_format == ("mjlab_rec" if target in own else expected)
 
 
 def test_robomimic_gets_what_it_reads(tmp_path):
@@ -257,7 +268,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     for target, text in (("minari", "is not replaced"), ("csv", "but this format writes a file")):
         with pytest.raises(DataError, match=text):
             export_rollouts(path, other, target, if_exists="overwrite", **_id(target))
-    with pytest.raises(DataError, match="is what is read"):
+    with pytest.raises(DataError, match="is read, so it cannot be written"):
         export_rollouts(path, path, "hdf5", if_exists="overwrite")
     assert export_rollouts(path, path, "hdf5", if_exists="number").path.name == "run_1.h5"
     assert other.is_dir()

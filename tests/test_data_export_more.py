@@ -26,7 +26,7 @@ from mjlab_rec.data.schema import ChannelSpec, RunInfo
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "BATCH_BYTES", 3000)
-    return record(tmp_path / "run.h5", seed=1, activity="rows", special=False)
+    return record(tmp_path / "run.h5", seed=1, steps=60, activity="rows", special=False)
 
 
 def test_lerobot_gets_frames_episodes_and_statistics(path, tmp_path, monkeypatch):
@@ -245,8 +245,10 @@ def test_the_command_knows_all_targets_and_options():
     from typing import get_args
 
     from mjlab_rec.commands.data.export import ExportArgs, Target
+    from mjlab_rec.commands.data.import_ import Source
+    from mjlab_rec.data.importing import SOURCES
 
-    assert set(get_args(Target)) == set(TARGETS)
+    assert set(get_args(Target)) == set(TARGETS) and set(get_args(Source)) == set(SOURCES)
     options = {option for target in TARGETS.values() for option in target.options()}
     mine = {field.name for field in fields(ExportArgs)}
     assert options - mine == {"roll_over_bytes"}

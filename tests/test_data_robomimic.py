@@ -72,11 +72,14 @@ def test_files_of_isaac_lab_are_read(tmp_path):
             demo.attrs["success"] = number == 2
             demo["actions"] = np.full((3, 2), number, np.float32)
             demo["obs/policy"] = np.zeros((3, 5), np.float32)
+            demo["step"] = np.array([5.0, 6.0, 7.0])
             demo["states/articulation/robot/joint_position"] = np.zeros((3, 7))
             demo["initial_state/articulation/robot/joint_position"] = np.zeros((1, 7))
     reader = RobomimicReader(path)
     names = [spec.name for spec in reader.info.channels]
-    assert names == ["action", "obs/policy", "states/articulation/robot/joint_position"]
+    states = "state/articulation/robot/joint_position"
+    assert names == ["action", "step_", "obs/policy", states, f"next_{states}"]
+    assert reader.read(0, ["step_"])["step_"].tolist() == [5, 6, 7]
     assert reader.info.step_dt == 0.02
     assert reader.episodes["number"].to_list() == [2, 10]
     assert reader.episodes["success"].to_list() == [True, False]

@@ -13,10 +13,10 @@ from damaged_files import record
 from data_worlds import World, same
 
 from mjlab_rec.commands import data
-from mjlab_rec.data import DataError, Rollouts, open_rollouts
+from mjlab_rec.data import DataError, Rollouts, import_rollouts, open_rollouts
 from mjlab_rec.data.checking import check
 from mjlab_rec.data.conditions import matching
-from mjlab_rec.data.rewriting import OutputOptions
+from mjlab_rec.data.rewriting import OutputOptions, _block_rows
 from mjlab_rec.data.selecting import keep_where, merge, split
 
 
@@ -184,6 +184,12 @@ def test_a_condition_chooses_episodes(where, rows):
     assert matching(TABLE, where).tolist() == rows
 
 
+def test_a_condition_may_list_thousands_of_values():
+    table = pl.DataFrame({"number": [0, 1, 3000]})
+    assert matching(table, f"number in ({','.join(map(str, range(2000)))})").tolist() == [0, 1]
+    assert matching(table, " or ".join(["number > 2"] * 700)).tolist() == [2]
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [
@@ -192,6 +198,9 @@ def test_a_condition_chooses_episodes(where, rows):
         ("return >", "cannot be understood"),
         ("return > 'x'", "cannot be computed"),
         ("__import__('os').system('true')", "is not possible in a condition"),
+        ("length in ()", "has no values to compare with"),
+        ("not " * 2000 + "partial", "nested too deep"),
+        ("length > " + "+".join("1" * 4000), "nested too deep"),
         ("open('/etc/passwd')", r"'open\(...\)' is not possible"),
         ("[x for x in env]", "is not possible in a condition"),
         ("(lambda: 1)()", "is not possible in a condition"),
@@ -296,3 +305,30 @@ def test_wrong_usage_is_explained(line, message, runs, tmp_path, capsys):
     assert run(line.format(runs=runs, tmp=tmp_path)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows"),
+    [([250] * 9, 250), ([1000] * 9, 250), ([20] * 9, 20), ([1], 1), ([], 1), ([5000, 3], 250)],
+)
+def test_blocks_fit_the_lengths_of_episodes(lengths, rows):
+    found = _block_rows(np.array(lengths, np.int64), 200)
+    assert found <= 256 and sum(-(-n // found) * found for n in lengths) <= 1.1 * max(
+        sum(lengths), 1
+    )
+    assert abs(found - rows) <= 6
+
+
+def test_a_file_of_a_format_that_has_folders_too_is_replaced(runs, tmp_path):
+    out = tmp_path / "out.npz"
+    overwrite = OutputOptions(if_exists="overwrite")
+    for _ in range(2):
+        import_rollouts(runs / "2.h5", out, if_exists="overwrite")
+        merge(runs / "2.h5", out, overwrite)
+    assert out.is_file() and check(out).ok
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("not a recording")
+    for name in ("folder", "folder/../folder"):
+        with pytest.raises(DataError, match="The folder .* is not replaced"):
+            merge(runs, tmp_path / name, OutputOptions(format="npz", if_exists="overwrite"))
+    assert (tmp_path / "folder" / "mine.txt").exists()

@@ -14,6 +14,7 @@ from isaaclab_fake import isaaclab as isaaclab
 
 from mjlab_rec.adapters.isaaclab import close_recordings, for_isaaclab
 from mjlab_rec.data import open_rollouts
+from mjlab_rec.managers.recorder_manager import RecorderTerm, RecorderTermCfg
 from mjlab_rec.recorders import (
     Channel,
     FlightRecorderCfg,
@@ -191,6 +192,29 @@ def test_the_users_own_recorders_stay(isaaclab: None) -> None:
     assert for_isaaclab(MemoryRecorderCfg(), add_to=own) is own
     assert own.dataset_export_mode == 1
     assert for_isaaclab(MemoryRecorderCfg()).dataset_export_mode == 0
+
+
+def test_a_recorder_of_ones_own_gets_isaac_labs_hooks(record: Any) -> None:
+    calls = []
+
+    class Own(RecorderTerm):
+        def record_pre_step(self) -> None:
+            calls.append("pre")
+
+        def record_substep(self) -> None:
+            calls.append("sub")
+
+    env = record(RecorderTermCfg(func=Own))
+    env.reset()
+    env.step(torch.zeros(4, 1))
+    assert calls == ["pre", "sub", "sub"]
+
+    class Physics(RecorderTerm):
+        def record_post_physics(self) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=r"overrides record_post_physics\(\), but Isaac Lab"):
+        record(RecorderTermCfg(func=Physics)).reset()
 
 
 def test_a_dump_needs_no_model(record: Any, tmp_path: Path) -> None:

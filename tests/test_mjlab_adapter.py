@@ -436,10 +436,12 @@ def test_triggers_and_videos_see_the_steps_numbers(record: Any, tmp_path: Path) 
 
 
 def test_an_overlay_shows_the_command_that_was_followed(record: Any, tmp_path: Path) -> None:
-    env = record(VideoRecorderCfg(path=str(tmp_path), overlay=("command",), trigger=None))
+    cfg = VideoRecorderCfg(path=str(tmp_path), overlay=("command",), trigger=None)
+    env = record(cfg, Cfg(max_angle=9.0))
+    env.limits[:] = 100  # In a step with resets it is told before the commands change.
     env.reset()
     overlay = env.recorder_manager.get_term("all").recorder._overlay
-    for action in actions(8):
+    for action in actions(20):
         goal = env.command_manager.get_command("goal").clone()
         env.step(action)
         assert torch.equal(overlay._followed[0], goal[[0]])

@@ -21,7 +21,7 @@ from test_hdf5_damage import read_undamaged
 from mjlab_rec.data.checking import check as check_recording
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5 import Hdf5Reader
-from mjlab_rec.data.pictures import floats
+from mjlab_rec.data.pictures import floats, png
 from mjlab_rec.data.pictures.crew import Crew
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
@@ -236,6 +236,27 @@ def test_how_to_read_works_for_pictures(kind, shape, tmp_path):
     picture: Any = scope["picture"]
     found = np.moveaxis(picture, 2, 0) if shape[0] == 3 else picture
     assert found.tobytes() == first.values["obs/eye"].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_png_files_with_different_filters_are_read_together(dtype):
+    rng = np.random.default_rng(0)
+    for shape in [(5, 7), (5, 7, 3), (4, 5, 7), (1, 5, 7)]:
+        values = rng.integers(0, 1 << 16, (6, *shape)).astype(dtype)
+        files = [png.encode(values[at : at + 1], at % 3)[0] for at in range(6)]
+        for order in (np.arange(6), np.array([1, 4]), np.array([5, 2, 2]), np.array([3])):
+            found = np.empty((len(order), *shape), dtype)
+            png.decode([files[at] for at in order], found)
+            np.testing.assert_array_equal(found, values[order])
+
+
+def test_the_filter_is_the_one_that_makes_pictures_smallest():
+    rows = np.random.default_rng(0).integers(0, 256, (40, 3)).astype(np.uint8)
+    down = np.broadcast_to(rows.reshape(1, 40, 3), (40, 40, 3))  # Every row is the same.
+    for picture in (down, down.swapaxes(0, 1), np.zeros((40, 40, 3), np.uint8)):
+        sizes = [len(png.encode(picture[None], kind)[0]) for kind in range(3)]
+        assert sizes[png.best_filter([picture, picture])] <= 1.06 * min(sizes)
+    assert png.best_filter([]) == 0
 
 
 def test_smooth_floats_are_small_and_odd_ones_are_exact():

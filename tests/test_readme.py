@@ -34,6 +34,8 @@ EXTRAS = {
     "video": "imageio_ffmpeg",
     "rerun": "rerun",
     "import pandas": "pandas",
+    "import plot": "matplotlib",
+    "plot": "matplotlib",
     "import rerun": "rerun",
     "import duckdb": "duckdb",
     "import make_vec_env": "stable_baselines3",

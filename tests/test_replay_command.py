@@ -96,7 +96,9 @@ def test_episodes_are_written_for_rerun(files, tmp_path, capsys):
     pytest.importorskip("rerun")
     path = tmp_path / "out.rrd"
     assert replayed(files["whole"], "--grid", "2", "--episode", "0", "3", "--rerun", str(path)) == 0
-    assert path.stat().st_size > 10_000 and f"Wrote {path}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert path.stat().st_size > 10_000 and f"Wrote {path}" in said
+    assert said.startswith("Writing ") and "steps of 2 episodes. Choose fewer with" in said
     assert replayed(files["whole"], "--episode", "0", "--rerun", str(path)) == 2
     assert "exist" in capsys.readouterr().err
 
@@ -126,6 +128,9 @@ def test_actions_are_played_in_a_task_and_recorded(tmp_path, capsys):
         (["--task", "nothing"], "nothing"),
         (["--task", "cartpole-balance", "--record", "hdf6"], "hdf6"),
         (["--policy", "zero", "--verify"], "mutually exclusive"),
+        (["--verify", "--video", "a.mp4"], "--video has no effect with --verify"),
+        (["--policy", "zero", "--grid", "4"], "--grid has no effect with --policy"),
+        (["--use", "states"], "--use states needs --task"),
     ],
 )
 def test_errors_of_tasks_and_policies_are_explained(files, words, says, capsys):

@@ -140,6 +140,14 @@ def test_what_does_not_fit_is_named(calm, tmp_path):
     cfg.actions = {}
     with pytest.raises(DataError, match="have 1 numbers, those of this task 0.*--use states"):
         play_into_task(calm, cfg)
+    thin = MemoryRecorderCfg(channels=CHANNELS, every=2)
+    with ManagerBasedRlEnv(world(recorders={"log": thin})) as env:
+        env.reset()
+        for action in actions(4):
+            env.step(action)
+        gaps = env.recorder_manager.get_term("log").rollouts  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(DataError, match="every 2th step was recorded"):
+        play_into_task(gaps, into(tmp_path)[0])
     recorders: Any = {"log": MemoryRecorderCfg(channels=("state",))}
     with ManagerBasedRlEnv(world(recorders=recorders)) as env:
         env.reset()

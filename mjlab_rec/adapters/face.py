@@ -197,6 +197,11 @@ class Face:
         self.scene, self.sim = NoScene(num_envs, device), NoSim(engine_name)
 
     @property
+    def has_pending_resets(self) -> bool:
+        """Whether the next step only resets some environments."""
+        return self._only_reset.shape[0] > 0
+
+    @property
     def episode_length_buf(self) -> torch.Tensor:
         """Steps of each running episode (num_envs,)."""
         return self.running_episodes.length.clamp(min=0).long()
@@ -248,7 +253,7 @@ class Face:
         self._terminated.put(terminated)
         self._truncated.put(truncated)
         pending, only_reset = self.pending_resets, self._only_reset
-        if pending is not None and len(only_reset):
+        if pending is not None and self.has_pending_resets:
             for values in (self.reward_buf, self.reset_terminated, self.reset_time_outs):
                 values.masked_fill_(pending, 0)
         torch.logical_or(self.reset_terminated, self.reset_time_outs, out=self.reset_buf)
@@ -256,7 +261,7 @@ class Face:
         self.common_step_counter += 1
         self._next.put(obs)
         final = self._next
-        resets_here = self.cfg.autoreset == "same_step" and len(ended) > 0
+        resets_here = self.cfg.autoreset == "same_step" and ended.shape[0] > 0
         if self.infos.names:
             self.infos.take(infos, self.reset_buf if resets_here else None)
         self.resetting = resets_here

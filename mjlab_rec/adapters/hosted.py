@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,6 @@ from mjlab_rec.adapters.view import EnvView
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 
 Recorders = RecorderTermCfg | Mapping[str, RecorderTermCfg]
-
-# Hooks that others do not have, so that a recorder that needs them would silently record nothing.
-_ONLY_HERE = ("record_pre_step", "record_substep", "record_post_physics")
 
 
 class LostStepError(RuntimeError):
@@ -27,14 +24,22 @@ class HostedRecorders:
         recorders: The recorders' cfgs by name.
         view: The environment as they see it.
         where: What to call this in messages.
+        missing: Hooks that the other package cannot call at their moment. A recorder of the user
+            that needs one is refused: it would silently record nothing, or something else.
     """
 
-    def __init__(self, recorders: Mapping[str, RecorderTermCfg], view: EnvView, where: str) -> None:
+    def __init__(
+        self,
+        recorders: Mapping[str, RecorderTermCfg],
+        view: EnvView,
+        where: str,
+        missing: Sequence[str],
+    ) -> None:
         self.view = view
         self.manager = RecorderManager(dict(recorders), view)  # pyright: ignore[reportArgumentType]
         try:
             for name in self.manager.active_terms:
-                _check_hooks(name, self.manager.get_term(name), where)
+                _check_hooks(name, self.manager.get_term(name), where, missing)
         except BaseException:
             self.manager.close()
             raise
@@ -104,8 +109,8 @@ def named(recorders: Recorders, function: str) -> dict[str, RecorderTermCfg]:
     return found
 
 
-def _check_hooks(name: str, term: RecorderTerm, where: str) -> None:
-    for hook in _ONLY_HERE:
+def _check_hooks(name: str, term: RecorderTerm, where: str, missing: Sequence[str]) -> None:
+    for hook in missing:
         method = getattr(type(term), hook)
         if method is getattr(RecorderTerm, hook) or hook in term.unused_hooks:
             continue

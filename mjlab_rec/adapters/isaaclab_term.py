@@ -51,6 +51,13 @@ class IsaacLabRecorder(IsaacTerm):
         self._driving().begin_step()
         return _NOTHING
 
+    def record_post_physics_decimation_step(self) -> tuple[None, None]:
+        """A physics step is over."""
+        host = self._driving().host
+        if host.manager.has_substep_terms:
+            host.call(host.manager.record_substep)
+        return _NOTHING
+
     def record_post_step(self) -> tuple[None, None]:
         """The results of a step are known, and nothing was reset yet."""
         self._driving().take_step()
@@ -96,7 +103,7 @@ class _Driver:
                 )
         self._env = env
         self._view = view = IsaacLabView(env, task)
-        self.host = HostedRecorders(recorders, view, "Isaac Lab")
+        self.host = HostedRecorders(recorders, view, "Isaac Lab", ("record_post_physics",))
         self._finals = FinalObservations(env.observation_manager, _Fresh(env), view.rng)
         self._checked = False
         self._in_step = False  # Begun, and its results are not known.

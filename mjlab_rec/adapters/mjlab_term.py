@@ -24,6 +24,7 @@ from mjlab_rec.sim.viewer_config import ViewerConfig
 
 logger = logging.getLogger(__name__)
 
+_MISSING = ("record_pre_step", "record_substep", "record_post_physics")
 _NOTES = (
     "Recorded in mjlab, whose reset comes before the final observation is computed: the recorder"
     " computes it, with the command of the last step and noise of its own.",
@@ -38,7 +39,7 @@ class MjlabRecorder(MjlabTerm):
         super().__init__(cfg, env)
         given = cfg.params
         view = MjlabView(env, given["task"], given["final_obs"])
-        self._host = HostedRecorders(given["recorders"], view, "mjlab")
+        self._host = HostedRecorders(given["recorders"], view, "mjlab", _MISSING)
         self._view = view
         self._finals = FinalObservations(env.observation_manager, MjlabPhysics(env), view.rng)
         self._checked = False
@@ -150,6 +151,11 @@ class MjlabView(EnvView):
         self.cfg.viewer = _viewer(env.cfg.viewer)
         self.sim = MjlabSim(env.sim)
         self.recording_notes += _NOTES if final_obs else _NOTES[1:]
+
+    def update_visualizers(self, visualizer: Any) -> None:
+        """Let mjlab's terms and sensors draw, without an effect on the rollout."""
+        with self.rng.rewound():
+            self.env.update_visualizers(visualizer)
 
     def model_attachments(self) -> dict[str, bytes]:
         """The model as XML with its files, which other versions of MuJoCo read, too."""

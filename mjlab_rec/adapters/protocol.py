@@ -222,6 +222,9 @@ class OptionalParts(Protocol):
     step that resets. Steps that only reset have no row and do not count. Without it there are
     none."""
 
+    has_pending_resets: bool
+    """Whether there are any now; needed with ``pending_resets``."""
+
     frames: Any
     """Stands for a renderer, if the environment draws itself for videos."""
 
@@ -231,6 +234,10 @@ class OptionalParts(Protocol):
 
     recording_notes: Sequence[str]
     """Sentences for the description in each recording: what it cannot know."""
+
+    def model_attachments(self) -> Mapping[str, bytes]:
+        """More files that a recording with states holds, by name."""
+        ...
 
     ends_steps_late: bool
     """Whether ``record_post_step`` comes when the next step has begun, so that results of the step

@@ -96,13 +96,14 @@ class Session:
         face = self.face
         recorders = face.recorder_manager
         was_reset, ended = face.put_step(*values)
-        over = len(ended) > 0 and face.cfg.auto_reset
+        # len() of a tensor takes several times as long.
+        over = ended.shape[0] > 0 and face.cfg.auto_reset
         if over:
             recorders.record_pre_reset(ended)
         face.advance()
         if over and face.pending_resets is None:
             was_reset = ended
-        if len(was_reset):
+        if was_reset.shape[0]:
             recorders.record_post_reset(was_reset)
         recorders.record_post_step()
         face.running_episodes.end_step(ended if over else None)

@@ -94,7 +94,8 @@ def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, 
     about: dict[str, Any] = {
         "shard": shard.number,
         "finished": False,
-        "planned_episodes": shard.episodes,
+        # A recorder that keeps some of the episodes only has fewer, which is not a fault.
+        "planned_episodes": shard.episodes if plan.recorder.get("keep") == "all" else None,
         "rank": work.rank,
         "host": socket.gethostname(),
         "pid": os.getpid(),

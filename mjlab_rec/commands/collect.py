@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mjlab_rec.collecting.work import Work
 
 _PATH = f"{cli.RECORD_PREFIX}path"
+_ENV_NUM_ENVS = f"{cli.ENV_PREFIX}scene.num-envs"
 _ENVS = {"cpu": 64, "cuda": 2048}
 _MOST_PER_ENV = 4
 _FEWEST_SHARDS = 16
@@ -84,8 +88,29 @@ def collect(
         prog: Name of the command in its help. None: that of the process.
     """
     args, env_cfg = _parsed(words, prog)
-    with cli.explained(args):
-        _collect(args, env_cfg, list(words), on_shard or (lambda path: None))
+    with cli.explained(args), _ending_on_sigterm():
+        try:
+            _collect(args, env_cfg, list(words), on_shard or (lambda path: None))
+        except KeyboardInterrupt:
+            Console().print("Stopped. What is finished stays: the same command goes on.")
+            raise
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that workers end and clean up."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Handlers can be set in the main thread only.
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def work_from(
@@ -120,6 +145,8 @@ def _parsed(words: Sequence[str], prog: str | None = None) -> tuple[CollectArgs,
         value = getattr(args, name)
         if value is not None and value < 1:
             cli.fail(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+    if any(word.partition("=")[0].replace("_", "-") == _ENV_NUM_ENVS for word in words):
+        cli.fail(f"Give --num-envs instead of {_ENV_NUM_ENVS}: it decides the size of shards.")
     if args.ray is not None and args.rank is not None:
         cli.fail("--ray and --rank are mutually exclusive. Give only one of them.")
     return args, env_cfg
@@ -176,7 +203,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
         device=kind,
         versions=_versions(),
         env_cfg=plain_cfg(env_cfg, "env_cfg"),
-        recorder={"format": recorder.format, **plain_cfg(recorder, "recorder")},
+        recorder=plain_cfg(recorder, "recorder"),
     )
     plan.check()
     if env_cfg.sim.num_threads is None:

@@ -159,5 +159,13 @@ def _check_options(args: ReplayArgs, needs_task: bool) -> None:
         allowed = args.verify or ("policy" in mode and (args.policy or args.task))
         if getattr(args, name) is not None and not allowed:
             cli.fail(f"--{name.replace('_', '-')} needs {mode}.")
+    mode = next((m for m in ("verify", "policy", "task") if getattr(args, m)), None)
+    showing = ("video", "rerun", "camera", "speed", "steps", "loop", "backwards")
+    useless = [name for name in showing if getattr(args, name) not in (None, False)]
+    useless += ["grid"] if args.grid != 1 else []
+    if mode is not None and useless:
+        cli.fail(f"--{useless[0]} has no effect with --{mode}, which shows nothing. Leave it out.")
+    if args.use != "actions" and args.task is None:
+        cli.fail(f"--use {args.use} needs --task.")
     if needs_task and (args.task is None or args.policy is not None):
         cli.fail("--record and --env.* need --task, without --policy.")

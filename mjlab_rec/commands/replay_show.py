@@ -42,14 +42,20 @@ def run(args: ReplayArgs) -> int:
             if args.camera is not None:
                 env.cfg.viewer.camera = int(args.camera) if args.camera.isdigit() else args.camera
             if writes:
-                write(env, args)
+                write(env, args, len(chosen))
             else:
                 watch(env, args)
     return 0
 
 
-def write(env: RecordedEnv, args: ReplayArgs) -> None:
-    """Write the timeline, from one end to the other, as a video or for Rerun."""
+def write(env: RecordedEnv, args: ReplayArgs, episodes: int) -> None:
+    """Write the timeline, from one end to the other, as a video or for Rerun.
+
+    Args:
+        env: The recording.
+        args: The options.
+        episodes: Number of episodes in it, for the message.
+    """
     recorders: dict[str, Any] = {}
     everything = tuple(range(env.num_envs))
     if args.video is not None:
@@ -75,15 +81,20 @@ def write(env: RecordedEnv, args: ReplayArgs) -> None:
         )
     env.add_recorders(recorders)
     timeline = env.timeline
+    total = timeline.length - 1
+    total = total if args.steps is None else min(total, args.steps)
+    console = Console(highlight=False, soft_wrap=True)
+    fewer = " Choose fewer with --episode, --env or --steps." if episodes > 1 else ""
+    console.print(f"Writing {total:,} steps of {episodes:,} episodes.{fewer}", markup=False)
     with progress_bar("Writing") as progress:
+        progress(0, total)
         env.reset()
         shown = 0
         while not timeline.at_end and (args.steps is None or shown < args.steps):
             env.step()
             shown += 1
-            progress(shown, timeline.length)
+            progress(shown, total)
         env.close()
-    console = Console(highlight=False, soft_wrap=True)
     for recorder in recorders:
         for file in env.recorder_manager.get_term(recorder).files:  # pyright: ignore[reportAttributeAccessIssue]
             console.print(f"Wrote {Path(file)}", markup=False)

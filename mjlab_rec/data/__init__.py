@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mjlab_rec.data.export import export_rollouts as export_rollouts
     from mjlab_rec.data.following import follow as follow
     from mjlab_rec.data.importing import import_rollouts as import_rollouts
+    from mjlab_rec.data.plotting import plot as plot
     from mjlab_rec.data.reporting import report as report
     from mjlab_rec.data.rewriting import OutputOptions as OutputOptions
     from mjlab_rec.data.selecting import keep_where as keep_where
@@ -33,6 +34,7 @@ _LATER = {
     "export": ("export_rollouts",),
     "following": ("follow",),
     "importing": ("import_rollouts",),
+    "plotting": ("plot",),
     "reporting": ("report",),
     "rewriting": ("OutputOptions",),
     "selecting": ("keep_where", "merge", "split"),

@@ -6,16 +6,17 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.formats.plain_files import reason
 from mjlab_rec.utils.string import nearest
 
 _MOST_CHARACTERS = 10_000
-_RETURN = "_return_"  # "return" is a keyword of Python
+_MOST_LEVELS = 100  # of parentheses and operations in each other; polars crashes at some thousands
+_RETURN = "_the_return_"  # "return" is a keyword of Python
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -45,10 +46,13 @@ def matching(table: pl.DataFrame, where: str) -> np.ndarray:
     try:
         found = table.select(condition.alias("match"))["match"]
     except (pl.exceptions.PolarsError, OverflowError, TypeError) as error:
-        raise ValueError(f"The condition {where!r} cannot be computed: {error}") from None
+        raise ValueError(
+            f"The condition {_short(where)} cannot be computed: {reason(error)}. Compare numbers"
+            " with numbers and texts with texts, as in 'return > 10 and not partial'."
+        ) from None
     if found.dtype != pl.Boolean or len(found) not in (1, len(table)):
         raise ValueError(
-            f"The condition {where!r} is neither true nor false: it is of type {found.dtype}."
+            f"The condition {_short(where)} is neither true nor false: it is of type {found.dtype}."
             " Compare it with something, as in 'return > 10'."
         )
     match = found.fill_null(False).to_numpy()
@@ -65,8 +69,8 @@ def expression(where: str, columns: Sequence[str]) -> pl.Expr:
     except (SyntaxError, RecursionError, MemoryError) as error:
         why = error.msg if isinstance(error, SyntaxError) else "it is nested too deep"
         raise ValueError(
-            f"The condition {where!r} cannot be understood: {why}. Write it like 'return > 10 and"
-            " length >= 50 and not partial'."
+            f"The condition {_short(where)} cannot be understood: {why}. Write it like 'return > 10"
+            " and length >= 50 and not partial'."
         ) from None
 
 
@@ -86,11 +90,20 @@ class _Reader:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = list(columns)
+        self._level = 0
 
     def read(self, node: ast.expr) -> pl.Expr:
+        self._level += 1
+        if self._level > _MOST_LEVELS:
+            raise RecursionError
+        found = self._read(node)
+        self._level -= 1
+        return found
+
+    def _read(self, node: ast.expr) -> pl.Expr:
         if isinstance(node, ast.BoolOp):
             join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-            return reduce(join, map(self.read, node.values))
+            return _joined(join, [self.read(value) for value in node.values])
         if isinstance(node, ast.UnaryOp):
             value = self.read(node.operand)
             if isinstance(node.op, ast.Not):
@@ -116,7 +129,9 @@ class _Reader:
         found, left = [], node.left
         for kind, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(kind, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
-                among = reduce(operator.or_, (self.read(left) == self.read(r) for r in right.elts))
+                if not right.elts:
+                    raise ValueError(f"{ast.unparse(node)!r} has no values to compare with.")
+                among = _joined(operator.or_, [self.read(left) == self.read(r) for r in right.elts])
                 found.append(among if isinstance(kind, ast.In) else ~among)
             elif isinstance(kind, ast.Is | ast.IsNot) and _is_none(right):
                 null = self.read(left).is_null()
@@ -124,9 +139,12 @@ class _Reader:
             elif type(kind) in _COMPARE:
                 found.append(_COMPARE[type(kind)](self.read(left), self.read(right)))
             else:
-                raise ValueError(f"{ast.unparse(node)!r} is not a possible comparison.")
+                raise ValueError(
+                    f"{ast.unparse(node)!r} is not a possible comparison. Possible: < <= > >= =="
+                    " !=, in (1, 2), is None."
+                )
             left = right
-        return reduce(operator.and_, found)
+        return _joined(operator.and_, found)
 
     def _call(self, name: str, args: Sequence[ast.expr]) -> pl.Expr:
         if name == "abs" and len(args) == 1:
@@ -139,6 +157,18 @@ class _Reader:
         if name not in self._columns:
             raise ValueError(f"There is no column '{name}'. {nearest(name, self._columns)}")
         return pl.col([name])  # a plain string could be a regular expression
+
+
+def _joined(join: Callable[[Any, Any], Any], values: Sequence[pl.Expr]) -> pl.Expr:
+    """All values joined in pairs, so that the result is not deeper than necessary."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return join(_joined(join, values[:half]), _joined(join, values[half:]))
+
+
+def _short(where: str) -> str:
+    return repr(where if len(where) <= 200 else f"{where[:200]}...")
 
 
 def _is_none(node: ast.expr) -> bool:

@@ -185,8 +185,10 @@ def _command(
     source = f"-f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {rate}"
     # Padded, because resizing would blur. The colour space is named: players would guess it from
     # the picture's size.
-    filters = "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv"
-    colours = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
+    # Programs that read single pictures, such as PyAV, ignore the name and expect that of BT.601.
+    matrix, name = ("bt709", "bt709") if group is None else ("bt601", "smpte170m")
+    filters = f"pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix={matrix}:out_range=tv"
+    colours = f"-colorspace {name} -color_primaries bt709 -color_trc bt709 -color_range tv"
     # Two threads encode faster than any renderer draws, and leave the other cores to the
     # simulation.
     codec = f"-c:v libx264 -preset veryfast -crf {crf} -pix_fmt yuv420p -threads 2"

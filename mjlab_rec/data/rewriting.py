@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from mjlab_rec.data.copying import episode_of
-from mjlab_rec.data.description import files_of
 from mjlab_rec.data.episode_batches import batches
-from mjlab_rec.data.files import IfExists, PathExistsError, local_path, parts
+from mjlab_rec.data.export.place import IfExists, check_target, placed
+from mjlab_rec.data.export.targets import TARGETS
+from mjlab_rec.data.files import META, local_path
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.registry import formats, writer_class
@@ -27,7 +27,8 @@ from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, byte
 
 Progress = Callable[[int, int], None]
 
-_BLOCK_ROWS = 128
+_MOST_BLOCK_ROWS = 256  # of a block; a row of it cannot be read without the others
+_BLOCK_BYTES = 8 << 10  # what a block costs besides its rows
 
 
 @dataclass(kw_only=True)
@@ -75,39 +76,36 @@ def write_episodes(
     Returns:
         The files of the new recording.
     """
-    options, out = options or OutputOptions(), local_path(out)
-    check_outputs(rollouts, [out], options)
+    options = options or OutputOptions()
     parts = parts or {}
-    total = int(rollouts.episodes["rows"].to_numpy()[list(indices)].sum())
-    total -= sum(int((~rows).sum()) for rows in parts.values())
+    rows = rollouts.episodes["rows"].to_numpy()[list(indices)].astype(np.int64)
+    total = int(rows.sum()) - sum(int((~kept).sum()) for kept in parts.values())
     info = _new_info(rollouts, indices, how, said)
     if channels is not None:
         info = replace(info, channels=tuple(channels))
-    writer = writer_class(options.format or format_by_name(out))(
-        info,
-        WriterOptions(
-            path=str(out),
-            if_exists=options.if_exists,
-            compression=options.compression,
-            block_rows=_BLOCK_ROWS,
-            safe=False,
-        ),
-    )
+    format = options.format or format_by_name(local_path(out))
     done = 0
-    try:
-        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
-            writer.write_episode(episode)
-            done += episode.rows
-            if progress is not None:
-                progress(done, total)
-        writer.gaps = rollouts.gaps
-    except BaseException:
-        # What was written so far would look like a complete recording.
-        writer.close()
-        _remove(list(writer.files))
-        raise
-    writer.close()
-    return list(writer.files)
+    with placed(out, options.if_exists, _marks(format), rollouts.paths) as (staged, final):
+        writer = writer_class(format)(
+            info,
+            WriterOptions(
+                path=str(staged),
+                compression=options.compression,
+                block_rows=_block_rows(rows, bytes_of(info.kinds.values())),
+                safe=False,
+            ),
+        )
+        try:
+            for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+                writer.write_episode(episode)
+                done += episode.rows
+                if progress is not None:
+                    progress(done, total)
+            writer.gaps = rollouts.gaps
+        finally:
+            writer.close()
+        names = [file.name for file in writer.files]
+    return [final.parent / name for name in names]
 
 
 def check_outputs(
@@ -115,28 +113,31 @@ def check_outputs(
 ) -> None:
     """Raise if one of several new recordings cannot be written, before any of them is."""
     options = options or OutputOptions()
-    sources = {os.path.realpath(file) for path in rollouts.paths for file in (path, *parts(path))}
-    places = [os.path.realpath(local_path(out)) for out in outs]
-    for out, place in zip(outs, places, strict=True):
-        if place in sources:
-            raise DataError(
-                f"'{out}' is read, so it cannot be written at once. Choose another path."
-            )
-        if places.count(place) > 1:
+    known = set()
+    for out in outs:
+        place = os.path.realpath(local_path(out))
+        if place in known:
             raise DataError(f"'{out}' is given twice. Give each new recording its own path.")
-        out = local_path(out)
-        if options.if_exists == "error" and (os.path.lexists(out) or parts(out)):
-            free = f"{out.stem}_1{out.suffix}"
-            raise PathExistsError(out, free, can_append=False)
+        known.add(place)
+        marks = _marks(options.format or format_by_name(local_path(out)))
+        check_target(out, options.if_exists, marks, rollouts.paths)
 
 
-def _remove(files: Sequence[Path]) -> None:
-    """Remove a recording that is incomplete."""
-    for file in {each for path in files for each in (*files_of(path), path)}:
-        if file.is_dir() and not file.is_symlink():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
+def _block_rows(rows: np.ndarray, nbytes: int) -> int:
+    """The number of rows of a block that suits episodes with these rows of `nbytes` each best.
+
+    The last block of an episode is filled up, and each block costs time and room of its own.
+    """
+    longest = int(rows.max(initial=1))
+    possible = np.arange(1, min(longest, _MOST_BLOCK_ROWS) + 1)
+    known, count = np.unique(rows, return_counts=True)
+    blocks = (-(-known[:, None] // possible) * count[:, None]).sum(axis=0)
+    return int(possible[np.argmin(blocks * (possible * nbytes + _BLOCK_BYTES))])
+
+
+def _marks(format: str) -> tuple[str, ...]:
+    """The files of which one is in a folder of a format, as its writers know them."""
+    return TARGETS[format].marks if format in TARGETS else (META,)
 
 
 def format_by_name(path: Path) -> str:

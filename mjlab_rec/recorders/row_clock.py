@@ -356,8 +356,9 @@ class RowClock(RecorderTerm):
 
     def _find_active(self, step: int) -> torch.Tensor | None:
         """The environments that have a row of the next step; None: all."""
+        env: Any = self._env
         active = self._windows.active(step, self.counters.length)
-        if self._pending is not None:
+        if self._pending is not None and env.has_pending_resets:
             takes_step = self.counters.length >= 0
             active = takes_step if active is None else active & takes_step
         return active

@@ -190,6 +190,11 @@ def play_into_task(
     with opened(source) as rollouts:
         if "action" not in rollouts.channels:
             raise DataError("The recording has no actions to play. Record the channel 'action'.")
+        if (every := rollouts.info.every) > 1:
+            raise DataError(
+                f"Only every {every}th step was recorded, so the actions in between are missing."
+                " Record every step."
+            )
         chosen = list(range(len(rollouts)) if episodes is None else episodes)
         if not 0 < len(chosen) <= MOST_EPISODES:
             raise DataError(

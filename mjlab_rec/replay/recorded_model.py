@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -15,17 +12,13 @@ import mujoco
 import numpy as np
 import torch
 
+from mjlab_rec.data.attached_model import MODEL, attached_model
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.sim.cfg import MujocoCfg, RecomputeLevel, SimulationCfg
 from mjlab_rec.sim.engine import state_layout
 from mjlab_rec.sim.simulation import Simulation
 
-logger = logging.getLogger(__name__)
-
-MODEL = "model.mjb"
-XML = "model.zip"
-_MOST_BYTES = 4 << 30  # of the files in it
 # Settings of the engine that are not in the model.
 _ENGINE_SETTINGS = ("nconmax", "njmax", "contact_sensor_maxmatch", "broadphase")
 
@@ -69,7 +62,7 @@ class RecordedModel:
                 " 'state' and 'physics', which also stores the model: --record replay, or"
                 " channels=(..., 'state', 'physics')."
             )
-        model = _load(rollouts.attachments, info.about, where)
+        model = attached_model(info, where)
         size = state_layout(model)[-1].columns.stop
         shape = rollouts.channels["state"].shape
         if shape != (size,):
@@ -141,42 +134,6 @@ def stacked(fields: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     if any(set(values) != names for values in fields):
         raise DataError("The recording is damaged: model fields of some episodes are missing.")
     return {name: np.stack([values[name] for values in fields]) for name in sorted(names)}
-
-
-def _load(files: Mapping[str, bytes], about: Mapping[str, Any], where: str) -> mujoco.MjModel:
-    try:
-        return mujoco.MjModel.from_binary_path(MODEL, {MODEL: files[MODEL]})
-    except ValueError as error:
-        recorded = (about.get("versions") or {}).get("mujoco")
-        if recorded is None or recorded == mujoco.__version__:
-            raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
-        if XML in files:
-            return _compiled(files[XML], recorded, where)
-        raise DataError(
-            f"{where} holds a model of MuJoCo {recorded}, which MuJoCo {mujoco.__version__}"
-            f" cannot read. Replay it with pip install mujoco=={recorded}."
-        ) from error
-
-
-def _compiled(data: bytes, recorded: str, where: str) -> mujoco.MjModel:
-    """Compile the XML in a recording of another version of MuJoCo."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
-                raise ValueError("it is too large")
-            files = {name: archive.read(name) for name in archive.namelist()}
-        model = mujoco.MjModel.from_xml_string(files.pop("scene.xml").decode(), files)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{where} holds a model of MuJoCo {recorded}, and its XML cannot be read"
-            f" ({error}). Replay it with pip install mujoco=={recorded}."
-        ) from error
-    logger.warning(
-        "%s was recorded with MuJoCo %s. Its model was compiled again from XML, whose numbers have"
-        " six digits.",
-        *(where, recorded),
-    )
-    return model
 
 
 def _sim_cfg(about: Mapping[str, Any], engine: Any, model: mujoco.MjModel) -> SimulationCfg:

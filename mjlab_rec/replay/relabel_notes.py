@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mjlab_rec.data.attached_model import MODEL
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.recorders.transitions import compiled_model
-from mjlab_rec.replay.recorded_model import MODEL
 from mjlab_rec.replay.waves import CHECK, CTRL
 
 if TYPE_CHECKING:

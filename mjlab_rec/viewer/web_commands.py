@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.managers.command_manager import CommandTerm
 from mjlab_rec.utils.string import nearest
 from mjlab_rec.viewer.commands import command_axes, hold_command, release_command
 from mjlab_rec.viewer.frame import Frame
+from mjlab_rec.viewer.web_controls import at_once_by_user
 
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
@@ -87,7 +88,7 @@ class CommandControls:
     def _add(self, gui: Any, name: str) -> None:
         term = self._playback.env.command_manager.get_term(name)
         held = gui.add_checkbox("Set by hand", initial_value=False)
-        held.on_update(_at_once(lambda: self._ask(name, hold=held.value)))
+        held.on_update(at_once_by_user(lambda: self._ask(name, hold=held.value)))
         self._held[name] = held
         self._sliders[name] = []
         for axis in command_axes(term):
@@ -96,7 +97,7 @@ class CommandControls:
                 step=(axis.high - axis.low) / 200,
                 initial_value=min(max(0.0, axis.low), axis.high),
             )
-            slider.on_update(_at_once(lambda: self._ask(name, hold=True)))
+            slider.on_update(at_once_by_user(lambda: self._ask(name, hold=True)))
             self._sliders[name].append(slider)
         self._errors[name] = gui.add_markdown("", visible=False)
 
@@ -143,13 +144,3 @@ def request_action(playback: Playback, name: str, payload: Any = None) -> None:
             "The controls of a command asked for %r, which this viewer does not know. %s",
             *((name, payload), nearest(name, [*actions, "CUSTOM"])),
         )
-
-
-def _at_once(func: Callable[[], None]) -> Callable[[Any], Coroutine[Any, Any, None]]:
-    """Make a callback for user input, called before anything else can set the slider again."""
-
-    async def callback(event: Any) -> None:
-        if event.client_id is not None:
-            func()
-
-    return callback

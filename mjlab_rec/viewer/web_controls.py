@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.viewer.frame import Frame
@@ -161,6 +161,19 @@ def by_user(func: Callable[[], None]) -> Callable[[Any], None]:
     """Make a callback for user input that ignores what the program itself sets."""
 
     def callback(event: Any) -> None:
+        if event.client_id is not None:
+            func()
+
+    return callback
+
+
+def at_once_by_user(func: Callable[[], None]) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """As ``by_user``, but called before a frame can set the control again.
+
+    The page calls other functions in a thread of a pool, which may begin after the next frame.
+    """
+
+    async def callback(event: Any) -> None:
         if event.client_id is not None:
             func()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.viewer.frame import Frame
-from mjlab_rec.viewer.web_controls import by_user
+from mjlab_rec.viewer.web_controls import at_once_by_user, by_user
 
 if TYPE_CHECKING:
     from mjlab_rec.viewer.playback import Playback
@@ -22,6 +22,7 @@ class TimelineControls:
         self._playback = playback
         self._folder: Any = None
         self._timeline = timeline = playback.timeline
+        self._shown = 0 if timeline is None else timeline.position
         self._asked = 0  # Seeks that were asked for and not yet done.
         if timeline is None:
             return
@@ -39,7 +40,7 @@ class TimelineControls:
             steps = gui.add_button_group("State", ("back", "forward"))
             self._backwards = gui.add_checkbox("Backwards", initial_value=timeline.backwards)
             self._loop = gui.add_checkbox("Loop", initial_value=timeline.loop)
-        self._bar.on_update(by_user(self._slide))
+        self._bar.on_update(at_once_by_user(self._slide))
         jumps.on_click(by_user(lambda: self._jump(jumps.value)))
         steps.on_click(by_user(lambda: self._move(-1 if steps.value == "back" else 1)))
         self._backwards.on_update(by_user(self._turn))
@@ -50,9 +51,11 @@ class TimelineControls:
         timeline = self._timeline
         if timeline is None or self._asked:
             return
-        # Not the frame's, which may be older than what the user has done since.
+        # Not the frame's, which may be older than what the user has done since. And only what has
+        # changed, because the user may have moved the bar, which is not known here yet.
+        if timeline.position != self._shown:
+            self._shown = self._bar.value = timeline.position
         for handle, value in (
-            (self._bar, timeline.position),
             (self._backwards, timeline.backwards),
             (self._loop, timeline.loop),
         ):

@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "split": f"{_HERE}.split:SplitArgs",
     "filter": f"{_HERE}.filter:FilterArgs",
     "diff": f"{_HERE}.diff:DiffArgs",
+    "plot": f"{_HERE}.plot:PlotArgs",
     "relabel": f"{_HERE}.relabel:RelabelArgs",
     "report": f"{_HERE}.report:ReportArgs",
     "export": f"{_HERE}.export:ExportArgs",

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import DataArgs
+from mjlab_rec.commands.data.options import DataArgs, say_result
 from mjlab_rec.commands.data.progress import progress_bar
 
 Target = Literal[
@@ -46,6 +45,10 @@ class ExportArgs(DataArgs):
     """minari: what the dataset is."""
     code_permalink: str | None = None
     """minari: where the code is."""
+    quaternion: Literal["wxyz", "xyzw"] | None = None
+    """isaaclab: order of the numbers of quaternions. None: wxyz, up to Isaac Lab 2; later: xyzw."""
+    joints: tuple[str, ...] | None = None
+    """isaaclab: joints in the order of Isaac Lab. None: in that of the model."""
     valid: float | None = None
     """robomimic: fraction of the episodes in the mask valid. None: 0.1."""
     seed: int | None = None
@@ -83,8 +86,4 @@ def main(args: ExportArgs) -> None:
             progress=progress,
             **options,
         )
-    console = Console(highlight=False, soft_wrap=True)
-    for note in done.notes:
-        console.print(note, markup=False)
-    what = f"{done.episodes} episodes, {done.rows} rows"
-    console.print(f"Wrote {done.path} ({args.to}): {what}", markup=False)
+    say_result(done, target=f" ({args.to})")

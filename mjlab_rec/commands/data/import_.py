@@ -1,4 +1,4 @@
-"""Make a recording of a file or folder of robomimic, Isaac Lab, Minari or ManiSkill."""
+"""Make a recording of a file or folder of another program, such as robomimic or Minari."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs
+from mjlab_rec.commands.data.options import OutputArgs, say_result
 from mjlab_rec.commands.data.progress import progress_bar
+
+Source = Literal[
+    "robomimic", "isaaclab", "minari", "maniskill", "lerobot", "torchrl", "webdataset", "mjlab_rec"
+]
 
 
 @dataclass(kw_only=True)
@@ -19,10 +22,10 @@ class ImportArgs(OutputArgs):
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()
     """What to import, and the recording to write."""
-    source_format: Literal["robomimic", "isaaclab", "minari", "maniskill", "mjlab_rec"] | None = (
-        None
-    )
+    source_format: Source | None = None
     """Format of what is imported. None: recognised."""
+    record: bool = True
+    """Restore what an export of this package kept. Without it, only what other programs see."""
     step_dt: float = 0.0
     """Duration of a step in seconds, if the source does not say it."""
 
@@ -40,11 +43,8 @@ def main(args: ImportArgs) -> None:
             format=args.format,
             compression=args.compression,
             step_dt=args.step_dt,
+            record=args.record,
             if_exists=args.if_exists,
             progress=progress,
         )
-    console = Console(highlight=False, soft_wrap=True)
-    for note in done.notes:
-        console.print(note, markup=False)
-    what = f"{done.episodes} episodes, {done.rows} rows of {done.source_format}"
-    console.print(f"Wrote {done.path}: {what}", markup=False)
+    say_result(done, source=f" of {done.source_format}")

@@ -12,6 +12,8 @@ from rich.console import Console
 from mjlab_rec import cli
 
 if TYPE_CHECKING:
+    from mjlab_rec.data.export import Exported
+    from mjlab_rec.data.importing import Imported
     from mjlab_rec.data.rewriting import OutputOptions
 
 
@@ -57,4 +59,15 @@ def say_written(files: Sequence[Path], what: str = "") -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         f"Wrote {what + ' to ' if what else ''}{', '.join(map(str, files))}", markup=False
+    )
+
+
+def say_result(result: Exported | Imported, target: str = "", source: str = "") -> None:
+    """Print what an export or import left out, and what it wrote."""
+    console = Console(highlight=False, soft_wrap=True)
+    for note in result.notes:
+        console.print(note, markup=False)
+    console.print(
+        f"Wrote {result.path}{target}: {result.episodes} episodes, {result.rows} rows{source}",
+        markup=False,
     )

@@ -11,6 +11,11 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats = dict[str, np.ndarray]
 
 
+# Of infinite values some statistics are NaN, which is no reason for a warning.
+_QUIET = np.errstate(invalid="ignore")
+
+
+@_QUIET
 def episode_stats(values: np.ndarray, counts: np.ndarray) -> Stats:
     """Statistics of each of E episodes, whose rows are one after another: each (E, n).
 
@@ -18,14 +23,16 @@ def episode_stats(values: np.ndarray, counts: np.ndarray) -> Stats:
         values: (rows, n).
         counts: Rows of each episode, (E,).
     """
-    values = values.astype(np.float64)
     starts = np.cumsum(counts) - counts
+    # The extremes of integers are integers.
+    exact = values.astype(np.int64 if values.dtype.kind in "iu" else np.float64)
+    values = values.astype(np.float64)
     each = counts[:, None].astype(np.float64)
     mean = np.add.reduceat(values, starts) / each
     squares = (values - np.repeat(mean, counts, axis=0)) ** 2
     found = {
-        "min": np.minimum.reduceat(values, starts),
-        "max": np.maximum.reduceat(values, starts),
+        "min": np.minimum.reduceat(exact, starts),
+        "max": np.maximum.reduceat(exact, starts),
         "mean": mean,
         "std": np.sqrt(np.add.reduceat(squares, starts) / each),
         "count": counts[:, None].astype(np.int64),
@@ -46,6 +53,7 @@ class Total:
     def __init__(self) -> None:
         self._stats: Stats | None = None
 
+    @_QUIET
     def add(self, stats: Stats) -> None:
         """Add statistics of some episodes, each (E, n)."""
         if self._stats is not None:

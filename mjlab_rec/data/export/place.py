@@ -1,4 +1,4 @@
-"""The path of an export: written elsewhere, and put in its place when it is complete."""
+"""The path of a result: written elsewhere, and put in its place when it is complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,18 +20,45 @@ IfExists = Literal["error", "overwrite", "number"]
 
 @contextmanager
 def placed(
-    path: str | Path, if_exists: IfExists, marks: tuple[str, ...] = (), source: Path | None = None
+    path: str | Path,
+    if_exists: IfExists,
+    marks: tuple[str, ...] = (),
+    source: Path | Iterable[Path] | None = None,
 ) -> Iterator[tuple[Path, Path]]:
     """Yield a path to write to, and the one where what is written there will be.
 
     It appears there only if no error occurs, and only then what it replaces is removed.
 
     Args:
-        path: Where the export should be: a file, a folder, or a file with others next to it.
+        path: Where the result should be: a file, a folder, or a file with others next to it.
         if_exists: What to do if something exists there.
         marks: Files in a folder of which one must exist for the folder to be overwritten.
-        source: What is exported, which must not be overwritten.
+        source: What is read, which must not be overwritten.
     """
+    target = check_target(path, if_exists, marks, source)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"Cannot write to '{target}': {reason(error)}.") from error
+    try:
+        try:
+            yield staging / target.name, target
+            _check(target, if_exists, marks, source, staging / target.name)
+            _move(staging, target)
+        except OSError as error:
+            raise DataError(f"Cannot write '{target}': {reason(error)}.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_target(
+    path: str | Path,
+    if_exists: IfExists,
+    marks: tuple[str, ...] = (),
+    source: Path | Iterable[Path] | None = None,
+) -> Path:
+    """The path to which ``placed`` would write; raises if it cannot."""
     if if_exists not in get_args(IfExists):
         raise DataError(
             f"if_exists is '{if_exists}', but it must be one of: {', '.join(get_args(IfExists))}."
@@ -48,20 +75,7 @@ def placed(
                 break
             target = _numbered(wanted, number)
     _check(target, if_exists, marks, source)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"Cannot write to '{target}': {reason(error)}.") from error
-    try:
-        try:
-            yield staging / target.name, target
-            _check(target, if_exists, marks, source)
-            _move(staging, target)
-        except OSError as error:
-            raise DataError(f"Cannot write '{target}': {reason(error)}.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return target
 
 
 def _move(staging: Path, target: Path) -> None:
@@ -93,19 +107,30 @@ def _exists(path: Path) -> bool:
     return bool(_there(path)) and not (path.is_dir() and not any(path.iterdir()))
 
 
-def _check(target: Path, if_exists: IfExists, marks: tuple[str, ...], source: Path | None) -> None:
-    """Raise if something exists that must not be replaced."""
+def _check(
+    target: Path,
+    if_exists: IfExists,
+    marks: tuple[str, ...],
+    source: Path | Iterable[Path] | None,
+    written: Path | None = None,
+) -> None:
+    """Raise if something exists that must not be replaced, by what was written if that is known."""
     if not _exists(target):
         return
     if if_exists != "overwrite":
         raise PathExistsError(target, _numbered(target, 1).name, can_append=False)
     check_kind(target)
-    if source is not None and os.path.realpath(source) == os.path.realpath(target):
-        raise DataError(f"'{target}' is what is read. Choose another path for the result.")
-    if target.is_dir() != bool(marks):
-        there, needs = ("file", "folder") if marks else ("folder", "file")
+    sources = [source] if isinstance(source, Path) else source or ()
+    read = {os.path.realpath(file) for each in sources for file in (each, *parts(each))}
+    if read & {os.path.realpath(each) for each in _there(target)}:
+        raise DataError(
+            f"'{target}' is read, so it cannot be written at once. Choose another path."
+        )
+    folder = bool(marks) if written is None else written.is_dir()
+    if target.is_dir() != folder and (target.is_dir() or written is not None):
+        there, needs = ("file", "folder") if folder else ("folder", "file")
         raise DataError(f"'{target}' is a {there}, but this format writes a {needs}.")
-    if marks and not any((target / mark).is_file() for mark in marks):
+    if target.is_dir() and not any((target / mark).is_file() for mark in marks):
         raise DataError(
             f"The folder '{target}' is not replaced: it has no {' or '.join(marks)}, so it is"
             " something else. Choose another path."

@@ -209,7 +209,7 @@ class Source:
             arrays = self._read(group, rows, names, partial)
             bounds = np.append(0, np.cumsum(rows)) if whole else self._bounds(rows, arrays["step"])
             of = np.searchsorted(np.cumsum(rows), bounds[:-1], side="right")
-            models = [self.rollouts.model(index) for index in group.tolist()]
+            models = [self.rollouts.reader.model(index) for index in group.tolist()]
             batch = Batch(
                 table={name: values[group][of] for name, values in columns.items()},
                 episode=group[of],

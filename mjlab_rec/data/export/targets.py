@@ -62,7 +62,7 @@ def _own(format: str, suffix: str = "", marks: tuple[str, ...] = ()) -> Target:
 
 TARGETS: dict[str, Target] = {
     "robomimic": Target(write=f"{_HERE}.robomimic:write_robomimic", suffix=".hdf5"),
-    "isaaclab": Target(write=f"{_HERE}.robomimic:write_isaaclab", suffix=".hdf5"),
+    "isaaclab": Target(write=f"{_HERE}.isaaclab:write_isaaclab", suffix=".hdf5"),
     "minari": Target(write=f"{_HERE}.minari:write_minari", marks=("data/metadata.json",)),
     "lerobot": Target(write=f"{_HERE}.lerobot:write_lerobot", marks=("meta/info.json",)),
     "torchrl": Target(write=f"{_HERE}.torchrl:write_torchrl", marks=("mjlab_rec_export.parquet",)),

@@ -78,7 +78,7 @@ class Archive:
             lengths = [most if n is None else n for n in shape]
             size = dtype.itemsize * math.prod(lengths)
             with self._opened(member, size + _MOST_HEADER, checked) as stream:
-                found, fortran, kind = _header(stream)
+                found, fortran, kind = npy_header(stream)
                 fits = len(found) == len(shape) and all(
                     n in (None, m) for n, m in zip(shape, found, strict=True)
                 )
@@ -148,7 +148,8 @@ def _count(stream: IO[bytes]) -> int:
     return struct.unpack_from("<H", tail, len(tail) - 12)[0]
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read the header of a .npy file: the shape, whether columns come first, and the type."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream, _MOST_HEADER)

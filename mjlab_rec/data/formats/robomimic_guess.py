@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
-from mjlab_rec.data.formats.robomimic_layout import NAMES, OWN
+from mjlab_rec.data.formats.robomimic_layout import INITIAL, LATER, NAMES, OWN, Place
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.values import check_count, check_name, check_shape
 
@@ -61,8 +60,10 @@ def guessed_row(demo: Any, size: int, path: Path) -> dict[str, Any]:
     return episode_table.checked([row], path)[0]
 
 
-def guessed_info(data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path) -> RunInfo:
-    """The description of a recording, from its group of episodes.
+def guessed_info(
+    data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path
+) -> tuple[RunInfo, dict[str, Place]]:
+    """The description of a recording, from its group of episodes, and the places of channels.
 
     Episodes that cannot be read are removed from `rows`, and a sentence about each is added.
     """
@@ -75,26 +76,28 @@ def guessed_info(data: Any, rows: list[dict[str, Any]], damages: list[str], path
     sim = sim if isinstance(sim, dict) else {}
     steps = sim.get("dt", 0.0), sim.get("decimation", 1)
     good = all(type(n) in (int, float) and 0 <= n < 1e6 for n in steps)
-    return RunInfo(
-        channels=_channels_of_first(data, rows, damages, path),
+    found = _channels_of_first(data, rows, damages, path)
+    info = RunInfo(
+        channels=tuple(spec for spec, _ in found),
         envs=tuple(sorted({row["env"] for row in rows} or {0})),
         step_dt=float(math.prod(steps)) if good else 0.0,
         about={"task": str(about.get("env_name", "")), "env_args": about},
     )
+    return info, {spec.name: place for spec, place in found}
 
 
 def _channels_of_first(
     data: Any, rows: list[dict[str, Any]], damages: list[str], path: Path
-) -> tuple[ChannelSpec, ...]:
+) -> list[tuple[ChannelSpec, Place]]:
     """The channels of the first episode that can be read."""
     for row in list(rows):
         try:
             with damage(f"'{row['demo']}' in '{path}'"):
-                return tuple(_channels(find_group(data, row["demo"]), row["rows"]))
+                return _channels(find_group(data, row["demo"]), row["rows"])
         except DataError as error:
             rows.remove(row)
             damages.append(str(error))
-    return ()
+    return []
 
 
 def _number(demo: Any, name: str) -> Any:
@@ -116,9 +119,40 @@ def renumber_duplicates(rows: list[dict[str, Any]]) -> None:
         numbers.add(row["number"])
 
 
-def _channels(demo: Any, rows: int) -> Iterator[ChannelSpec]:
-    """A channel for each dataset with numbers for every row."""
+def _channels(demo: Any, rows: int) -> list[tuple[ChannelSpec, Place]]:
+    """The channels that an episode has: datasets with numbers for every row, and states."""
+    found, initial = _datasets(demo, rows)
+    states = []
+    for later, first in initial.items():
+        item = found.get(f"{LATER}/{later}")
+        if item is not None and (item.dtype, item.shape[1:]) == (first.dtype, first.shape[1:]):
+            del found[f"{LATER}/{later}"]
+            name, missing = f"state/{later}", rows - len(item)
+            place = Place(f"{LATER}/{later}", f"{INITIAL}/{later}", missing)
+            states.append((_spec(name, item, when="before"), place))
+            if not missing:
+                states.append((_spec(f"next_{name}", item, next_of=name), Place(place.path)))
+    of_states = {spec.name for spec, _ in states}
     ours = {path: name for name, path in NAMES.items() if name != "step"}
+    others = []
+    for path, item in found.items():
+        name = ours.get(path, path)
+        name = path if name in found else name
+        while name == "step" or (name != path and name in found):
+            name += "_"  # Each row has a number called "step".
+        if len(item) == rows and name not in of_states:
+            others.append((_spec(name, item, when=_when(path)), Place(path)))
+    return [*others, *states]
+
+
+def _spec(name: str, item: Any, **more: Any) -> ChannelSpec:
+    return ChannelSpec(name=name, dtype=item.dtype, shape=item.shape[1:], **more)
+
+
+def _datasets(demo: Any, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The datasets that may be channels, by path, and those of initial states."""
+    found: dict[str, Any] = {}
+    initial: dict[str, Any] = {}
     waiting = [("", demo)]
     seen = 0
     while waiting:
@@ -127,20 +161,22 @@ def _channels(demo: Any, rows: int) -> Iterator[ChannelSpec]:
             seen += 1
             if seen > _MOST_ITEMS or prefix.count("/") > _MOST_DEPTH:
                 raise ValueError("it has too many objects, or a loop of them")
-            name = check_name(f"{prefix}{key}", "dataset")
+            path = check_name(f"{prefix}{key}", "dataset")
             item = find(group, key)
             if isinstance(item, h5py.Group):
-                if name != "initial_state":  # of Isaac Lab, the state before the first row
-                    waiting.append((f"{name}/", item))
-                continue
-            if not isinstance(item, h5py.Dataset) or item.shape is None:
-                continue
-            if item.shape[:1] != (rows,) or item.dtype.kind not in "biuf":
-                continue
-            check_shape(item.shape[1:], item.dtype, f"'{name}' of '{demo.name}'")
-            yield ChannelSpec(
-                name=ours.get(name, name),
-                dtype=item.dtype,
-                shape=item.shape[1:],
-                when="before" if name.startswith(("obs", "state")) else "after",
-            )
+                waiting.append((f"{path}/", item))
+            elif isinstance(item, h5py.Dataset) and item.shape and item.dtype.kind in "biuf":
+                check_shape(item.shape[1:], item.dtype, f"'{path}' of '{demo.name}'")
+                later = path.removeprefix(f"{INITIAL}/")
+                if later != path:
+                    if len(item) == 1:
+                        initial[later] = item
+                elif len(item) == rows or (len(item) == rows - 1 and path.startswith(f"{LATER}/")):
+                    found[path] = item
+    return found, initial
+
+
+def _when(path: str) -> Literal["before", "after"]:
+    """When values were read: robomimic's states before a step, those of Isaac Lab after it."""
+    before = path == LATER or path.startswith(("obs", "state/")) or path == "state"
+    return "before" if before else "after"

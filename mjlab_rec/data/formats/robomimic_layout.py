@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from mjlab_rec.data.formats import episode_table
@@ -11,6 +12,27 @@ from mjlab_rec.data.schema import RunInfo
 
 OWN = "mjlab_rec"  # a group next to "data" and an attribute of episodes, which only our files have
 MARK_BYTES = 100
+
+# Groups of Isaac Lab in an episode's group, with the states of entities.
+INITIAL = "initial_state"
+"""Before the first row, with an axis of length one."""
+LATER = "states"
+"""After each row."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the values of a channel are in an episode's group."""
+
+    path: str
+    """The dataset."""
+
+    initial: str = ""
+    """A dataset with the value of the first row, if those of the others are at `path`."""
+
+    missing: int = 0
+    """Rows that the episode has, but not the dataset."""
+
 
 # Channels with another name in this layout.
 NAMES = {"action": "actions", "reward": "rewards", "state": "states", "step": "steps"}
@@ -28,7 +50,7 @@ def dataset_path(channel: str) -> str:
 
 def paths(info: RunInfo) -> dict[str, str]:
     """The paths of channels in an episode's group, in files of this package."""
-    names = {"step": None, **dict.fromkeys(spec.name for spec in info.channels)}
+    names = dict.fromkeys(["step", *(spec.name for spec in info.channels)])
     return dataset_paths(names, dataset_path, taken=_TAKEN)
 
 

@@ -20,7 +20,7 @@ from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read
 from mjlab_rec.data.formats.parts import open_parts
 from mjlab_rec.data.formats.plain_files import opened, reason
 from mjlab_rec.data.formats.robomimic_guess import guessed_info, guessed_row, renumber_duplicates
-from mjlab_rec.data.formats.robomimic_layout import NAMES, OWN
+from mjlab_rec.data.formats.robomimic_layout import OWN, Place
 from mjlab_rec.data.schema import DataError, RunInfo, bytes_of
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class RobomimicReader(EpisodeReader):
             rows = [{**row, "part": file} for file in self._files for row in file.rows]
             if not self.ours:
                 renumber_duplicates(rows)
-            self._paths = robomimic_layout.paths(self.info) if self.ours else NAMES
+            self._places = first.places
             self._set_rows(rows)
         except BaseException:
             self.close()
@@ -73,13 +73,18 @@ class RobomimicReader(EpisodeReader):
         file: _File = row["part"]
 
         def values(demo: Any, name: str) -> np.ndarray:
-            path = self._paths.get(name, name)
             if name == "step" and not self.ours:
                 return np.arange(row["rows"], dtype=np.int32)
+            place = self._places[name]
             dtype, shape = self._kinds[name]
             at = list(self._kinds).index(name) + 1 if name != "step" else 0
             crc = row["checksums"][at] if self.ours else None
-            return file.values(demo, path, dtype, (row["rows"], *shape), crc)
+            rows = row["rows"]
+            found = file.values(demo, place.path, dtype, (rows - place.missing, *shape), crc)
+            if place.initial:
+                first = file.values(demo, place.initial, dtype, (1, *shape), None)
+                found = np.concatenate([first, found])[:rows]
+            return found
 
         def all_values() -> dict[str, np.ndarray]:
             demo = file.demo(row["demo"])
@@ -119,6 +124,7 @@ class _File:
 
     info: RunInfo
     ours: bool
+    places: dict[str, Place]  # of channels in an episode's group
     last: bool  # whether the recording was closed with this file
     rows: list[dict[str, Any]]
     damages: list[str]
@@ -223,7 +229,7 @@ class _File:
             except DataError as error:
                 self.damages.append(str(error))
         if not self.ours:
-            self.info = guessed_info(data, self.rows, self.damages, self.path)
+            self.info, self.places = guessed_info(data, self.rows, self.damages, self.path)
         each = bytes_of(self.info.kinds.values())
         for row in self.rows:
             what = f"'{row['demo']}' in '{self.path}'"
@@ -239,6 +245,7 @@ class _File:
             self.damages,
             check=self.check,
         )
+        self.places = {n: Place(path) for n, path in robomimic_layout.paths(self.info).items()}
         state = episode_table.load_json(attribute(own, "mark"), check=self.check, sealed=True)
         self.last = bool(state.get("finished")) and bool(state.get("last"))
         if count < int(state["episodes"]):

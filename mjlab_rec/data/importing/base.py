@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from mjlab_rec.data.formats import episode_table
 from mjlab_rec.data.rollouts import Rollouts
-from mjlab_rec.data.schema import ChannelSpec, RunInfo
+from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+
+
+class Groups(Protocol):
+    """The episodes of a file or folder: groups of datasets, as in an HDF5 file."""
+
+    path: Path
+    names: Sequence[str]
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+    def rows(self, name: str) -> int:
+        """The number of steps of an episode."""
+        ...
+
+    def has(self, name: str, path: str) -> bool:
+        """Whether an episode has something at a path."""
+        ...
+
+    def read(self, name: str, path: str) -> np.ndarray:
+        """A dataset of an episode."""
+        ...
+
+    def datasets(self, name: str) -> tuple[dict[str, tuple[np.dtype, tuple[int, ...]]], list[str]]:
+        """The datasets of an episode: types and shapes of those of numbers, names of the others."""
+        ...
+
+
+def rows_of_actions(groups: Groups, name: str) -> int:
+    """The number of steps of an episode with "actions", which may be nested."""
+    numbers, _ = groups.datasets(name)
+    for path, (_, shape) in numbers.items():
+        if path.split("/")[0] == "actions":
+            return shape[0]
+    raise DataError(f"'{name}' in '{groups.path}' has no actions.")
 
 
 class Foreign(abc.ABC):

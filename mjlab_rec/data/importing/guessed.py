@@ -1,4 +1,4 @@
-"""Guess the channels of HDF5 files whose episodes have values before and after each step."""
+"""Guess the channels of files whose episodes have values before and after each step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.importing.base import Foreign, guessed_row, pair_of
-from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
+from mjlab_rec.data.importing.base import Foreign, Groups, guessed_row, pair_of
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
 _FLAGS = ("terminated", "truncated", "success")
@@ -19,7 +18,7 @@ class Guessed(Foreign):
 
     Args:
         groups: The groups of the episodes.
-        named: The channel for a path; None: it is left out.
+        named: The channel for a path; None: it is no channel.
         step_dt: Duration of a step in seconds.
         about: What else is known of the recording.
         successes: Success of each episode, by its name.
@@ -27,7 +26,7 @@ class Guessed(Foreign):
 
     def __init__(
         self,
-        groups: EpisodeGroups,
+        groups: Groups,
         named: Callable[[str], str | None],
         step_dt: float,
         about: dict[str, Any],
@@ -38,13 +37,19 @@ class Guessed(Foreign):
         if not groups.names:
             raise DataError(f"'{groups.path}' has no episodes.")
         numbers, others = groups.datasets(groups.names[0])
-        rows = self._rows(groups.names[0])
+        rows = groups.rows(groups.names[0])
         specs: list[ChannelSpec] = []
         self._paths: dict[str, tuple[str, bool]] = {}  # channel -> path, whether rows are the next
         left_out = list(others)
+        taken = {"step"}
         for path, (dtype, (count, *shape)) in numbers.items():
             name = named(path)
-            if name is None or count not in (rows, rows + 1):
+            if name is None:
+                continue
+            while name in taken or f"next_{name}" in taken:
+                name += "_"
+            taken |= {name, f"next_{name}"} if count == rows + 1 else {name}
+            if count not in (rows, rows + 1):
                 left_out.append(path)
             elif count == rows + 1:
                 specs += pair_of(name, dtype, tuple(shape))
@@ -89,17 +94,10 @@ class Guessed(Foreign):
     def close(self) -> None:
         self._groups.close()
 
-    def _rows(self, name: str) -> int:
-        numbers, _ = self._groups.datasets(name)
-        for path, (_, shape) in numbers.items():
-            if path.split("/")[0] == "actions":
-                return shape[0]
-        raise DataError(f"'{name}' in '{self._groups.path}' has no actions.")
-
     def _row(self, number: int, name: str, success: bool | None) -> dict[str, Any]:
         facts: dict[str, Any] = {"success": success}
         paths = {channel: path for channel, (path, _) in self._paths.items()}
-        rows = self._rows(name)
+        rows = self._groups.rows(name)
         if "reward" in paths:
             facts["total"] = float(np.sum(self._groups.read(name, paths["reward"]), dtype=float))
         for flag in _FLAGS:

@@ -14,6 +14,7 @@ import numpy as np
 from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.formats.hdf5_checks import attribute, find, find_group, read_values
 from mjlab_rec.data.formats.plain_files import opened
+from mjlab_rec.data.importing.base import rows_of_actions
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.data.values import check_name, check_shape
 
@@ -50,6 +51,10 @@ class EpisodeGroups:
         """Close the file."""
         with damage(f"'{self.path}'", self.path):
             self._file.close()
+
+    def rows(self, name: str) -> int:
+        """The number of steps of an episode."""
+        return rows_of_actions(self, name)
 
     def has(self, name: str, path: str) -> bool:
         """Whether an episode has something at a path."""

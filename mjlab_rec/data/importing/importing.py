@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mjlab_rec.data.copying import episode_of
+from mjlab_rec.data.export.lerobot import INFO
 from mjlab_rec.data.export.place import IfExists, placed
+from mjlab_rec.data.export.record import FILE
 from mjlab_rec.data.export.source import Progress
 from mjlab_rec.data.export.targets import TARGETS
 from mjlab_rec.data.files import local_path
@@ -17,9 +19,12 @@ from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.formats.robomimic_layout import OWN
 from mjlab_rec.data.importing.base import Foreign, Opened
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
+from mjlab_rec.data.importing.lerobot import open_lerobot
 from mjlab_rec.data.importing.maniskill import PREFIX, open_maniskill
 from mjlab_rec.data.importing.minari import folder_of, open_minari
 from mjlab_rec.data.importing.robomimic import open_robomimic
+from mjlab_rec.data.importing.torchrl import open_torchrl
+from mjlab_rec.data.importing.webdataset import SHARDS, open_webdataset
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.utils.string import nearest
@@ -38,6 +43,9 @@ SOURCES: dict[str, Callable[[Path, float, bool], Foreign]] = {
     "isaaclab": open_robomimic,
     "minari": open_minari,
     "maniskill": open_maniskill,
+    "lerobot": open_lerobot,
+    "torchrl": open_torchrl,
+    "webdataset": open_webdataset,
     "mjlab_rec": _open_own,
 }
 """Functions that open recordings of other programs, by the name of their format."""
@@ -130,6 +138,10 @@ def recognised(path: Path) -> str:
     """The format of a recording of another program."""
     if folder_of(path) is not None:
         return "minari"
+    if (path / INFO).is_file():
+        return "lerobot"
+    if (path / FILE).is_file():
+        return "webdataset" if any(path.glob(SHARDS)) else "torchrl"
     if path.is_file() and path.suffix.lower() in _HDF5:
         groups = EpisodeGroups(path, PREFIX)
         try:

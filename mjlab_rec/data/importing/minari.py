@@ -12,6 +12,7 @@ from mjlab_rec.data.formats.checks import damage
 from mjlab_rec.data.importing.base import Foreign
 from mjlab_rec.data.importing.guessed import Guessed
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
+from mjlab_rec.data.importing.minari_tables import FORMATS, EpisodeTables, spaces_of
 from mjlab_rec.data.importing.recorded import Recorded, read_record, usable
 from mjlab_rec.data.schema import DataError
 
@@ -38,10 +39,14 @@ def open_minari(path: Path, step_dt: float, use_record: bool) -> Foreign:
     with damage(f"'{folder / METADATA}'", folder / METADATA):
         metadata = episode_table.load_json(plain_files.read(folder / METADATA, most=64 << 20))
     kind = metadata.get("data_format", "hdf5")
+    about = {"task": str(metadata.get("dataset_id", "")), "minari": _plain(metadata)}
+    if kind in FORMATS:
+        tables = EpisodeTables(folder / "data", kind, spaces_of(metadata))
+        return Guessed(tables, _channel, step_dt, about)
     if kind != "hdf5":
         raise DataError(
-            f"'{path}' has its data in the format {kind!r}, but only 'hdf5' can be imported."
-            " Combine it into a dataset in the format hdf5 with minari."
+            f"'{path}' has its data in the format {kind!r}, but only hdf5, {' and '.join(FORMATS)}"
+            " can be imported."
         )
     groups = EpisodeGroups(folder / "data" / "main_data.hdf5", "episode_")
     try:
@@ -50,7 +55,6 @@ def open_minari(path: Path, step_dt: float, use_record: bool) -> Foreign:
         if record := usable(record, groups, notes):
             found: Foreign = Recorded(groups, record, "infos/model_fields")
         else:
-            about = {"task": str(metadata.get("dataset_id", "")), "minari": _plain(metadata)}
             found = Guessed(groups, _channel, step_dt, about)
         found.notes[:0] = notes
         return found

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mjlab_rec.data.export.record import Record, load
+from mjlab_rec.data.export.record import FILE, Record, load
 from mjlab_rec.data.formats import plain_files
-from mjlab_rec.data.importing.base import Foreign
-from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
+from mjlab_rec.data.importing.base import Foreign, Groups
 from mjlab_rec.data.schema import DataError
 
 _MOST = 1 << 30  # bytes of a record
 
 
 class Recorded(Foreign):
-    """Restores a recording from an HDF5 file that it was exported to.
+    """Restores a recording from what it was exported to.
 
     Args:
         groups: The groups of the stretches.
@@ -24,7 +23,7 @@ class Recorded(Foreign):
         model: The group of model fields in that of a stretch.
     """
 
-    def __init__(self, groups: EpisodeGroups, record: Record, model: str) -> None:
+    def __init__(self, groups: Groups, record: Record, model: str) -> None:
         self._groups, self._record, self._model = groups, record, model
         self.info = record.info
         self.notes = []
@@ -73,7 +72,20 @@ class Recorded(Foreign):
         return found
 
 
-def usable(record: Record | None, groups: EpisodeGroups, notes: list[str]) -> Record | None:
+def of_folder(path: Path, what: str, use_record: bool) -> Record:
+    """The record in a folder; raises if there is none, or if it must not be used."""
+    if not use_record:
+        raise DataError(f"{what} can only be imported with what the export kept: record=True.")
+    record = read_record(path / FILE)
+    if record is None:
+        raise DataError(
+            f"'{path}' has no {FILE}, so it is no export of mjlab_rec. {what} can only be"
+            " imported if they are."
+        )
+    return record
+
+
+def usable(record: Record | None, groups: Groups, notes: list[str]) -> Record | None:
     """The record, if it is that of these episodes."""
     if record is None or len(record.rows) == len(groups.names):
         return record

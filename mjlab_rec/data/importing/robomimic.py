@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mjlab_rec.data.export import record as records
 from mjlab_rec.data.export.robomimic import RECORD
+from mjlab_rec.data.formats.robomimic_layout import INITIAL
 from mjlab_rec.data.importing.base import Foreign, Opened
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
 from mjlab_rec.data.importing.recorded import Recorded, usable
@@ -22,8 +23,7 @@ def open_robomimic(path: Path, step_dt: float, use_record: bool) -> Foreign:
             record = usable(records.load(content.tobytes(), f"'{path}'"), groups, notes)
             if record is not None:
                 return Recorded(groups, record, "model_fields")
-        if groups.names and groups.has(groups.names[0], "initial_state"):
-            notes.append("Left out: initial_state, the state before the first row.")
+        initial = bool(groups.names) and groups.has(groups.names[0], INITIAL)
     except BaseException:
         groups.close()
         raise
@@ -32,4 +32,6 @@ def open_robomimic(path: Path, step_dt: float, use_record: bool) -> Foreign:
     if step_dt and not found.info.step_dt:
         found.info.step_dt = step_dt
     found.notes += notes
+    if initial and not any(spec.name.startswith("state/") for spec in found.info.channels):
+        found.notes.append(f"Left out: {INITIAL}, because there are no states after it.")
     return found

@@ -80,10 +80,10 @@ class PictureCoder:
                 runs.append(clip[at : at + most])
         jobs = list(self._jobs(runs))
         found: list[list[_Run]] = [[] for _ in jobs]
-        kind = self._filter(runs)
+        png_filter = self._filter(runs)
 
         def work(job: int) -> None:
-            found[job] = self._encode(runs[jobs[job]], kind)
+            found[job] = self._encode(runs[jobs[job]], png_filter)
 
         for first in range(0, len(jobs), crew.threads):
             count = min(crew.threads, len(jobs) - first)
@@ -162,24 +162,24 @@ class PictureCoder:
             some = [value for value in some if value.dtype == np.uint8]
         return png.best_filter(some)
 
-    def _encode(self, runs: list[np.ndarray], kind: int) -> list[_Run]:
-        levels_of = [levels.PLAIN] * len(runs)
+    def _encode(self, runs: list[np.ndarray], png_filter: int) -> list[_Run]:
+        kinds = [levels.PLAIN] * len(runs)
         if self._dtype == np.float32:
             for number, run in enumerate(runs):
                 lossy = self.codec.lossy
-                runs[number], levels_of[number] = levels.to_bytes(run, lossy, self._what)
+                runs[number], kinds[number] = levels.to_bytes(run, lossy, self._what)
         if self.codec.name == "h264":
             contents = h264.encode(runs, self.codec.quality, self._ffmpeg)
         else:
-            contents = [self._files(*each, kind) for each in zip(runs, levels_of, strict=True)]
-        return [_Run(*each) for each in zip(contents, map(len, runs), levels_of, strict=True)]
+            contents = [self._files(*each, png_filter) for each in zip(runs, kinds, strict=True)]
+        return [_Run(*each) for each in zip(contents, map(len, runs), kinds, strict=True)]
 
-    def _files(self, run: np.ndarray, level: int, kind: int) -> list[bytes]:
-        if level == levels.FLOATS:
+    def _files(self, run: np.ndarray, kind: int, png_filter: int) -> list[bytes]:
+        if kind == levels.FLOATS:
             return floats.encode(run)
         if self.codec.name == "jpeg":
             return jpeg.encode(run, self.codec.quality)
-        return png.encode(run, kind)
+        return png.encode(run, png_filter)
 
     def _decode(
         self,
@@ -230,7 +230,7 @@ class _Run:
 
     contents: list[bytes]  # each of one picture, or of a group
     count: int
-    level: int
+    kind: int  # what they become when they are read, as in `levels`
 
 
 def _assembled(clips: int, clip_of: Sequence[int], runs: Sequence[_Run], group: int) -> Encoded:
@@ -244,7 +244,7 @@ def _assembled(clips: int, clip_of: Sequence[int], runs: Sequence[_Run], group: 
         some = np.zeros(run.count, ENTRY_DTYPE)
         some["at"] = (at + np.cumsum(sizes) - sizes)[of]
         some["size"], some["check"] = sizes[of], checks[of]
-        some["frame"], some["kind"] = frame, run.level
+        some["frame"], some["kind"] = frame, run.kind
         entries[number].append(some)
         pieces += run.contents
         at += int(sizes.sum())

@@ -50,10 +50,19 @@ def decode(files: Sequence[bytes], out: np.ndarray) -> None:
     lines = np.empty((len(files), height, 1 + width * pixel), np.uint8)
     for file, picture in zip(files, lines, strict=True):
         inflated(_data(file, expected), picture)
-        _unfilter(picture, pixel)
-    values = np.ascontiguousarray(lines[:, :, 1:])
+    if (lines[:, :, 0] != lines[:, :1, 0]).any():
+        raise ValueError("it has filters that mjlab_rec does not use")
+    for kind in np.unique(lines[:, 0, 0]).tolist():
+        mine = np.flatnonzero(lines[:, 0, 0] == kind)
+        if len(mine) == len(lines):
+            _unfilter(lines[:, :, 1:], kind, pixel)
+        else:
+            some = lines[mine]
+            _unfilter(some[:, :, 1:], kind, pixel)
+            lines[mine] = some
+    values = lines[:, :, 1:]
     if out.itemsize == 2:
-        values = values.view(">u2").astype(np.uint16).view(out.dtype)
+        values = np.ascontiguousarray(values).view(">u2").astype(np.uint16).view(out.dtype)
     into_values(values.reshape(len(files), height, width, channels), out)
 
 
@@ -83,16 +92,16 @@ def _filtered(lines: np.ndarray, kind: int, pixel: int) -> np.ndarray:
     return out
 
 
-def _unfilter(picture: np.ndarray, pixel: int) -> None:
-    """Undo the filter of a picture's lines, in place."""
-    kind, lines = int(picture[0, 0]), picture[:, 1:]
-    if kind > _UP or (picture[:, 0] != kind).any():
+def _unfilter(lines: np.ndarray, kind: int, pixel: int) -> None:
+    """Undo the filter of the lines of pictures (n, height, bytes of a line), in place."""
+    if kind > _UP:
         raise ValueError("it has filters that mjlab_rec does not use")
     if kind == _SUB:
-        pixels = lines.reshape(len(lines), -1, pixel)
-        np.cumsum(pixels, axis=1, dtype=np.uint8, out=pixels)
+        pixels = lines.reshape(*lines.shape[:2], -1, pixel)
+        np.cumsum(pixels, axis=2, dtype=np.uint8, out=pixels)
     elif kind == _UP:
-        np.cumsum(lines, axis=0, dtype=np.uint8, out=lines)
+        for at in range(1, lines.shape[1]):  # Of many pictures: cumsum takes longer.
+            lines[:, at] += lines[:, at - 1]
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
