@@ -11,6 +11,7 @@ from benchmarks import (
     gym_conformance,
     gym_throughput,
     learner,
+    opening,
     pictures,
     rays,
     reading,
@@ -29,6 +30,7 @@ app = tyro.extras.SubcommandApp()
 app.command(name="step")(step.main)
 app.command(name="record")(record.main)
 app.command(name="read")(reading.main)
+app.command(name="open")(opening.main)
 app.command(name="verify")(verify.main)
 app.command(name="crash")(crash.main)
 app.command(name="export")(export.main)

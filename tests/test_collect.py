@@ -387,6 +387,7 @@ def test_other_versions_are_refused(alone, monkeypatch, capsys):
         (("--record", "csv"), "with one recorder, such as --record hdf5, but 2 were given"),
         (("--record.path=b",), "--record.path is the one folder of all workers"),
         (("--workers=0",), "--workers must be at least 1, got 0"),
+        (("--env.scene.num_envs=8",), "Give --num-envs instead of --env.scene.num-envs"),
         (("--episodes=0",), "--episodes must be at least 1, got 0"),
         (("--ranks=2",), "both --rank and --ranks"),
         (("--record.path",), "--record.path: a value is missing"),

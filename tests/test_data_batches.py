@@ -39,6 +39,10 @@ RECORDED: dict[str, tuple[str, list[dict], bool | None, dict]] = {
     "pictures": ("hdf5", [{"steps": 40, "kinds": EYE, "partial": True}], True, {}),
     "in memory": ("memory", [{"steps": 60}], True, {}),
     "npz": ("npz", [{"activity": "rows"}], False, {}),
+    "several": ("union", [{"steps": 33}, {"num_envs": 5}, {"every": 1, "gaps": (1,)}], True, {}),
+    "several in pieces": ("union", [{"block_rows": 9}, {"steps": 20}, {}], None, {}),
+    "several compressed": ("union", [{}, {"partial": True}], True, {"compression": "lzf"}),
+    "pictures of several": ("union", [{"steps": 40, "kinds": EYE}] * 2, True, {}),
 }
 
 
@@ -52,7 +56,13 @@ def write(path: Path, name: str) -> Rollouts:
         return Rollouts(MemoryReader(memory))
     for number, world in enumerate(worlds):
         options = {"if_exists": "append" if number else "error", "block_rows": world.block_rows}
-        writer = writer_class(format)(world.info, WriterOptions(path=str(path), **options, **more))
+        if format == "union":
+            options["if_exists"], place = "error", path / f"{number}.h5"
+        else:
+            place = path
+        writer = writer_class("hdf5" if format == "union" else format)(
+            world.info, WriterOptions(path=str(place), **options, **more)
+        )
         if blocks or (blocks is None and not number):
             for block in world.blocks():
                 writer.write(block)

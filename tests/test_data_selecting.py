@@ -13,7 +13,7 @@ from damaged_files import record
 from data_worlds import World, same
 
 from mjlab_rec.commands import data
-from mjlab_rec.data import DataError, Rollouts, open_rollouts
+from mjlab_rec.data import DataError, Rollouts, import_rollouts, open_rollouts
 from mjlab_rec.data.checking import check
 from mjlab_rec.data.conditions import matching
 from mjlab_rec.data.rewriting import OutputOptions, _block_rows
@@ -317,3 +317,18 @@ def test_blocks_fit_the_lengths_of_episodes(lengths, rows):
         sum(lengths), 1
     )
     assert abs(found - rows) <= 6
+
+
+def test_a_file_of_a_format_that_has_folders_too_is_replaced(runs, tmp_path):
+    out = tmp_path / "out.npz"
+    overwrite = OutputOptions(if_exists="overwrite")
+    for _ in range(2):
+        import_rollouts(runs / "2.h5", out, if_exists="overwrite")
+        merge(runs / "2.h5", out, overwrite)
+    assert out.is_file() and check(out).ok
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("not a recording")
+    for name in ("folder", "folder/../folder"):
+        with pytest.raises(DataError, match="The folder .* is not replaced"):
+            merge(runs, tmp_path / name, OutputOptions(format="npz", if_exists="overwrite"))
+    assert (tmp_path / "folder" / "mine.txt").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from data_worlds import same as equal
 
 from mjlab_rec.data import open_rollouts, union
 from mjlab_rec.data.discovery import find_recordings
+from mjlab_rec.data.formats import writer_class
+from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import DataError
 
 
@@ -162,9 +166,6 @@ def test_a_difference_between_channels_names_the_field(tmp_path, change, message
 
 
 def writer_of(path: Path, world: World) -> None:
-    from mjlab_rec.data.formats import writer_class
-    from mjlab_rec.data.formats.base import WriterOptions
-
     writer_class("hdf5")(world.info, WriterOptions(path=str(path))).close()
 
 
@@ -184,24 +185,57 @@ def test_what_all_recordings_say_is_said_of_the_union(runs):
         assert "3 recordings" not in together.summary() and str(runs) in together.summary()
 
 
-def test_only_some_recordings_are_open_at_a_time(runs, monkeypatch):
-    monkeypatch.setattr(union, "_MOST_OPEN", 1)
+def test_few_files_are_open_at_a_time(runs, monkeypatch):
+    monkeypatch.setattr("mjlab_rec.data.formats.hdf5_reader._MOST_OPEN", 1)
     before = len(os.listdir("/proc/self/fd"))
     with open_rollouts(runs) as together:
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
         for index in (len(together) - 1, 0, len(together) // 2):
             together.read(index, ["reward"])
             assert len(os.listdir("/proc/self/fd")) <= before + 1
+        for _ in together.transitions(8, ["reward"], memory_bytes=1000, workers=3):
+            assert len(os.listdir("/proc/self/fd")) <= before + 1 + 4  # One that each thread reads.
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_recording_that_was_replaced_while_it_was_closed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mjlab_rec.data.formats.hdf5_reader._MOST_OPEN", 1)
+    for seed in (1, 2):
+        record("hdf5", tmp_path / f"{seed}.h5", World(seed=seed, steps=8), block_rows=7)
+    with open_rollouts(tmp_path) as together:
+        together[len(together) - 1]
+        os.replace(tmp_path / "2.h5", tmp_path / "1.h5")
+        with pytest.raises(DataError, match="1.h5' was replaced after it was opened. Open it agai"):
+            together[0]
 
 
 def test_a_recording_that_changed_while_it_was_closed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(union, "_MOST_OPEN", 1)
     for seed in (1, 2):
-        record("hdf5", tmp_path / f"{seed}.h5", World(seed=seed, steps=8), block_rows=7)
+        record("npz", tmp_path / f"{seed}", World(seed=seed, steps=8))
     with open_rollouts(tmp_path) as together:
-        os.replace(tmp_path / "2.h5", tmp_path / "1.h5")
-        with pytest.raises(DataError, match="1.h5' was changed after it was opened"):
+        together[len(together) - 1]
+        shutil.rmtree(tmp_path / "1")
+        os.replace(tmp_path / "2", tmp_path / "1")
+        with pytest.raises(DataError, match="1' was changed after it was opened"):
             together[0]
+
+
+def test_numbers_go_on_per_environment_as_in_a_simple_model(tmp_path):
+    for seed, num_envs in enumerate((2, 1, 3)):
+        world = World(seed=seed, steps=20, num_envs=num_envs)
+        record("hdf5", tmp_path / f"{seed}.h5", world, block_rows=7)
+    with open_rollouts(tmp_path) as together:
+        first: dict[int, int] = {}
+        found = together.episodes.select("env", "number", "file", "file_number").rows()
+        for file in sorted(tmp_path.iterdir()):
+            mine = [row for row in found if row[2] == str(file)]
+            with open_rollouts(file) as alone:
+                assert [row[3] for row in mine] == alone.episodes["number"].to_list()
+            for env, number, _, within in mine:
+                assert number == first.get(env, 0) + within
+            for env in {row[0] for row in mine}:
+                first[env] = 1 + max(row[1] for row in mine if row[0] == env)
 
 
 def test_impossible_sources_are_clear_errors(tmp_path):
@@ -211,3 +245,162 @@ def test_impossible_sources_are_clear_errors(tmp_path):
         open_rollouts(tmp_path / "none-*.h5")
     with pytest.raises(DataError, match="There is no recording at"):
         open_rollouts([tmp_path / "none.h5"])
+
+
+# -- workers of a collection -----------------------------------------------------------------------
+
+
+def collection(folder: Path, ranks: dict[int, dict]) -> Path:
+    """A folder of workers, each with a recording and a worker.json with these keys."""
+    for rank, about in ranks.items():
+        place = folder / f"worker-{rank:05d}"
+        record("hdf5", place / "rollouts.h5", World(seed=rank, steps=9), block_rows=7)
+        facts = {"rank": rank, "host": f"node{rank}", "finished": True, "cfg_hash": "c0", **about}
+        (place / "worker.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_workers_are_named_in_the_table_and_described(tmp_path):
+    with open_rollouts(collection(tmp_path, {0: {}, 2: {}, 1: {"seed": 7}})) as rollouts:
+        table = rollouts.episodes
+        assert table["worker"].unique(maintain_order=True).to_list() == [0, 1, 2]
+        for rank in range(3):
+            files = table.filter(table["worker"] == rank)["file"].unique().to_list()
+            assert files == [str(tmp_path / f"worker-{rank:05d}/rollouts.h5")]
+        assert rollouts.workers["host"].to_list() == ["node0", "node1", "node2"]
+        assert rollouts.workers["seed"].to_list() == [None, "7", None]
+        assert rollouts.incomplete == [] and rollouts.workers["complete"].all()
+        assert "workers" in rollouts.summary() and "Incomplete" not in rollouts.summary()
+        assert "worker" in rollouts.origins.columns
+
+
+def test_incomplete_workers_are_told(tmp_path):
+    collection(
+        tmp_path,
+        {
+            0: {"planned_episodes": 10_000},
+            1: {"finished": False},
+            2: {"cfg_hash": 5},
+            3: {"cfg_hash": "c1"},
+            6: {},
+        },
+    )
+    (tmp_path / "worker-00006/worker.json").write_text("{")
+    (tmp_path / "worker-00007").mkdir()
+    (tmp_path / "worker-00007/worker.json").write_text('{"rank": 7}')
+    with open_rollouts(tmp_path) as rollouts:
+        count = rollouts.workers["episodes"][0]
+        found = [text.replace(str(tmp_path), "") for text in rollouts.incomplete]
+        assert found == [
+            f"'/worker-00000' (rank 0, host node0): it has {count} of 10000 episodes.",
+            "'/worker-00001' (rank 1, host node1): it has not finished.",
+            "'/worker-00002' (rank 2, host node2): its worker.json has an impossible cfg_hash.",
+            found[3],
+            "'/worker-00007' (rank 7): it has no recording.",
+            "There is no folder of rank 4, 5, 6, but there are higher ones.",
+        ]
+        assert "'/worker-00006': its worker.json cannot be read" in found[3]
+        assert "2 different values of cfg_hash. The rarest is that of" in rollouts.summary()
+        assert "... and 1 more." in rollouts.summary()
+
+
+def test_shards_of_the_same_worker_are_told_apart(tmp_path):
+    ranks = {n: {"shard": n, "rank": n % 2} for n in (0, 1, 2, 4)}
+    with open_rollouts(collection(tmp_path, ranks)) as rollouts:
+        missing = "There is no folder of shard 3, but there are higher ones."
+        assert rollouts.incomplete == [missing]
+
+
+def test_a_killed_recording_without_a_worker_is_told(tmp_path):
+    for seed in (1, 2):
+        writer = writer_class("hdf5")(World().info, WriterOptions(path=f"{tmp_path}/{seed}.h5",
+                                                                  block_rows=7))  # fmt: skip
+        for block in World(seed=seed).blocks():
+            writer.write(block)
+        if seed == 2:
+            with open_rollouts(tmp_path) as rollouts:
+                path = tmp_path / "2.h5"
+                assert rollouts.incomplete == [f"'{path}' is being written."]
+                assert f"Incomplete:\n'{path}' is being written." in rollouts.summary()
+        writer.close()
+
+
+def test_a_growing_worker_changes_no_id_of_another(tmp_path):
+    folder = collection(tmp_path, {0: {}, 1: {}})
+    key = ["worker", "file", "env", "file_number"]
+    with open_rollouts(folder) as before:
+        old = before.episodes.select(*key, "start", "length", "return")
+    record("hdf5", folder / "worker-00000/rollouts.h5", World(seed=9), block_rows=7,
+           if_exists="append")  # fmt: skip
+    collection(folder, {2: {}})
+    with open_rollouts(folder) as after:
+        assert len(after) > len(old) and after.episodes.select(key).is_unique().all()
+        assert (
+            after.episodes.join(old, key, "semi", maintain_order="left")
+            .select(old.columns)
+            .equals(old)
+        )
+
+
+def test_folders_of_workers_without_a_recording_are_a_clear_error(tmp_path):
+    (tmp_path / "worker-0").mkdir()
+    (tmp_path / "worker-0/worker.json").write_text("{}")
+    with pytest.raises(DataError, match="No worker in '.*' has a recording yet: there are 1 fold"):
+        open_rollouts(tmp_path)
+
+
+def test_refresh_finds_new_rows_and_new_recordings(tmp_path):
+    folder = collection(tmp_path / "all", {0: {}, 1: {}})
+    growing = tmp_path / "all/worker-00000/more.h5"
+    world = World(seed=5)
+    writer = writer_class("hdf5")(world.info, WriterOptions(path=str(growing), block_rows=7))
+    blocks = world.blocks()
+    writer.write(next(blocks))
+    with open_rollouts(folder) as rollouts, open_rollouts(growing) as alone:
+        assert rollouts.refresh() == alone.refresh() == 0
+        kept = [reader for reader in rollouts.reader._open.values() if reader.finished]
+        batches = rollouts.transitions(8, ["reward"])
+        rows, own = rollouts.rows, alone.rows
+        writer.write(next(blocks))
+        assert alone.refresh() == 21 and alone.rows == own + 21
+        assert rollouts.refresh() == 21 and rollouts.rows == rows + 21
+        assert [r for r in rollouts.reader._open.values() if r in kept] == kept
+        assert sum(len(batch["reward"]) for batch in batches) == rows
+        collection(folder, {2: {}})
+        added = rollouts.refresh()
+        with open_rollouts(folder / "worker-00002") as new:
+            assert added == new.rows
+        assert rollouts.refresh() == 0 and rollouts.workers["rank"].to_list() == [0, 1, 2]
+        with open_rollouts(folder) as again:
+            assert again.episodes.equals(rollouts.episodes)
+            same(again[len(again) - 1], rollouts[len(again) - 1])
+    for block in blocks:
+        writer.write(block)
+    writer.close()
+
+
+@pytest.mark.parametrize("format", ["hdf5", "csv", "npz"])
+def test_a_url_is_downloaded_and_opened(tmp_path, format):
+    fsspec = pytest.importorskip("fsspec")
+    name = {"hdf5": "run.h5", "csv": "run.csv", "npz": "run"}[format]
+    options = {"block_rows": 7, "roll_over_bytes": 1} if format == "hdf5" else {}
+    path = record(format, tmp_path / name, World(steps=14), **options)
+    store = fsspec.filesystem("memory")
+    store.put(str(tmp_path), "/bucket/all", recursive=True)
+    try:
+        with open_rollouts(f"memory://bucket/all/{name}") as remote, open_rollouts(path) as local:
+            assert remote.episodes.equals(local.episodes) and remote.finished
+            same(remote[len(remote) - 1], local[len(local) - 1])
+            assert remote.path is not None and remote.path.exists()
+        assert not remote.path.exists()
+        with open_rollouts("memory://bucket/all") as together:
+            assert together.rows == local.rows
+        with pytest.raises(DataError, match="There is no recording at 'memory://bucket/none.h5'"):
+            open_rollouts("memory://bucket/none.h5")
+    finally:
+        store.rm("/bucket", recursive=True)
+
+
+def test_an_unknown_url_is_a_clear_error():
+    with pytest.raises(DataError, match="'nosuch://a/b' is not the URL of a file system"):
+        open_rollouts("nosuch://a/b")

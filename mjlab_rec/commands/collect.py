@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mjlab_rec.collecting.work import Work
 
 _PATH = f"{cli.RECORD_PREFIX}path"
+_ENV_NUM_ENVS = f"{cli.ENV_PREFIX}scene.num-envs"
 _ENVS = {"cpu": 64, "cuda": 2048}
 _MOST_PER_ENV = 4
 _FEWEST_SHARDS = 16
@@ -144,6 +145,8 @@ def _parsed(words: Sequence[str], prog: str | None = None) -> tuple[CollectArgs,
         value = getattr(args, name)
         if value is not None and value < 1:
             cli.fail(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+    if any(word.partition("=")[0].replace("_", "-") == _ENV_NUM_ENVS for word in words):
+        cli.fail(f"Give --num-envs instead of {_ENV_NUM_ENVS}: it decides the size of shards.")
     if args.ray is not None and args.rank is not None:
         cli.fail("--ray and --rank are mutually exclusive. Give only one of them.")
     return args, env_cfg

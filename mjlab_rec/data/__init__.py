@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mjlab_rec.data.comparing import Difference as Difference
     from mjlab_rec.data.comparing import diff as diff
     from mjlab_rec.data.export import export_rollouts as export_rollouts
+    from mjlab_rec.data.following import follow as follow
     from mjlab_rec.data.importing import import_rollouts as import_rollouts
     from mjlab_rec.data.plotting import plot as plot
     from mjlab_rec.data.reporting import report as report
@@ -31,6 +32,7 @@ _LATER = {
     "checking": ("CheckResult", "Finding", "check", "repair"),
     "comparing": ("Difference", "diff"),
     "export": ("export_rollouts",),
+    "following": ("follow",),
     "importing": ("import_rollouts",),
     "plotting": ("plot",),
     "reporting": ("report",),

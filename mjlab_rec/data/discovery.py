@@ -5,26 +5,55 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mjlab_rec.data.files import META, local_path, parts, sidecar
 from mjlab_rec.data.formats.registry import Format, formats, known_formats, recognise
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError
+from mjlab_rec.data.workers import WORKER
 from mjlab_rec.utils.string import nearest
 
 Source = str | Path
-_MOST_ENTRIES = 100_000  # of a folder that is searched
+_MOST_ENTRIES = 5_000_000  # of a folder that is searched
 _MOST_NAMED = 8
 _PART = re.compile(r"(.+)\.part\d+(\.[^.]+)")
 
 
-def is_one(path: Path) -> bool:
-    """Whether a path is one recording, or nothing at all; otherwise it means several."""
-    if path.is_dir():
-        return recognise([path]) is not None or not _in_folder(path)
-    return os.path.lexists(path) or bool(parts(path)) or not glob.has_magic(str(path))
+class NoMatchError(DataError):
+    """A pattern matches no recording."""
+
+
+@dataclass
+class Found:
+    """What a path, a pattern or a list means."""
+
+    paths: list[Path]
+    """The recordings."""
+    one: bool = False
+    """Whether it is the path of a single recording, or of nothing at all."""
+    workers: dict[Path, None] = field(default_factory=dict)
+    """Folders with a worker.json, also those without a recording, in the order of their names."""
+
+
+def find(source: Source | Sequence[Source]) -> Found:
+    """Find the recordings that a source means; see ``find_recordings``."""
+    if isinstance(source, str | os.PathLike):
+        found = _meant(local_path(source))
+        if found.one:
+            return found
+        sources = [found]
+    else:
+        sources = [_meant(local_path(each)) for each in source]
+    paths: dict[str, Path] = {}
+    workers: dict[Path, None] = {}
+    for found in sources:
+        workers |= found.workers
+        for path in found.paths:
+            paths.setdefault(os.path.realpath(path), path)
+    return Found(list(paths.values()), workers=workers)
 
 
 def find_recordings(source: Source | Sequence[Source]) -> list[Path]:
@@ -33,12 +62,7 @@ def find_recordings(source: Source | Sequence[Source]) -> list[Path]:
     Their order is that of the list; what a pattern or a folder means is in numeric order: part-2
     comes before part-10. A recording that is meant twice is listed once.
     """
-    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    found: dict[str, Path] = {}
-    for each in sources:
-        for path in _meant(local_path(each)):
-            found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+    return find(source).paths
 
 
 def numeric_order(path: Path) -> list[Any]:
@@ -71,25 +95,30 @@ def format_of(path: Path) -> Format:
     raise DataError(f"'{path}' is not a recording. {known_formats()}")
 
 
-def _meant(path: Path) -> list[Path]:
+def _meant(path: Path) -> Found:
     if path.is_dir():
         if recognise([path]) is not None:
-            return [path]
+            return Found([path], one=True)
         found = _in_folder(path)
-        _check_formats(found, f"The folder '{path}' is not a recording. It contains")
-    elif os.path.lexists(path) or parts(path) or not glob.has_magic(str(path)):
-        return [path]
-    else:
-        found = []
-        for match in map(Path, glob.glob(str(path), recursive=True)):
-            if match.is_dir() and recognise([match]) is None:
-                found += _in_folder(match)
-            elif match.is_dir() or _may_be_recording(match):
-                found.append(_first_part(match))
-        if not found:
-            raise DataError(f"No recording matches '{path}'. {known_formats()}")
-        _check_formats(found, f"'{path}' matches")
-    return sorted(dict.fromkeys(found), key=numeric_order)
+        if not found.paths and not found.workers:
+            return Found([path], one=True)
+        _check_formats(found.paths, f"The folder '{path}' is not a recording. It contains")
+        return found
+    if os.path.lexists(path) or parts(path) or not glob.has_magic(str(path)):
+        return Found([path], one=True)
+    paths: list[Path] = []
+    workers: dict[Path, None] = {}
+    for match in map(Path, glob.glob(str(path), recursive=True)):
+        if match.is_dir() and recognise([match]) is None:
+            inside = _in_folder(match)
+            paths += inside.paths
+            workers |= inside.workers
+        elif match.is_dir() or _may_be_recording(match):
+            paths.append(_first_part(match))
+    if not paths:
+        raise NoMatchError(f"No recording matches '{path}'. {known_formats()}")
+    _check_formats(paths, f"'{path}' matches")
+    return Found(sorted(dict.fromkeys(paths), key=numeric_order), workers=workers)
 
 
 def _check_formats(found: Sequence[Path], what: str) -> None:
@@ -110,39 +139,48 @@ def _format_by_name(path: Path) -> Format | None:
     return next((format for format in formats() if format.matches_name(path)), None)
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path) -> Found:
     """The recordings in a folder and the folders in it, each by its first part."""
-    found: dict[Path, None] = {}
-    count = 0
-    for path in _entries(folder):
-        count += 1
+    found: dict[str, None] = {}
+    workers: dict[Path, None] = {}
+    readable = [format for format in formats() if format.reader]
+    marks = {format.mark for format in readable if format.mark}
+    suffixes = tuple({suffix.lower() for format in readable for suffix in format.suffixes})
+    count, waiting = 0, [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = os.scandir(here)
+        except FileNotFoundError:
+            continue  # It was removed or renamed meanwhile.
+        except OSError as error:
+            raise DataError(f"Cannot read the folder '{here}': {error.strerror}.") from error
+        with entries:
+            for entry in entries:
+                count += 1
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    if any(os.path.isfile(os.path.join(entry.path, mark)) for mark in marks):
+                        found[entry.path] = None
+                    elif not entry.is_symlink():
+                        waiting.append(entry.path)
+                elif name == WORKER:
+                    workers[Path(here)] = None
+                elif name.lower().endswith(suffixes):
+                    # A recording may have many parts, so they are not looked at one by one.
+                    match = _PART.fullmatch(name) if ".part" in name else None
+                    first = os.path.join(here, match[1] + match[2]) if match else entry.path
+                    if first not in found and _may_be_recording(Path(entry.path)):
+                        found[first] = None
         if count > _MOST_ENTRIES:
             raise DataError(
                 f"The folder '{folder}' has more than {_MOST_ENTRIES} entries and is not searched."
                 " Give a pattern such as 'runs/*/rollouts.h5'."
             )
-        if path.is_dir() or _may_be_recording(path):
-            found[_first_part(path)] = None
-    return sorted(found, key=numeric_order)
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    """Files, and folders that are recordings. Hidden ones and links to folders are skipped."""
-    try:
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"Cannot read the folder '{folder}': {error.strerror}.") from error
-    for entry in listed:
-        path = Path(entry.path)
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            yield path
-        elif any(format.fits(path, None) for format in formats()):
-            yield path
-        elif not entry.is_symlink():
-            yield from _entries(path)
+    paths = sorted(map(Path, found), key=numeric_order)
+    return Found(paths, workers=dict.fromkeys(sorted(workers, key=numeric_order)))
 
 
 def _first_part(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -34,12 +35,22 @@ def part_path(path: Path, part: int) -> Path:
 
 def parts(path: Path) -> list[Path]:
     """The parts of a run that exist, in order."""
-    return [entry for _, entry in _numbered(path)]
+    return [path.with_name(name) for _, name in _numbered(path)]
+
+
+def part_names(path: Path) -> list[str]:
+    """The names of the parts of a run that exist, in order."""
+    return [name for _, name in _numbered(path)]
 
 
 def sidecar(path: Path) -> Path:
     """The file with the description of a CSV recording: rollout.csv.json."""
     return path.with_name(f"{path.name}.json")
+
+
+def index_path(path: Path) -> Path:
+    """The file that describes the parts of a recording in HDF5, by its first part."""
+    return path.with_name(f"{path.name}.index")
 
 
 def local_path(path: str | Path) -> Path:
@@ -83,6 +94,11 @@ def being_written(path: Path) -> bool:
             return error.errno in (errno.EACCES, errno.EAGAIN)
         finally:
             os.close(descriptor)
+
+
+def was_written(path: Path) -> bool:
+    """Whether a recorder is writing to a path, or was when its process was killed."""
+    return bool(path.name) and os.path.lexists(_hidden(path))
 
 
 def make_folder(path: str | Path) -> None:
@@ -226,6 +242,7 @@ class PathLock:
         for part in parts(self.path):
             part.unlink()
             remove_videos(part)
+        index_path(self.path).unlink(missing_ok=True)
         description = sidecar(self.path)
         if _is_ours(description):
             description.unlink()
@@ -260,14 +277,17 @@ class _LockedError(DataError):
     """Another writer has locked the path."""
 
 
-def _numbered(path: Path) -> list[tuple[int, Path]]:
-    """The parts of a run that exist, with their numbers, in order."""
-    found = [(0, path)] * os.path.lexists(path)
-    if path.parent.is_dir():
-        pattern = re.compile(rf"{re.escape(path.stem)}\.part(\d+){re.escape(path.suffix)}")
-        for entry in path.parent.iterdir():
-            if match := pattern.fullmatch(entry.name):
-                found.append((int(match[1]), entry))
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    """The names of the parts of a run that exist, with their numbers, in order."""
+    found = [(0, path.name)] * os.path.lexists(path)
+    begin, suffix = f"{path.stem}.part", path.suffix
+    pattern = re.compile(rf"{re.escape(begin)}(\d+){re.escape(suffix)}")
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(path.parent)
+    for name in names:
+        if name.startswith(begin) and (match := pattern.fullmatch(name)):
+            found.append((int(match[1]), name))
     return sorted(found)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mjlab_rec.data.discovery import Source, find_recordings, format_of, is_one
+from mjlab_rec.data.discovery import Source, find, format_of
 from mjlab_rec.data.files import being_written, local_path, parts
+from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.remote import downloaded, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+from mjlab_rec.data.workers import WORKER, differing, incomplete, table
 from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from mjlab_rec.data.torchrl_storage import RolloutStorage
 
 MEMORY_BYTES = 1 << 30
+
+_WRITTEN = "being written"
+_KILLED = "not finished: its process was killed, or it was copied while being written"
+_MOST_TOLD = 5
 
 
 def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Rollouts:
@@ -36,32 +44,68 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
     Args:
         source: A file or a folder; for a recording in several parts, the path of the first one.
             Or several recordings: a folder with recordings in it, at any depth, a pattern such as
-            "runs/*.h5", or a list of any of these. ``~`` is the home folder.
+            "runs/*.h5", or a list of any of these. ``~`` is the home folder. A URL of a file
+            system that fsspec knows, such as "s3://bucket/run", is downloaded to a temporary
+            folder, which ``close`` removes.
         check: Compare everything that is read with its stored checksum, and raise DataError if it
             is damaged. Without it reading is a little faster.
     """
+    if isinstance(source, str) and is_url(source):
+        folder, path = downloaded(source)
+        try:
+            rollouts = _opened(path, check, None)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        rollouts._downloaded = folder
+        return rollouts
+    return _opened(source, check, None)
+
+
+def _opened(source: Source | Sequence[Source], check: bool, before: Reader | None) -> Rollouts:
+    """Open a source; `before` is its reader from an earlier moment."""
     path = local_path(source) if isinstance(source, str | Path) else None
     try:
-        several = path is None or not is_one(path)
-        paths = find_recordings(source) if several else []
+        found = find(source)
     except OSError as error:
         where = path or error.filename
         raise DataError(f"Cannot open '{where}': {error.strerror or error}.") from error
-    if path is not None and not several:
+    if path is not None and found.one:
         reader, format = open_recording(path, check)
         return Rollouts(reader, path, format)
-    if not paths:
-        raise DataError("There is nothing to open: the list of recordings is empty.")
+    if not found.paths:
+        if not found.workers:
+            raise DataError("There is nothing to open: the list of recordings is empty.")
+        raise DataError(
+            f"No worker in '{path}' has a recording yet: there are {len(found.workers)} folders"
+            f" with a {WORKER}, and no recording in them."
+        )
     from mjlab_rec.data.union import UnionReader
 
-    together = UnionReader(paths, lambda path: open_recording(path, check), check)
-    return Rollouts(together, path, ", ".join(dict.fromkeys(together.formats)), tuple(paths))
+    together = UnionReader(
+        found.paths,
+        lambda path: open_recording(path, check, quick=True),
+        check,
+        folders=list(found.workers),
+        before=before if isinstance(before, UnionReader) else None,
+    )
+    formats = ", ".join(dict.fromkeys(together.formats))
+    source = source if path is not None else list(source)  # type: ignore[arg-type]
+    return Rollouts(together, path, formats, tuple(found.paths), source)
 
 
-def open_recording(path: Path, check: bool) -> tuple[Reader, str]:
-    """A reader of the recording at a path, and the name of its format."""
+def open_recording(path: Path, check: bool, quick: bool = False) -> tuple[Reader, str]:
+    """A reader of the recording at a path, and the name of its format.
+
+    With `quick`, a recording of many parts is described by the index next to it, if it has one.
+    """
     try:
-        format = format_of(path)
+        # Quickly: by the first of maybe many files.
+        format = (quick and path.is_file() and recognise([path])) or format_of(path)
+        if quick and format.name == "hdf5":
+            from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
+
+            return Hdf5Reader(path, check, quick=True), format.name
         return format.open(path, check), format.name
     except (DataError, OSError) as error:
         message = str(error)
@@ -88,8 +132,11 @@ class Rollouts:
         path: Path | None = None,
         format: str = "memory",
         paths: tuple[Path, ...] | None = None,
+        asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
+        self._downloaded: Path | None = None  # a folder that is removed at the end
+        self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
         """Where it was opened; None for a list of recordings, or if it is in memory only."""
         self.paths = ((path,) if path else ()) if paths is None else paths
@@ -161,8 +208,32 @@ class Rollouts:
         if self.finished:
             return "complete"
         if any(map(being_written, self.paths)):
-            return "being written"
-        return "not finished: its process was killed, or it was copied while being written"
+            return _WRITTEN
+        return _KILLED
+
+    @property
+    def workers(self) -> pl.DataFrame:
+        """A row per worker of a collection, which has a worker.json in its folder.
+
+        It says who recorded what there, and what is missing.
+        """
+        return table(self._reader.workers)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """A sentence for each worker, or recording without one, that is not complete.
+
+        A worker is complete if it has finished, and all of its recordings are closed and contain
+        the planned number of episodes.
+        """
+        reader = self._reader
+        unfinished = {} if reader.finished else self._unfinished()
+        alone = [
+            f"'{path}' is {state}."
+            for path, state in unfinished.items()
+            if not any(path.parent == worker.folder for worker in reader.workers)
+        ]
+        return [*incomplete(reader.workers), *alone]
 
     @property
     def checked(self) -> bool:
@@ -335,24 +406,38 @@ class Rollouts:
 
         return RolloutStorage(self, channels, observation, memory_bytes)
 
+    def refresh(self) -> int:
+        """Read what was written since it was opened; returns the number of new rows.
+
+        New recordings in a folder, or of a pattern, are found, too. Episodes keep their ids (see
+        the README), but may be in other rows of the table. Batches that were made before go on with
+        what they had.
+        """
+        if self._asked is None:
+            return 0
+        before, now = self.rows, _opened(self._asked, self.checked, self._reader)
+        self._reader, self.paths, self.format = now.reader, now.paths, now.format
+        return self.rows - before
+
     def verify(self) -> list[str]:
         """Read everything and compare it with its checksums; returns a sentence per damage."""
         return self._reader.verify()
 
     def summary(self) -> str:
         """What was recorded, as text."""
-        about, table = self.info.about, self.episodes
+        about, episodes = self.info.about, self.episodes
         outcomes = {
-            "terminated": table["terminated"].sum(),
-            "truncated": table["truncated"].sum(),
-            "cut": table["cut"].sum(),
-            "success": table["success"].sum(),
-            "failure": (~table["success"]).sum(),
+            "terminated": episodes["terminated"].sum(),
+            "truncated": episodes["truncated"].sum(),
+            "cut": episodes["cut"].sum(),
+            "success": episodes["success"].sum(),
+            "failure": (~episodes["success"]).sum(),
         }
         how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
         rows: list[tuple[str, Any]] = [
             ("recording", self.path or ("several" if self.paths else "in memory")),
             *([("recordings", len(self.paths))] if len(self.paths) > 1 else []),
+            *([("workers", len(self._reader.workers))] if self._reader.workers else []),
             *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
             *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
             *([] if self.finished else [("state", self.state)]),
@@ -362,23 +447,38 @@ class Rollouts:
             ("step", f"{self.info.step_dt:g} s" + f", every {self.info.every}th recorded"
              * (self.info.every > 1)),
             ("episodes", f"{len(self)}" + f" ({how})" * bool(how)),
-            ("return", _spread(table["return"])),
-            ("length", _spread(table["length"])),
+            ("return", _spread(episodes["return"])),
+            ("length", _spread(episodes["length"])),
         ]  # fmt: skip
         channels = [
             (spec.name, spec.dtype, "x".join(map(str, spec.shape)) or "-", spec.units or "-")
             for spec in self.info.channels
         ]
+        lacking = self.incomplete if self._several else []
+        more = [f"... and {len(lacking) - _MOST_TOLD} more."] * (len(lacking) > _MOST_TOLD)
         return "\n\n".join(
             [
                 format_table("Rollouts", ("what", "value"), rows),
                 format_table("Channels", ("name", "type", "shape", "units"), channels),
+                *differing(self._reader.workers),
+                *(["\n".join(["Incomplete:", *lacking[:_MOST_TOLD], *more])] if lacking else []),
             ]
         )
+
+    @property
+    def _several(self) -> bool:
+        return len(self.paths) > 1 or bool(self._reader.workers)
+
+    def _unfinished(self) -> dict[Path, str]:
+        """The state of each recording that was not closed."""
+        paths = getattr(self._reader, "unfinished", self.paths)
+        return {path: _WRITTEN if being_written(path) else _KILLED for path in paths}
 
     def close(self) -> None:
         """Close the files. May be called twice."""
         self._reader.close()
+        if self._downloaded is not None:
+            shutil.rmtree(self._downloaded, ignore_errors=True)
 
     def __enter__(self) -> Rollouts:
         return self

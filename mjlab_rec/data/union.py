@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,16 +14,18 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.files import parts
+from mjlab_rec.data.files import being_written, part_names
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.formats.pieces import Pieces, ranges
+from mjlab_rec.data.formats.blocks import JoinedBlocks
+from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
+from mjlab_rec.data.formats.pieces import Pieces, Strips, ranges
 from mjlab_rec.data.origins import FILE, FILE_NUMBER, ORIGIN
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+from mjlab_rec.data.workers import Worker, read_worker
 
 _LOG = logging.getLogger(__name__)
 
-_MOST_OPEN = 64  # files; readers that keep data in memory count as several
-_IN_MEMORY = 16
+_MOST_OPEN = 4  # recordings in formats whose readers keep rows in memory
 
 
 @dataclass(kw_only=True)
@@ -31,13 +34,12 @@ class _Member:
 
     path: Path
     format: str
-    table: pl.DataFrame
     origin: bytes | None  # its attached file ORIGIN
-
-    @property
-    def weight(self) -> int:
-        """How many files it counts as while it is open."""
-        return max(1, len(parts(self.path))) if self.format == "hdf5" else _IN_MEMORY
+    finished: bool
+    gaps: int
+    info: RunInfo  # without attached files
+    attached: dict[str, tuple[int, int]]  # size and checksum of the attached files
+    files: tuple[int, int, int] | None
 
 
 class UnionReader(Reader):
@@ -47,64 +49,64 @@ class UnionReader(Reader):
     before it, so that no two episodes of an environment have the same. Rows of the table are
     ordered by recording, and within one as its own reader orders them: a further recording at the
     end changes no number and no row. The columns "file" and "file_number" say where an episode
-    comes from.
+    comes from; so does "worker", the rank of the worker whose folder it is in, if there are any.
 
-    Few recordings are open at a time; the others are opened when they are read.
+    HDF5 recordings in blocks are read as one: by threads, in pieces from all of them, with few
+    open files. Of the other formats few recordings are open at a time; the others are opened when
+    they are read.
 
     Args:
         paths: The recordings.
         opened: Opens one; returns its reader and the name of its format.
         check: Whether to compare checksums.
+        folders: Folders of workers, also of those that have no recording yet.
+        before: A reader of some of them, whose finished recordings are not opened again.
     """
 
     def __init__(
-        self, paths: Sequence[Path], opened: Callable[[Path], tuple[Reader, str]], check: bool
+        self,
+        paths: Sequence[Path],
+        opened: Callable[[Path], tuple[Reader, str]],
+        check: bool,
+        folders: Sequence[Path] = (),
+        before: UnionReader | None = None,
     ) -> None:
         self.check = check
         self._opened = opened
+        self._blocks: JoinedBlocks | None = None
         self._open: OrderedDict[int, Reader] = OrderedDict()
         self._members: list[_Member] = []
-        self.gaps, self.finished = 0, True
-        infos: list[RunInfo] = []
+        self._numbers = {path: number for number, path in enumerate(paths)}
+        self._contents: dict[tuple[str, int, int], bytes] = {}  # of attached files
+        tables: list[pl.DataFrame] = []
         kept: dict[str, bytes] = {}
-        attached: list[dict[str, tuple[int, int]]] = []
         try:
             for path in paths:
-                reader, format = opened(path)
-                info = reader.info
-                if infos:
-                    check_same_channels(infos[0], info, paths[0], path)
-                else:
-                    kept = dict(info.attachments)
-                attached.append({n: (len(c), crc32(c)) for n, c in info.attachments.items()})
-                infos.append(replace(info, attachments={}))
-                self.gaps += reader.gaps
-                self.finished &= reader.finished
-                origin = info.attachments.get(ORIGIN)
-                member = _Member(path=path, format=format, table=reader.episodes, origin=origin)
-                self._members.append(member)
-                self._keep(len(self._members) - 1, reader)
+                reader, format = (before and before._still(path)) or opened(path)
+                if not self._members:
+                    kept = dict(reader.info.attachments)
+                self._add(path, format, reader)
+                tables.append(reader.episodes)
+            self._first = np.cumsum([0, *map(len, tables)])
+            self._of = np.repeat(np.arange(len(tables)), np.diff(self._first))
+            self.info = self._joined_info(kept)
+            self.workers = self._find_workers(folders)
+            self.episodes = self._table(tables)
+            readers = list(self._open.values())
+            if len(readers) == len(tables) and JoinedBlocks.possible(readers):
+                blocks: Any = readers
+                self._blocks = JoinedBlocks(blocks, self.info, self.episodes, check)
         except BaseException:
             self.close()
             raise
-        same = {n: c for n, c in kept.items() if all(a.get(n) == attached[0][n] for a in attached)}
-        same.pop(ORIGIN, None)
-        if different := sorted({n for a in attached for n in a} - {*same, ORIGIN}):
-            _LOG.warning(
-                "The attached files %s differ between the recordings, and are left out.",
-                ", ".join(different),
-            )
-        self.info = replace(
-            infos[0],
-            envs=tuple(sorted({env for info in infos for env in info.envs})),
-            about=_common([info.about for info in infos]),
-            attachments=same,
-        )
-        self.episodes = self._table()
-        counts = [len(member.table) for member in self._members]
-        self._first = np.cumsum([0, *counts])
-        self._of = np.repeat(np.arange(len(counts)), counts)
+        self.gaps = sum(member.gaps for member in self._members)
+        self.finished = all(member.finished for member in self._members)
         self._rows = self.episodes["rows"].to_numpy().astype(np.int64)
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """The recordings that were not closed."""
+        return [member.path for member in self._members if not member.finished]
 
     @property
     def paths(self) -> list[Path]:
@@ -123,11 +125,15 @@ class UnionReader(Reader):
 
     def read(self, index: int, channels: Sequence[str]) -> dict[str, np.ndarray]:
         self.info.check_names(channels)
+        if self._blocks is not None:
+            return self._blocks.read(index, channels)
         which = int(self._of[index])
         return self._member(which).read(index - int(self._first[which]), channels)
 
     def read_many(self, indices: Sequence[int], channels: Sequence[str]) -> dict[str, np.ndarray]:
         self.info.check_names(channels)
+        if self._blocks is not None:
+            return self._blocks.read_many(indices, channels)
         chosen = np.asarray(indices, np.int64)
         of = self._of[chosen]
         members = np.unique(of)
@@ -151,9 +157,26 @@ class UnionReader(Reader):
                 out[at] = arrays[name]
         return found
 
+    @property
+    def concurrent(self) -> bool:
+        return self._blocks is not None and self._blocks.concurrent
+
+    @property
+    def strips(self) -> Strips | None:
+        return None if self._blocks is None else self._blocks.strips
+
+    def grain(self, channels: Sequence[str]) -> int:
+        return 1 if self._blocks is None else self._blocks.grain(channels)
+
+    def chains(self, channels: Sequence[str]) -> dict[str, str]:
+        return {} if self._blocks is None else self._blocks.chains(channels)
+
     def reading(
         self, pieces: Pieces, out: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
     ) -> Iterator[Callable[[], None]]:
+        if self._blocks is not None:
+            yield from self._blocks.reading(pieces, out, after)
+            return
         self.info.check_names(out)
         of, into = self._of[pieces.episode], pieces.into
         for which in np.unique(of).tolist():
@@ -186,6 +209,85 @@ class UnionReader(Reader):
             reader.close()
         self._open.clear()
 
+    def _add(self, path: Path, format: str, reader: Reader) -> None:
+        """Add a recording; raises if it does not fit to the first one."""
+        info = reader.info
+        if self._members:
+            check_same_channels(self._members[0].info, info, self._members[0].path, path)
+            if info.about == self._members[0].info.about:
+                info.about = self._members[0].info.about  # It may be large.
+        attached = {name: (len(c), crc32(c)) for name, c in info.attachments.items()}
+        for name, key in attached.items():  # They may be large, too, and as a rule are the same.
+            content = self._contents.setdefault((name, *key), info.attachments[name])
+            info.attachments[name] = content
+        self._members.append(
+            _Member(
+                path=path,
+                format=format,
+                origin=info.attachments.get(ORIGIN),
+                finished=reader.finished,
+                gaps=reader.gaps,
+                info=replace(info, attachments={}),
+                attached=attached,
+                files=_files(path) if reader.finished and isinstance(reader, Hdf5Reader) else None,
+            )
+        )
+        self._keep(len(self._members) - 1, reader)
+
+    def _still(self, path: Path) -> tuple[Reader, str] | None:
+        """The reader of a recording and its format, if it was finished and has not changed."""
+        which = self._numbers.get(path)
+        if which is None or which not in self._open:
+            return None
+        member = self._members[which]
+        if member.finished and member.files == _files(path):
+            return self._open[which], member.format
+        return None
+
+    def _find_workers(self, folders: Sequence[Path]) -> list[Worker]:
+        """The workers, with what they have recorded."""
+        found: dict[Path, Worker | None] = {}
+        for folder in dict.fromkeys([*folders, *(path.parent for path in self.paths)]):
+            found[folder] = read_worker(folder)
+        for member, count in zip(self._members, np.diff(self._first).tolist(), strict=True):
+            worker = found[member.path.parent]
+            if worker is not None:
+                worker.recordings += 1
+                worker.episodes += count
+                if not member.finished:
+                    state = "is being written" if being_written(member.path) else "was not closed"
+                    worker.states.append(f"'{member.path.name}' {state}")
+        return [worker for worker in found.values() if worker is not None]
+
+    def _table(self, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        table = _numbered(tables, [str(member.path) for member in self._members])
+        rank = {worker.folder: worker.rank for worker in self.workers}
+        if not any(each is not None for each in rank.values()):
+            return table
+        ranks = [rank.get(member.path.parent) for member in self._members]
+        return table.with_columns(pl.Series("worker", ranks, pl.Int32).gather(self._of))
+
+    def _joined_info(self, attachments: dict[str, bytes]) -> RunInfo:
+        """The description of all recordings, given the attached files of the first one."""
+        infos = [member.info for member in self._members]
+        attached = [member.attached for member in self._members]
+        same = {
+            name: content
+            for name, content in attachments.items()
+            if name != ORIGIN and all(a.get(name) == attached[0][name] for a in attached)
+        }
+        if different := sorted({n for a in attached for n in a} - {*same, ORIGIN}):
+            _LOG.warning(
+                "The attached files %s differ between the recordings, and are left out.",
+                ", ".join(different),
+            )
+        return replace(
+            infos[0],
+            envs=tuple(sorted({env for info in infos for env in info.envs})),
+            about=_common([info.about for info in infos]),
+            attachments=same,
+        )
+
     def _member(self, which: int) -> Reader:
         """The reader of a recording, opened if it is closed."""
         if which in self._open:
@@ -193,7 +295,10 @@ class UnionReader(Reader):
             return self._open[which]
         member = self._members[which]
         reader, _ = self._opened(member.path)
-        if not reader.episodes.equals(member.table):
+        now = reader.episodes
+        mine = self.episodes.slice(self._first[which], self._first[which + 1] - self._first[which])
+        known = mine.with_columns(pl.col(FILE_NUMBER).alias("number"))
+        if set(now.columns) - set(known.columns) or not now.equals(known.select(now.columns)):
             reader.close()
             raise DataError(
                 f"'{member.path}' was changed after it was opened, so its episodes have other"
@@ -203,30 +308,50 @@ class UnionReader(Reader):
         return reader
 
     def _keep(self, which: int, reader: Reader) -> None:
-        """Keep a reader open, and close the ones that were not used for the longest time."""
+        """Keep a reader open, and close others that keep rows in memory."""
         self._open[which] = reader
-        while len(self._open) > 1:
-            if sum(self._members[other].weight for other in self._open) <= _MOST_OPEN:
-                break
-            _, oldest = self._open.popitem(last=False)
-            oldest.close()
+        if isinstance(reader, Hdf5Reader):
+            # All stay open, because finding the blocks takes long, but they share few open files.
+            reader.share(next(r for r in self._open.values() if isinstance(r, Hdf5Reader)))
+            return
+        others = [n for n, other in self._open.items() if not isinstance(other, Hdf5Reader)]
+        for oldest in others[:-_MOST_OPEN]:
+            self._open.pop(oldest).close()
 
-    def _table(self) -> pl.DataFrame:
-        tables = []
-        first = pl.DataFrame(schema={"env": pl.Int32, "first": pl.Int32})
-        for member in self._members:
-            table = member.table
-            numbered = table.join(first, on="env", how="left", maintain_order="left")
-            number = pl.col("number") + pl.col("first").fill_null(0)
-            table = numbered.with_columns(
-                number.alias("number"),
-                pl.lit(str(member.path)).alias(FILE),
-                pl.col("number").alias(FILE_NUMBER),
-            ).drop("first")
-            tables.append(table)
-            after = table.group_by("env").agg((pl.col("number").max() + 1).alias("first"))
-            first = pl.concat([first, after]).group_by("env").agg(pl.col("first").max())
-        return pl.concat(tables, how="diagonal")
+
+def _files(path: Path) -> tuple[int, int, int]:
+    """The number of files of a recording, and size and time of the last one.
+
+    They change when something is appended.
+    """
+    names = part_names(path)
+    about = os.stat(path.with_name(names[-1])) if names else None
+    return len(names), about.st_size if about else 0, about.st_mtime_ns if about else 0
+
+
+def _numbered(tables: Sequence[pl.DataFrame], files: Sequence[str]) -> pl.DataFrame:
+    """The table of all episodes, whose numbers go on where those of the file before end."""
+    table = pl.concat(tables, how="diagonal") if len(tables) > 1 else tables[0]
+    of = np.repeat(np.arange(len(tables)), [len(each) for each in tables])
+    env, number = table["env"].to_numpy(), table["number"].to_numpy().astype(np.int64)
+    order = np.lexsort((of, env))
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(env[order]) != 0) | (np.diff(of[order]) != 0)
+    at = np.flatnonzero(new)  # The episodes of an environment in a file.
+    first = np.zeros(len(at), np.int64)
+    if len(at):
+        counts = np.maximum.reduceat(number[order], at) + 1
+        before = np.cumsum(counts) - counts
+        opening = np.ones(len(at), bool)
+        opening[1:] = np.diff(env[order][at]) != 0
+        first = before - before[np.flatnonzero(opening)][np.cumsum(opening) - 1]
+    offset = np.empty(len(order), np.int64)
+    offset[order] = np.repeat(first, np.diff(np.append(at, len(order))))
+    return table.with_columns(
+        pl.Series("number", number + offset).cast(pl.Int32),
+        pl.Series(FILE, files, pl.String).gather(of),
+        pl.col("number").alias(FILE_NUMBER),
+    )
 
 
 AS_STORED = ("next_of", "codec")

@@ -7,13 +7,15 @@ import os
 import re
 from pathlib import Path
 
+VIDEOS = ".videos"
+
 # What is written there: videos, and the locks that a killed process leaves.
 _OURS = re.compile(r"demo_\d{6,9}\.mp4|\.demo_\d{6,9}\.mp4\.lock", re.ASCII)
 
 
 def video_folder(file: Path) -> Path:
     """The folder with the videos of a file: run.h5.videos."""
-    return file.with_name(f"{file.name}.videos")
+    return file.with_name(f"{file.name}{VIDEOS}")
 
 
 def video_path(channel: str, demo: int) -> str:

@@ -34,7 +34,7 @@ class ReadArgs:
     block_steps: int | None = None
     """Steps per block of the recording. None leaves it to the recorder."""
     roll_over_mb: int = 4096
-    """Size at which the recording continues in another file."""
+    """Size at which the recording continues in another file; 0: each block has its own."""
     batch_size: int = 4096
     """Rows, or windows, of a batch."""
     length: int = 16
@@ -73,7 +73,7 @@ def record(args: ReadArgs, folder: Path) -> Path:
     from benchmarks.recording import World
 
     world = World(num_envs=args.num_envs, channels="default", block_steps=args.block_steps)
-    cfg = world.recorder("hdf5", folder, roll_over_bytes=args.roll_over_mb << 20)
+    cfg = world.recorder("hdf5", folder, roll_over_bytes=max(1, args.roll_over_mb << 20))
     env: Any = world.make(cfg)
     action = torch.empty(args.num_envs, env.action_manager.total_action_dim, device=env.device)
     for _ in range(-(-args.rows // args.num_envs)):

@@ -47,7 +47,11 @@ def repair(
         if parts and isinstance(rollouts.reader, BlocksReader):
             rollouts.reader.refuse_lost = False
         chosen = sorted([*good, *parts])
-        said = {"dropped": len(rollouts) - len(chosen), "partly": len(parts)}
         return write_episodes(
-            rollouts, chosen, out, options, how="repair", progress=progress, parts=parts, **said
+            *(rollouts, chosen, out, options),
+            how="repair",
+            progress=progress,
+            parts=parts,
+            dropped=len(rollouts) - len(chosen),
+            partly=len(parts),
         )

@@ -19,6 +19,7 @@ from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 if TYPE_CHECKING:
     import polars as pl
 
+    from mjlab_rec.data.workers import Worker
 
 Durability = Literal["kill", "power"]
 
@@ -126,6 +127,9 @@ class Reader(abc.ABC):
 
     damages: Sequence[str] = ()
     """A sentence for each damage found when it was opened."""
+
+    workers: Sequence[Worker] = ()
+    """The workers of a collection that wrote it."""
 
     info: RunInfo
 

@@ -91,17 +91,18 @@ class BlocksReader(Reader):
     """
 
     def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
-        self.info = runs[0].info
-        self._runs = runs
-        self.check = check
-        self.refuse_lost = check
-        """Whether reading an episode with lost rows raises; otherwise its other rows are read."""
-        self._segments = [Segments(run.index, run.info.every) for run in runs]
-        self._kinds = self.info.kinds
-        self._specs = [{spec.name: spec for spec in run.info.channels} for run in runs]
+        segments = [Segments(run.index, run.info.every) for run in runs]
+        if len(runs) == 1:
+            table = segments[0].table(runs[0].index, runs[0].info)
+            env, number = table["env"].to_numpy(), table["number"].to_numpy()
+            at = np.lexsort((number, env))
+            if (np.diff(at) != 1).any():
+                table = table[at]
+            self._set(runs[0].info, runs, segments, table, np.zeros(len(at), int), at, check)
+            return
         tables, first = [], 0
-        for number, (run, segments) in enumerate(zip(runs, self._segments, strict=True)):
-            table = segments.table(run.index, run.info)
+        for number, (run, some) in enumerate(zip(runs, segments, strict=True)):
+            table = some.table(run.index, run.info)
             table = table.with_columns(
                 (pl.col("number") + first).cast(pl.Int32),
                 pl.lit(number).alias("_run"),
@@ -111,9 +112,38 @@ class BlocksReader(Reader):
             if len(table):
                 first = max(first, 1 + int(table["number"].to_numpy().max()))
         table = pl.concat(tables, how="diagonal").sort("env", "number", "_run")
-        self._run, self._at = table["_run"].to_numpy(), table["_at"].to_numpy()
-        self.episodes = table.drop("_run", "_at")
-        self._rows = self.episodes["rows"].to_numpy()
+        run, at = table["_run"].to_numpy(), table["_at"].to_numpy()
+        self._set(runs[0].info, runs, segments, table.drop("_run", "_at"), run, at, check)
+
+    def _set(
+        self,
+        info: RunInfo,
+        runs: Sequence[BlockRun],
+        segments: Sequence[Segments],
+        table: pl.DataFrame,
+        run: np.ndarray,
+        at: np.ndarray,
+        check: bool,
+    ) -> None:
+        """Set the runs, their segments, and the run and the number in it of each episode."""
+        self.info, self.episodes, self.check = info, table, check
+        self.refuse_lost = check
+        """Whether reading an episode with lost rows raises; otherwise its other rows are read."""
+        self._runs, self._segments = runs, segments
+        self._run, self._at = run, at
+        self._kinds = info.kinds
+        self._rows = table["rows"].to_numpy()
+        known: dict[Any, dict[str, ChannelSpec]] = {}
+        self._specs = [
+            known.setdefault(run.info.channels, {s.name: s for s in run.info.channels})
+            for run in runs
+        ]
+        # Runs of which something cannot be read: rows are lost, or channels differ.
+        self._suspects = [
+            number
+            for number, specs in enumerate(self._specs)
+            if segments[number].broken or not _same_kinds(self._specs[0], specs)
+        ]
         self._strips: BlockStrips | None = None
         # Decoding has its own threads.
         self.concurrent = not any(r.encodes and s.codec for r in runs for s in r.info.channels)
@@ -132,7 +162,7 @@ class BlocksReader(Reader):
         kinds = ((name, *self._kinds[name]) for name in channels)
         found = {name: np.empty((size.sum(), *shape), dtype) for name, dtype, shape in kinds}
         of = self._run[chosen]
-        for number in range(len(self._runs)) if len(self._runs) > 1 else [0]:
+        for number in np.unique(of).tolist() if len(self._runs) > 1 else [0]:
             mine = of == number
             self._refuse(number, chosen[mine], channels)
             selection = _Selection(self._segments[number], self._at[chosen[mine]], into[mine])
@@ -162,10 +192,9 @@ class BlocksReader(Reader):
         self, pieces: Pieces, out: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
     ) -> Iterator[Callable[[], None]]:
         self.info.check_names(out)
-        of = self._run[pieces.episode]
-        for number in range(len(self._runs)):
-            if number or (self.refuse_lost and self._segments[number].broken):
-                self._refuse(number, np.unique(pieces.episode[of == number]), list(out))
+        for number in self._suspects:
+            mine = self._run[pieces.episode] == number
+            self._refuse(number, np.unique(pieces.episode[mine]), list(out))
         strips = self.strips
         wanted = Wanted(self._runs, self._specs, strips, split(strips, pieces), out, after)
         encoded = {name: array for name, array in out.items() if self._encoded(0, name)}
@@ -216,6 +245,8 @@ class BlocksReader(Reader):
 
     def _refuse(self, number: int, indices: np.ndarray, channels: Sequence[str]) -> None:
         """Raise if rows of episodes are lost, or their channels differ from the first run's."""
+        if number not in self._suspects:
+            return
         if self.refuse_lost and self._segments[number].broken:
             for index in indices.tolist():
                 if why := self.lost_rows(index):
@@ -269,6 +300,45 @@ class BlocksReader(Reader):
         number, at = int(self._run[index]), int(self._at[index])
         segments = self._segments[number]
         return self._runs[number].model(int(segments.env_index[at]), int(segments.key[at]))
+
+
+class JoinedBlocks(BlocksReader):
+    """Reads the blocks of several recordings as those of one.
+
+    Args:
+        readers: Their readers.
+        info: The description of all of them.
+        table: Their episodes, in the order of the readers.
+    """
+
+    def __init__(
+        self, readers: Sequence[BlocksReader], info: RunInfo, table: pl.DataFrame, check: bool
+    ) -> None:
+        runs = [run for reader in readers for run in reader._runs]
+        segments = [each for reader in readers for each in reader._segments]
+        before = np.cumsum([0, *(len(reader._runs) for reader in readers)])
+        run = np.concatenate([r._run + n for r, n in zip(readers, before)])  # noqa: B905
+        at = np.concatenate([reader._at for reader in readers])
+        self._set(info, runs, segments, table, run, at, check)
+
+    @staticmethod
+    def possible(readers: Sequence[Reader]) -> bool:
+        """Whether these readers can be joined: all read blocks, and encode the same pictures."""
+        blocks = [reader for reader in readers if isinstance(reader, BlocksReader)]
+        encoded = {
+            tuple(n for n in specs if reader._encoded(number, n))
+            for reader in blocks
+            for number, specs in enumerate(reader._specs)
+        }
+        return len(blocks) == len(readers) and len(encoded) == 1
+
+
+def _same_kinds(wanted: Mapping[str, ChannelSpec], specs: Mapping[str, ChannelSpec]) -> bool:
+    """Whether a run has all of these channels with the same types and shapes."""
+    return specs is wanted or all(
+        name in specs and (specs[name].dtype, specs[name].shape) == (spec.dtype, spec.shape)
+        for name, spec in wanted.items()
+    )
 
 
 @dataclass(kw_only=True)

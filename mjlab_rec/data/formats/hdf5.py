@@ -15,6 +15,7 @@ h5py only.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.episode_table import check_same_run
 from mjlab_rec.data.formats.hdf5_create import new_file
 from mjlab_rec.data.formats.hdf5_file import Hdf5FilesWriter, RawFile, place
+from mjlab_rec.data.formats.hdf5_index import add_part, join_records
 from mjlab_rec.data.formats.hdf5_layout import (
     CONTINUED,
     ENV_DTYPE,
@@ -47,6 +49,8 @@ from mjlab_rec.data.pictures.codec import CODECS
 from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
+
+_LOG = logging.getLogger(__name__)
 
 _PACKED_ROWS = 64  # minimum number of rows per block if whole episodes are written
 _TILE = 4 << 20  # bytes that are reordered at a time: the size of a processor's cache
@@ -210,6 +214,17 @@ class Hdf5Writer(Hdf5FilesWriter):
         self._pictures.close()
         if self._part.file:
             self._part.close(FINISHED)
+            if len(self._files) > 1:
+                self._note_part(last=True)
+
+    def _note_part(self, last: bool = False) -> None:
+        """Add the last file to the index, which only makes opening faster."""
+        try:
+            add_part(self._path_lock.path, self._files[-1])
+            if last:
+                join_records(self._path_lock.path)
+        except (DataError, OSError) as error:
+            _LOG.debug("The index of '%s' is not complete: %s", self._path_lock.path, error)
 
     def _room(self, blocks: int, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
         """A part with room for the next blocks, also on the disk, and its plan.
@@ -232,6 +247,8 @@ class Hdf5Writer(Hdf5FilesWriter):
                 plan = make_plan(layout, self._storage, number, needs)
                 if part.file:
                     part.close(CONTINUED)
+                    if part.blocks:
+                        self._note_part()
                 self._part = part = self._open(plan)
             part.reserve(min(blocks, plan.capacity - part.blocks), needs)
         except OSError as error:

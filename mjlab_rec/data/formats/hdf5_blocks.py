@@ -20,7 +20,7 @@ from mjlab_rec.data.formats.hdf5_layout import (
     own_check,
     state_check,
 )
-from mjlab_rec.data.formats.hdf5_stored import Cache, StoredColumn, StoredFile
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles, StoredColumn, StoredFile
 from mjlab_rec.data.schema import DataError
 
 _MOST_STEPS = 1 << 53
@@ -30,32 +30,61 @@ class StoredPart:
     """A file of a recording, and the blocks in it that can be read, by number.
 
     A block is skipped if its row of the index is damaged, or the data that it refers to.
+
+    Args:
+        path: The file.
+        check: Whether to compare checksums.
+        files: Where it stays open for a while.
+        cache: Values that were read and checked.
+        first: The first block whose index is read; unless it is 0, attached files are not read.
     """
 
-    def __init__(self, path: Path, check: bool, keep: bool, cache: Cache) -> None:
+    def __init__(
+        self,
+        path: Path,
+        check: bool = True,
+        files: OpenFiles | None = None,
+        cache: Cache | None = None,
+        first: int = 0,
+    ) -> None:
         self.path = path
-        self.file = StoredFile(path, keep)
+        self.file = StoredFile(path, files or OpenFiles(1))
+        self.cache = cache or Cache()
         self.blocks: list[int] = []
         self.lost: dict[int, str] = {}  # blocks that are skipped, and why
         self.missing = ""  # a sentence about blocks missing at the end
         self.columns: dict[str, StoredColumn] = {}
         self.problems: list[str] = []  # damage without loss of a block
         self.check = check
-        self._cache = cache
         self._most_items: dict[str, int] = {}
         try:
-            self._header = header = hdf5_header.load(self.file.read, self.file.size, path)
+            self.header = header = hdf5_header.load(self.file.read, self.file.size, path)
             self.problems += header.problems
             self.info, self.run, self.number = header.info, header.run, header.part
             self.layout = None if header.plan is None else header.plan.layout
-            self.attachments = self._attachments()
+            self.attachments = {} if first else self._attachments()
             self.state, self._written = self._read_state()
             if header.plan is not None:
                 self._find_blocks(header.plan)
-                self._read_index(header.plan)
+                self._read_index(header.plan, first)
         except BaseException:
             self.file.close()
             raise
+
+    @property
+    def files(self) -> OpenFiles:
+        """The files that stay open for a while."""
+        return self.file.files
+
+    @files.setter
+    def files(self, files: OpenFiles) -> None:
+        if self.file.files is not files:
+            self.file.files.drop(self.file)
+        self.file.files = files
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self.file.close()
 
     @property
     def damages(self) -> list[str]:
@@ -105,13 +134,13 @@ class StoredPart:
 
     def _rows(self, block: int) -> str:
         steps = self.index["rows"][block]
-        if block not in self.steps:
+        if block not in self._known:
             return f" ({steps} rows)"
-        step = self.steps[block]
+        step = self.columns["index/step"].block(block)
         return f" ({steps} rows, control steps {step[0]} to {step[max(0, steps - 1)]})"
 
     def _checksums(self, block: int) -> np.ndarray:
-        checks = self._cache.get((self, block))
+        checks = self.cache.get((self, block))
         if checks is None:
             checks = self._all_checks.block(block)
             if crc32(checks.tobytes()) != self.index["check"][block]:
@@ -119,14 +148,14 @@ class StoredPart:
                     f"{self.where(block)}: its checksums are damaged."
                     " Everything else can be read; with check=False this block, too."
                 )
-            self._cache.put((self, block), checks)
+            self.cache.put((self, block), checks)
         return checks
 
     # -- opening -----------------------------------------------------------------------------------
 
     def _attachments(self) -> dict[str, bytes]:
         found = {}
-        for name, (at, size, expected) in self._header.attachments.items():
+        for name, (at, size, expected) in self.header.attachments.items():
             content = self.file.read(at, size)
             if self.check and crc32(content) != expected:
                 self.problems.append(f"'{self.path}': the attached file '{name}' is damaged.")
@@ -136,7 +165,7 @@ class StoredPart:
 
     def _read_state(self) -> tuple[int, int]:
         """The state of the file: whether it was closed, and its number of blocks."""
-        content = self.file.read(self._header.state, STATE_DTYPE.itemsize)
+        content = self.file.read(self.header.state, STATE_DTYPE.itemsize)
         state = np.frombuffer(content, STATE_DTYPE)[0]
         if any(content) and state_check(content) != state["check"]:
             self.problems.append(f"'{self.path}': the mark of a finished recording is damaged.")
@@ -148,12 +177,12 @@ class StoredPart:
         dtype = index_dtype(plan.layout)
         # Only blocks in the index are read: others may be incomplete, if the file is being written
         # or its process was killed.
-        content = self.file.read(self._header.index, plan.capacity * dtype.itemsize)
+        content = self.file.read(self.header.index, plan.capacity * dtype.itemsize)
         self.file.update_size()
         size = dtype.itemsize
         rows = [content[at : at + size] for at in range(0, len(content.rstrip(b"\0")), size)]
         self.index: Any = np.frombuffer(content, dtype)
-        own, self.steps = self.index["own"].tolist(), {}
+        own, self._known = self.index["own"].tolist(), set[int]()
         valid = [own_check(row, dtype, n) == own[n] for n, row in enumerate(rows)]
         count = max((n + 1 for n, right in enumerate(valid) if right), default=0)
         if self.state != OPEN:
@@ -164,7 +193,7 @@ class StoredPart:
                 f"'{self.path}': block {count} is incomplete: the process ended while it was being"
                 " written, or it is damaged."
             )
-        self.index = self.index[:count]
+        self.index = self.index[:count].copy()  # The list has room for many more blocks.
         valid += [False] * (count - len(valid))
         wrong = [block for block in range(count) if not valid[block]]
         if wrong:
@@ -214,7 +243,7 @@ class StoredPart:
         self._ahead: dict[str, int] = {}
         size = plan.slots * CHUNK_DTYPE.itemsize
         copies = [
-            np.frombuffer(self.file.read(self._header.chunks + copy * size, size), CHUNK_DTYPE)
+            np.frombuffer(self.file.read(self.header.chunks + copy * size, size), CHUNK_DTYPE)
             for copy in range(2)
         ]
         valid = np.array([block not in self.lost for block in range(len(index))], bool)
@@ -229,7 +258,7 @@ class StoredPart:
             first += column.slots
             self._ahead[column.path] = ahead
             ahead += column.checks(column.items)
-            stored = self.columns[column.path] = StoredColumn(self, column, mine, self._cache)
+            stored = self.columns[column.path] = StoredColumn(self, column, mine)
             end[valid] = np.maximum(end[valid], stored.ends(start[valid], count[valid]))
         self._all_checks = self.columns.pop("index/checks")
         lost = np.flatnonzero(end > self.file.size).tolist()
@@ -244,11 +273,11 @@ class StoredPart:
         self.lost = {block: why for block, why in self.lost.items() if block < kept}
         self.lost |= {block: self.missing for block in lost if block < kept}
 
-    def _read_index(self, plan: Plan) -> None:
+    def _read_index(self, plan: Plan, first: int) -> None:
         """Read the index of the blocks, without any channel."""
         names = ["index/step", "index/envs", *(c.path for c in self._tables if _is_index(c))]
         read: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for block in self.blocks:
+        for block in [block for block in self.blocks if block >= first]:
             try:
                 values = [self.columns[name].block(block) for name in names]
                 self._check_numbers(plan.layout, block, *values[:3])
@@ -257,7 +286,7 @@ class StoredPart:
                 known = name in message
                 self.lost[block] = message if known else f"{message} So {name} is lost."
                 continue
-            self.steps[block] = values[0]
+            self._known.add(block)
             for name, value in zip(names, values, strict=True):
                 read[name].append(value)
         self._list_readable()

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
-from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, FINISHED, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined, none
+from mjlab_rec.data.formats.hdf5_index import IndexedPart, Record, layout_check, read_index
+from mjlab_rec.data.formats.hdf5_layout import FINISHED
 from mjlab_rec.data.formats.hdf5_pictures import PictureReader
 from mjlab_rec.data.formats.hdf5_scan import bad_items
-from mjlab_rec.data.formats.hdf5_stored import Cache
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles
 from mjlab_rec.data.formats.parts import log_damages, open_parts
-from mjlab_rec.data.formats.segments import END_DTYPE, Index
+from mjlab_rec.data.formats.pieces import ranges
+from mjlab_rec.data.formats.segments import Index
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
-_MOST_OPEN = 32  # files that stay open; others are opened for each access
+_MOST_OPEN = 32  # files that stay open; the others are opened when they are read
+
+
+AnyPart = StoredPart | IndexedPart
 
 
 class Hdf5Reader(BlocksReader):
@@ -29,19 +36,44 @@ class Hdf5Reader(BlocksReader):
     Args:
         path: The first part.
         check: Whether to compare checksums.
+        quick: Whether to take from the index next to it what is known of its parts. Then damage is
+            found when they are read.
     """
 
-    def __init__(self, path: Path, check: bool = True) -> None:
-        path, cache = Path(path), Cache()
-        self._path = self._last = path
+    def __init__(self, path: Path, check: bool = True, quick: bool = False) -> None:
+        path = self._path = self._last = Path(path)
+        self._cache, self._files = Cache(), OpenFiles(_MOST_OPEN)
         self._skipped: list[str] = []
 
-        def open_part(each: Path, before: Sequence[StoredPart]) -> StoredPart:
+        records: dict[str, tuple[Record, int]] | None = None if quick else {}
+        folder = path.parent
+
+        def open_part(each: Path, before: Sequence[AnyPart]) -> AnyPart:
             self._last = each
-            return StoredPart(each, check, len(before) < _MOST_OPEN, cache)
+            return StoredPart(each, check, self._files, self._cache)
+
+        def known(name: str, before: Sequence[AnyPart]) -> AnyPart | None:
+            nonlocal records
+            if not before:
+                return None
+            if records is None:
+                records = read_index(path)
+            record, at = records.get(name, (None, 0))
+            if record is None:
+                return None
+            last = before[-1]
+            if not isinstance(last, IndexedPart) or last.record is not record:
+                if at or last.layout is None or last.run != record.run:
+                    return None
+                if layout_check(last.layout) != record.layout:
+                    return None
+            part = IndexedPart(folder, record, at, last)
+            if at == len(record.names) - 1:
+                self._last = part.path
+            return part
 
         self._pictures = PictureReader()
-        self._parts = open_parts(path, open_part, self._skipped)
+        self._parts = open_parts(path, open_part, self._skipped, known)
         try:
             self._skip_unrelated()
             last = self._parts[-1]
@@ -71,14 +103,23 @@ class Hdf5Reader(BlocksReader):
         found += [why for run in self._stored for why in run.lost_parts]
         return list(dict.fromkeys(found))
 
+    def share(self, other: Hdf5Reader) -> None:
+        """Use the open files, the cache and the decoders of another reader."""
+        self._pictures = other._pictures
+        for run in self._stored:
+            run.pictures = other._pictures
+        for part in self._parts:
+            part.files, part.cache = other._files, other._cache
+        self._files, self._cache = other._files, other._cache
+
     def close(self) -> None:
         self._pictures.close()
         for part in self._parts:
-            part.file.close()
+            part.close()
 
     @property
-    def parts(self) -> list[StoredPart]:
-        """The files that can be read."""
+    def parts(self) -> list[Any]:
+        """The files that can be read: each a StoredPart, or an IndexedPart that becomes one."""
         return list(self._parts)
 
     @property
@@ -86,22 +127,22 @@ class Hdf5Reader(BlocksReader):
         """The runs, each appended to those before it."""
         return list(self._stored)
 
-    def place(self, part: StoredPart, block: int) -> tuple[int, int]:
+    def place(self, part: AnyPart, block: int) -> tuple[int, int]:
         """The run of a part's block, and its number in that run."""
         for number, run in enumerate(self._stored):
-            if (part, block) in run.places:
-                return number, run.places[part, block]
+            if (at := run.place(part, block)) is not None:
+                return number, at
         raise KeyError(f"'{part.path}' has no block {block}.")
 
     def _skip_unrelated(self) -> None:
         """Skip parts that do not belong to those before them."""
-        known: dict[str, StoredPart] = {}
+        known: dict[str, AnyPart] = {}
         for part in list(self._parts):
             before = known.setdefault(part.run, part)
             same = before.info == part.info
             if before is not part and (part.number <= before.number or not same):
                 self._parts.remove(part)
-                part.file.close()
+                part.close()
                 self._skipped.append(
                     f"'{part.path}' does not belong to the recording: it is part {part.number}"
                     f" after part {before.number}, or has different channels. It is skipped."
@@ -110,7 +151,7 @@ class Hdf5Reader(BlocksReader):
                 known[part.run] = part
 
     def _runs(self) -> list[BlockRun]:
-        runs: dict[str, list[StoredPart]] = {}
+        runs: dict[str, list[AnyPart]] = {}
         for part in self._parts:
             runs.setdefault(part.run, []).append(part)
         self._stored = [_Run(parts, self._pictures) for parts in runs.values()]
@@ -121,10 +162,10 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
     """The description in the last part that can be read; None if there is none."""
     for path in reversed(paths):
         try:
-            part = StoredPart(path, check=False, keep=False, cache=Cache())
+            part = StoredPart(path, check=False)
         except DataError:
             continue
-        part.file.close()
+        part.close()
         return part.info
     return None
 
@@ -132,57 +173,74 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
 class _Run(BlockRun):
     """All parts of a run in order, as if they were one file, without lost blocks."""
 
-    def __init__(self, parts: list[StoredPart], pictures: PictureReader) -> None:
-        self._pictures = pictures
+    def __init__(self, parts: list[AnyPart], pictures: PictureReader) -> None:
+        self.pictures = pictures
         self.info = parts[0].info
         self.info.attachments = parts[0].attachments
+        for part in parts[1:]:
+            part.attachments = {}  # Each has a copy.
         self.lost_parts: list[str] = []
         lost = self._lost_blocks(parts)
         parts = [part for part in parts if part.blocks]
-        layouts = [part.layout for part in parts if part.layout is not None]
+        layouts = list({id(p.layout): p.layout for p in parts if p.layout is not None}.values())
         packed = any(layout.packed for layout in layouts)
-        num_envs = 1 if packed else len(self.info.envs)
+        chunk = self._known(parts) if parts else none(1 if packed else len(self.info.envs))
         self._parts = parts
-        self._at = [(part, block) for part in parts for block in part.blocks]
-        self.places = {place: number for number, place in enumerate(self._at)}
+        self._part_of = np.repeat(np.arange(len(parts)), chunk.counts)
+        self._block_of = chunk.block
         self._paths = layouts[0].paths if layouts else {}
         self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
-        per_env = np.array(_read(parts, "index/envs"), ENV_DTYPE).reshape(-1, num_envs)
-        step = np.full((len(self._at), max([1, *(each.rows for each in layouts)])), -1, np.int64)
-        for into, steps in zip(step, _read(parts, "index/step"), strict=True):
-            into[: len(steps)] = steps
-        ends = _read(parts, "ends")
-        counts = [len(some) for some in ends]
-        self._end_block = np.repeat(np.arange(len(ends)), counts)
-        self._end_at = np.concatenate([np.zeros(0, int), *map(np.arange, counts)])
-        joined = np.concatenate([np.zeros(0, END_DTYPE), *ends])
-        joined["block"] = self._end_block
-        names = dict.fromkeys(name for layout in layouts for name in layout.values)
+        self._end_block = np.repeat(np.arange(len(chunk.block)), chunk.ended)
+        self._end_at = ranges(chunk.ended)
+        ends = chunk.ends.copy()
+        ends["block"] = self._end_block
         self.index = Index(
-            rows=np.array([part.index["rows"][block] for part, block in self._at], np.int64),
-            gap=np.array([part.index["gap"][block] for part, block in self._at], np.int64),
-            step=step,
-            first_episode=per_env["first_episode"],
-            first_step=per_env["first_step"],
-            total=per_env["total"],
-            recorded=per_env["recorded"],
-            ends=joined,
-            values={name: np.concatenate(list(self._values(name))) for name in names},
+            rows=chunk.rows,
+            gap=chunk.gap,
+            step=chunk.step,
+            first_episode=chunk.envs["first_episode"],
+            first_step=chunk.envs["first_step"],
+            total=chunk.envs["total"],
+            recorded=chunk.envs["recorded"],
+            ends=ends,
+            values=chunk.values,
             packed=packed,
             lost_before=lost,
         )
-        self._changes = self._model_changes(layouts)
+        self._changes = _model_changes(chunk)
         self.has_models = bool(self._changes)
+
+    @staticmethod
+    def _known(parts: list[AnyPart]) -> Chunk:
+        """What is known of the blocks of all parts."""
+        chunks: list[Chunk] = []
+        for part in parts:
+            if isinstance(part, StoredPart):
+                chunks.append(chunk_of(part))
+                part.read = {}  # It is in the index of the run from now on.
+            elif part.number == part.record.first:
+                chunks.append(part.record.chunk)
+        return joined(chunks)
+
+    def place(self, part: AnyPart, block: int) -> int | None:
+        """The number of a part's block in the run; None if it is not in it."""
+        here = [number for number, each in enumerate(self._parts) if each is part]
+        at = np.flatnonzero(np.isin(self._part_of, here) & (self._block_of == block))
+        return int(at[0]) if len(at) else None
+
+    def _at(self, block: int) -> tuple[AnyPart, int]:
+        """The part of a block, and its number there."""
+        return self._parts[self._part_of[block]], int(self._block_of[block])
 
     def has(self, name: str) -> bool:
         return name in self._stored
 
     def rows(self, name: str, block: int, env_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        part, block = self._at[block]
+        part, block = self._at(block)
         return part.columns[f"blocks/{self._paths[name]}"].items(block, env_indices)
 
     def strip(self, name: str, block: int, first: int, last: int) -> tuple[np.ndarray, int]:
-        part, block = self._at[block]
+        part, block = self._at(block)
         return part.columns[f"blocks/{self._paths[name]}"].span(block, first, last)
 
     def grain(self, names: Sequence[str]) -> int:
@@ -193,20 +251,20 @@ class _Run(BlockRun):
         return max(columns, key=lambda c: c.nbytes).unit if columns else 1
 
     def tails(self, name: str, block: int, env_indices: np.ndarray) -> np.ndarray:
-        part, block = self._at[block]
+        part, block = self._at(block)
         values, at = part.columns[f"tail/{self._paths[name]}"].items(block, env_indices)
         return values[at]
 
     def finals(self, name: str, ends: np.ndarray) -> np.ndarray:
-        part, block = self._at[self._end_block[ends[0]]]
+        part, block = self._at(int(self._end_block[ends[0]]))
         values, at = part.columns[f"final/{self._paths[name]}"].items(block, self._end_at[ends])
         return values[at]
 
     def decode(
         self, spec: ChannelSpec, entries: np.ndarray, blocks: np.ndarray, out: np.ndarray
     ) -> None:
-        places = [self._at[block] for block in blocks]
-        self._pictures.decode(spec, entries, places, out)
+        places: Any = [self._at(block) for block in blocks]
+        self.pictures.decode(spec, entries, places, out)
 
     def model(self, env_index: int, key: int) -> dict[str, np.ndarray]:
         found = {}
@@ -218,7 +276,7 @@ class _Run(BlockRun):
                 last = last if keys[last] == wanted else -1
             self._check_not_lost(int(block[last]) if last >= 0 else -1, env_index, key)
             if last >= 0:
-                part, number = self._at[block[last]]
+                part, number = self._at(block[last])
                 column = part.columns[f"model_fields/{name}/value"]
                 values, place = column.items(number, at[last : last + 1])
                 found[name] = values[place[0]].copy()
@@ -231,7 +289,7 @@ class _Run(BlockRun):
             if block < lost and key > known and not self.index.packed:
                 raise DataError(f"The model fields of the episode are unknown: {why}")
 
-    def _lost_blocks(self, parts: list[StoredPart]) -> dict[int, str]:
+    def _lost_blocks(self, parts: list[AnyPart]) -> dict[int, str]:
         """Sentences about lost blocks, by the number of readable blocks before them."""
         lost: dict[int, str] = {}
         count, number = 0, 0
@@ -241,7 +299,9 @@ class _Run(BlockRun):
                 self.lost_parts.append(why)
                 lost.setdefault(count, why)
             number = part.number + 1
-            for block in sorted((*part.blocks, *part.lost)):
+            if not part.lost:
+                count += len(part.blocks)
+            for block in sorted((*part.blocks, *part.lost)) if part.lost else ():
                 if block in part.lost:
                     lost.setdefault(count, part.lost[block])
                 else:
@@ -250,37 +310,13 @@ class _Run(BlockRun):
                 lost.setdefault(count, part.missing)
         return lost
 
-    def _values(self, name: str) -> Iterator[np.ndarray]:
-        """Values that recorders added to ends; NaN if they added none."""
-        yield np.zeros(0)
-        for part in self._parts:
-            path = "" if part.layout is None else part.layout.value_paths.get(name, "")
-            for number, ends in enumerate(part.read["ends"]):
-                yield part.read[f"values/{path}"][number] if path else np.full(len(ends), np.nan)
 
-    def _model_changes(
-        self, layouts: list[Layout]
-    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each model field: its environments and episodes as sorted keys, and its blocks and
-        rows.
-        """
-        found = {}
-        for name in dict.fromkeys(name for layout in layouts for name in layout.model):
-            path = f"model_fields/{name}/where"
-            where = [
-                some
-                for part in self._parts
-                for some in part.read.get(path, [np.zeros(0, MODEL_DTYPE)] * len(part.blocks))
-            ]
-            counts = [len(some) for some in where]
-            at = [np.arange(count) for count in counts]
-            block = np.repeat(np.arange(len(where)), counts)
-            joined = np.concatenate(where)
-            keys = (joined["env_index"].astype(np.int64) << 32) + joined["episode"]
-            order = np.argsort(keys, kind="stable")  # later ones replace earlier ones
-            found[name] = keys[order], block[order], np.concatenate(at)[order]
-        return found
-
-
-def _read(parts: Sequence[StoredPart], path: str) -> list[np.ndarray]:
-    return [values for part in parts for values in part.read[path]]
+def _model_changes(chunk: Chunk) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each model field: its environments and episodes as sorted keys, its blocks and rows."""
+    found = {}
+    for name, (where, counts) in chunk.changes.items():
+        block = np.repeat(np.arange(len(counts)), counts)
+        keys = (where["env_index"].astype(np.int64) << 32) + where["episode"]
+        order = np.argsort(keys, kind="stable")  # later ones replace earlier ones
+        found[name] = keys[order], block[order], ranges(counts)[order]
+    return found

@@ -6,9 +6,11 @@ is read, or was manipulated, leads to a clear error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,67 +30,107 @@ _DENSEST = 1100  # maximum compression ratio, for all compressions
 _CACHE_BYTES = 32 << 20  # bytes of values in a reader's cache
 
 
+class OpenFiles:
+    """The files that stay open: those that were read last. Any number of readers may share them.
+
+    A file that is dropped from here is closed once no thread reads it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._recent: OrderedDict[StoredFile, _Descriptor] = OrderedDict()
+
+    def get(self, file: StoredFile) -> _Descriptor | None:
+        """The descriptor of a file; None if it is not open."""
+        found = self._recent.get(file)
+        if found is not None:
+            with contextlib.suppress(KeyError):  # Another thread dropped it.
+                self._recent.move_to_end(file)
+        return found
+
+    def keep(self, file: StoredFile, descriptor: _Descriptor) -> None:
+        """Keep a file open, and drop those that were not read for the longest time."""
+        # Each of these operations is atomic, so no lock is needed, which a forked process could
+        # inherit while it is held.
+        if self._most:
+            self._recent[file] = descriptor
+        while len(self._recent) > self._most:
+            with contextlib.suppress(KeyError):
+                self._recent.popitem(last=False)
+
+    def drop(self, file: StoredFile) -> None:
+        """Keep a file open no longer."""
+        self._recent.pop(file, None)
+
+
+class _Descriptor:
+    """An open file, which is closed with the last reference to it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close: Any = os.close) -> None:  # `os` may be gone when Python ends.
+        close(self.number)
+
+
 class StoredFile:
     """A file that is read by offset, also in forked and spawned processes.
 
-    With `keep` it stays open; otherwise it is opened for each access, so that a recording may have
-    more parts than a process can have open files.
+    It is opened when it is read, so that a recording may have more parts than a process can have
+    open files.
+
+    Args:
+        path: The file.
+        files: Where it stays open for a while.
     """
 
-    def __init__(self, path: Path, keep: bool) -> None:
+    def __init__(self, path: Path, files: OpenFiles) -> None:
         self.path = path
+        self.files = files
         self._absolute = path.absolute()
-        self._descriptor: int | None = None
         self._closed = False
         descriptor = self._opened()
-        self.size = os.fstat(descriptor).st_size
+        self.size = os.fstat(descriptor.number).st_size
         self._locators = self._read_locators(descriptor)
-        if keep:
-            self._descriptor = descriptor
-        else:
-            os.close(descriptor)
+        files.keep(self, descriptor)
 
     def read(self, at: int, size: int) -> bytes:
         """Read bytes at an offset."""
         if at + size > self.size:
             raise self._cut_off(at + size)
-        if self._descriptor is not None:
-            return self._read(self._descriptor, at, size)
-        descriptor = self._opened()
-        try:
-            # The locators never change and differ between files.
-            if self._read_locators(descriptor) != self._locators:
-                raise DataError(f"'{self.path}' was replaced after it was opened. Open it again.")
-            return self._read(descriptor, at, size)
-        finally:
-            os.close(descriptor)
+        descriptor = self._descriptor()
+        content = plain_files.read_at(descriptor.number, self.path, at, size)
+        if len(content) < size:
+            raise self._cut_off(at + size)
+        return content
 
     def update_size(self) -> None:
         """Update the size of the file."""
-        self.size = os.stat(
-            self._absolute if self._descriptor is None else self._descriptor
-        ).st_size
+        descriptor = self._descriptor()  # It stays open as long as there is a reference.
+        self.size = os.fstat(descriptor.number).st_size
 
     def close(self) -> None:
         """Close the file. May be called twice."""
         self._closed = True
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self.files.drop(self)
 
-    def _opened(self) -> int:
+    def _descriptor(self) -> _Descriptor:
+        found = self.files.get(self)
+        if found is None:
+            found = self._opened()
+            # The locators never change and differ between files.
+            if self._read_locators(found) != self._locators:
+                raise DataError(f"'{self.path}' was replaced after it was opened. Open it again.")
+            self.files.keep(self, found)
+        return found
+
+    def _opened(self) -> _Descriptor:
         if self._closed:
             raise DataError(f"'{self.path}' was closed. Open the recording again.")
-        return plain_files.opened(self._absolute)
+        return _Descriptor(plain_files.opened(self._absolute))
 
-    def _read_locators(self, descriptor: int) -> bytes:
-        return plain_files.read_at(descriptor, self.path, PLACES[0], END - PLACES[0])
-
-    def _read(self, descriptor: int, at: int, size: int) -> bytes:
-        content = plain_files.read_at(descriptor, self.path, at, size)
-        if len(content) < size:
-            raise self._cut_off(at + size)
-        return content
+    def _read_locators(self, descriptor: _Descriptor) -> bytes:
+        return plain_files.read_at(descriptor.number, self.path, PLACES[0], END - PLACES[0])
 
     def _cut_off(self, end: int) -> DataError:
         return DataError(
@@ -97,9 +139,10 @@ class StoredFile:
 
 
 class Cache:
-    """A cache of values that were read and checked."""
+    """A cache of values that were read and checked, and of parts that were opened."""
 
     def __init__(self) -> None:
+        self.parts: OrderedDict[Any, StoredPart] = OrderedDict()
         self._values: dict[Any, np.ndarray] = {}
         self._nbytes = 0
         self._lock = threading.Lock()
@@ -130,16 +173,12 @@ class StoredColumn:
         blocks: The blocks of the file.
         column: Description of the column.
         copies: Its entries in both copies of the file's list of chunks.
-        cache: The reader's cache.
     """
 
-    def __init__(
-        self, blocks: StoredPart, column: Column, copies: list[np.ndarray], cache: Cache
-    ) -> None:
+    def __init__(self, blocks: StoredPart, column: Column, copies: list[np.ndarray]) -> None:
         self.column = column
         self._blocks = blocks
         self._file = blocks.file
-        self._cache = cache
         # Zero if both copies of an entry are damaged.
         chunks = np.zeros_like(copies[0])
         for copy in copies:
@@ -171,11 +210,11 @@ class StoredColumn:
     def unit(self, block: int, number: int) -> np.ndarray:
         """Items of a block that share a checksum."""
         key = self, block, number
-        values = self._cache.get(key)
+        values = self._blocks.cache.get(key)
         if values is None:
             first, (_, count) = number * self.column.unit, self._blocks.span(self.column, block)
             values = self._read_items(block, first, min(self.column.unit, count - first))
-            self._cache.put(key, values)
+            self._blocks.cache.put(key, values)
         return values
 
     def block(self, block: int) -> np.ndarray:

@@ -37,6 +37,8 @@ def NpzReader(path: str | Path, check: bool = True) -> Reader:
 class FolderReader(EpisodeReader):
     """Reads a folder of episodes. Files that were removed are skipped."""
 
+    concurrent = True  # Each episode is a file, and reading and checksums do not hold the GIL.
+
     def __init__(self, path: Path, check: bool = True) -> None:
         super().__init__(path, check)
         text = read(path / META, most=episode_table.MOST_TEXT, follow=False)

@@ -17,7 +17,10 @@ _MOST_LOGGED = 10
 
 
 def open_parts(
-    path: Path, open_part: Callable[[Path, Sequence[Part]], Part], damages: list[str]
+    path: Path,
+    open_part: Callable[[Path, Sequence[Part]], Part],
+    damages: list[str],
+    known: Callable[[str, Sequence[Part]], Part | None] = lambda name, before: None,
 ) -> list[Part]:
     """Open the parts of a recording that can be read, and describe the others.
 
@@ -25,16 +28,17 @@ def open_parts(
         path: The first part.
         open_part: Opens a part, given those before it; raises DataError.
         damages: A sentence is added to it for each part that cannot be read.
+        known: Returns a part, by its name, that need not be opened; else None.
     """
-    paths = files.parts(path)
-    if not paths:
+    names = files.part_names(path)
+    if not names:
         raise DataError(f"There is no recording at '{path}'.")
     found: list[Part] = []
-    for each in paths:
+    for name in names:
         try:
-            found.append(open_part(each, found))
+            found.append(known(name, found) or open_part(path.with_name(name), found))
         except DataError as error:
-            if len(paths) == 1:
+            if len(names) == 1:
                 raise
             damages.append(f"{error} It is skipped.")
     if not found:

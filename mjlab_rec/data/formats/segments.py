@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.episode_table import SCHEMA
 from mjlab_rec.data.schema import DataError, Ends, RunInfo, is_partial
 
@@ -30,6 +32,10 @@ END_DTYPE = np.dtype(
         ("success", "i1"),
     ]
 )
+
+
+_NUMPY = {"Int32": "i4", "Int64": "i8", "Float64": "f8", "Boolean": "?"}
+_KINDS = {name: np.dtype(_NUMPY[kind]) for name, kind in EPISODE_COLUMNS.items()}
 
 
 @dataclass(kw_only=True)
@@ -116,7 +122,7 @@ class Segments:
         length = np.where(ended, ends["length"], index.step[last_block, last_row] + 1 - self.began)
         terminated, truncated = ended & ends["terminated"], ended & ends["truncated"]
         known = ended & (ends["success"] >= 0)
-        columns = {
+        columns: dict[str, Any] = {
             "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.env_index]),
             "number": np.where(ended, ends["number"], self.key),
             "start": start,
@@ -130,10 +136,18 @@ class Segments:
             "success": _nullable(ends["success"] == 1, known),
             "partial": is_partial(start - self.began, length, rows, info.every),
         }
-        try:
-            table = pl.DataFrame(columns).cast(SCHEMA)  # type: ignore[arg-type]
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"The table of episodes has impossible numbers: {error}") from error
+        for name, values in columns.items():
+            kind = _KINDS[name]
+            if isinstance(values, np.ndarray) and values.dtype != kind:
+                if kind.kind == "i" and len(values):
+                    lowest, highest = values.min(), values.max()
+                    if not np.iinfo(kind).min <= lowest <= highest <= np.iinfo(kind).max:
+                        raise DataError(
+                            f"The table of episodes has impossible numbers: '{name}' goes from"
+                            f" {lowest} to {highest}."
+                        )
+                columns[name] = values.astype(kind)
+        table = pl.DataFrame(columns, SCHEMA)
         if not len(index.ends):
             return table
         extra = {name: _nullable(values[self.end], ended) for name, values in index.values.items()}
@@ -208,6 +222,5 @@ def _find(ends: np.ndarray, env_index: np.ndarray, key: np.ndarray) -> np.ndarra
 
 
 def _nullable(values: np.ndarray, valid: np.ndarray) -> pl.Series:
-    return pl.select(
-        pl.when(pl.Series(valid)).then(pl.Series(np.ascontiguousarray(values)))
-    ).to_series()
+    series = pl.Series(np.ascontiguousarray(values))
+    return series if valid.all() else series.set(pl.Series(~valid), None)

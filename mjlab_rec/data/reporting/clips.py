@@ -44,4 +44,6 @@ def recorded_frames(rollouts: Rollouts, index: int) -> Clip | None:
     if not len(values):
         return None
     at = np.unique(np.linspace(0, len(values) - 1, _FRAMES).astype(int))
-    return Clip(media_type="image/png", files=tuple(png.encode(values[at])))
+    frames = values[at]
+    files = png.encode(frames, png.best_filter([frames]))
+    return Clip(media_type="image/png", files=tuple(files))

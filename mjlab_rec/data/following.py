@@ -1,0 +1,262 @@
+"""Read recordings while they are written: each row once, as soon as it is in the file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mjlab_rec.data.discovery import NoMatchError, Source, find
+from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.tails import Tail
+from mjlab_rec.data.union import check_same_channels
+
+_LOG = logging.getLogger(__name__)
+
+_PATIENCE_S = 60.0  # without a timeout: for a recording that does not exist, or without a lock
+_SHARE = 0.1  # of the time that polling may take
+
+Rows = dict[str, np.ndarray]
+
+
+def follow(
+    source: Source | Sequence[Source],
+    channels: Sequence[str] | None = None,
+    *,
+    episodes: bool = False,
+    batch_size: int | None = None,
+    recordings: int | None = None,
+    check: bool = True,
+    poll_s: float = 0.2,
+    timeout_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Follower:
+    """Rows of a recording while it is written, by this or another process, each row once.
+
+    Of HDF5 recordings rows come block by block, as soon as the block is in the file; of other
+    formats, and of HDF5 recordings of whole episodes, an episode comes once it is written. Rows of
+    an environment come in order. Iterate over the result: each item is a dictionary of arrays with
+    the channels and "env", "episode" and "step", and "recording" if there may be several. It ends
+    when the recording has been closed, or when its process was killed; ``ends`` says which.
+
+    Args:
+        source: A recording, which need not exist yet, or a folder, pattern or list of recordings,
+            in which others may appear.
+        channels: Names of channels, by default all.
+        episodes: Return whole episodes, one at a time. Those that were running at the end come
+            last, as far as they were recorded.
+        batch_size: Return exactly this many rows at a time; the last ones may be fewer.
+        recordings: How many recordings there will be. None: it ends once all that are there have
+            ended.
+        check: Raise for damaged data; otherwise it is left out, or returned as it is.
+        poll_s: Seconds between two looks at the files.
+        timeout_s: Seconds without anything new. Then a recording whose process lives raises a
+            DataError, and another one has ended. None: it waits as long as the process lives, and a
+            minute for a recording that is not there, or that another machine may be writing.
+        clock: Returns the time in seconds.
+        pause: Waits for some seconds.
+    """
+    if batch_size is not None and (episodes or batch_size < 1):
+        raise ValueError(
+            "batch_size must be at least 1, and cannot be combined with episodes=True: an item is"
+            f" either a batch or an episode. Got {batch_size}."
+        )
+    if isinstance(channels, str):
+        raise TypeError(
+            f"channels is the string '{channels}', but it must be a list: ['{channels}']."
+        )
+    return Follower(
+        _Source(source, recordings),
+        None if channels is None else list(channels),
+        episodes=episodes,
+        batch_size=batch_size,
+        check=check,
+        poll_s=poll_s,
+        timeout_s=timeout_s,
+        clock=clock,
+        pause=pause,
+    )
+
+
+@dataclass
+class _Source:
+    """Where recordings are, or will be."""
+
+    source: Source | Sequence[Source]
+    expected: int | None
+    one: Path | None = field(init=False, default=None)
+    """The path of the only recording, if it is one or nothing yet."""
+
+    def find(self) -> list[Path]:
+        """The recordings that are there now."""
+        is_path = isinstance(self.source, str | Path)
+        try:
+            found = find(self.source)
+        except NoMatchError:
+            return []
+        if not (is_path and found.one):
+            self.one = None
+            return found.paths
+        path = self.one = found.paths[0]
+        # An empty folder may become a recording, or a folder of recordings.
+        there = recognise([path]) is not None if path.is_dir() else Tail.exists(path)
+        return [path] if there else []
+
+
+class Follower:
+    """An iterator over new rows, see ``follow``."""
+
+    def __init__(
+        self,
+        source: _Source,
+        channels: list[str] | None,
+        *,
+        episodes: bool,
+        batch_size: int | None,
+        check: bool,
+        poll_s: float,
+        timeout_s: float | None,
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+    ) -> None:
+        self.paths: list[Path] = []
+        """The recordings that were found, in the order of their appearance."""
+        self.ends: dict[Path, str] = {}
+        """How each recording ended: "finished", "killed", or "unknown" if it was not closed and no
+        process was seen that writes it."""
+        self._source, self._channels = source, channels
+        self._episodes, self._batch_size, self._check = episodes, batch_size, check
+        self._poll_s, self._timeout_s = poll_s, timeout_s
+        self._clock, self._pause = clock, pause
+        self._tails: list[Tail] = []
+        self._first: Tail | None = None
+        self._same: set[Tail] = set()  # those with the channels of the first one
+        self._rows = self._batches() if batch_size else self._all()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all recordings were read to their end and closed by their recorders."""
+        return set(self.ends) == set(self.paths) and set(self.ends.values()) == {"finished"}
+
+    def __iter__(self) -> Iterator[Rows]:
+        return self
+
+    def __next__(self) -> Rows:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """End early. What was not returned is not read."""
+        self._rows.close()
+
+    def _all(self) -> Generator[Rows]:
+        news = self._clock()
+        try:
+            while True:
+                begun = self._clock()
+                self._look_for_recordings()
+                for tail in [tail for tail in self._tails if tail.path not in self.ends]:
+                    for rows in tail.rows(self._channels, self._episodes):
+                        yield self._checked(tail, rows)
+                        tail.news = news = self._clock()
+                    if (how := self._end(tail)) is None:
+                        continue
+                    for rows in tail.rest(self._channels, self._episodes):
+                        yield self._checked(tail, rows)
+                    self.ends[tail.path] = how
+                    news = self._clock()
+                if self._over(news):
+                    return
+                # Looking takes a small part of the time, however many recordings there are.
+                looked = self._clock() - begun if news < begun else 0.0
+                self._pause(max(self._poll_s, looked * (1 - _SHARE) / _SHARE))
+        finally:
+            for tail in self._tails:
+                tail.close()
+
+    def _checked(self, tail: Tail, rows: Rows) -> Rows:
+        """The rows of a recording, if its channels are those of the first one."""
+        if self._first is None:
+            self._first = tail
+        elif tail not in self._same:
+            first = self._first
+            assert first.info is not None and tail.info is not None
+            check_same_channels(first.info, tail.info, first.path, tail.path)
+        self._same.add(tail)
+        if self._source.one is not None:
+            return rows
+        number = np.full(len(rows["env"]), self._tails.index(tail), np.int32)
+        return {"recording": number, **rows}
+
+    def _look_for_recordings(self) -> None:
+        known = set(self.paths)
+        for path in self._source.find():
+            if path not in known:
+                self.paths.append(path)
+                self._tails.append(Tail(path, self._check, self._clock()))
+
+    def _end(self, tail: Tail) -> str | None:
+        """How a recording has ended; None if it goes on."""
+        if tail.finished:
+            return "finished"
+        silence, most = self._clock() - tail.news, self._timeout_s
+        if tail.alive:
+            if most is None or silence < most:
+                return None
+            raise DataError(
+                f"Nothing was written to '{tail.path}' for {silence:g} seconds, though its process"
+                " lives. Choose a larger timeout_s, or find out what it waits for."
+            )
+        if most is None:
+            most = 0.0 if tail.was_alive else _PATIENCE_S
+        if silence < most:
+            return None
+        how = "its process has ended" if tail.was_alive else "no process is known to write it"
+        _LOG.warning("'%s' was not closed, and %s. What it contains was read.", tail.path, how)
+        return "killed" if tail.was_alive else "unknown"
+
+    def _over(self, news: float) -> bool:
+        """Whether all recordings have ended; raises if some never appear."""
+        expected = self._source.expected or 1
+        if len(self.ends) < len(self._tails):
+            return False
+        if len(self._tails) >= expected:
+            self._look_for_recordings()
+            return len(self.ends) == len(self._tails)
+        most = _PATIENCE_S if self._timeout_s is None else self._timeout_s
+        if self._clock() - news >= most:
+            raise DataError(
+                f"There is nothing new in '{self._source.source}' for {most:g} seconds, and there"
+                f" are {len(self._tails)} of {expected} recordings. Check the path, or choose a"
+                " larger timeout_s."
+            )
+        return False
+
+    def _batches(self) -> Generator[Rows]:
+        """The same rows, `batch_size` at a time."""
+        assert self._batch_size is not None
+        waiting: list[Rows] = []
+        count = 0
+        for rows in self._all():
+            waiting.append(rows)
+            count += len(rows["env"])
+            if count < self._batch_size:
+                continue
+            together = _joined(waiting)
+            whole = count - count % self._batch_size
+            for first in range(0, whole, self._batch_size):
+                last = first + self._batch_size
+                yield {name: values[first:last] for name, values in together.items()}
+            waiting = [{name: values[whole:] for name, values in together.items()}]
+            count -= whole
+        if count:
+            yield _joined(waiting)
+
+
+def _joined(rows: list[Rows]) -> Rows:
+    return {name: np.concatenate([some[name] for some in rows]) for name in rows[0]}
