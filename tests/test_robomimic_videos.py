@@ -359,3 +359,15 @@ def test_a_recorder_writes_videos_only_where_asked(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["video.h5.videos"]
     with pytest.raises(ValueError, match="RobomimicWriter cannot .* Possible: 'raw', 'h264'"):
         with_codecs(info().channels, "png", RobomimicWriter.codecs, "RobomimicWriter", False)
+
+
+def test_videos_are_downloaded_with_their_file(path: Path):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.put(f"{path.parent}/", "/with_videos/", recursive=True)
+    try:
+        for url in ("memory://with_videos/run.h5", "memory://with_videos"):
+            with open_rollouts(url) as rollouts:
+                assert rollouts.verify() == []
+    finally:
+        store.rm("/with_videos", recursive=True)
