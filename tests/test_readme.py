@@ -45,6 +45,7 @@ EXTRAS = {
     "import for_mjlab": "mjlab",
     "import close_recordings, for_isaaclab": "isaaclab",
     "train": "rsl_rl",
+    'pictures="h264"': "imageio_ffmpeg",
 }
 # Scripts are not run to their end, to save time; tests/benchmarks runs the other benchmarks.
 SHORT = {
@@ -132,7 +133,7 @@ def folder(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("page", "example"), of_pages(lambda page: blocks(page, "python")))
 def test_example_runs_and_runs_again(page, example, folder, monkeypatch):
     for needed in EXTRAS:
-        if needed.startswith("import") and needed in example:
+        if needed.startswith(("import", "pictures")) and needed in example:
             pytest.importorskip(EXTRAS[needed])
     tasks = dict(registry._tasks)
     for _ in range(2):
