@@ -311,6 +311,19 @@ def test_shards_of_the_same_worker_are_told_apart(tmp_path):
         assert rollouts.incomplete == [missing]
 
 
+def test_shards_that_are_planned_are_missed(tmp_path):
+    ranks = {n: {"shard": n, "shards": 5} for n in (0, 2)}
+    with open_rollouts(collection(tmp_path, ranks)) as rollouts:
+        missing = "There is no folder of shard 1, 3, 4, of 5 that are planned."
+        assert rollouts.incomplete == [missing]
+
+
+def test_what_all_descriptions_say_is_kept_at_any_depth():
+    one = {"task": "a", "env_cfg": {"seed": 1, "sim": {"dt": 0.1, "log": "x"}}, "seed": 1}
+    other = {"task": "a", "env_cfg": {"seed": 2, "sim": {"dt": 0.1, "log": "y"}}}
+    assert union._common([one, other]) == {"task": "a", "env_cfg": {"sim": {"dt": 0.1}}}
+
+
 def test_a_killed_recording_without_a_worker_is_told(tmp_path):
     for seed in (1, 2):
         writer = writer_class("hdf5")(World().info, WriterOptions(path=f"{tmp_path}/{seed}.h5",

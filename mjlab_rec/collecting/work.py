@@ -93,6 +93,7 @@ def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, 
     plan = work.plan
     about: dict[str, Any] = {
         "shard": shard.number,
+        "shards": len(plan.shards),
         "finished": False,
         # A recorder that keeps some of the episodes only has fewer, which is not a fault.
         "planned_episodes": shard.episodes if plan.recorder.get("keep") == "all" else None,

@@ -43,6 +43,12 @@ def part_names(path: Path) -> list[str]:
     return [name for _, name in _numbered(path)]
 
 
+def following_part(path: Path, part: Path) -> Path:
+    """Path of the part of a run that would follow the given one."""
+    digits = part.name[len(f"{path.stem}.part") : len(part.name) - len(path.suffix)]
+    return part_path(path, 1 if part.name == path.name else int(digits) + 1)
+
+
 def sidecar(path: Path) -> Path:
     """The file with the description of a CSV recording: rollout.csv.json."""
     return path.with_name(f"{path.name}.json")

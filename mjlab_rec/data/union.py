@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mjlab_rec.data.checksum import crc32
-from mjlab_rec.data.files import being_written, part_names
+from mjlab_rec.data.files import being_written, following_part
 from mjlab_rec.data.formats.base import Reader
 from mjlab_rec.data.formats.blocks import JoinedBlocks
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -39,7 +39,8 @@ class _Member:
     gaps: int
     info: RunInfo  # without attached files
     attached: dict[str, tuple[int, int]]  # size and checksum of the attached files
-    files: tuple[int, int, int] | None
+    ends: tuple[Path, Path] | None  # its last file and where a following one would be
+    stamp: tuple[int, int, bool] | None  # of these, if it is finished
 
 
 class UnionReader(Reader):
@@ -220,6 +221,10 @@ class UnionReader(Reader):
         for name, key in attached.items():  # They may be large, too, and as a rule are the same.
             content = self._contents.setdefault((name, *key), info.attachments[name])
             info.attachments[name] = content
+        ends = None
+        if reader.finished and isinstance(reader, Hdf5Reader):
+            last = reader.parts[-1].path
+            ends = last, following_part(path, last)
         self._members.append(
             _Member(
                 path=path,
@@ -229,7 +234,8 @@ class UnionReader(Reader):
                 gaps=reader.gaps,
                 info=replace(info, attachments={}),
                 attached=attached,
-                files=_files(path) if reader.finished and isinstance(reader, Hdf5Reader) else None,
+                ends=ends,
+                stamp=_stamp(*ends) if ends else None,
             )
         )
         self._keep(len(self._members) - 1, reader)
@@ -240,7 +246,7 @@ class UnionReader(Reader):
         if which is None or which not in self._open:
             return None
         member = self._members[which]
-        if member.finished and member.files == _files(path):
+        if member.ends is not None and member.stamp == _stamp(*member.ends):
             return self._open[which], member.format
         return None
 
@@ -319,14 +325,16 @@ class UnionReader(Reader):
             self._open.pop(oldest).close()
 
 
-def _files(path: Path) -> tuple[int, int, int]:
-    """The number of files of a recording, and size and time of the last one.
+def _stamp(last: Path, following: Path) -> tuple[int, int, bool]:
+    """Size and time of the last file of a recording, and whether there is a following one.
 
     They change when something is appended.
     """
-    names = part_names(path)
-    about = os.stat(path.with_name(names[-1])) if names else None
-    return len(names), about.st_size if about else 0, about.st_mtime_ns if about else 0
+    try:
+        about = os.stat(last)
+    except OSError:
+        return -1, 0, False
+    return about.st_size, about.st_mtime_ns, os.path.lexists(following)
 
 
 def _numbered(tables: Sequence[pl.DataFrame], files: Sequence[str]) -> pl.DataFrame:
@@ -390,7 +398,14 @@ def _said(value: Any) -> str:
 
 
 def _common(abouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all descriptions say."""
-    first, *others = abouts
-    missing = object()
-    return {k: v for k, v in first.items() if all(o.get(k, missing) == v for o in others)}
+    """What all descriptions say, at any depth."""
+    found = {}
+    for key, value in abouts[0].items():
+        if not all(key in other for other in abouts):
+            continue
+        values = [other[key] for other in abouts]
+        if all(each == value for each in values):
+            found[key] = value
+        elif all(isinstance(each, dict) for each in values):
+            found[key] = _common(values)
+    return found

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 WORKER = "worker.json"
-"""Name of the file. All of its keys may be missing: shard, rank, host, seed, planned_episodes,
-finished, versions, cfg_hash, policy_hash. Others are ignored."""
+"""Name of the file. All of its keys may be missing: shard, shards (how many there are), rank, host,
+seed, planned_episodes, finished, versions, cfg_hash, policy_hash. Others are ignored."""
 
 _MOST_BYTES = 16 << 20
 _MOST_NUMBERED = 1 << 20
 _KINDS: dict[str, tuple[type, ...]] = {
     "shard": (int,),
+    "shards": (int,),
     "rank": (int,),
     "host": (str,),
     "seed": (int, list),
@@ -114,10 +115,12 @@ def incomplete(workers: Sequence[Worker]) -> list[str]:
         for worker in workers:
             if worker.number is not None and worker.number[0] == kind and worker.number[1] >= 0:
                 numbers.setdefault(worker.number[1], []).append(worker)
-        below = range(min(max(numbers, default=0), _MOST_NUMBERED))
+        planned = max((w.about.get("shards", 0) for w in workers if kind == "shard"), default=0)
+        why = f"of {planned} that are planned" if planned else "but there are higher ones"
+        below = range(min(max(planned, *numbers, 0), _MOST_NUMBERED))
         if missing := [number for number in below if number not in numbers]:
             some = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
-            found.append(f"There is no folder of {kind} {some}, but there are higher ones.")
+            found.append(f"There is no folder of {kind} {some}, {why}.")
         for number, same in numbers.items():
             if len(same) > 1:
                 folders = ", ".join(f"'{worker.folder}'" for worker in same)

@@ -10,9 +10,10 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,13 @@ class Record:
 class IndexedPart:
     """A part that is known from the index. It is opened when something of it is read."""
 
-    lost: dict[int, str] = {}
+    # There may be very many of them.
+    __slots__ = (
+        *("_closed", "_folder", "_name", "cache", "check", "count", "files", "info", "layout"),
+        *("number", "record", "run", "state"),
+    )
+    attachments: Mapping[str, bytes] = MappingProxyType({})
+    lost: Mapping[int, str] = MappingProxyType({})
     missing = ""
     problems: Sequence[str] = ()
 
@@ -65,7 +72,6 @@ class IndexedPart:
         self.info: RunInfo = like.info
         self.layout: Layout | None = like.layout
         self.files, self.cache = like.files, like.cache
-        self.attachments: dict[str, bytes] = {}
         self._closed = False
 
     @property

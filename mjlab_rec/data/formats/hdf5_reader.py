@@ -99,7 +99,7 @@ class Hdf5Reader(BlocksReader):
             finally:
                 again.close()
         found = [*self._skipped, *(why for part in self._parts for why in part.damages)]
-        found += [bad.why for bad in bad_items(self._parts)]
+        found += [bad.why for bad in bad_items(self.parts)]
         found += [why for run in self._stored for why in run.lost_parts]
         return list(dict.fromkeys(found))
 
@@ -176,8 +176,9 @@ class _Run(BlockRun):
     def __init__(self, parts: list[AnyPart], pictures: PictureReader) -> None:
         self.pictures = pictures
         self.info = parts[0].info
-        self.info.attachments = parts[0].attachments
-        for part in parts[1:]:
+        opened = [part for part in parts if isinstance(part, StoredPart)]
+        self.info.attachments = opened[0].attachments
+        for part in opened[1:]:
             part.attachments = {}  # Each has a copy.
         self.lost_parts: list[str] = []
         lost = self._lost_blocks(parts)

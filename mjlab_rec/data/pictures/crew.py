@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
@@ -28,12 +29,17 @@ class Crew:
     """
 
     def __init__(self, name: str, threads: int | None = None, niceness: int = 0) -> None:
-        self.threads = threads or min(_MOST, usable_cores())
+        self._given = threads
         self._name, self._niceness = name, niceness
         self._pid = 0  # of the process in which the threads run
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stop: Callable[[], object] = lambda: None
+
+    @functools.cached_property
+    def threads(self) -> int:
+        """How many work, the caller included."""
+        return self._given or min(_MOST, usable_cores())
 
     def each(self, work: Callable[[int], object], count: int) -> None:
         """Call ``work`` with each number below `count`; raises its first error."""
