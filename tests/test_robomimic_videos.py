@@ -155,12 +155,32 @@ def test_what_exists(path: Path):
     # Only what a recorder wrote is removed, also by one that writes no videos.
     arrays = RobomimicWriter(info(codec=""), WriterOptions(path=str(path), if_exists="overwrite"))
     arrays.close()
-    assert [n for n in names(folder) if "_1" not in n] == ["run.h5", "run.h5.videos/mine.txt"]
+    kept = [n for n in names(folder) if "_1" not in n]
+    assert kept == ["run.h5", "run.h5.videos/mine.txt"]
+    record(path, [5], if_exists="overwrite")
+    check(path, [episode(5)])
+    path.unlink()
+    (folder / "run.h5.videos").rename(folder / "moved")
+    (folder / "run.h5.videos").symlink_to(folder / "moved")
+    with pytest.raises(DataError, match="is a link or a file"):
+        record(path, if_exists="overwrite")
+    assert "moved/obs.eye/demo_000000.mp4" in names(folder)
+
+
+def test_a_video_of_another_program_is_not_replaced(tmp_path: Path):
+    writer = RobomimicWriter(info(), WriterOptions(path=str(tmp_path / "run.h5")))
+    other = tmp_path / EYE / "demo_000000.mp4"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"other")
+    with pytest.raises(PathExistsError):
+        writer.write_episode(episode(0))
+    assert other.read_bytes() == b"other"
+    writer.close()
 
 
 def test_videos_without_their_file_are_not_replaced_unasked(path: Path):
     path.unlink()
-    with pytest.raises(DataError, match=r"'.*run.h5.videos' already exists, but 'run.h5' does not"):
+    with pytest.raises(DataError, match=r"'.*run.h5.videos' has videos already, but there is no"):
         record(path)
     assert len(names(path.parent)) == 2
     writer = RobomimicWriter(info(), WriterOptions(path=str(path), if_exists="number"))

@@ -24,7 +24,7 @@ from mjlab_rec.data.pictures import mp4
 from mjlab_rec.data.pictures.codec import parse
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo
 from mjlab_rec.data.values import check_count
-from mjlab_rec.data.video_folder import remove_videos, video_folder, video_path
+from mjlab_rec.data.video_folder import remove_videos, video_folder, video_path, videos
 
 CODECS = ("h264",)
 _LEAST_S = 1e-4  # from a picture to the next; players need a time
@@ -80,13 +80,18 @@ class VideoWriter:
         folder = video_folder(file)
         if not self._specs or not os.path.lexists(folder):
             return
+        if folder.is_symlink() or not folder.is_dir():
+            raise DataError(
+                f"Cannot record videos: '{folder}' is a link or a file, but it must be a folder."
+                " Move it, or choose another path."
+            )
         if overwrite:
             remove_videos(file)
-        if os.path.lexists(folder):
+        if videos(file):
             raise DataError(
-                f"Cannot record videos: '{folder}' already exists, but '{file.name}' does not."
-                " Move or remove that folder, choose another path, or set if_exists to 'number'"
-                " (use the next free name)."
+                f"Cannot record videos: '{folder}' has videos already, but there is no"
+                f" '{file.name}'. Move or remove that folder, choose another path, or set if_exists"
+                " to 'number' (use the next free name)."
             )
 
     def write(self, episode: Episode, file: Path, demo: int, sync: bool) -> dict[str, Video]:
@@ -100,6 +105,7 @@ class VideoWriter:
         """
         clips, shared = self._clips(episode)
         paths = {name: video_folder(file) / video_path(self._folders[name], demo) for name in clips}
+        new = [path for path in paths.values() if not os.path.lexists(path)]
         found: dict[str, Video] = {}
         try:
             for name, clip in clips.items():
@@ -118,7 +124,7 @@ class VideoWriter:
                     codec=self._specs[name].codec,
                 )
         except BaseException as error:
-            for path in paths.values():
+            for path in new:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise plain_files.cannot_write(video_folder(file), error) from error
