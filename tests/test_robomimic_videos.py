@@ -351,6 +351,13 @@ def test_export_and_results_that_are_put_in_place(path: Path, tmp_path: Path):
     assert final == path
     check(path, [episode(2)])
     assert [n for n in names(tmp_path) if "run" in n] == ["run.h5", f"{EYE}/demo_000000.mp4"]
+    (tmp_path / "run.h5.videos/mine.txt").write_text("not a video")
+    with (
+        pytest.raises(DataError, match="is not replaced: .* such as 'mine.txt'"),
+        placed(path, "overwrite") as (staged, _),
+    ):
+        record(staged, [3])
+    check(path, [episode(2)])
     with pytest.raises(KeyError), placed(tmp_path / "new.h5", "error") as (staged, _):
         record(staged)
         raise KeyError

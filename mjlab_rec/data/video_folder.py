@@ -28,6 +28,13 @@ def videos(file: Path) -> list[Path]:
     return [each for each in _contents(file) if each.suffix == ".mp4"]
 
 
+def other_files(file: Path) -> list[Path]:
+    """What else is in the folder: files that no recorder wrote there."""
+    ours = set(_contents(file))
+    found = (Path(at, name) for at, _, names in os.walk(video_folder(file)) for name in names)
+    return sorted(each for each in found if each not in ours)
+
+
 def remove_videos(file: Path) -> None:
     """Remove the videos of a file, and the folder unless it contains something else."""
     folder = video_folder(file)

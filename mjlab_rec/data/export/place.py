@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from mjlab_rec.data.files import PathExistsError, check_kind, local_path, parts
 from mjlab_rec.data.formats.plain_files import reason
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.data.video_folder import video_folder
+from mjlab_rec.data.video_folder import other_files, video_folder
 
 IfExists = Literal["error", "overwrite", "number"]
 
@@ -128,6 +128,12 @@ def _check(
         raise DataError(
             f"'{target}' is read, so it cannot be written at once. Choose another path."
         )
+    for part in (target, *parts(target)):
+        if others := other_files(part):
+            raise DataError(
+                f"The folder '{video_folder(part)}' is not replaced: it has other files than videos"
+                f" of a recording, such as '{others[0].name}'. Move them, or choose another path."
+            )
     folder = bool(marks) if written is None else written.is_dir()
     if target.is_dir() != folder and (target.is_dir() or written is not None):
         there, needs = ("file", "folder") if folder else ("folder", "file")
