@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -296,7 +297,10 @@ for _ in writing(sys.argv[1], World(steps=int(sys.argv[2]), seed=int(sys.argv[3]
 def test_processes_that_record_are_followed_and_one_is_killed(tmp_path):
     doomed, other = tmp_path / "worker-0/run.h5", tmp_path / "worker-1/run.h5"
     processes = {
-        path: subprocess.Popen([sys.executable, "-c", WRITE, str(path), steps, str(seed)])
+        path: subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(path), steps, str(seed)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         for seed, (path, steps) in enumerate({doomed: "1000000", other: "300"}.items())
     }
     last = random.randrange(40)
