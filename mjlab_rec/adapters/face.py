@@ -70,7 +70,7 @@ class _Observed:
         self.show()
 
     def show(self) -> None:
-        """Set ``groups`` anew, because buffers were replaced."""
+        """Set ``groups`` again, because buffers were replaced."""
         tensors = {
             leaf.name: buffer.tensor
             for leaf, buffer in zip(self._leaves, self._buffers, strict=True)

@@ -83,7 +83,7 @@ def collect_in_ray(
     ray = _ray()
     queue = ShardQueue(shards, _MOST_LOSSES)
     options = {"num_cpus": cores, "num_gpus": 1 if plan.device == "cuda" else 0}
-    # Finding places progress beside the shard that is being played.
+    # Finding places progress next to the shard that is being played.
     kind = ray.remote(Worker).options(**options, max_concurrency=2)
     actors: list[_Actor] = []
     started = 0

@@ -281,7 +281,7 @@ def _of_process(words: list[str], workers: int, number: int) -> Work:
 
 
 def _agent_files(args: CollectArgs) -> tuple[str, dict[str, bytes]]:
-    """The file of the agent with what is beside it, for machines that may not see it."""
+    """The file of the agent with what is next to it, for machines that may not see it."""
     from mjlab_rec.rl.run_folders import AGENT
 
     _, path = maker_of(args.agent, args.task, args.log_root)

@@ -85,6 +85,7 @@ class _Job:
         self._work, self._count = work, count
         self._next = self._active = 0
         self._error: BaseException | None = None
+        self._failed = count  # The first item that had an error.
         self._idle = threading.Condition()
 
     def take_part(self) -> None:
@@ -96,13 +97,15 @@ class _Job:
             except BaseException as raised:
                 error = raised
             with self._idle:
-                self._error = self._error or error
+                # Items are taken in order, so the first error does not depend on the threads.
+                if error is not None and item < self._failed:
+                    self._error, self._failed = error, item
                 self._active -= 1
                 if not self._active:
                     self._idle.notify_all()
 
     def wait(self) -> None:
-        """Wait for the items that other threads have taken; raises the first error."""
+        """Wait for the items that other threads have taken; raises the first item's error."""
         with self._idle:
             while self._active:
                 self._idle.wait()
