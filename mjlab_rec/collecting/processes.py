@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -58,6 +59,8 @@ def collect_in_processes(
             pool = [process for process in pool if not process.ended]
     finally:
         for process in pool:
+            process.process.terminate()
+        for process in pool:
             process.end()
 
 
@@ -97,7 +100,14 @@ class _Process:
         self.process = context.Process(
             target=_work, args=(make, number, folder.where, theirs), name=self.name, daemon=True
         )
-        self.process.start()
+        # The process inherits this: Ctrl-C reaches all processes of a terminal, and the first one
+        # ends the others.
+        resource_tracker.ensure_running()  # Or start() would, and let the signal through.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # So that reading ends when the process does.
 
     def give(self, shard: Shard) -> None:
@@ -113,6 +123,7 @@ class _Process:
             while self.connection.poll():
                 found.append(self.connection.recv())
         except (EOFError, OSError):  # Perhaps in the middle of a message.
+            self.process.join(_PATIENCE_S)  # It says why it ends, if it is not terminated.
             self.end()
         return found
 
@@ -128,8 +139,7 @@ class _Process:
 
 def _work(make: Callable[[int], Work], number: int, where: str, connection: Connection) -> None:
     """Play the shards that come, in the process of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _stop)
 
     def tell(episodes: int, steps: int) -> None:
         connection.send(("tell", episodes, steps))
@@ -140,12 +150,20 @@ def _work(make: Callable[[int], Work], number: int, where: str, connection: Conn
             try:
                 shard = connection.recv()
             except EOFError:
-                return
+                return  # The first process has ended.
             connection.send(("done", do_shard(work, folder, shard, tell)))
-    except BrokenPipeError:
+    except ConnectionError:
         return  # The first process has ended.
     except Exception as error:
         connection.send(("error", _sendable(error)))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # It is ending.
+
+
+def _stop(number: int, frame: object) -> None:
+    """End this process when it has removed what it was writing, even if more signals come."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _sendable(error: Exception) -> Exception:

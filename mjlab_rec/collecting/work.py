@@ -114,10 +114,10 @@ def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, 
             about |= {**found, "seconds": round(time.monotonic() - began, 3), "finished": True}
             replace_file(path / WORKER, _text(about), sync=False)
     except Exception:
-        # Whoever finishes a shard removes the hidden folders of others that play it.
-        if shard.number not in folder.finished():
+        # Others remove the hidden folders of a finished shard.
+        if not (finished := folder.worker(shard)):
             raise
-        about |= folder.worker(shard)
+        about |= finished
     return about
 
 
