@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from mjlab_rec.collecting import Folder, processes
 from mjlab_rec.collecting.board import Board
+from mjlab_rec.collecting.folder import CollectError
+from mjlab_rec.data.schema import DataError
 
 PLAN = a_plan(episodes=4, num_envs=1, per_env=1)
 
@@ -80,6 +83,15 @@ def test_more_signals_do_not_interrupt_a_process_that_is_ending(tmp_path, monkey
     assert handlers[signal.SIGTERM] == signal.SIG_IGN
 
 
+def test_an_error_is_the_same_in_the_first_process():
+    """Such as those of recorders that cannot close because the disk is full."""
+    first, second = CollectError("the disk is full"), KeyError("a bug")
+    sent = pickle.loads(pickle.dumps(processes._sendable(ExceptionGroup("all", [first, second]))))
+    assert isinstance(sent, ExceptionGroup)
+    assert isinstance(sent.exceptions[0], DataError) and str(sent.exceptions[0]) == str(first)
+    assert type(sent.exceptions[1]) is RuntimeError and "KeyError" in str(sent.exceptions[1])
+
+
 def test_all_processes_are_told_to_end_before_any_is_waited_for(calls, tmp_path, monkeypatch):
     """They may take a while, and SLURM kills what does not end soon."""
 
@@ -87,7 +99,7 @@ def test_all_processes_are_told_to_end_before_any_is_waited_for(calls, tmp_path,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "wait", interrupted)
-    board = Board(PLAN, PLAN.shards, Console(quiet=True))
+    board = Board(PLAN.shards, PLAN.shards, Console(quiet=True))
     with contextlib.suppress(KeyboardInterrupt):
         processes.collect_in_processes(
             lambda number: None,  # type: ignore[arg-type, return-value]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mjlab_rec.collecting.plan import Plan, Shard
+from mjlab_rec.collecting.plan import Shard
 
 _REFRESH_S = 0.25
 
@@ -30,22 +30,23 @@ class Board:
     """Shows what each worker does, how many episodes there are and how fast more come.
 
     Args:
-        plan: What is collected.
-        missing: The shards that are not finished yet.
+        shards: The shards of these workers.
+        missing: Those that are not finished yet.
         console: Where to print.
         clock: Time in seconds.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        shards: Collection[Shard],
         missing: Collection[Shard],
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan = plan
-        self._finished = len(plan.shards) - len(missing)
-        self._episodes = plan.episodes - sum(shard.episodes for shard in missing)
+        self._shards = len(shards)
+        self._planned = sum(shard.episodes for shard in shards)
+        self._finished = len(shards) - len(missing)
+        self._episodes = self._planned - sum(shard.episodes for shard in missing)
         self._console = console
         self._clock = clock
         self._running: dict[str, _Running] = {}
@@ -83,7 +84,7 @@ class Board:
         speed = f", {about.get('steps', 0) / seconds:,.0f} env-steps/s" if seconds else ""
         self._say(
             f"{worker}: {shard.name}, {shard.episodes} episodes, {about.get('rows', 0):,} rows in"
-            f" {seconds:,.1f} s{speed} ({self._episodes} of {self._plan.episodes} episodes)"
+            f" {seconds:,.1f} s{speed} ({self._episodes} of {self._planned} episodes)"
         )
 
     def lost(self, worker: str, why: str) -> None:
@@ -112,8 +113,8 @@ class Board:
         table = Table("", "Shard", "Episodes", "Env-steps/s")
         table.add_row(
             "All",
-            f"{self._finished} of {len(self._plan.shards)} finished",
-            f"{self._episodes + running} of {self._plan.episodes}",
+            f"{self._finished} of {self._shards} finished",
+            f"{self._episodes + running} of {self._planned}",
             f"{speed:,.0f}",
         )
         for worker, each in sorted(self._running.items()):

@@ -171,6 +171,8 @@ def _sendable(error: Exception) -> Exception:
     from mjlab_rec.data.schema import DataError
     from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
+    if isinstance(error, ExceptionGroup):  # Several recorders may fail to close.
+        return ExceptionGroup(error.message, [_sendable(each) for each in error.exceptions])
     for known in (MissingExtraError, UnavailableError, DataError, ValueError):
         if isinstance(error, known):
             return known(str(error))

@@ -262,7 +262,7 @@ def _collect(
         missing = folder.missing(plan)
         own = here.share(missing)
         console.print(_announcement(work, here, folder, len(missing), len(own)), markup=False)
-        with Board(plan, missing, console) as board:
+        with Board(here.share(plan.shards), own, console) as board:
             if args.ray is not None:
                 from mjlab_rec.collecting.ray_actors import collect_in_ray
 
@@ -343,8 +343,9 @@ def _announcement(work: Work, here: Place, folder: Folder, missing: int, own: in
     plan = work.plan
     count = len(plan.shards)
     said = (
-        f"{plan.task}: {plan.episodes} episodes, seed {plan.seed}, {plan.agent}, in {count} shards"
-        f" of {plan.num_envs} environments on {plan.device}\nInto {folder.where}"
+        f"{plan.task}: {plan.episodes} episodes, seed {plan.seed}, {plan.agent}, on {plan.device},"
+        f" in {count} shards (environments: {plan.num_envs}, episodes of each: {plan.per_env})\n"
+        f"Into {folder.where}"
     )
     if missing < count:
         said += f", where {count - missing} shards are finished"
