@@ -109,6 +109,13 @@ def test_another_worker_may_finish_before_any_step(tmp_path, step):
     assert number > 20
 
 
+def test_a_shard_that_another_worker_has_finished_is_not_played(tmp_path):
+    """Such as by a task of a SLURM array that was submitted again while others go on."""
+    run(tmp_path)
+    work: Any = SimpleNamespace(plan=PLAN, rank=3, play=None)
+    assert do_shard(work, Folder(tmp_path), PLAN.shards[0], lambda *told: None)["rank"] == 0
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
 def test_an_error_of_the_disk_is_told_and_the_shard_stays_missing(tmp_path, step, number):
     def fail() -> None:

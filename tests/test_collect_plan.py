@@ -12,7 +12,6 @@ from mjlab_rec.collecting.plan import Plan, PlanError
 from mjlab_rec.collecting.ranks import place
 from mjlab_rec.commands import collect as command
 
-UNEVEN = dict(ID="3", MIN="3", MAX="7", COUNT="2")
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_STEP_TASKS_PER_NODE": "4"}
 SRUN |= {"SLURM_CPUS_ON_NODE": "8"}
 ARRAY = dict(SLURM_ARRAY_TASK_ID="0", SLURM_ARRAY_TASK_MIN="0", SLURM_ARRAY_TASK_MAX="0")
@@ -111,16 +110,20 @@ def test_the_processes_of_a_worker_have_their_own_places():
     assert (part.rank, part.count, part.local_rank, part.local_count) == (7, 12, 4, 6)
 
 
+def uneven(*texts: str) -> dict[str, str]:
+    """Variables of a SLURM array."""
+    names = ("ID", "MIN", "MAX", "COUNT")
+    return {f"SLURM_ARRAY_TASK_{name}": text for name, text in zip(names, texts, strict=True)}
+
+
 @pytest.mark.parametrize(
     ("said", "options", "message"),
     [
         ({}, (3, 3), "worker 3 of 3 does not exist"),
         ({}, (3, None), "both --rank and --ranks"),
         ({"RANK": "x", "WORLD_SIZE": "4"}, (), "RANK is 'x', which is not a number"),
-        (
-            {f"SLURM_ARRAY_TASK_{name}": text for name, text in UNEVEN.items()},
-            *((), "not evenly spaced"),
-        ),
+        (uneven("3", "3", "8", "3"), (), "not evenly spaced"),  # --array=3,4,8
+        (uneven("2", "1", "5", "3"), (), "not evenly spaced"),  # --array=1,2,5
     ],
 )
 def test_a_place_that_is_not_clear_is_an_error(said, options, message):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +21,7 @@ from mjlab_rec.collecting import Folder, processes
 from mjlab_rec.collecting.board import Board
 from mjlab_rec.collecting.folder import CollectError
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.utils.interrupts import end_by_exit, uninterrupted
 
 PLAN = a_plan(episodes=4, num_envs=1, per_env=1)
 
@@ -81,6 +85,25 @@ def test_more_signals_do_not_interrupt_a_process_that_is_ending(tmp_path, monkey
     processes._work(lambda number: None, 0, str(tmp_path), theirs)  # type: ignore[arg-type, return-value]
     theirs.close()
     assert handlers[signal.SIGTERM] == signal.SIG_IGN
+
+
+def test_a_signal_comes_again_where_python_would_drop_its_exception(monkeypatch):
+    sent: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    monkeypatch.setattr(threading.Timer, "start", threading.Timer.run)
+    monkeypatch.setattr("mjlab_rec.utils.interrupts._AGAIN_S", 0.0)
+
+    class Dropped:
+        def __del__(self) -> None:
+            end_by_exit(signal.SIGTERM, sys._getframe())
+
+    Dropped()
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    uninterrupted(lambda: end_by_exit(signal.SIGTERM, sys._getframe()))()
+    assert len(sent) == 2
+    with pytest.raises(SystemExit, match="143"):
+        end_by_exit(signal.SIGTERM, sys._getframe())
 
 
 def test_an_error_is_the_same_in_the_first_process():

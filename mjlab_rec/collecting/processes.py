@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -16,6 +15,7 @@ from mjlab_rec.collecting.folder import Folder
 from mjlab_rec.collecting.plan import Shard
 from mjlab_rec.collecting.queue import ShardQueue
 from mjlab_rec.collecting.work import Work, do_shard
+from mjlab_rec.utils.interrupts import end_by_exit
 
 _PATIENCE_S = 10.0
 
@@ -139,7 +139,7 @@ class _Process:
 
 def _work(make: Callable[[int], Work], number: int, where: str, connection: Connection) -> None:
     """Play the shards that come, in the process of a worker."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, end_by_exit)
 
     def tell(episodes: int, steps: int) -> None:
         connection.send(("tell", episodes, steps))
@@ -158,12 +158,6 @@ def _work(make: Callable[[int], Work], number: int, where: str, connection: Conn
         connection.send(("error", _sendable(error)))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # It is ending.
-
-
-def _stop(number: int, frame: object) -> None:
-    """End this process when it has removed what it was writing, even if more signals come."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + number)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -86,14 +86,15 @@ def _of_slurm(said: _Variables) -> Place:
     rank, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in said:
         first, last = said["SLURM_ARRAY_TASK_MIN"], said["SLURM_ARRAY_TASK_MAX"]
-        count, step = said["SLURM_ARRAY_TASK_COUNT"], said.get("SLURM_ARRAY_TASK_STEP", 1)
-        if first + (count - 1) * step != last:
+        count = said["SLURM_ARRAY_TASK_COUNT"]
+        step, uneven = divmod(last - first, max(1, count - 1))
+        rank, between = divmod(said["SLURM_ARRAY_TASK_ID"] - first, max(1, step))
+        if uneven or between:
             raise PlanError(
                 f"The SLURM array has {count} tasks from {first} to {last}, which are not evenly"
-                " spaced, so it is not clear which worker this is. Use --array=0-7 or the like,"
-                " or give --rank and --ranks."
+                " spaced, so it is not clear which worker this is. Use --array=0-7 or the like:"
+                " what is missing is divided among the tasks, whatever their ids were before."
             )
-        rank = (said["SLURM_ARRAY_TASK_ID"] - first) // step
     # Set by srun only, not in the batch script itself, which is one process.
     processes = said.get("SLURM_STEP_NUM_TASKS", 1)
     shared = processes > 1

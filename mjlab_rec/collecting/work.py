@@ -88,8 +88,11 @@ class Work:
 def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, Any]:
     """Play a shard and add it to the folder; returns the content of its worker.json.
 
-    If another worker adds it meanwhile, this does nothing: both have the same episodes.
+    If another worker has added it, or adds it meanwhile, this does nothing: both have the same
+    episodes.
     """
+    if finished := folder.worker(shard):
+        return finished
     plan = work.plan
     about: dict[str, Any] = {
         "shard": shard.number,

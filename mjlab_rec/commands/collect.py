@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mjlab_rec import cli
 from mjlab_rec.commands.agents import maker_of
+from mjlab_rec.utils.interrupts import end_by_exit
 
 if TYPE_CHECKING:
     from mjlab_rec.collecting.folder import Folder
@@ -122,14 +123,10 @@ def _told(on_shard: Callable[[str], None] | None) -> Callable[[str], None]:
 def _ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM end this process as Ctrl-C does, so that workers end and clean up."""
 
-    def end(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # SLURM may send several.
-        raise SystemExit(128 + number)
-
     if threading.current_thread() is not threading.main_thread():
         yield  # Handlers can be set in the main thread only.
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, end_by_exit)  # SLURM may send several.
     try:
         yield
     finally:
