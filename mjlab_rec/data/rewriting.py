@@ -216,13 +216,13 @@ def _new_info(
     before = info.about.get("made")
     return replace(
         info,
-        channels=tuple(map(_lossless, info.channels)),
+        channels=tuple(map(lossless, info.channels)),
         about={**info.about, "made": [*(before if isinstance(before, list) else []), made]},
         attachments={**info.attachments, ORIGIN: table.write_csv().encode()},
     )
 
 
-def _lossless(spec: ChannelSpec) -> ChannelSpec:
+def lossless(spec: ChannelSpec) -> ChannelSpec:
     """A channel whose pictures stay as they are: encoded again they would change once more."""
     return replace(spec, codec="png") if spec.codec and parse(spec.codec).lossy else spec
 
