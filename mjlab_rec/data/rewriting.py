@@ -84,23 +84,29 @@ def write_episodes(
     if channels is not None:
         info = replace(info, channels=tuple(channels))
     format = options.format or format_by_name(local_path(out))
-    done = 0
+    block_rows = _block_rows(rows, bytes_of(info.kinds.values()))
+
+    def counted() -> Iterator[Episode]:
+        done = 0
+        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+            yield episode
+            done += episode.rows
+            if progress is not None:
+                progress(done, total)
+
     with placed(out, options.if_exists, _marks(format), rollouts.paths) as (staged, final):
         writer = writer_class(format)(
             info,
             WriterOptions(
                 path=str(staged),
                 compression=options.compression,
-                block_rows=_block_rows(rows, bytes_of(info.kinds.values())),
+                block_rows=block_rows,
+                blocks=int((-(-rows // block_rows)).sum()),
                 safe=False,
             ),
         )
         try:
-            for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
-                writer.write_episode(episode)
-                done += episode.rows
-                if progress is not None:
-                    progress(done, total)
+            writer.write_episodes(counted())
             writer.gaps = rollouts.gaps
         finally:
             writer.close()
