@@ -18,8 +18,8 @@ from mjlab_rec.data.checking import check
 from mjlab_rec.data.conditions import matching
 from mjlab_rec.data.copying import options_for
 from mjlab_rec.data.rewriting import OutputOptions
-from mjlab_rec.data.selecting import keep_where, merge, split
 from mjlab_rec.data.schema import ChannelSpec, RunInfo
+from mjlab_rec.data.selecting import keep_where, merge, split
 
 
 def world(seed: int, **more) -> World:
