@@ -1,4 +1,4 @@
-"""A task for tests of ``mjlab-rec collect``, which can kill its process in a shard."""
+"""A plan, and a task that can kill its process in a shard, for tests of ``mjlab-rec collect``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mjlab_rec.collecting.plan import Plan
 from mjlab_rec.managers import RewardTermCfg, TerminationTermCfg
 from mjlab_rec.registry import list_tasks, load_env_cfg, register_task
 
@@ -42,6 +43,12 @@ def env_cfg() -> Any:
     cfg.rewards["killed"] = RewardTermCfg(func=killed, weight=1.0)
     cfg.terminations["by_chance"] = TerminationTermCfg(func=by_chance)
     return cfg
+
+
+def a_plan(**fields: Any) -> Plan:
+    """A plan of nothing that exists."""
+    about = dict(task="t", agent="zero", policy_hash="", seed=1, device="cpu", versions={})
+    return Plan(**{**about, "env_cfg": {}, "recorder": {}, "sources": {}, **fields})
 
 
 if "collect-me" not in list_tasks():

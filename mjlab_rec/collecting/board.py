@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mjlab_rec.collecting.plan import Plan, Shard
+from mjlab_rec.collecting.plan import Shard
 
 _REFRESH_S = 0.25
 
@@ -30,22 +30,23 @@ class Board:
     """Shows what each worker does, how many episodes there are and how fast more come.
 
     Args:
-        plan: What is collected.
-        finished: Numbers of the shards that were finished before.
+        shards: The shards of these workers.
+        missing: Those that are not finished yet.
         console: Where to print.
         clock: Time in seconds.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        finished: set[int],
+        shards: Collection[Shard],
+        missing: Collection[Shard],
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan = plan
-        self._shards = {shard.number: shard for shard in plan.shards}
-        self._finished = set(finished)
+        self._shards = len(shards)
+        self._planned = sum(shard.episodes for shard in shards)
+        self._finished = len(shards) - len(missing)
+        self._episodes = self._planned - sum(shard.episodes for shard in missing)
         self._console = console
         self._clock = clock
         self._running: dict[str, _Running] = {}
@@ -60,11 +61,6 @@ class Board:
 
     def __exit__(self, *exc_info: object) -> None:
         self._live.stop()
-
-    @property
-    def episodes(self) -> int:
-        """Episodes in finished shards."""
-        return sum(self._shards[number].episodes for number in self._finished)
 
     def begin(self, worker: str, shard: Shard) -> None:
         """A worker begins to play a shard."""
@@ -81,13 +77,14 @@ class Board:
     def done(self, worker: str, shard: Shard, about: dict[str, Any]) -> None:
         """A worker has finished a shard."""
         self._running.pop(worker, None)
-        self._finished.add(shard.number)
+        self._finished += 1
+        self._episodes += shard.episodes
         self._steps += about.get("steps", 0)
         seconds = about.get("seconds") or 0.0
         speed = f", {about.get('steps', 0) / seconds:,.0f} env-steps/s" if seconds else ""
         self._say(
             f"{worker}: {shard.name}, {shard.episodes} episodes, {about.get('rows', 0):,} rows in"
-            f" {seconds:,.1f} s{speed} ({self.episodes} of {self._plan.episodes} episodes)"
+            f" {seconds:,.1f} s{speed} ({self._episodes} of {self._planned} episodes)"
         )
 
     def lost(self, worker: str, why: str) -> None:
@@ -116,8 +113,8 @@ class Board:
         table = Table("", "Shard", "Episodes", "Env-steps/s")
         table.add_row(
             "All",
-            f"{len(self._finished)} of {len(self._shards)} finished",
-            f"{self.episodes + running} of {self._plan.episodes}",
+            f"{self._finished} of {self._shards} finished",
+            f"{self._episodes + running} of {self._planned}",
             f"{speed:,.0f}",
         )
         for worker, each in sorted(self._running.items()):

@@ -88,8 +88,11 @@ class Work:
 def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, Any]:
     """Play a shard and add it to the folder; returns the content of its worker.json.
 
-    If another worker adds it meanwhile, this does nothing: both have the same episodes.
+    If another worker has added it, or adds it meanwhile, this does nothing: both have the same
+    episodes.
     """
+    if finished := folder.worker(shard):
+        return finished
     plan = work.plan
     about: dict[str, Any] = {
         "shard": shard.number,
@@ -114,10 +117,10 @@ def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, 
             about |= {**found, "seconds": round(time.monotonic() - began, 3), "finished": True}
             replace_file(path / WORKER, _text(about), sync=False)
     except Exception:
-        # Whoever finishes a shard removes the hidden folders of others that play it.
-        if shard.number not in folder.finished():
+        # Others remove the hidden folders of a finished shard.
+        if not (finished := folder.worker(shard)):
             raise
-        about |= folder.worker(shard)
+        about |= finished
     return about
 
 
