@@ -258,7 +258,7 @@ class Face:
         pending, only_reset = self.pending_resets, self._only_reset
         if pending is not None and self.has_pending_resets:
             for values in (self.reward_buf, self.reset_terminated, self.reset_time_outs):
-                values.masked_fill_(pending, 0)
+                values.index_fill_(0, only_reset, 0)
         torch.logical_or(self.reset_terminated, self.reset_time_outs, out=self.reset_buf)
         ended = self.reset_buf.nonzero().flatten()
         if pending is not None:
@@ -268,7 +268,7 @@ class Face:
         self._next.put(obs)
         final = self._next
         self.resetting = self.cfg.autoreset == "same_step" and ended.shape[0] > 0
-        if self.infos.names:
+        if self.infos:
             self.infos.take(infos, self.reset_buf if self.resetting else None)
         if self.resetting and self.recorder_manager.needs_final_obs:
             final = self._final

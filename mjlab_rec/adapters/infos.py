@@ -48,6 +48,9 @@ class Infos:
         """Names of the entries."""
         return list(self._shapes)
 
+    def __len__(self) -> int:
+        return len(self._shapes)
+
     def __getitem__(self, name: str) -> torch.Tensor:
         """An entry's value in the last step (num_envs, *shape)."""
         return self._tensors[name]

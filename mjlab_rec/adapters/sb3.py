@@ -39,7 +39,7 @@ class RecordVecEnv(Recorded, _vec_env.VecEnvWrapper):
         task: str = "",
         step_dt: float | None = None,
     ) -> None:
-        super().__init__(venv)
+        super().__init__(venv)  # pyright: ignore[reportCallIssue]
         self._begin(
             venv,
             (venv.observation_space, venv.action_space),

@@ -36,6 +36,7 @@ class Session:
         self.face = face
         self._pid = os.getpid()
         self._closed = self._is_running = False
+        self._no_grad = torch.no_grad()  # To make one takes as long as to use it.
         self._recordings = Recordings(face)  # pyright: ignore[reportArgumentType]
         if recorders:
             given = named(recorders, "recorders")
@@ -80,13 +81,13 @@ class Session:
         self._is_running = True
         try:
             running.begin_step()
-            with _outside_of_inference(), torch.no_grad():
+            with _outside_of_inference(), self._no_grad:
                 recorders.record_pre_step()
                 face.put_action(action)
             result = call()
             # A learner may take some steps in torch's inference mode, but recorders' memory is for
             # all of them.
-            with _outside_of_inference(), torch.no_grad():
+            with _outside_of_inference(), self._no_grad:
                 self._record(values_of(result))
         except BaseException as error:
             running.cut()
@@ -173,9 +174,12 @@ class Session:
             )
 
 
+_NOTHING = nullcontext()
+
+
 def _outside_of_inference() -> AbstractContextManager[Any]:
     """Leave torch's inference mode; outside of it the context costs nothing."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NOTHING
 
 
 class Recorded:

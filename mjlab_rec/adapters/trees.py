@@ -198,20 +198,20 @@ class Buffer:
             wants: Any = self.tensor.dtype
             same_kind = given.is_floating_point == wants.is_floating_point
             fits = same_kind and torch.promote_types(given, wants) == wants
-            cast = value.to(wants)
+            cast: Any = value.to(wants)
+            back = cast if fits else cast.to(given)
         else:
             wants = self._wants
             fits = np.can_cast(given, wants) and (given.kind == "f") == (wants.kind == "f")
             cast = value.astype(wants, copy=False)
-        if not (fits or self._rounds):
-            back = cast.to(given) if isinstance(value, torch.Tensor) else cast.astype(given)
-            if ((back != value) & (value == value)).any():  # NaN stays NaN.
-                self._rounds = True
-                logger.warning(
-                    "%s is of type %s, but is recorded as %s, the type of its space, and so it is"
-                    " rounded. Let both be the same to record it exactly.",
-                    *(self._name, given, wants),
-                )
+            back = cast if fits else cast.astype(given)
+        if not (fits or self._rounds) and ((back != value) & (value == value)).any():  # No NaN.
+            self._rounds = True
+            logger.warning(
+                "%s is of type %s, but is recorded as %s, the type of its space, and so it is"
+                " rounded. Let both be the same to record it exactly.",
+                *(self._name, given, wants),
+            )
         return cast
 
 
