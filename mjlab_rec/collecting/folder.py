@@ -26,13 +26,12 @@ from uuid import uuid4
 from mjlab_rec.collecting.plan import Plan, Shard
 from mjlab_rec.data.files import local_path
 from mjlab_rec.data.formats.plain_files import reason, sync_to_disk
+from mjlab_rec.data.remote import is_url, store_of
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.utils.extras import require
+from mjlab_rec.data.workers import PLAN as PLAN
+from mjlab_rec.data.workers import WORKER as WORKER
 
-PLAN = "collect.json"
-WORKER = "worker.json"
 _SHARD = re.compile(r"shard-(\d{5,})")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*(::|://).*", re.IGNORECASE)
 
 
 class CollectError(DataError):
@@ -180,13 +179,8 @@ class _Remote:
     """A folder in a file system that fsspec knows, such as an object store."""
 
     def __init__(self, url: str) -> None:
-        fsspec = require("fsspec", None, f"A URL such as '{url}'")
         self.where = url.rstrip("/")
-        try:
-            self._fs, path = fsspec.core.url_to_fs(self.where)
-        except (ValueError, ImportError) as error:  # An unknown one, or one that lacks its package.
-            raise CollectError(f"Cannot use '{url}': {error}") from error
-        self._path = path.rstrip("/")
+        self._fs, self._path = store_of(self.where)
 
     @contextmanager
     def _reaching(self, what: str) -> Iterator[None]:
@@ -273,8 +267,3 @@ def download(url: str, folder: str | Path) -> list[Path]:
                 remote.get(f"{shard.name}/{name}", path / name)
         new.append(Path(here.path_of(shard)))
     return new
-
-
-def is_url(text: str) -> bool:
-    """Whether this is a URL and not a path."""
-    return _URL.fullmatch(text) is not None
