@@ -32,22 +32,33 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A cluster whose first machine has room for one worker."""
+@pytest.fixture(scope="module")
+def first() -> Iterator[Any]:
+    """A cluster of one machine, with room for one worker."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 1,
-                "object_store_memory": 80 << 20,
-                "include_dashboard": False,
-            },
-        )
+        machine = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=machine)
         yield cluster
-        ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(first) -> Iterator[Any]:
+    """A cluster that has only its first machine."""
+    yield first
+    ray.shutdown()
+    for machine in list(first.worker_nodes):
+        first.remove_node(machine)
+
+
+def test_no_cluster_is_an_error(tmp_path, capsys):
+    # The first test: the others have a cluster.
+    with pytest.raises(SystemExit):
+        collect(tmp_path / "ray", "--ray", "auto")
+    assert "`ray start --head` starts a cluster" in capsys.readouterr().err
+    with pytest.raises(CollectError, match=r"Call ray\.init\(address\) before"):
+        RowStream()
 
 
 def test_a_machine_may_go_and_another_may_come(alone, tmp_path, cluster, capsys):
@@ -101,16 +112,15 @@ def check_streamed(items: list[dict[str, np.ndarray]], folder: Path) -> None:
     assert not found
 
 
-@pytest.mark.parametrize("shared", [True, False])
 def test_a_learner_gets_each_row_once_though_a_worker_is_killed(
-    alone, tmp_path, orders, cluster, monkeypatch, shared
+    alone, tmp_path, orders, cluster, monkeypatch
 ):
     # The worker of shard 1 dies after the learner has had rows of it.
     plan, learned = plan_of(alone), tmp_path / "learned"
     (orders / str(plan.seed_of(plan.shards[1]))).write_text(f"12 {learned}")
     whole = ray_actors.collect_in_ray
     monkeypatch.setattr(
-        ray_actors, "collect_in_ray", lambda *args, **more: whole(*args, **more, shared=shared)
+        ray_actors, "collect_in_ray", lambda *args, **more: whole(*args, **more, shared=False)
     )
     ray.init(cluster.address, log_to_driver=False)
     stream = RowStream(["reward", "action"])
@@ -178,14 +188,3 @@ def test_collecting_goes_on_without_a_learner_that_has_closed(alone, tmp_path, c
     collect(tmp_path / "ray", "--ray", cluster.address, stream=stream)
     assert_same(tmp_path / "ray", alone)
     assert list(stream) == []
-
-
-def test_a_stream_needs_a_connection():
-    with pytest.raises(CollectError, match=r"Call ray\.init\(address\) before"):
-        RowStream()
-
-
-def test_no_cluster_is_an_error(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        collect(tmp_path / "ray", "--ray", "auto")
-    assert "`ray start --head` starts a cluster" in capsys.readouterr().err
