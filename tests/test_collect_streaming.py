@@ -141,6 +141,10 @@ def test_a_full_queue_lets_workers_wait_until_rows_are_taken():
         second = asyncio.create_task(queue.put(rows(0, (0, 1))))
         again = asyncio.create_task(queue.put(rows(0, (0, 1))))  # As by another worker.
         await asyncio.wait_for(queue.put(rows(0, (0, 0))), 60)  # It is there already.
+        late = asyncio.create_task(queue.put(rows(1, (0, 0))))  # Of a worker believed to be lost.
+        await asyncio.sleep(0)
+        await queue.forget(1)
+        await asyncio.wait_for(late, 60)
         assert not second.done()
         assert await queue.take() is not None
         await asyncio.wait_for(asyncio.gather(second, again), 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,32 +18,34 @@ fsspec = pytest.importorskip("fsspec")
 
 
 @pytest.fixture(params=["memory", "file", "s3"])
-def bucket(request, tmp_path) -> Iterator[str]:
+def bucket(request, tmp_path, monkeypatch) -> Iterator[str]:
     """A URL, at which there is nothing."""
-    if request.param == "s3":
-        yield from moto_bucket(request)
-        return
-    url = "memory://bucket" if request.param == "memory" else f"file://{tmp_path}/bucket"
-    yield url
-    store, place = fsspec.url_to_fs(url)
-    if store.exists(place):
-        store.rm(place, recursive=True)
+    with contextlib.ExitStack() as stack:
+        if request.param == "s3":
+            stack.enter_context(s3_server(monkeypatch))
+        url = (
+            f"file://{tmp_path}/bucket" if request.param == "file" else f"{request.param}://bucket"
+        )
+        yield url
+        store, place = fsspec.url_to_fs(url)
+        if store.exists(place):
+            store.rm(place, recursive=True)
 
 
-def moto_bucket(request) -> Iterator[str]:
-    """A bucket of an S3 server on this machine."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+@contextlib.contextmanager
+def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server on this machine that speaks like Amazon's S3, with an empty bucket."""
+    s3fs = pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
     server.start()
-    monkeypatch = request.getfixturevalue("monkeypatch")
-    host, port = server.get_host_and_port()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
+    host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    fsspec.filesystem("s3").mkdir("bucket")
-    yield "s3://bucket"
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield
     server.stop()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from mjlab_rec.collecting.folder import CollectError
 from mjlab_rec.collecting.plan import Shard
-from mjlab_rec.data.following import Rows, in_batches, joined
+from mjlab_rec.data.following import Rows, in_batches, joined, names_in
 from mjlab_rec.data.tails import Tail
 from mjlab_rec.utils.extras import require
 
@@ -62,7 +62,7 @@ class RowStream:
                 "RowStream needs a connection to the Ray cluster. Call ray.init(address) before,"
                 " with the address that --ray gets."
             )
-        self.channels = None if channels is None else list(channels)
+        self.channels = names_in(channels)
         self.batch_size = batch_size
         # On the machine that gives out the shards: the queue is lost only with all the rest.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -173,8 +173,10 @@ class Queue:
 
     async def forget(self, shard: int) -> None:
         """Take no more episodes of a shard, of a worker that was believed to be lost."""
-        self._known.pop(shard, None)
-        self._forgotten.add(shard)
+        async with self._changed:
+            self._known.pop(shard, None)
+            self._forgotten.add(shard)
+            self._changed.notify_all()
 
     async def close(self) -> None:
         """Drop what waits and what comes."""

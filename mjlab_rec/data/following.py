@@ -72,16 +72,13 @@ def follow(
             "batch_size must be at least 1, and cannot be combined with episodes=True: an item is"
             f" either a batch or an episode. Got {batch_size}."
         )
-    if isinstance(channels, str):
-        raise TypeError(
-            f"channels is the string '{channels}', but it must be a list: ['{channels}']."
-        )
+    names = names_in(channels)
     mirror = Mirror(source) if isinstance(source, str) and is_url(source) else None
     if poll_s is None:
         poll_s = _POLL_S if mirror is None else _POLL_URL_S
     return Follower(
         _Source(source, recordings, mirror),
-        None if channels is None else list(channels),
+        names,
         episodes=episodes,
         batch_size=batch_size,
         check=check,
@@ -262,6 +259,15 @@ class Follower:
                 " larger timeout_s."
             )
         return False
+
+
+def names_in(channels: Sequence[str] | None) -> list[str] | None:
+    """Names of channels as a list; None means all."""
+    if isinstance(channels, str):
+        raise TypeError(
+            f"channels is the string '{channels}', but it must be a list: ['{channels}']."
+        )
+    return None if channels is None else list(channels)
 
 
 def in_batches(source: Iterable[Rows], size: int) -> Generator[Rows]:
