@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from waiting import until
 
 from mjlab_rec.collecting.plan import Plan
 from mjlab_rec.managers import RewardTermCfg, TerminationTermCfg
@@ -15,7 +16,8 @@ from mjlab_rec.registry import list_tasks, load_env_cfg, register_task
 
 KILL = "COLLECT_TASKS_KILL"
 """Environment variable: a folder with files. The process is killed once in the shard whose seed
-is the name of a file, at the step that the file contains; each time if the file is "always"."""
+is the name of a file, at the step that the file contains; each time if "always" follows, or once
+the file exists whose path follows."""
 
 
 def killed(env: Any) -> torch.Tensor:
@@ -24,8 +26,10 @@ def killed(env: Any) -> torch.Tensor:
     if order.is_file():
         step, *rest = order.read_text().split()
         if env.common_step_counter == int(step):
-            if not rest:
+            if rest != ["always"]:
                 order.unlink()
+                for path in rest:
+                    until(Path(path).exists)
             os.kill(os.getpid(), signal.SIGKILL)
     return torch.zeros(env.num_envs, device=env.device)
 

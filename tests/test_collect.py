@@ -420,6 +420,6 @@ def test_a_url_of_files_is_a_folder(alone, tmp_path):
 def test_an_unknown_url_is_an_error(capsys):
     with pytest.raises(SystemExit):
         collect("nowhere://run")
-    assert "Cannot use 'nowhere://run'" in capsys.readouterr().err
+    assert "'nowhere://run' is not the URL of a file system" in capsys.readouterr().err
     with pytest.raises(CollectError, match=r"There is no collection at 'memory://nothing'"):
         download("memory://nothing", "x")

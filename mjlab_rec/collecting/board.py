@@ -14,6 +14,7 @@ from rich.table import Table
 from mjlab_rec.collecting.plan import Shard
 
 _REFRESH_S = 0.25
+_LONG_S = 1.0
 
 
 @dataclass
@@ -24,6 +25,7 @@ class _Running:
     began: float
     episodes: int = 0
     steps: int = 0
+    waits: bool = False
 
 
 class Board:
@@ -67,11 +69,11 @@ class Board:
         self._running[worker] = _Running(shard, self._clock())
         self._show()
 
-    def tell(self, worker: str, episodes: int, steps: int) -> None:
-        """A worker has played this many episodes and steps of its shard."""
+    def tell(self, worker: str, episodes: int, steps: int, waits: bool = False) -> None:
+        """A worker has played this many episodes and steps of its shard, or waits for a learner."""
         if worker in self._running:
             running = self._running[worker]
-            running.episodes, running.steps = episodes, steps
+            running.episodes, running.steps, running.waits = episodes, steps, waits
         self._show()
 
     def done(self, worker: str, shard: Shard, about: dict[str, Any]) -> None:
@@ -82,6 +84,8 @@ class Board:
         self._steps += about.get("steps", 0)
         seconds = about.get("seconds") or 0.0
         speed = f", {about.get('steps', 0) / seconds:,.0f} env-steps/s" if seconds else ""
+        if (waited := about.get("waited_s", 0.0)) >= _LONG_S:
+            speed += f", {waited:,.1f} s of it waiting for the learner"
         self._say(
             f"{worker}: {shard.name}, {shard.episodes} episodes, {about.get('rows', 0):,} rows in"
             f" {seconds:,.1f} s{speed} ({self._episodes} of {self._planned} episodes)"
@@ -120,6 +124,8 @@ class Board:
         for worker, each in sorted(self._running.items()):
             table.add_row(
                 *(worker, each.shard.name, f"{each.episodes} of {each.shard.episodes}"),
-                f"{each.steps / max(now - each.began, 1e-9):,.0f}",
+                "waits for the learner"
+                if each.waits
+                else f"{each.steps / max(now - each.began, 1e-9):,.0f}",
             )
         return table

@@ -26,12 +26,11 @@ from uuid import uuid4
 from mjlab_rec.collecting.plan import Plan, Shard
 from mjlab_rec.data.files import local_path
 from mjlab_rec.data.formats.plain_files import reason, sync_to_disk
-from mjlab_rec.data.remote import is_url
+from mjlab_rec.data.remote import is_url, store_of
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.utils.extras import require
+from mjlab_rec.data.workers import PLAN as PLAN
+from mjlab_rec.data.workers import WORKER as WORKER
 
-PLAN = "collect.json"
-WORKER = "worker.json"
 _SHARD = re.compile(r"shard-(\d{5,})")
 _HIDDEN = re.compile(r"\.(shard-\d{5,}|collect\.json)\..+")
 
@@ -209,13 +208,8 @@ class _Remote:
     """A folder in a file system that fsspec knows, such as an object store."""
 
     def __init__(self, url: str) -> None:
-        fsspec = require("fsspec", None, f"A URL such as '{url}'")
         self.where = url.rstrip("/")
-        try:
-            self._fs, path = fsspec.core.url_to_fs(self.where)
-        except (ValueError, ImportError) as error:  # An unknown one, or one that lacks its package.
-            raise CollectError(f"Cannot use '{url}': {error}") from error
-        self._path = path.rstrip("/")
+        self._fs, self._path = store_of(self.where)
 
     @contextmanager
     def _reaching(self, what: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mjlab_rec.collecting.folder import Folder
     from mjlab_rec.collecting.plan import Plan
     from mjlab_rec.collecting.ranks import Place
+    from mjlab_rec.collecting.streaming import RowStream
     from mjlab_rec.collecting.work import Work
 
 _PATH = f"{cli.RECORD_PREFIX}path"
@@ -87,7 +88,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def collect(
-    words: Sequence[str], on_shard: Callable[[str], None] | None = None, prog: str | None = None
+    words: Sequence[str],
+    on_shard: Callable[[str], None] | None = None,
+    prog: str | None = None,
+    stream: RowStream | None = None,
 ) -> None:
     """Collect what is missing, as ``mjlab-rec collect`` does.
 
@@ -96,14 +100,21 @@ def collect(
         on_shard: Called with the path or URL of each shard's folder when this process, one that it
             has started or one of its Ray actors has finished it.
         prog: Name of the command in its help. None: that of the process.
+        stream: Gets the rows that are recorded while this runs, of Ray actors only.
     """
-    args, env_cfg = _parsed(words, prog)
-    with cli.explained(args), _ending_on_sigterm():
-        try:
-            _collect(args, env_cfg, list(words), _told(on_shard))
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM.
-            Console().print("Stopped. What is finished stays: the same command goes on.")
-            raise
+    with nullcontext() if stream is None else stream.feeding():
+        args, env_cfg = _parsed(words, prog)
+        if stream is not None and args.ray is None:
+            cli.fail(
+                "A stream gets rows from a Ray cluster: add --ray, or --ray local to start one on"
+                " this machine. Without it, follow(FOLDER) reads each shard when it is finished."
+            )
+        with cli.explained(args), _ending_on_sigterm():
+            try:
+                _collect(args, env_cfg, list(words), _told(on_shard), stream)
+            except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM.
+                Console().print("Stopped. What is finished stays: the same command goes on.")
+                raise
 
 
 def _told(on_shard: Callable[[str], None] | None) -> Callable[[str], None]:
@@ -235,7 +246,11 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
 
 
 def _collect(
-    args: CollectArgs, env_cfg: Any, words: list[str], on_shard: Callable[[str], None]
+    args: CollectArgs,
+    env_cfg: Any,
+    words: list[str],
+    on_shard: Callable[[str], None],
+    stream: RowStream | None,
 ) -> None:
     from mjlab_rec.collecting.agent_files import AgentFiles
     from mjlab_rec.collecting.board import Board
@@ -268,6 +283,7 @@ def _collect(
                     workers=args.workers,
                     cores=args.worker_cores or 1,
                     on_shard=on_shard,
+                    stream=stream,
                 )
             elif args.workers is not None and args.workers > 1:
                 from mjlab_rec.collecting.processes import collect_in_processes
@@ -328,8 +344,6 @@ def _conclude(folder: Folder, plan: Plan, here: Place, console: Console) -> None
     said = f"{folder.where}: {done} of {plan.episodes} episodes."
     if missing and here.count > 1:
         said += " Other workers may still be at work. The same command does what is missing."
-    elif not missing and folder.is_remote:
-        said += " Read them after mjlab_rec.collecting.download(URL, FOLDER)."
     elif not missing:
         said += f" Read them with open_rollouts({folder.where!r})."
     console.print(said, markup=False)
