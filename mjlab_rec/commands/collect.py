@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -62,6 +62,9 @@ class CollectArgs(cli.RecordArgs):
     """How many workers there are, if you start them yourself."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
+    config: Literal["train", "play"] = "train"
+    """Which cfg of the task: train, that of training; or play, its cfg for watching, if it has one,
+    often without noise, pushes and time limit."""
     where: str = field(default="", init=False)
     """The folder or URL."""
 
@@ -194,6 +197,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
     per_env = max(1, min(_MOST_PER_ENV, args.episodes // (num_envs * _FEWEST_SHARDS)))
     plan = Plan(
         task=args.task,
+        config=args.config,
         agent=str(path or args.agent),
         policy_hash=_policy_hash(args.agent, make_policy, path),
         seed=seed,

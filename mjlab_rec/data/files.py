@@ -196,7 +196,7 @@ class PathLock:
                 continue
             try:
                 self._lock_path(self.path)
-            except _LockedError:
+            except LockedError:
                 continue
             if not self._exists():  # no other writer was faster
                 return
@@ -206,7 +206,7 @@ class PathLock:
         """Lock a path."""
         with _guard:
             if _key(path) in _locked_paths:
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another recorder of this process. Give each"
                     " recorder a different path."
                 )
@@ -279,7 +279,7 @@ class PathExistsError(DataError):
         )
 
 
-class _LockedError(DataError):
+class LockedError(DataError):
     """Another writer has locked the path."""
 
 
@@ -321,7 +321,7 @@ def _locked(path: Path) -> int:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another process. Wait until it ends, or choose"
                     " another path."
                 ) from None
