@@ -86,6 +86,7 @@ class RowClock(RecorderTerm):
         # Another package's environment may tell that a step is over when the next has begun.
         self._ends_late = bool(getattr(env, "ends_steps_late", False))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
+        self._no_envs = self._all_envs[:0]
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
         # The only record of where in a step the environment is.
@@ -317,16 +318,16 @@ class RowClock(RecorderTerm):
         self._step_counted = True
         if self._due:
             self.on_row_taken()
-        if len(ended):
+        if ended.shape[0]:  # Faster than len().
             self.on_episodes_end(ended, cut=False, in_row=self._due)
 
     def _take_step_without_reset(self) -> None:
         """Process a step without resets; the user resets the environments that ended."""
-        ended = self._all_envs[:0]
+        ended = self._no_envs
         if not self._auto_reset:
             ended = self._env.reset_buf.nonzero().flatten()
         self._take_step(ended)
-        if len(ended):
+        if ended.shape[0]:
             # The reset that follows ends an episode without a step, which is not counted.
             self.counters.restart(ended)
 

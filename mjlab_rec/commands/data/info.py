@@ -59,7 +59,7 @@ def text(about: dict[str, Any]) -> str:
         ("rows", about["rows"]),
         *([("rows lost", about["rows_lost"])] if about["rows_lost"] else []),
         ("step", f"{about['step_dt']:g} s"),
-        *([("recorded", f"every {about['every']}th step")] if about["every"] > 1 else []),
+        *([("recorded", f"one of {about['every']} steps")] if about["every"] > 1 else []),
         ("episodes", f"{about['episodes']}" + f" ({ends})" * bool(ends)),
         *((name, _spread(about[name])) for name in ("return", "length")),
         *([("attached", ", ".join(about["attachments"]))] if about["attachments"] else []),
