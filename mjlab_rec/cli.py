@@ -35,7 +35,8 @@ class TaskArgs:
     """Options of scripts that run a task."""
 
     task: str
-    """Id of the task. mjlab-rec list shows all ids."""
+    """Id of the task. mjlab-rec list shows all ids. Tasks may have a second cfg for watching: play
+    takes it, all other commands the one of training."""
     task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Module to import first, which registers your own tasks. May be repeated."""
     num_envs: int | None = None
@@ -109,19 +110,18 @@ def parse(
     args_type: type[Args],
     description: str,
     argv: Sequence[str] | None = None,
-    play: bool = False,
     prog: str | None = None,
 ) -> tuple[Args, ManagerBasedRlEnvCfg]:
     """Parse a command line into a script's options and the cfg of the task.
 
     `--env.PATH VALUE` sets any field of that cfg. If the options are RecordArgs, the requested
-    recorders are added to it. Errors are printed to stderr, and the script ends with exit code 2.
+    recorders are added to it. With an option `config` that is "play" it is the task's cfg for
+    watching. Errors are printed to stderr, and the script ends with exit code 2.
 
     Args:
         args_type: The script's options.
         description: Description of the script, for its help.
         argv: The arguments. None: those of the process.
-        play: Whether to load the task's cfg for watching.
         prog: Name of the command in its help. None: that of the process.
     """
     options, overrides = split_options(list(sys.argv[1:] if argv is None else argv), ENV_PREFIX)
@@ -148,7 +148,7 @@ def parse(
     except registry.UnknownTaskError as error:
         fail(str(error))
 
-    cfg = registry.load_env_cfg(args.task, play=play)
+    cfg = registry.load_env_cfg(args.task, play=getattr(args, "config", "train") == "play")
     if isinstance(args, LearnArgs):
         args.agent_cfg = _agent_cfg(args.task, cfg)
         cfg.scene.num_envs = spec.train_num_envs or cfg.scene.num_envs
@@ -167,11 +167,12 @@ def parse(
     if isinstance(args, RecordArgs) and (args.record or settings):
         recorders = args.recorders = requested_recorders(args, settings, taken=set(cfg.recorders))
     if wants_help:
-        print_fields(args.task, cfg, ENV_PREFIX)
-        if isinstance(args, LearnArgs):
-            print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
+        # First what was asked for, because a task has hundreds of fields.
         for name, recorder in recorders.items():
             print_fields(f"recorder {name}", recorder, RECORD_PREFIX)
+        if isinstance(args, LearnArgs):
+            print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
+        print_fields(args.task, cfg, ENV_PREFIX)
         raise SystemExit(0)
     if recorders:
         cfg.recorders = {**cfg.recorders, **recorders}
@@ -219,7 +220,7 @@ def explained(args: Any) -> Iterator[None]:
         if args.verbose or not all(isinstance(e, explained) for e in errors):
             raise
         messages = " ".join(_message(e, args) for e in errors)
-        fail(f"{messages} (--verbose shows the traceback.)")
+        fail(messages)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -414,6 +415,7 @@ def print_recordings(recorders: dict[str, Any]) -> None:
     from mjlab_rec.recorders.progress import progress
 
     console = Console(highlight=False, soft_wrap=True)
+    described = False  # One of them at length: the others have the same episodes.
     for name, recorder in recorders.items():
         said = progress(recorder)
         files = list(said.files)
@@ -427,18 +429,22 @@ def print_recordings(recorders: dict[str, Any]) -> None:
             # The parts of a recording are opened together.
             run = [file for file in files if file in {files[0], *parts(files[0])}]
             console.print(f"\nRecorder {name} wrote {', '.join(map(str, run))}", markup=False)
-            console.print(_contents(run[0]), markup=False)
+            console.print(_contents(run[0], short=described), markup=False)
+            described = True
             files = [file for file in files if file not in run]
 
 
-def _contents(file: Path) -> str:
-    """The summary of a recording, or the reason why it cannot be read."""
+def _contents(file: Path, short: bool) -> str:
+    """The summary of a recording or, if short, its size; or the reason why it cannot be read."""
     from mjlab_rec.data.rollouts import open_rollouts
     from mjlab_rec.data.schema import DataError
 
     try:
         with open_rollouts(file) as rollouts:
-            return str(rollouts.summary())
+            if not short:
+                return str(rollouts.summary())
+            rows = rollouts.episodes["rows"].sum()
+            return f"{len(rollouts)} episodes, {rows} rows: mjlab-rec data info {file}"
     except DataError as error:
         return str(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 import logging
 import os
@@ -291,6 +292,7 @@ class RecorderManager(ManagerBase):
         # Recorders read cfg.params themselves, so there is no signature to check them against.
         self._resolve_entities(f"Recorder term '{term_name}'", term_cfg.params)
         term = term_cfg.func(cfg=term_cfg, env=self._env)
+        _warn_of_misspelt_hooks(type(term))
         term._recorder_lock = self._lock
         # A new dict, because another thread may be going through the old one.
         self._terms = {**self._terms, term_name: term}
@@ -308,6 +310,22 @@ def _check_cfg(name: str, cfg: RecorderTermCfg) -> None:
             f"Recorder term '{name}': unknown on_error {cfg.on_error!r}."
             f" {nearest(str(cfg.on_error), ['raise', 'disable'])}"
         )
+
+
+def _warn_of_misspelt_hooks(cls: type[RecorderTerm]) -> None:
+    """Warn of methods that are never called, because their names are almost those of hooks."""
+    letters = {hook.removeprefix("record").replace("_", ""): hook for hook in _HOOKS}
+    for name in dir(cls):
+        if not name.startswith("record") or hasattr(RecorderTerm, name):
+            continue
+        word = name.removeprefix("record").replace("_", "").lower()
+        for close in difflib.get_close_matches(word, letters, n=1, cutoff=0.85):
+            hook = letters[close]
+            if getattr(cls, hook) is getattr(RecorderTerm, hook):
+                logger.warning(
+                    "%s.%s is never called: it is not the name of a hook. Did you mean %s?",
+                    *(cls.__name__, name, hook),
+                )
 
 
 def _overrides(term: RecorderTerm, hook: str) -> bool:
