@@ -237,8 +237,7 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     found = sorted(
         entry.name
         for entry in folder.iterdir()
-        if any(f.fits(entry, None) if entry.is_dir() else f.matches_name(entry) for f in formats())
-        and not entry.name.endswith(".episodes.csv")
+        if (recognise([entry]) if entry.is_dir() else _may_be_recording(entry))
     )
     if not found:
         return f"There are no recordings in '{folder}'."
