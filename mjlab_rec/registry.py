@@ -133,7 +133,7 @@ def task_spec(task_id: str) -> TaskSpec:
             f"Unknown task {task_id!r}. {nearest('' if of_mjlab else task_id, sorted(_tasks))}"
         )
         if of_mjlab:
-            message += " Tasks of mjlab are not part of this package; tasks/README.md says how to port one."
+            message += " Tasks of mjlab are not in here; tasks/README.md says how to port one."
         if _broken:
             message += f" Failed to load: {', '.join(_broken)}."
         raise UnknownTaskError(message)

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mjlab_rec.data.workers import Worker
-
-PLAN = "collect.json"
-"""A file in the folder of a collection. Its keys shards and episodes say how many are planned."""
+from mjlab_rec.data.workers import PLAN, Worker
 
 _MOST_NUMBERED = 1 << 20
 _MOST_RANGES = 10

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 WORKER = "worker.json"
-"""Name of the file. All of its keys may be missing: shard, shards (how many there are), rank, host,
-seed, planned_episodes, finished, versions, cfg_hash, policy_hash. Others are ignored."""
+"""A file in the folder of a recording that says who made it. All of its keys may be missing: shard,
+shards (how many there are), rank, host, seed, planned_episodes, finished, versions, cfg_hash,
+policy_hash. Others are ignored."""
+PLAN = "collect.json"
+"""A file in the folder of a collection, in whose folders WORKER is written last. Its keys shards
+and episodes say how many are planned."""
 
 _MOST_BYTES = 16 << 20
 _KINDS: dict[str, tuple[type, ...]] = {
