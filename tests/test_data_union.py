@@ -297,7 +297,7 @@ def test_incomplete_workers_are_told(tmp_path):
             "'/worker-00002' (rank 2, host node2): its worker.json has an impossible cfg_hash.",
             found[3],
             "'/worker-00007' (rank 7): it has no recording.",
-            "There is no folder of rank 4, 5, 6, but there are higher ones.",
+            "Ranks 4-6 are missing: there are higher ones.",
         ]
         assert "'/worker-00006': its worker.json cannot be read" in found[3]
         assert "2 different values of cfg_hash. The rarest is that of" in rollouts.summary()
@@ -307,15 +307,14 @@ def test_incomplete_workers_are_told(tmp_path):
 def test_shards_of_the_same_worker_are_told_apart(tmp_path):
     ranks = {n: {"shard": n, "rank": n % 2} for n in (0, 1, 2, 4)}
     with open_rollouts(collection(tmp_path, ranks)) as rollouts:
-        missing = "There is no folder of shard 3, but there are higher ones."
+        missing = "Shard 3 is missing: there are higher ones."
         assert rollouts.incomplete == [missing]
 
 
 def test_shards_that_are_planned_are_missed(tmp_path):
     ranks = {n: {"shard": n, "shards": 5} for n in (0, 2)}
     with open_rollouts(collection(tmp_path, ranks)) as rollouts:
-        missing = "There is no folder of shard 1, 3, 4, of 5 that are planned."
-        assert rollouts.incomplete == [missing]
+        assert rollouts.incomplete == ["Shards 1, 3-4 of 5 are missing."]
 
 
 def test_what_all_descriptions_say_is_kept_at_any_depth():
