@@ -8,7 +8,6 @@ import fcntl
 import itertools
 import json
 import os
-import re
 import shutil
 import stat
 import threading
@@ -287,13 +286,15 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     """The names of the parts of a run that exist, with their numbers, in order."""
     found = [(0, path.name)] * os.path.lexists(path)
     begin, suffix = f"{path.stem}.part", path.suffix
-    pattern = re.compile(rf"{re.escape(begin)}(\d+){re.escape(suffix)}")
     names: list[str] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = os.listdir(path.parent)
+    first, last = len(begin), -len(suffix) or None
     for name in names:
-        if name.startswith(begin) and (match := pattern.fullmatch(name)):
-            found.append((int(match[1]), name))
+        if name.startswith(begin) and name.endswith(suffix):
+            digits = name[first:last]
+            if digits.isdecimal():
+                found.append((int(digits), name))
     return sorted(found)
 
 
