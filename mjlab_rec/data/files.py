@@ -195,7 +195,7 @@ class PathLock:
                 continue
             try:
                 self._lock_path(self.path)
-            except _LockedError:
+            except LockedError:
                 continue
             if not self._exists():  # no other writer was faster
                 return
@@ -205,7 +205,7 @@ class PathLock:
         """Lock a path."""
         with _guard:
             if _key(path) in _locked_paths:
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another recorder of this process. Give each"
                     " recorder a different path."
                 )
@@ -278,7 +278,7 @@ class PathExistsError(DataError):
         )
 
 
-class _LockedError(DataError):
+class LockedError(DataError):
     """Another writer has locked the path."""
 
 
@@ -322,7 +322,7 @@ def _locked(path: Path) -> int:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another process. Wait until it ends, or choose"
                     " another path."
                 ) from None

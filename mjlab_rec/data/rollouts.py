@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 from mjlab_rec.data.discovery import Source, find, format_of
 from mjlab_rec.data.files import being_written, local_path
 from mjlab_rec.data.formats.registry import recognise
-from mjlab_rec.data.remote import downloaded, is_url
+from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.workers import WORKER, incomplete, table
 
@@ -49,13 +48,15 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
             is damaged. Without it reading is a little faster.
     """
     if isinstance(source, str) and is_url(source):
-        folder, path = downloaded(source)
+        mirror = Mirror(source)
         try:
-            rollouts = _opened(path, check, None)
+            if not mirror.update():
+                raise DataError(f"There is no recording at '{source}'.")
+            rollouts = _opened(mirror.path, check, None)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            mirror.close()
             raise
-        rollouts._downloaded = folder
+        rollouts._mirror = mirror
         return rollouts
     return _opened(source, check, None)
 
@@ -133,7 +134,7 @@ class Rollouts:
         asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
-        self._downloaded: Path | None = None  # a folder that is removed at the end
+        self._mirror: Mirror | None = None  # the copy of what is at a URL
         self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
         """Where it was opened; None for a list of recordings, or if it is in memory only."""
@@ -413,6 +414,8 @@ class Rollouts:
         """
         if self._asked is None:
             return 0
+        if self._mirror is not None:
+            self._mirror.update()
         before, now = self.rows, _opened(self._asked, self.checked, self._reader)
         self._reader, self.paths, self.format = now.reader, now.paths, now.format
         return self.rows - before
@@ -435,8 +438,8 @@ class Rollouts:
     def close(self) -> None:
         """Close the files. May be called twice."""
         self._reader.close()
-        if self._downloaded is not None:
-            shutil.rmtree(self._downloaded, ignore_errors=True)
+        if self._mirror is not None:
+            self._mirror.close()
 
     def __enter__(self) -> Rollouts:
         return self

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -66,9 +67,9 @@ class Column:
         """Chunks of a block, if it is compressed."""
         return -(-self.items // self.chunk)
 
-    def checks(self, items: int) -> int:
-        """Number of checksums for a number of items."""
-        return -(-items // self.unit) if self.unit else 0
+    def checks(self, items: Any) -> Any:
+        """Number of checksums for a number of items, or for several numbers."""
+        return -(-items // self.unit) if self.unit else 0 * items
 
 
 @dataclass(kw_only=True)
@@ -177,6 +178,7 @@ class Storage:
 
     compression: str | None
     roll_over_bytes: int
+    blocks: int = 0  # of the recording, if that is known
     most_chunks: int = _MOST_CHUNKS
 
 
@@ -266,7 +268,8 @@ def make_plan(
     # Adding a chunk writes a whole node, and the first block creates all nodes.
     nodes = max(_NODES, size * group // 8) << min(2 * part, 20)
     affordable = nodes // (len(columns) * tiles * _ENTRY + group * index_dtype(layout).itemsize)
-    most = min(storage.most_chunks, _MOST_TILES // tiles, max(affordable, fewest))
+    known = -(-storage.blocks // group)
+    most = min(storage.most_chunks, _MOST_TILES // tiles, max(affordable, fewest, known))
     chunks = min(most, max(fewest, storage.roll_over_bytes // (size * group) + 1))
     plan = Plan(layout=layout, columns=columns, capacity=chunks * group, chunks=chunks * tiles)
     more = {"checks": plan.checks({c.table: max(1, needs.get(c.table, 0)) for c in columns})}
