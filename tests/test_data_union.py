@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -187,6 +188,7 @@ def test_what_all_recordings_say_is_said_of_the_union(runs):
 
 def test_few_files_are_open_at_a_time(runs, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.hdf5_reader._MOST_OPEN", 1)
+    gc.collect()  # Files of other tests that were not closed.
     before = len(os.listdir("/proc/self/fd"))
     with open_rollouts(runs) as together:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
@@ -389,6 +391,17 @@ def test_refresh_finds_new_rows_and_new_recordings(tmp_path):
     for block in blocks:
         writer.write(block)
     writer.close()
+
+
+def test_a_refresh_that_fails_leaves_the_recordings_open(tmp_path):
+    record("hdf5", tmp_path / "1.h5", World(steps=8), block_rows=7)
+    with open_rollouts([tmp_path / "1.h5"]) as alone:
+        whole = alone[0]
+    with open_rollouts(str(tmp_path / "*.h5")) as rollouts:
+        record("hdf5", tmp_path / "2.h5", World(steps=8, every=2), block_rows=7)
+        with pytest.raises(DataError, match="2.h5' cannot be read as one data set"):
+            rollouts.refresh()
+        same(rollouts[0], whole)
 
 
 @pytest.mark.parametrize("format", ["hdf5", "csv", "npz"])
