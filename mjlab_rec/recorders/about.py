@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import importlib.metadata
 import math
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ def as_json(value: Any, depth: int = 0) -> Any:
     return f"<{type(value).__name__}>"
 
 
+@functools.cache  # It reads and parses a file.
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
