@@ -255,7 +255,9 @@ def test_pictures_that_are_kept_do_not_change_again(tmp_path):
     pytest.importorskip("simplejpeg")
     cfg = world()
     eye = Channel(
-        name="eye", func=lambda env: torch.randint(0, 255, (env.num_envs, 16, 16, 3)).byte()
+        name="eye",
+        func=lambda env: torch.randint(0, 255, (env.num_envs, 16, 16, 3)).byte(),
+        when="before",
     )
     path = tmp_path / "run.h5"
     cfg.recorders = {
