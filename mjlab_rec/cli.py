@@ -240,6 +240,8 @@ def _message(error: BaseException, args: Any) -> str:
         paths = [getattr(cfg, "path", "") for cfg in args.recorders.values()]
         if any(path and error.path.is_relative_to(local_path(path)) for path in paths):
             return error.described(f"give {RECORD_PREFIX}if-exists")
+    if isinstance(error, PathExistsError) and hasattr(args, "if_exists"):
+        return error.described("give --if-exists")
     return str(error)
 
 

@@ -326,6 +326,13 @@ def test_blocks_fit_the_lengths_of_episodes(lengths, rows):
     assert abs(found - rows) <= 6
 
 
+def test_a_copy_without_model_fields_says_so_once(runs, tmp_path, caplog):
+    merge(runs / "2.h5", tmp_path / "with.npz")
+    assert not caplog.text
+    merge(runs / "2.h5", tmp_path / "without.csv")
+    assert caplog.text.count("no place for model fields") == 1
+
+
 def test_a_file_of_a_format_that_has_folders_too_is_replaced(runs, tmp_path):
     out = tmp_path / "out.npz"
     overwrite = OutputOptions(if_exists="overwrite")

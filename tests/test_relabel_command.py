@@ -70,7 +70,7 @@ def test_weights_and_terms_of_your_own(run, capsys):
     ("words", "said"),
     [
         ("run.h5", "Give the recording, and the new recording to write."),
-        ("run.h5 run.h5", "run.h5"),
+        ("run.h5 run.h5", "give --if-exists overwrite"),
         ("run.h5 no.h5 --channels action", "'action' cannot be computed again"),
         ("run.h5 no.h5 --task cartpole-balanse", "Did you mean 'cartpole-balance'"),
         ("run.h5 no.h5 --reward near", "it must be NAME=package.module:function"),

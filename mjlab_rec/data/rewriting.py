@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from mjlab_rec.data.origins import ORIGIN
 from mjlab_rec.data.pictures.codec import parse
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, bytes_of
+
+_LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -83,8 +86,15 @@ def write_episodes(
     format = options.format or format_by_name(local_path(out))
 
     def counted() -> Iterator[Episode]:
-        done = 0
+        done, loses_models = 0, False
         for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+            if episode.model and not (writer.has_models or loses_models):
+                loses_models = True
+                _LOG.warning(
+                    "A %s file has no place for model fields, which states need to be simulated"
+                    " again, so they are left out.",
+                    format,
+                )
             yield episode
             done += episode.rows
             if progress is not None:

@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     )
     if takes_fields:
         args.env_fields = fields
-    logging.basicConfig(
-        level=logging.WARNING if args.verbose else logging.ERROR, format="%(message)s"
-    )
+    shown = args.verbose or args.shows_warnings
+    logging.basicConfig(level=logging.WARNING if shown else logging.ERROR, format="%(message)s")
     with cli.explained(args):
         code = module.main(args)
     if code:

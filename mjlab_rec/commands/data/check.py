@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class CheckArgs(OutputArgs):
     """Options of ``data check``."""
 
+    shows_warnings = False
+
     paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     repair: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -29,12 +29,17 @@ class DataArgs:
     """Options of every subcommand."""
 
     verbose: bool = False
-    """Show tracebacks of errors, and warnings."""
+    """Show tracebacks of errors, and all warnings."""
+
+    shows_warnings: ClassVar[bool] = False
+    """Whether warnings are shown in any case, because the command does not print them itself."""
 
 
 @dataclass(kw_only=True)
 class OutputArgs(DataArgs):
     """Options of subcommands that write a recording."""
+
+    shows_warnings = True
 
     format: str = ""
     """Format of what is written: hdf5, npz, csv, parquet, robomimic or that of another package.

@@ -10,8 +10,6 @@ from mjlab_rec.data.export.source import Source
 from mjlab_rec.data.formats.registry import writer_class
 from mjlab_rec.data.schema import Episode
 
-_WITHOUT_MODEL = ("csv",)
-
 
 def write_own(
     source: Source,
@@ -41,7 +39,7 @@ def write_own(
 
     def episodes() -> Iterator[Episode]:
         for batch in source.batches(whole=True):
-            if format in _WITHOUT_MODEL and any(batch.models):
+            if not writer.has_models and any(batch.models):
                 source.note(f"A {format} file has no place for model fields, so they are left out.")
             for number, rows in enumerate(batch.slices()):
                 row = {name: values[number] for name, values in batch.table.items()}

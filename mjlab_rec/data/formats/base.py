@@ -76,6 +76,9 @@ class Writer(abc.ABC):
     encodes_floats: ClassVar[bool] = False
     """Whether these codecs also store floats."""
 
+    has_models: ClassVar[bool] = True
+    """Whether the format stores the model fields of episodes."""
+
     gaps: int = 0
     """Rows lost before they reached a writer of episodes; set before it is closed."""
 

@@ -40,6 +40,8 @@ class CsvWriter(Writer):
     table of rows and are not written.
     """
 
+    has_models = False
+
     def __init__(self, info: RunInfo, options: WriterOptions) -> None:
         super().__init__(info, options)
         csv_text.check_columns(info, Path(options.path))
