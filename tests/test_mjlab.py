@@ -222,7 +222,7 @@ def test_histories_and_delays_go_on_as_if_nothing_had_been_computed(task: str) -
     assert same(plain, run(env, 40))
     env.close()
     rollouts = env.recorder_manager.get_term("all").recorder.rollouts
-    assert len(rollouts) > 50 and not env.recorder_manager.get_term("all")._finals.notes
+    assert len(rollouts) > 50 and not env.recorder_manager.get_term("all")._host._finals.notes
     for episode, done in zip(rollouts, rollouts.episodes["truncated"], strict=True):
         if done and len(episode["action"]) > 1:
             # The history moved on by one: its older two frames were the newer two before.
