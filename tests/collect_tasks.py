@@ -1,4 +1,4 @@
-"""A task for tests of ``mjlab-rec collect``, which can kill its process in a shard."""
+"""A plan, and a task that can kill its process in a shard, for tests of ``mjlab-rec collect``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from waiting import until
 
+from mjlab_rec.collecting.plan import Plan
 from mjlab_rec.managers import RewardTermCfg, TerminationTermCfg
 from mjlab_rec.registry import list_tasks, load_env_cfg, register_task
 
 KILL = "COLLECT_TASKS_KILL"
 """Environment variable: a folder with files. The process is killed once in the shard whose seed
-is the name of a file, at the step that the file contains; each time if the file is "always"."""
+is the name of a file, at the step that the file contains; each time if "always" follows, or once
+the file exists whose path follows."""
 
 
 def killed(env: Any) -> torch.Tensor:
@@ -23,8 +26,10 @@ def killed(env: Any) -> torch.Tensor:
     if order.is_file():
         step, *rest = order.read_text().split()
         if env.common_step_counter == int(step):
-            if not rest:
+            if rest != ["always"]:
                 order.unlink()
+                for path in rest:
+                    until(Path(path).exists)
             os.kill(os.getpid(), signal.SIGKILL)
     return torch.zeros(env.num_envs, device=env.device)
 
@@ -42,6 +47,12 @@ def env_cfg() -> Any:
     cfg.rewards["killed"] = RewardTermCfg(func=killed, weight=1.0)
     cfg.terminations["by_chance"] = TerminationTermCfg(func=by_chance)
     return cfg
+
+
+def a_plan(**fields: Any) -> Plan:
+    """A plan of nothing that exists."""
+    about = dict(task="t", agent="zero", policy_hash="", seed=1, device="cpu", versions={})
+    return Plan(**{**about, "env_cfg": {}, "recorder": {}, "sources": {}, **fields})
 
 
 if "collect-me" not in list_tasks():

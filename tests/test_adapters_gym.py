@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import shutil
 from functools import partial
 from typing import Any
@@ -15,12 +14,12 @@ import torch
 from gym_worlds import Maze, Tiny, check_rows, lives
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from long_runs import some_long
 
 from mjlab_rec.adapters.gym_env import RecordEnv
 from mjlab_rec.adapters.gym_vector import RecordVector
 from mjlab_rec.data import export_rollouts, open_rollouts
 from mjlab_rec.recorders import (
-    DEFAULT_CHANNELS,
     CsvRecorderCfg,
     EpisodeLogRecorderCfg,
     FlightRecorderCfg,
@@ -36,6 +35,12 @@ MAKERS: dict[str, Any] = {
     "Ant-v5": partial(gymnasium.make, "Ant-v5", max_episode_steps=4),
     "Pusher-v5": partial(gymnasium.make, "Pusher-v5", max_episode_steps=4),
     "maze": Maze,
+}
+
+INFOS: dict[str, Any] = {
+    "maze": {"x_position": (), "goal": (2,), "deep/n": (), "is_success": ()},
+    "Ant-v5": {"x_position": (), "reward_forward": ()},
+    "Pusher-v5": {"reward_dist": ()},
 }
 
 
@@ -98,25 +103,37 @@ def test_all_rows_are_true_and_what_comes_back_is_untouched(name, mode, tmp_path
             check_rows(rollouts, expected)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_rows_of_environments_in_other_processes_are_true(mode, tmp_path):
-    actions = some_actions(Maze, 25, 2)
-    infos = {"x_position": (), "goal": (2,), "deep/n": (), "is_success": ()}
-    inner = AsyncVectorEnv([Maze] * 2, autoreset_mode=MODES[mode], copy=False)
+ASYNC = {("maze", mode) for mode in MODES} | {("Ant-v5", "next_step")}
+"""Those that take little time."""
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        (name, mode) if (name, mode) in ASYNC else some_long(name, mode)
+        for name in MAKERS
+        for mode in MODES
+    ],
+)
+def test_rows_of_environments_in_other_processes_are_true(name, mode, tmp_path):
+    make, infos = MAKERS[name], INFOS.get(name, {})
+    actions = some_actions(make, 25 if (name, mode) in ASYNC else 60, 2)
+    inner = AsyncVectorEnv([make] * 2, autoreset_mode=MODES[mode], copy=False)
     path = str(tmp_path / "a.h5")
-    recorders = {"rows": Hdf5RecorderCfg(path=path)}
-    with RecordVector(inner, recorders, infos=infos, success="is_success") as envs:
+    success = "is_success" if name == "maze" else ""
+    with RecordVector(inner, Hdf5RecorderCfg(path=path), infos=infos, success=success) as envs:
         drive(envs, actions)
-    expected = lives(Maze, 11, actions, mode)
+    expected = lives(make, 11, actions, mode)
     with open_rollouts(path) as rollouts:
+        assert rollouts.verify() == []
         check_rows(rollouts, expected, infos)
-        for row, success in zip(
+        for rows, got in zip(
             [episode for of in expected for episode in of],
             rollouts.episodes["success"],
             strict=True,
         ):
-            over = row[-1]["terminated"] or row[-1]["truncated"]
-            assert success == (row[-1]["info"]["is_success"] if over else None)
+            over = success and (rows[-1]["terminated"] or rows[-1]["truncated"])
+            assert got == (rows[-1]["info"]["is_success"] if over else None)
 
 
 def test_a_single_environment(tmp_path):
@@ -259,6 +276,9 @@ def test_a_recording_is_exported(name, kind, tmp_path):
 class Batched(gymnasium.vector.VectorEnv):
     """The shape of ManiSkill's vector environment: torch in and out, resets inside a step."""
 
+    # Also of one that does not reset.
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
     def __init__(self, num_envs: int, auto_reset: bool = True, device: str = "cpu") -> None:
         self.num_envs, self.auto_reset = num_envs, auto_reset
         self.single_observation_space = spaces.Dict({"qpos": spaces.Box(-9e9, 9e9, (2,))})
@@ -337,49 +357,6 @@ def test_torch_environments_that_reset_inside(device, auto_reset, tmp_path):
             for mine, true in zip(got[env], log[env], strict=True):
                 for one, other in zip(mine, true, strict=True):
                     np.testing.assert_array_equal(one, other)
-
-
-def test_what_cannot_be_recorded_is_said():
-    class Talk(Maze):
-        observation_space = spaces.Text(5)
-
-    with pytest.raises(ValueError, match="observation space Text.*cannot be recorded"):
-        RecordEnv(Talk())
-    envs = SyncVectorEnv([Maze])
-    envs.metadata = {}
-    with pytest.raises(ValueError, match="does not say when it resets.*Give autoreset_mode"):
-        RecordVector(envs)
-    with pytest.raises(ValueError, match="Unknown autoreset_mode 'NEXT'.*NEXT_STEP"):
-        RecordVector(envs, autoreset_mode="NEXT")
-    envs = RecordVector(envs, autoreset_mode="next_step")
-    with pytest.raises(RuntimeError, match="Call reset"):
-        envs.step(np.zeros((1, 2), np.float32))
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(envs)
-    with pytest.raises(ValueError, match="Unknown channel 'state'"):
-        envs.start_recording(("state",), Hdf5RecorderCfg(path="never.h5"))
-    envs.close()
-    envs.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        envs.reset()
-
-
-def test_an_info_of_another_shape_is_refused(tmp_path):
-    cfg = Hdf5RecorderCfg(path=str(tmp_path / "a.h5"), channels=("info/goal",))
-    with RecordEnv(Maze(), {"rows": cfg}) as env:
-        env.reset(seed=0)
-        with pytest.raises(ValueError, match=r"infos=\{'goal': \(2,\)\}"):
-            env.step(np.zeros(2, np.float32))
-
-
-def test_rounded_actions_are_said(tmp_path, caplog):
-    cfg = Hdf5RecorderCfg(path=str(tmp_path / "a.h5"), channels=DEFAULT_CHANNELS)
-    with RecordEnv(Maze(), {"rows": cfg}) as env:
-        env.reset(seed=0)
-        env.step(np.array([0.5, 0.25]))
-        assert "rounded" not in caplog.text
-        env.step(np.array([0.1, 0.25]))
-        assert "The action is of type float64, but is recorded as float32" in caplog.text
 
 
 def test_a_failed_step_ends_the_episodes_before_it(tmp_path):

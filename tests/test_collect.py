@@ -16,27 +16,23 @@ import collect_tasks
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from ports import free_port
 from waiting import PATIENCE_S, until
 
 from mjlab_rec.collecting import Folder, Plan
 from mjlab_rec.collecting.folder import CollectError, download
-from mjlab_rec.collecting.plan import PlanError
 from mjlab_rec.collecting.queue import ShardQueue
-from mjlab_rec.collecting.ranks import place
 from mjlab_rec.collecting.work import do_shard
 from mjlab_rec.commands import collect as command
 from mjlab_rec.data import open_rollouts
 from mjlab_rec.data.comparing import diff
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.registry import load_env_cfg
+from mjlab_rec.rl.policies import random_policy
 
 ROOT = Path(__file__).parent.parent
 TASK = ("--task", "collect-me", "--task-module", "collect_tasks", "--agent", "random")
 SIZE = ("--episodes", "23", "--num-envs", "4", "--per-env", "2", "--seed", "5", "--device", "cpu")
-UNEVEN = dict(ID="3", MIN="3", MAX="7", COUNT="2")
 # 23 = 2 x (4 x 2) + 4 x 1 + 3 x 1
 
 
@@ -83,77 +79,6 @@ def assert_same(folder: Path, alone: Path) -> None:
         about = json.loads((folder / shard.name / "worker.json").read_text())
         assert about["finished"] and about["episodes"] == about["planned_episodes"]
         assert about["episodes"] == shard.episodes and about["shard"] == shard.number
-
-
-# The plan
-
-
-def a_plan(**fields: Any) -> Plan:
-    about = dict(task="t", agent="zero", policy_hash="", seed=1, device="cpu", versions={})
-    return Plan(**{**about, "env_cfg": {}, "recorder": {}, **fields})
-
-
-@given(st.integers(1, 500), st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
-def test_shards_have_all_episodes_and_each_worker_has_its_own(episodes, num_envs, per_env, workers):
-    plan = a_plan(episodes=episodes, num_envs=num_envs, per_env=per_env)
-    shards = plan.shards
-    assert [shard.number for shard in shards] == list(range(len(shards)))
-    assert sum(shard.episodes for shard in shards) == episodes
-    assert all(1 <= s.envs <= num_envs and 1 <= s.per_env <= per_env for s in shards)
-    assert len({plan.seed_of(shard) for shard in shards}) == len(shards)
-    shares = [place(rank, workers).share(shards) for rank in range(workers)]
-    assert sorted((s for share in shares for s in share), key=lambda s: s.number) == shards
-
-
-def test_a_plan_is_read_as_it_was_written_and_a_difference_is_named():
-    plan = a_plan(episodes=9, num_envs=4, per_env=1, env_cfg={"sim": {"dt": 0.1, "n": None}})
-    assert Plan.from_json(plan.to_json(), "x") == plan
-    other = a_plan(episodes=9, num_envs=4, per_env=1, env_cfg={"sim": {"dt": 0.2, "n": None}})
-    with pytest.raises(PlanError, match=r"another env_cfg\.sim\.dt: 0\.1 there, 0\.2 now"):
-        other.check_same(plan, "x")
-    with pytest.raises(PlanError, match="'x' is not a plan"):
-        Plan.from_json(b"{}", "x")
-
-
-@pytest.mark.parametrize(
-    ("said", "rank", "count"),
-    [
-        ({}, 0, 1),
-        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, 2, 4),
-        (dict(ID="5", MIN="0", MAX="7", COUNT="8"), 5, 8),
-        (dict(ID="5", MIN="1", MAX="9", COUNT="3", STEP="4"), 1, 3),
-        # The batch script itself, whatever the number of tasks that srun would start.
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 0, 1),
-        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, 3, 4),
-        (
-            {**dict(ID="1", MIN="0", MAX="2", COUNT="3")}
-            | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"},
-            *(7, 12),
-        ),
-    ],
-)
-def test_torchrun_and_slurm_say_which_worker_this_is(said, rank, count):
-    short = ("ID", "MIN", "MAX", "COUNT", "STEP")
-    environ = {f"SLURM_ARRAY_TASK_{n}" if n in short else n: text for n, text in said.items()}
-    here = place(environ=environ)
-    assert (here.rank, here.count) == (rank, count)
-
-
-@pytest.mark.parametrize(
-    ("said", "options", "message"),
-    [
-        ({}, (3, 3), "worker 3 of 3 does not exist"),
-        ({}, (3, None), "both --rank and --ranks"),
-        ({"RANK": "x", "WORLD_SIZE": "4"}, (), "RANK is 'x', which is not a number"),
-        (
-            {f"SLURM_ARRAY_TASK_{name}": text for name, text in UNEVEN.items()},
-            *((), "not evenly spaced"),
-        ),
-    ],
-)
-def test_a_place_that_is_not_clear_is_an_error(said, options, message):
-    with pytest.raises(PlanError, match=message):
-        place(*options, environ=said)
 
 
 # The episodes
@@ -252,6 +177,37 @@ def test_the_shard_of_a_killed_process_is_played_again(alone, tmp_path, orders, 
     assert_same(tmp_path / "killed", alone)
 
 
+def test_the_agent_may_be_replaced_while_it_plays(tmp_path, monkeypatch, capsys):
+    """As a training does with model_best.pt."""
+    path, played = tmp_path / "model_best.pt", []
+    path.write_bytes(b"1")
+
+    def maker_of(agent: str, task: str, log_root: str) -> Any:
+        def make(env: Any) -> Any:
+            played.append(Path(agent).read_bytes())
+            return random_policy(env)
+
+        return make, Path(agent)
+
+    monkeypatch.setattr(command, "maker_of", maker_of)
+    more = ("--agent", path, "--episodes=2", "--num-envs=1", "--per-env=1")
+    collect(tmp_path / "run", *more, on_shard=lambda shard: path.write_bytes(b"2"))
+    assert played == [b"1", b"1"]
+    assert plan_of(tmp_path / "run").agent == str(path)
+    with pytest.raises(SystemExit):
+        collect(tmp_path / "run", *more)
+    assert f"content of the agent {path} has changed" in capsys.readouterr().err
+
+
+def test_an_error_of_the_callers_function_is_not_hidden(tmp_path):
+    def on_shard(path: str) -> None:
+        raise ValueError("of the caller")
+
+    with pytest.raises(RuntimeError, match=r"on_shard failed for .*shard-00000.*of the caller"):
+        collect(tmp_path / "run", "--episodes=2", "--num-envs=1", on_shard=on_shard)
+    assert Folder(tmp_path / "run").finished() == {0}
+
+
 def test_an_error_in_a_process_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         collect(tmp_path / "x", "--workers", 2, "--episodes=4", "--env.auto-reset", "False")
@@ -260,7 +216,7 @@ def test_an_error_in_a_process_is_told(tmp_path, capsys):
 
 
 def test_a_shard_that_kills_every_worker_ends_the_run():
-    first, second, third = a_plan(episodes=3, num_envs=1, per_env=1).shards
+    first, second, third = collect_tasks.a_plan(episodes=3, num_envs=1, per_env=1).shards
     queue = ShardQueue([first, second, third], most_losses=3)
     assert queue.take() == first and queue.take() == second
     queue.lost(first, "of this")
@@ -284,9 +240,10 @@ def test_two_workers_may_play_the_same_shard(alone, tmp_path):
     def tell(episodes: int, steps: int) -> None:
         if not called:
             called.append(do_shard(twin, folder, shard, lambda episodes, steps: None))
+            folder.clean()  # Also removes what this one is writing.
 
     about = do_shard(work, folder, shard, tell)
-    assert called and about["finished"]
+    assert called and about["finished"] and about == folder.worker(shard)
     assert folder.finished() == {2}
     assert {path.name for path in (tmp_path / "twice").iterdir()} == {"collect.json", shard.name}
     assert diff(alone / shard.name, tmp_path / "twice" / shard.name).same
@@ -362,7 +319,7 @@ def test_torchrun_with_four_processes(alone, tmp_path):
         (("--seed=6",), "another seed: 5 there, 6 now"),
         (("--episodes=24",), "another episodes: 23 there, 24 now"),
         (("--env.episode-length-s=2",), "another env_cfg.episode_length_s: 1.0 there, 2.0 now"),
-        (("--agent=zero",), "another policy_hash"),
+        (("--agent=zero",), "another agent: random there, zero now"),
         (("--record.compression=gzip",), "another recorder.compression: null there"),
     ],
 )
@@ -384,8 +341,12 @@ def test_other_versions_are_refused(alone, monkeypatch, capsys):
     ("more", "message"),
     [
         (("--record.trigger", "at_episodes(0)"), "--record.trigger cannot be used with collect"),
+        (("--record.overflow=drop",), "--record.overflow drop cannot be used with collect"),
+        (("--record.on-error=disable",), "--record.on-error disable cannot be used with collect"),
+        (("--record.autostart=False",), "--record.autostart False cannot be used with collect"),
         (("--record", "csv"), "with one recorder, such as --record hdf5, but 2 were given"),
         (("--record.path=b",), "--record.path is the one folder of all workers"),
+        (("--num-envs=0",), "--num-envs must be at least 1, got 0"),
         (("--workers=0",), "--workers must be at least 1, got 0"),
         (("--env.scene.num_envs=8",), "Give --num-envs instead of --env.scene.num-envs"),
         (("--episodes=0",), "--episodes must be at least 1, got 0"),
@@ -459,6 +420,6 @@ def test_a_url_of_files_is_a_folder(alone, tmp_path):
 def test_an_unknown_url_is_an_error(capsys):
     with pytest.raises(SystemExit):
         collect("nowhere://run")
-    assert "Cannot use 'nowhere://run'" in capsys.readouterr().err
+    assert "'nowhere://run' is not the URL of a file system" in capsys.readouterr().err
     with pytest.raises(CollectError, match=r"There is no collection at 'memory://nothing'"):
         download("memory://nothing", "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_many_episodes_become_a_mean_and_a_band(tmp_path):
     assert len(of(path, ["reward"], None, False, 8)[0].lines) == 4
 
 
+def test_rows_of_every_third_step_count_wherever_their_episodes_began(tmp_path):
+    info = replace(INFO, channels=INFO.channels[:1], every=3)
+    made = [episode(n, {"reward": np.arange(3, dtype=F4) + n}, length=9) for n in range(6)]
+    for number, each in enumerate(made):
+        each.arrays["step"] = np.arange(3) * 3 + number % 3
+    (panel,) = of(written(tmp_path / "thin.h5", info, made), ["reward"], None, None, 8)
+    assert panel.lines[0].x.tolist() == [0.0, 1.5, 3.0]
+    assert np.allclose(panel.lines[0].y, [2.5, 3.5, 4.5])
+
+
 def test_returns_over_episodes_have_a_running_mean(tmp_path):
     path = recording(tmp_path / "long.h5", lengths=[1] * 100)
     (panel,) = of(path, ["return"], None, None, 8)
@@ -120,6 +131,9 @@ def test_recordings_are_compared_element_by_element(tmp_path):
         assert [line.label for line in panel.lines] == ["a", "b"]
         assert [line.colour for line in panel.lines] == [0, 1]
     assert (found[2].lines[1].y - found[2].lines[0].y).tolist() == [5.0, 5.0, 5.0]
+    with open_rollouts(paths[0]) as a, open_rollouts(paths[1]) as b:
+        found = panels({"a": a, "b": b}, ["reward"], None, True, 8)
+    assert found[0].title == "reward\nmeans, and percentiles 10 to 90"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -152,6 +166,12 @@ class OnlyNan(Rollouts):
 def test_nan_and_empty_recordings(few, tmp_path):
     with open_rollouts(few) as rollouts:
         assert len(plot(OnlyNan(rollouts.reader), channels=["reward"]).axes) == 1
+    wide = np.zeros((3, 30), np.float32)
+    wide[0, 2], wide[:, 5] = np.inf, [0, 1, 2]
+    info = replace(INFO, channels=INFO.channels[2:3])
+    path = written(tmp_path / "infinite.h5", info, [episode(0, {"wide": wide})])
+    (panel,) = of(path, ["wide"], None, None, 2)
+    assert "5" in [line.label for line in panel.lines]
     with pytest.raises(DataError, match="no episodes"):
         plot(written(tmp_path / "empty.h5", INFO))
 

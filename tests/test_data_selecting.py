@@ -16,7 +16,9 @@ from mjlab_rec.commands import data
 from mjlab_rec.data import DataError, Rollouts, import_rollouts, open_rollouts
 from mjlab_rec.data.checking import check
 from mjlab_rec.data.conditions import matching
-from mjlab_rec.data.rewriting import OutputOptions, _block_rows
+from mjlab_rec.data.copying import options_for
+from mjlab_rec.data.rewriting import OutputOptions
+from mjlab_rec.data.schema import ChannelSpec, RunInfo
 from mjlab_rec.data.selecting import keep_where, merge, split
 
 
@@ -312,7 +314,12 @@ def test_wrong_usage_is_explained(line, message, runs, tmp_path, capsys):
     [([250] * 9, 250), ([1000] * 9, 250), ([20] * 9, 20), ([1], 1), ([], 1), ([5000, 3], 250)],
 )
 def test_blocks_fit_the_lengths_of_episodes(lengths, rows):
-    found = _block_rows(np.array(lengths, np.int64), 200)
+    info = RunInfo(
+        channels=(ChannelSpec(name="x", dtype=np.dtype("f4"), shape=(49,)),), envs=(0,), step_dt=1.0
+    )
+    options = options_for(np.array(lengths, np.int64), info)
+    found = options.block_rows
+    assert options.blocks == sum(-(-n // found) for n in lengths)
     assert found <= 256 and sum(-(-n // found) * found for n in lengths) <= 1.1 * max(
         sum(lengths), 1
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -90,6 +92,18 @@ def test_errors_are_explained(files, words, says, capsys):
 def test_errors_of_showing_are_explained(files, words, says, capsys):
     assert replayed(*(files.get(word, word) for word in words)) == 2
     assert says in capsys.readouterr().err
+
+
+def test_an_older_mujoco_warp_is_explained(files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_warp", ModuleType("mujoco_warp"))
+    monkeypatch.delitem(sys.modules, "mjlab_rec.sim.warp_engine", raising=False)
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "3.11.0")
+    assert replayed(files["whole"], "--verify", "--engine", "warp") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(
+        "Error: The engine 'warp' needs MuJoCo-Warp 3.14 or newer, but 3.11.0 is"
+    )
+    assert "pip install --upgrade 'mujoco-warp>=3.14'" in said and "Traceback" not in said
 
 
 def test_episodes_are_written_for_rerun(files, tmp_path, capsys):

@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_named(calm, tmp_path):
         for action in actions(4):
             env.step(action)
         gaps = env.recorder_manager.get_term("log").rollouts  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(DataError, match="every 2th step was recorded"):
+    with pytest.raises(DataError, match="one of 2 steps was recorded"):
         play_into_task(gaps, into(tmp_path)[0])
     recorders: Any = {"log": MemoryRecorderCfg(channels=("state",))}
     with ManagerBasedRlEnv(world(recorders=recorders)) as env:

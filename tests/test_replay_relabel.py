@@ -21,7 +21,7 @@ from mjlab_rec.managers import (
     RewardTermCfg,
     SceneEntityCfg,
 )
-from mjlab_rec.recorders import Channel, MemoryRecorderCfg
+from mjlab_rec.recorders import Channel, Hdf5RecorderCfg, MemoryRecorderCfg
 from mjlab_rec.registry import load_env_cfg
 from mjlab_rec.replay import relabel
 
@@ -162,12 +162,16 @@ def test_some_episodes_terms_and_channels_of_your_own(recorded, tmp_path):
         func=lambda env: env.scene["robot"].data.joint_pos[:, 0].abs(), weight=2.0
     )
     angle = Channel(
-        name="angle", func=lambda env: env.scene["robot"].data.joint_pos[:, 1], units="rad"
+        name="angle",
+        func=lambda env: env.scene["robot"].data.joint_pos[:, 1],
+        when="before",
+        units="rad",
     )
-    names = ["reward_terms/far", angle, "entity/robot/joint_vel"]
+    names = ["reward_terms/far", "termination_terms", angle, "entity/robot/joint_vel"]
     found, made = opened(tmp_path, recorded, cfg, channels=names, episodes=[3, 1])
     assert [str(channel) for channel in found.channels] == [
         "reward_terms/far: new",
+        *(f"termination_terms/{name}: new" for name in cfg.terminations),
         "angle: new",
         "entity/robot/joint_vel: new",
     ]
@@ -182,12 +186,13 @@ def test_some_episodes_terms_and_channels_of_your_own(recorded, tmp_path):
         assert np.array_equal(rows["entity/robot/joint_vel"], velocity)
         assert np.array_equal(rows["reward"], recorded[old]["reward"])
         assert (rows["reward_terms/far"] >= 0.0).all()
+        assert np.array_equal(rows["termination_terms/end"], recorded[old]["terminated"])
 
 
 def test_missing_rows_are_noted_and_make_the_return_unknown(tmp_path):
     thin = roll(world(), every=3)
     found, made = opened(tmp_path, thin, world())
-    assert any("every 3th step" in note for note in found.notes)
+    assert any("one of 3 steps" in note for note in found.notes)
     known = made.episodes["return"].is_not_null()
     assert known.to_list() == (made.episodes["rows"] == made.episodes["length"]).to_list()
     assert not known.all()
@@ -199,6 +204,71 @@ def test_missing_rows_are_noted_and_make_the_return_unknown(tmp_path):
     assert any("are missing" in note for note in found.notes)
     partial = made.episodes.filter(made.episodes["partial"])
     assert len(partial) and partial["return"].null_count() == len(partial)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_rows_at_gaps_are_those_of_their_steps(every, tmp_path):
+    def cfg() -> Any:
+        made = world(steps=(1000,))
+        del made.events["kick"], made.events["together"]
+        terms = {
+            "position": ObservationTermCfg(func=mdp.joint_pos_rel),
+            "time": ObservationTermCfg(func=lambda env: env.episode_length_buf[:, None].float()),
+        }
+        made.observations = {"now": ObservationGroupCfg(terms=terms)}
+        return made
+
+    recording = cfg()
+    recording.recorders = {"log": MemoryRecorderCfg(channels=CHANNELS, every=every, max_steps=9)}
+    with ManagerBasedRlEnv(recording) as env:
+        env.reset()
+        recorder: Any = env.recorder_manager.get_term("log")
+        for step in range(30):
+            if step in (0, 10):
+                recorder.pause()
+            elif step in (5, 15):
+                recorder.start()
+            env.step(torch.rand(4, 1) * 2 - 1)
+    before = recorder.rollouts
+    assert np.diff(before[0]["step"]).max() > 1 and before[0]["step"][0] == (5 if every == 1 else 6)
+    found, _ = opened(tmp_path, before, cfg(), channels=["obs", "reward_terms/height"])
+    for channel in found.channels:  # Terms that do not look back.
+        assert not channel.differing and channel.known, str(channel)
+
+
+def test_start_up_is_repeated_only_with_a_known_seed(tmp_path):
+    cfg = world()
+    drawn = []
+    cfg.events["bias"] = EventTermCfg(
+        func=lambda env, env_ids: drawn.append(env.cfg.seed), mode="startup"
+    )
+    before = roll(cfg, 3)
+    drawn.clear()
+    found, _ = opened(tmp_path, before, cfg)
+    assert drawn == [11] and not any("start-up" in note for note in found.notes)
+    del before.info.about["seed"]  # As of several recordings with different seeds.
+    found, _ = opened(tmp_path, before, cfg)
+    assert drawn == [11] and any("bias drew at start-up" in note for note in found.notes)
+
+
+def test_pictures_that_are_kept_do_not_change_again(tmp_path):
+    pytest.importorskip("simplejpeg")
+    cfg = world()
+    eye = Channel(
+        name="eye", func=lambda env: torch.randint(0, 255, (env.num_envs, 16, 16, 3)).byte()
+    )
+    path = tmp_path / "run.h5"
+    cfg.recorders = {
+        "log": Hdf5RecorderCfg(path=str(path), channels=(*CHANNELS, eye), pictures={"eye": "jpeg"})
+    }
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        for _ in range(3):
+            env.step(torch.zeros(4, 1))
+    with open_rollouts(path) as before:
+        assert before.channels["eye"].codec.startswith("jpeg")
+        _, after = opened(tmp_path, before, world())
+        assert all(np.array_equal(before[i]["eye"], after[i]["eye"]) for i in range(4))
 
 
 def test_without_the_channel_physics_it_is_said(tmp_path):
@@ -242,6 +312,10 @@ def test_what_does_not_fit_is_named(recorded, tmp_path):
     out = tmp_path / "no.h5"
     with pytest.raises(DataError, match="'state' cannot be computed again.*replay --task"):
         relabel(recorded, out, world(), channels=["reward", "state"])
+    with pytest.raises(DataError, match="'command/goal' cannot be computed again"):
+        relabel(recorded, out, world(), channels=["command/goal"])
+    with pytest.raises(DataError, match="no episode -1"):
+        relabel(recorded, out, world(), episodes=[-1])
     with pytest.raises(ValueError, match="Unknown channel 'rewrad'.*reward"):
         relabel(recorded, out, world(), channels=["rewrad"])
     with pytest.raises(ValueError, match="channels must be a list"):

@@ -496,18 +496,21 @@ remove()
 }
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("where", DROPPED)
-def test_ctrl_c_is_raised_later_where_python_would_drop_it(where, runner, truth, tmp_path):
+def test_a_signal_is_raised_later_where_python_would_drop_it(
+    where, number, runner, truth, tmp_path
+):
     code = f"""{OPEN}
 import os, signal, weakref
 
 env = make()
 try:
     step(env)
-{textwrap.indent(DROPPED[where], "    ")}
+{textwrap.indent(DROPPED[where].replace("SIGINT", number), "    ")}
     first = taken(counter)
     step(env)
-except KeyboardInterrupt:
+except (KeyboardInterrupt, SystemExit):
     print("raised after", first, "and", taken(counter))
 """
     ran = runner.run(code, name="a.csv", out=str(tmp_path))

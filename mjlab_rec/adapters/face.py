@@ -118,6 +118,7 @@ class Face:
         engine_name: What simulates it, for descriptions.
         infos: Entries of infos to record.
         success: Name of the entry of infos that tells successes, or "".
+        single: Whether values are those of one environment, without an axis of environments.
     """
 
     obs_buf: dict[str, Any]
@@ -135,6 +136,7 @@ class Face:
         engine_name: str = "unknown",
         infos: Sequence[str] | Mapping[str, tuple[int, ...]] = (),
         success: str = "",
+        single: bool = False,
     ) -> None:
         self.num_envs, self.device, self.cfg = num_envs, device, cfg
         self.step_dt = self.physics_dt = step_dt
@@ -154,13 +156,13 @@ class Face:
         def buffer(name: str, dtype: str) -> Buffer:
             return Buffer(name, (), np.dtype(dtype), num_envs, device)
 
-        observed = leaves(observation_space, "observation")
+        observed = leaves(observation_space, "observation", single)
         self._now = _Observed(observed, num_envs, device)
         self._next = _Observed(observed, num_envs, device)
         self._final = _Observed(observed, num_envs, device)
         self._began = False  # Whether there was a reset.
         self.obs_buf = {}
-        self._acted = leaves(action_space, "action")
+        self._acted = leaves(action_space, "action", single)
         self._actions = _buffers("action", self._acted, num_envs, device)
         self._reward, self._terminated, self._truncated = (
             buffer("The reward", "float64"),
@@ -249,28 +251,28 @@ class Face:
         Returns:
             The environments that the step only reset, and those whose episode it ended.
         """
+        # First what tells which environments the next step resets: what follows may raise.
         self._reward.put(reward)
         self._terminated.put(terminated)
         self._truncated.put(truncated)
         pending, only_reset = self.pending_resets, self._only_reset
         if pending is not None and self.has_pending_resets:
             for values in (self.reward_buf, self.reset_terminated, self.reset_time_outs):
-                values.masked_fill_(pending, 0)
+                values.index_fill_(0, only_reset, 0)
         torch.logical_or(self.reset_terminated, self.reset_time_outs, out=self.reset_buf)
         ended = self.reset_buf.nonzero().flatten()
-        self.common_step_counter += 1
-        self._next.put(obs)
-        final = self._next
-        resets_here = self.cfg.autoreset == "same_step" and ended.shape[0] > 0
-        if self.infos.names:
-            self.infos.take(infos, self.reset_buf if resets_here else None)
-        self.resetting = resets_here
-        if resets_here and self.recorder_manager.needs_final_obs:
-            final = self._final
-            self._take_finals(infos, ended)
         if pending is not None:
             pending.copy_(self.reset_buf)
             self._only_reset = ended
+        self.common_step_counter += 1
+        self._next.put(obs)
+        final = self._next
+        self.resetting = self.cfg.autoreset == "same_step" and ended.shape[0] > 0
+        if self.infos:
+            self.infos.take(infos, self.reset_buf if self.resetting else None)
+        if self.resetting and self.recorder_manager.needs_final_obs:
+            final = self._final
+            self._take_finals(infos, ended)
         self.extras = {"log": {}, "final_obs": final.groups}
         return only_reset, ended
 
@@ -281,8 +283,8 @@ class Face:
 
     def _take_finals(self, infos: Any, ended: torch.Tensor) -> None:
         """Copy the observations before the resets inside the step."""
-        rows = final_rows(infos)
-        if rows is None:
+        rows, ids = final_rows(infos), ended.tolist()
+        if rows is None or (_is_per_env(rows) and any(rows[env_id] is None for env_id in ids)):
             raise ValueError(
                 "Episodes ended and were reset inside the step, but its infos have no 'final_obs',"
                 " the observation before the reset, so next_obs is not known. Leave next_obs out of"
@@ -290,7 +292,7 @@ class Face:
             )
         self._final.copy(self._next)
         if _is_per_env(rows):
-            for env_id in ended.tolist():
+            for env_id in ids:
                 self._final.put_row(rows[env_id], env_id)
         else:
             self._final.put_rows(rows, ended)

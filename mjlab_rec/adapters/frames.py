@@ -60,7 +60,7 @@ class RenderedFrames:
 
     def _frames(self) -> Any:
         frames: Any = self._render()
-        if frames is None:
+        if frames is None or (isinstance(frames, list) and any(each is None for each in frames)):
             raise ValueError(
                 f"{self._name}: render() returned nothing. Make the environment with"
                 ' render_mode="rgb_array" to record videos.'

@@ -8,13 +8,11 @@ from typing import Any, get_args
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from mjlab_rec.adapters.face import Autoreset, Face, FaceCfg
-from mjlab_rec.adapters.facts import chain, facts, step_dt_of, task_of
-from mjlab_rec.adapters.frames import RenderedFrames
+from mjlab_rec.adapters.face import Autoreset
+from mjlab_rec.adapters.facts import chain
 from mjlab_rec.adapters.hosted import Recorders
-from mjlab_rec.adapters.session import Session, Step, refuse_pickling
+from mjlab_rec.adapters.session import Recorded, first, same
 from mjlab_rec.adapters.trees import native
-from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 from mjlab_rec.utils.string import nearest
 
 _MODES: dict[Any, Autoreset] = {
@@ -24,7 +22,7 @@ _MODES: dict[Any, Autoreset] = {
 }
 
 
-class RecordVector(VectorWrapper):
+class RecordVector(Recorded, VectorWrapper):
     """Records a vector environment: true rows, whatever it does when an episode ends.
 
     What ``reset`` and ``step`` return is what the environment returned, untouched. Observations
@@ -62,31 +60,19 @@ class RecordVector(VectorWrapper):
                 f"{type(env).__name__} steps only some environments at a time, which has no rows of"
                 " all environments. Make it with batch_size equal to num_envs."
             )
-        mode = autoreset_of(env, autoreset_mode)
-        spaces = env.single_observation_space, env.single_action_space
-        cfg = FaceCfg(task=task or task_of(env), autoreset=mode, about=facts(env, *spaces))
-        face = Face(
-            env.num_envs,
-            device or _device_of(env),
-            *spaces,
-            step_dt if step_dt is not None else step_dt_of(env),
-            cfg,
-            engine_name=type(chain(env)[-1]).__name__,
+        self._begin(
+            env,
+            (env.single_observation_space, env.single_action_space),
+            recorders,
+            autoreset=autoreset_of(env, autoreset_mode),
+            render=env.render,
+            step_dt=step_dt,
+            task=task,
+            num_envs=env.num_envs,
+            device=device or _device_of(env),
             infos=infos,
             success=success,
         )
-        face.frames = RenderedFrames(
-            env.render,
-            env.num_envs,
-            lambda: face.reset_buf if mode == "same_step" and face.resetting else None,
-            cfg.task,
-        )
-        self._session = Session(face, recorders)
-
-    @property
-    def recorder_manager(self) -> RecorderManager:
-        """The recorders: ``get_term(name)`` is one of them."""
-        return self._session.face.recorder_manager
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Reset all environments, or those that ``options`` chooses as the environment allows."""
@@ -95,44 +81,17 @@ class RecordVector(VectorWrapper):
         if seed is not None:
             face.cfg.seed = list(seed) if isinstance(seed, (list, tuple)) else seed
         inner: Any = self.env
-        return self._session.reset(lambda: inner.reset(seed=seed, options=options), _first, env_ids)
+        return self._session.reset(lambda: inner.reset(seed=seed, options=options), first, env_ids)
 
     def step(self, actions: Any) -> Any:
         """Step all environments."""
-        return self._session.step(actions, lambda: self.env.step(actions), _same)
-
-    def start_recording(
-        self, data: Any, cfg: RecorderTermCfg | None = None, *, name: str | None = None
-    ) -> RecorderTerm:
-        """Record from the next step on, until ``stop_recording`` or ``close``.
-
-        Args:
-            data: What to record, or a recorder's cfg, as for
-                ``ManagerBasedRlEnv.start_recording``. A function gets what recorders read: a
-                ``Face`` with ``obs_buf``, ``infos`` and others.
-            cfg: The recorder's cfg.
-            name: Name in ``recorder_manager``; by default "recording", "recording_2", ...
-        """
-        return self._session.start_recording(data, cfg, name=name)
-
-    def stop_recording(self, recording: RecorderTerm | str | None = None) -> None:
-        """Finish what ``start_recording`` began, or None: all of it."""
-        self._session.stop_recording(recording)
+        return self._session.step(actions, lambda: self.env.step(actions), same)
 
     def close(self, **kwargs: Any) -> Any:
         """Close the recorders, which write what is left, and then the environment. Idempotent."""
-        if not hasattr(self, "_session"):  # It could not be made.
-            return self.env.close(**kwargs)
+        if not hasattr(self, "_session"):
+            return None  # It could not be made, and the caller still has the environment.
         return self._session.close(lambda: self.env.close(**kwargs))
-
-    def __enter__(self) -> RecordVector:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return refuse_pickling(self)
 
 
 def autoreset_of(env: Any, given: AutoresetMode | str | None) -> Autoreset:
@@ -144,12 +103,12 @@ def autoreset_of(env: Any, given: AutoresetMode | str | None) -> Autoreset:
     """
     if given is None:
         for each in chain(env):
+            resets = vars(each).get("auto_reset") if hasattr(each, "__dict__") else None
+            if isinstance(resets, bool):  # ManiSkill's, whose metadata say SAME_STEP in any case.
+                return "same_step" if resets else "disabled"
             given = (getattr(each, "metadata", None) or {}).get("autoreset_mode")
             if given is not None:
                 break
-            resets = vars(each).get("auto_reset") if hasattr(each, "__dict__") else None
-            if isinstance(resets, bool):  # ManiSkill's vector environment.
-                return "same_step" if resets else "disabled"
     if given is None:
         raise ValueError(
             f"{type(env).__name__} does not say when it resets environments whose episode ended:"
@@ -175,7 +134,7 @@ def _chosen(options: Any, device: str) -> torch.Tensor | None:
     if mask is not None:
         return torch.as_tensor(native(mask), device=device).bool().nonzero().flatten()
     if ids is not None:
-        return torch.as_tensor(native(ids), device=device).long().reshape(-1)
+        return torch.as_tensor(native(ids), device=device).long().unique()
     return None
 
 
@@ -186,11 +145,3 @@ def _device_of(env: Any) -> str:
         if isinstance(device, torch.device):
             return str(device)
     return "cpu"
-
-
-def _first(result: Any) -> Any:
-    return result[0]
-
-
-def _same(result: Step) -> Step:
-    return result

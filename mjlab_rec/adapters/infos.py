@@ -48,6 +48,9 @@ class Infos:
         """Names of the entries."""
         return list(self._shapes)
 
+    def __len__(self) -> int:
+        return len(self._shapes)
+
     def __getitem__(self, name: str) -> torch.Tensor:
         """An entry's value in the last step (num_envs, *shape)."""
         return self._tensors[name]
@@ -71,22 +74,23 @@ class Infos:
         Args:
             infos: The infos: a dict of arrays, or a dict for each environment.
             ended: The environments that were reset inside the step (num_envs,); their entries
-                are in "final_info". None: none was.
+                are in "final_info", or in infos if a wrapper has added them there, such as
+                "episode". None: none was.
         """
         for name, values in self._tensors.items():
             values.fill_(torch.nan)
             keys = name.split("/")
             if not isinstance(infos, Mapping):
                 for env_id, info in enumerate(infos):
-                    if ended is not None and ended[env_id]:
-                        info = info.get("final_info", info)
                     self._copy_one(name, env_id, info, keys)
-            elif ended is None:
-                self._copy(name, infos, keys, self._all)
-            else:
-                # ManiSkill's final_info has the entries of all environments, and then its infos
-                # have only those of the reset.
-                self._copy(name, infos.get("final_info", {}), keys, self._all)
+                    if ended is not None and ended[env_id]:
+                        self._copy_one(name, env_id, info.get("final_info", {}), keys)
+                continue
+            self._copy(name, infos, keys, self._all)
+            if ended is not None and "final_info" in infos:
+                # ManiSkill's has the entries of all environments, and then its infos have only
+                # those of the reset, such as the number of steps.
+                self._copy(name, infos["final_info"], keys, self._all)
                 self._copy(name, infos, keys, ~ended)
 
     def _copy(self, name: str, infos: Any, keys: Sequence[str], mask: torch.Tensor) -> None:
@@ -109,6 +113,13 @@ class Infos:
                 if value[env_id] is not None:
                     self._copy_one(name, env_id, value[env_id], keys)
             return
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+            raise self._misfit(name, None)
+        if not value.ndim:
+            raise ValueError(
+                f"The info '{name}' is one value for all environments together, but only those"
+                " with a value of each environment can be recorded."
+            )
         found, into = self._tensor(value), self._tensors[name]
         if found.shape != into.shape:
             raise self._misfit(name, tuple(found.shape[1:]))
@@ -117,8 +128,9 @@ class Infos:
 
     def _tensor(self, value: Any) -> torch.Tensor:
         value = native(value)
-        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
-        return tensor.to(self._device)
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.astype(np.float64))  # A copy: it may be read-only.
+        return value.to(self._device)
 
     def _copy_one(self, name: str, env_id: int, info: Any, keys: Sequence[str]) -> None:
         for key in keys:
@@ -154,5 +166,4 @@ def final_rows(infos: Any) -> Any:
     """
     if isinstance(infos, Mapping):
         return next((infos[name] for name in FINAL_OBS if name in infos), None)
-    rows = [next((info[name] for name in FINAL_OBS if name in info), None) for info in infos]
-    return None if all(row is None for row in rows) else rows
+    return [next((info[name] for name in FINAL_OBS if name in info), None) for info in infos]

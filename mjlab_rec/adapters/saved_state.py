@@ -50,8 +50,9 @@ class SavedState:
         if isinstance(value, torch.Tensor):
             self._tensor(value)
         elif isinstance(value, np.ndarray):
-            copy = value.copy()
-            self._undo.append(lambda: np.copyto(value, copy))
+            if value.flags.writeable:
+                copy = value.copy()
+                self._undo.append(lambda: np.copyto(value, copy))
         elif isinstance(value, torch.Generator):
             self._call(value.set_state, value.get_state())
         elif isinstance(value, random.Random):

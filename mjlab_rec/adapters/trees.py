@@ -36,14 +36,17 @@ class Leaf:
     dtype: np.dtype
     """Of one environment's array, as files have it."""
 
+    single: bool
+    """Whether values are those of one environment, without an axis of environments."""
+
     def of(self, value: Any) -> Any:
-        """The array in a value of the space."""
+        """The array in a value of the space: (environments, *shape)."""
         for key in self.keys:
             value = value[key]
-        return value
+        return native(value)[None] if self.single else value
 
 
-def leaves(space: gymnasium.Space, what: str) -> list[Leaf]:
+def leaves(space: gymnasium.Space, what: str, single: bool) -> list[Leaf]:
     """The arrays in the values of one environment's space.
 
     Parts that are no arrays of a fixed shape are left out, with a warning.
@@ -51,12 +54,13 @@ def leaves(space: gymnasium.Space, what: str) -> list[Leaf]:
     Args:
         space: The space.
         what: What it is for, for messages.
+        single: Whether values are those of one environment, without an axis of environments.
 
     Raises:
         ValueError: If nothing is left.
     """
     left_out: list[str] = []
-    found = _leaves(space, (), left_out)
+    found = _leaves(space, (), single, left_out)
     if not found:
         raise ValueError(
             f"The {what} space {space} cannot be recorded: its values are not arrays of a fixed"
@@ -70,23 +74,33 @@ def leaves(space: gymnasium.Space, what: str) -> list[Leaf]:
             " %s.",
             *(what, ", ".join(left_out)),
         )
+    names = [leaf.name for leaf in found]
+    if len(set(names)) < len(names):
+        twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+        raise ValueError(
+            f"The {what} space has several parts that are recorded under the same name: {twice}."
+            " Names are keys with slashes between them; use keys without slashes."
+        )
     return found
 
 
-def _leaves(space: gymnasium.Space, keys: tuple[Any, ...], left_out: list[str]) -> list[Leaf]:
+def _leaves(
+    space: gymnasium.Space, keys: tuple[Any, ...], single: bool, left_out: list[str]
+) -> list[Leaf]:
     name = "/".join(map(str, keys))
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        return [leaf for key, part in parts for leaf in _leaves(part, (*keys, key), left_out)]
+        each = (_leaves(part, (*keys, key), single, left_out) for key, part in parts)
+        return [leaf for found in each for leaf in found]
     if isinstance(space, _ARRAYS) and space.shape is not None and space.dtype is not None:
         dtype = np.dtype(space.dtype)
         dtype = _WIDER.get(dtype, dtype)
         try:
             torch_dtype(dtype)
-            return [Leaf(name=name, keys=keys, shape=tuple(space.shape), dtype=dtype)]
         except DataError:
             left_out.append(f"{name or 'all'} ({dtype})")
             return []
+        return [Leaf(name=name, keys=keys, shape=tuple(space.shape), dtype=dtype, single=single)]
     left_out.append(f"{name or 'all'} ({type(space).__name__})")
     return []
 
@@ -114,49 +128,56 @@ class Buffer:
 
     def put(self, value: Any) -> None:
         """Copy a value of all environments."""
-        value = native(value)
-        if isinstance(value, torch.Tensor):
-            self._check(value)
-            if value.dtype != self.tensor.dtype:
-                self._warn_if_rounded(value.cpu().numpy(), str(value.dtype))
-            self.tensor.copy_(value)
-            return
         array = self._array
-        if array is not None and value.dtype == array.dtype and value.shape == array.shape:
+        if (
+            array is not None
+            and isinstance(value, np.ndarray)
+            and value.dtype == array.dtype
+            and value.shape == array.shape
+        ):
             np.copyto(array, value)
             return
+        value = native(value)
         self._check(value)
-        if value.dtype != self._wants:
-            self._warn_if_rounded(value, str(value.dtype))
-            value = value.astype(self._wants)
-        if array is not None:
-            np.copyto(array, value)
+        if isinstance(value, torch.Tensor):
+            self.tensor.copy_(self._converted(value))
+        elif array is not None:
+            np.copyto(array, self._converted(value))
         else:
-            self.tensor.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self.tensor.copy_(torch.from_numpy(np.ascontiguousarray(self._converted(value))))
 
     def put_rows(self, value: Any, env_ids: torch.Tensor) -> None:
         """Copy a value of all environments, but only for some of them."""
         value = native(value)
+        self._check(value)
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(np.array(value, dtype=self._wants))
-        self._check(value)
         rows = value.to(self.tensor.device)[env_ids]
         self.tensor[env_ids] = rows.to(self.tensor.dtype)
 
     def put_row(self, value: Any, env_id: int) -> None:
         """Copy one environment's value."""
         value = native(value)
+        into = self.tensor[env_id]
+        if tuple(value.shape) != tuple(into.shape):
+            raise ValueError(
+                f"{self._name} of environment {env_id} has the shape {tuple(value.shape)}, but its"
+                f" space says {tuple(into.shape)}."
+            )
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(np.array(value, dtype=self._wants))
-        self.tensor[env_id].copy_(value)
+        into.copy_(value)
 
     def take_type_of(self, value: Any) -> None:
         """Adopt the type of a value of all environments, if it has another one than its space."""
-        value = native(value)
-        known = str(value.dtype).removeprefix("torch.")
-        dtype = np.dtype(known)
-        dtype = _WIDER.get(dtype, dtype)
-        if dtype != self._wants and dtype.kind in "fiub":
+        known = str(native(value).dtype).removeprefix("torch.")
+        try:
+            dtype = np.dtype(known)
+            dtype = _WIDER.get(dtype, dtype)
+            torch_dtype(dtype)
+        except (TypeError, DataError):
+            return  # A type that files do not have.
+        if dtype != self._wants:
             tensor = self.tensor
             self.__init__(
                 self._name, tensor.shape[1:], dtype, len(tensor), device=str(tensor.device)
@@ -170,17 +191,28 @@ class Buffer:
                 " environment's value."
             )
 
-    def _warn_if_rounded(self, value: np.ndarray, given: str) -> None:
-        if self._rounds:
-            return
-        cast = value.astype(self._wants)
-        if not np.array_equal(cast.astype(value.dtype), value, equal_nan=value.dtype.kind == "f"):
+    def _converted(self, value: Any) -> Any:
+        """The value in this type; what that rounds is said once."""
+        given = value.dtype
+        if isinstance(value, torch.Tensor):
+            wants: Any = self.tensor.dtype
+            same_kind = given.is_floating_point == wants.is_floating_point
+            fits = same_kind and torch.promote_types(given, wants) == wants
+            cast: Any = value.to(wants)
+            back = cast if fits else cast.to(given)
+        else:
+            wants = self._wants
+            fits = np.can_cast(given, wants) and (given.kind == "f") == (wants.kind == "f")
+            cast = value.astype(wants, copy=False)
+            back = cast if fits else cast.astype(given)
+        if not (fits or self._rounds) and ((back != value) & (value == value)).any():  # No NaN.
             self._rounds = True
             logger.warning(
                 "%s is of type %s, but is recorded as %s, the type of its space, and so it is"
                 " rounded. Let both be the same to record it exactly.",
-                *(self._name, given, self._wants),
+                *(self._name, given, wants),
             )
+        return cast
 
 
 def native(value: Any) -> Any:

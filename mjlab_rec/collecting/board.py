@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mjlab_rec.collecting.plan import Plan, Shard
+from mjlab_rec.collecting.plan import Shard
 
 _REFRESH_S = 0.25
+_LONG_S = 1.0
 
 
 @dataclass
@@ -24,28 +25,30 @@ class _Running:
     began: float
     episodes: int = 0
     steps: int = 0
+    waits: bool = False
 
 
 class Board:
     """Shows what each worker does, how many episodes there are and how fast more come.
 
     Args:
-        plan: What is collected.
-        finished: Numbers of the shards that were finished before.
+        shards: The shards of these workers.
+        missing: Those that are not finished yet.
         console: Where to print.
         clock: Time in seconds.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        finished: set[int],
+        shards: Collection[Shard],
+        missing: Collection[Shard],
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan = plan
-        self._shards = {shard.number: shard for shard in plan.shards}
-        self._finished = set(finished)
+        self._shards = len(shards)
+        self._planned = sum(shard.episodes for shard in shards)
+        self._finished = len(shards) - len(missing)
+        self._episodes = self._planned - sum(shard.episodes for shard in missing)
         self._console = console
         self._clock = clock
         self._running: dict[str, _Running] = {}
@@ -61,33 +64,31 @@ class Board:
     def __exit__(self, *exc_info: object) -> None:
         self._live.stop()
 
-    @property
-    def episodes(self) -> int:
-        """Episodes in finished shards."""
-        return sum(self._shards[number].episodes for number in self._finished)
-
     def begin(self, worker: str, shard: Shard) -> None:
         """A worker begins to play a shard."""
         self._running[worker] = _Running(shard, self._clock())
         self._show()
 
-    def tell(self, worker: str, episodes: int, steps: int) -> None:
-        """A worker has played this many episodes and steps of its shard."""
+    def tell(self, worker: str, episodes: int, steps: int, waits: bool = False) -> None:
+        """A worker has played this many episodes and steps of its shard, or waits for a learner."""
         if worker in self._running:
             running = self._running[worker]
-            running.episodes, running.steps = episodes, steps
+            running.episodes, running.steps, running.waits = episodes, steps, waits
         self._show()
 
     def done(self, worker: str, shard: Shard, about: dict[str, Any]) -> None:
         """A worker has finished a shard."""
         self._running.pop(worker, None)
-        self._finished.add(shard.number)
+        self._finished += 1
+        self._episodes += shard.episodes
         self._steps += about.get("steps", 0)
         seconds = about.get("seconds") or 0.0
         speed = f", {about.get('steps', 0) / seconds:,.0f} env-steps/s" if seconds else ""
+        if (waited := about.get("waited_s", 0.0)) >= _LONG_S:
+            speed += f", {waited:,.1f} s of it waiting for the learner"
         self._say(
             f"{worker}: {shard.name}, {shard.episodes} episodes, {about.get('rows', 0):,} rows in"
-            f" {seconds:,.1f} s{speed} ({self.episodes} of {self._plan.episodes} episodes)"
+            f" {seconds:,.1f} s{speed} ({self._episodes} of {self._planned} episodes)"
         )
 
     def lost(self, worker: str, why: str) -> None:
@@ -116,13 +117,15 @@ class Board:
         table = Table("", "Shard", "Episodes", "Env-steps/s")
         table.add_row(
             "All",
-            f"{len(self._finished)} of {len(self._shards)} finished",
-            f"{self.episodes + running} of {self._plan.episodes}",
+            f"{self._finished} of {self._shards} finished",
+            f"{self._episodes + running} of {self._planned}",
             f"{speed:,.0f}",
         )
         for worker, each in sorted(self._running.items()):
             table.add_row(
                 *(worker, each.shard.name, f"{each.episodes} of {each.shard.episodes}"),
-                f"{each.steps / max(now - each.began, 1e-9):,.0f}",
+                "waits for the learner"
+                if each.waits
+                else f"{each.steps / max(now - each.began, 1e-9):,.0f}",
             )
         return table

@@ -26,13 +26,13 @@ from uuid import uuid4
 from mjlab_rec.collecting.plan import Plan, Shard
 from mjlab_rec.data.files import local_path
 from mjlab_rec.data.formats.plain_files import reason, sync_to_disk
+from mjlab_rec.data.remote import is_url, store_of
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.utils.extras import require
+from mjlab_rec.data.workers import PLAN as PLAN
+from mjlab_rec.data.workers import WORKER as WORKER
 
-PLAN = "collect.json"
-WORKER = "worker.json"
 _SHARD = re.compile(r"shard-(\d{5,})")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*(::|://).*", re.IGNORECASE)
+_HIDDEN = re.compile(r"\.(shard-\d{5,}|collect\.json)\..+")
 
 
 class CollectError(DataError):
@@ -68,6 +68,11 @@ class Folder:
     def claim(self, plan: Plan) -> None:
         """Begin with a plan, or go on with the same plan; raises if the folder has another."""
         if (planned := self.plan()) is None:
+            if finished := self.finished():
+                raise CollectError(
+                    f"'{self.where}' has {len(finished)} finished shards but no {PLAN}, so what"
+                    " they are is unknown. Restore that file, or collect into another folder."
+                )
             self._store.create(PLAN, plan.to_json())
             planned = self.plan()
         if planned is None:
@@ -80,8 +85,22 @@ class Folder:
 
     def missing(self, plan: Plan) -> list[Shard]:
         """The shards that are not complete."""
-        done = self.finished()
-        return [shard for shard in plan.shards if shard.number not in done]
+        names = set(self._store.shards())
+        missing = [shard for shard in plan.shards if shard.name not in names]
+        if len(names) != len(plan.shards) - len(missing):
+            strange = min(names - {shard.name for shard in plan.shards})
+            raise CollectError(
+                f"'{self.where}/{strange}' is none of the {len(plan.shards)} shards of this"
+                " collection. Move it elsewhere: readers of the folder would read it, too."
+            )
+        return missing
+
+    def clean(self) -> None:
+        """Remove what is left of workers that were killed while they played a finished shard.
+
+        One that still plays it finds it finished, and ends without an error.
+        """
+        self._store.clean()
 
     def path_of(self, shard: Shard) -> str:
         """Path or URL of a shard's folder."""
@@ -122,12 +141,14 @@ class _Disk:
             hidden = self.path / f".{name}.{uuid4().hex}"
             try:
                 hidden.write_bytes(content)
+                sync_to_disk(hidden)
                 try:
                     os.link(hidden, self.path / name)  # Fails if it exists, as a rename does not.
                 except FileExistsError:
                     pass
                 except OSError:  # Not all file systems have links.
-                    os.replace(hidden, self.path / name)
+                    if not (self.path / name).exists():
+                        os.replace(hidden, self.path / name)
             finally:
                 hidden.unlink(missing_ok=True)
         except OSError as error:
@@ -141,7 +162,7 @@ class _Disk:
         except OSError as error:
             raise CollectError(f"Cannot read '{self.path}': {reason(error)}.") from error
         for name in names:
-            if not (self.path / name / WORKER).is_file():
+            if not os.path.exists(f"{self.path}/{name}/{WORKER}"):
                 raise CollectError(
                     f"'{self.path / name}' has no {WORKER}, so it is not complete: perhaps it is"
                     " being copied. If not, remove it, and its shard is collected again."
@@ -161,7 +182,7 @@ class _Disk:
             shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, path: Path, shard: Shard) -> None:
-        """Move a shard to its place, if it is not there yet, and remove what is left of others."""
+        """Move a shard to its place, if it is not there yet."""
         target = self.path / shard.name
         try:
             for file in (*path.rglob("*"), path):
@@ -171,22 +192,24 @@ class _Disk:
         except OSError as error:
             if not (target / WORKER).is_file():
                 raise CollectError(f"Cannot write '{target}': {reason(error)}.") from error
-        # Left by workers that were killed. One that still runs finds the shard complete.
-        for rest in self.path.glob(f".{shard.name}.*"):
-            shutil.rmtree(rest, ignore_errors=True)
+
+    def clean(self) -> None:
+        for name in os.listdir(self.path):
+            match = _HIDDEN.fullmatch(name)
+            if match is None or not (self.path / match[1]).exists():
+                continue
+            if match[1] == PLAN:
+                (self.path / name).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 class _Remote:
     """A folder in a file system that fsspec knows, such as an object store."""
 
     def __init__(self, url: str) -> None:
-        fsspec = require("fsspec", None, f"A URL such as '{url}'")
         self.where = url.rstrip("/")
-        try:
-            self._fs, path = fsspec.core.url_to_fs(self.where)
-        except (ValueError, ImportError) as error:  # An unknown one, or one that lacks its package.
-            raise CollectError(f"Cannot use '{url}': {error}") from error
-        self._path = path.rstrip("/")
+        self._fs, self._path = store_of(self.where)
 
     @contextmanager
     def _reaching(self, what: str) -> Iterator[None]:
@@ -234,6 +257,9 @@ class _Remote:
                 self._fs.makedirs(to.rpartition("/")[0], exist_ok=True)
                 self._fs.put_file(str(file), to)
 
+    def clean(self) -> None:
+        """Do nothing: workers write to temporary folders of their machines."""
+
     def files(self, name: str) -> list[str]:
         """Names of the files of a shard, relative to its folder."""
         root = f"{self._path}/{name}"
@@ -272,9 +298,5 @@ def download(url: str, folder: str | Path) -> list[Path]:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 remote.get(f"{shard.name}/{name}", path / name)
         new.append(Path(here.path_of(shard)))
+    here.clean()
     return new
-
-
-def is_url(text: str) -> bool:
-    """Whether this is a URL and not a path."""
-    return _URL.fullmatch(text) is not None

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.recorders.about import as_json
 
-FORMAT = 1
+FORMAT = 2
 _SEEDS = (1 << 31) - 1
 _STRIDE = 0x9E3779B1  # Odd, so that no two shards have the same seed.
 _MOST_SHARDS = 1_000_000
@@ -55,10 +56,14 @@ class Plan:
 
     task: str
     """Id of the task."""
+    config: str = "train"
+    """Which of its cfgs: "train" or "play"."""
     agent: str
     """What plays, as it was given."""
     policy_hash: str
-    """Hash of the agent's file, or of its name if it has none."""
+    """Hash of the agent's files, of its function's source file, or of its name."""
+    device: str
+    """"cpu" or "cuda"."""
     seed: int
     """Seed of all episodes."""
     episodes: int
@@ -67,24 +72,24 @@ class Plan:
     """Environments of each worker."""
     per_env: int
     """Episodes that each of them plays in a shard."""
-    device: str
-    """"cpu" or "cuda"."""
     versions: Mapping[str, str]
     """Versions of the packages that a rollout depends on."""
     env_cfg: Mapping[str, Any]
     """The environment's cfg, as plain data."""
     recorder: Mapping[str, Any]
     """The recorder's cfg, as plain data."""
+    sources: Mapping[str, str]
+    """Hashes of the source files of the task's own functions, by module."""
     format: int = FORMAT
     """Version of this description."""
 
-    @property
+    @cached_property
     def cfg_hash(self) -> str:
         """Hash of the environment's cfg."""
         return hash_of(self.env_cfg)
 
-    @property
-    def shards(self) -> list[Shard]:
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
         """The shares of the work.
 
         All have ``num_envs`` x ``per_env`` episodes, except up to two at the end, which have the
@@ -95,7 +100,7 @@ class Plan:
         sizes = [(self.num_envs, self.per_env)] * whole
         sizes += [(self.num_envs, per_env)] if per_env else []
         sizes += [(some, 1)] if some else []
-        return [Shard(number, *size) for number, size in enumerate(sizes)]
+        return tuple(Shard(number, *size) for number, size in enumerate(sizes))
 
     def seed_of(self, shard: Shard) -> int:
         """The seed of a shard; no two shards of a plan have the same."""
@@ -148,13 +153,26 @@ class Plan:
         # The name of an agent may differ, such as "latest" and a path. The hash says what it is.
         for plan in (ours, theirs):
             del plan["agent"], plan["shards"], plan["cfg_hash"]
-        if found := _difference(ours, theirs):
-            path, now, was = found
-            raise PlanError(
-                f"'{where}' was begun with another {path}: {_text(was)} there, {_text(now)} now."
-                " Give the same options and install the same versions to go on with it, or"
-                " collect into another folder."
+        found = _difference(ours, theirs)
+        if found is None:
+            return
+        path, now, was = found
+        field, _, module = path.partition(".")
+        cure = "Give the same options and install the same versions to go on with it"
+        if field == "policy_hash" and self.agent == planned.agent:
+            what = f"The content of the agent {self.agent} has changed since '{where}' was begun."
+            cure = "Restore it to go on"
+        elif field == "policy_hash":
+            what = (
+                f"'{where}' was begun with another agent: {planned.agent} there, {self.agent} now."
             )
+        elif field == "sources":
+            what = f"The file of the module {module}, whose functions the task uses, has changed"
+            what += f" since '{where}' was begun."
+            cure = "Restore it to go on"
+        else:
+            what = f"'{where}' was begun with another {path}: {_text(was)} there, {_text(now)} now."
+        raise PlanError(f"{what} {cure}, or collect into another folder.")
 
 
 def plain_cfg(cfg: Any, kind: str) -> dict[str, Any]:

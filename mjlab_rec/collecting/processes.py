@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -15,6 +15,7 @@ from mjlab_rec.collecting.folder import Folder
 from mjlab_rec.collecting.plan import Shard
 from mjlab_rec.collecting.queue import ShardQueue
 from mjlab_rec.collecting.work import Work, do_shard
+from mjlab_rec.utils.interrupts import end_by_exit
 
 _PATIENCE_S = 10.0
 
@@ -58,6 +59,8 @@ def collect_in_processes(
             pool = [process for process in pool if not process.ended]
     finally:
         for process in pool:
+            process.process.terminate()
+        for process in pool:
             process.end()
 
 
@@ -97,7 +100,14 @@ class _Process:
         self.process = context.Process(
             target=_work, args=(make, number, folder.where, theirs), name=self.name, daemon=True
         )
-        self.process.start()
+        # The process inherits this: Ctrl-C reaches all processes of a terminal, and the first one
+        # ends the others.
+        resource_tracker.ensure_running()  # Or start() would, and let the signal through.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # So that reading ends when the process does.
 
     def give(self, shard: Shard) -> None:
@@ -113,6 +123,7 @@ class _Process:
             while self.connection.poll():
                 found.append(self.connection.recv())
         except (EOFError, OSError):  # Perhaps in the middle of a message.
+            self.process.join(_PATIENCE_S)  # It says why it ends, if it is not terminated.
             self.end()
         return found
 
@@ -128,8 +139,7 @@ class _Process:
 
 def _work(make: Callable[[int], Work], number: int, where: str, connection: Connection) -> None:
     """Play the shards that come, in the process of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, end_by_exit)
 
     def tell(episodes: int, steps: int) -> None:
         connection.send(("tell", episodes, steps))
@@ -140,12 +150,14 @@ def _work(make: Callable[[int], Work], number: int, where: str, connection: Conn
             try:
                 shard = connection.recv()
             except EOFError:
-                return
+                return  # The first process has ended.
             connection.send(("done", do_shard(work, folder, shard, tell)))
-    except BrokenPipeError:
+    except ConnectionError:
         return  # The first process has ended.
     except Exception as error:
         connection.send(("error", _sendable(error)))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # It is ending.
 
 
 def _sendable(error: Exception) -> Exception:
@@ -153,6 +165,8 @@ def _sendable(error: Exception) -> Exception:
     from mjlab_rec.data.schema import DataError
     from mjlab_rec.utils.extras import MissingExtraError, UnavailableError
 
+    if isinstance(error, ExceptionGroup):  # Several recorders may fail to close.
+        return ExceptionGroup(error.message, [_sendable(each) for each in error.exceptions])
     for known in (MissingExtraError, UnavailableError, DataError, ValueError):
         if isinstance(error, known):
             return known(str(error))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from mjlab_rec.collecting.plan import PlanError, Shard
 
@@ -21,10 +21,22 @@ class Place:
     """Its number on this machine."""
     local_count: int = 1
     """How many there are on this machine."""
+    cores: int | None = None
+    """Cores of all workers on this machine; None: those that this process may use."""
     launcher: str = ""
     """What started it; empty if nothing did."""
 
-    def share(self, shards: list[Shard]) -> list[Shard]:
+    def part(self, number: int, count: int) -> Place:
+        """The place of one of several processes that this worker starts."""
+        return replace(
+            self,
+            rank=self.rank * count + number,
+            count=self.count * count,
+            local_rank=self.local_rank * count + number,
+            local_count=self.local_count * count,
+        )
+
+    def share(self, shards: Iterable[Shard]) -> list[Shard]:
         """The shards that this worker plays: every ``count``-th of all.
 
         It depends on nothing else, so the workers need not talk to each other.
@@ -55,7 +67,8 @@ def place(
     elif "RANK" in said and "WORLD_SIZE" in said:
         here = Place(
             *(said["RANK"], said["WORLD_SIZE"]),
-            *(said.get("LOCAL_RANK", 0), said.get("LOCAL_WORLD_SIZE", 1), "torchrun"),
+            *(said.get("LOCAL_RANK", 0), said.get("LOCAL_WORLD_SIZE", 1)),
+            launcher="torchrun",
         )
     elif "SLURM_ARRAY_TASK_ID" in said or said.get("SLURM_STEP_NUM_TASKS", 1) > 1:
         here = _of_slurm(said)
@@ -73,14 +86,15 @@ def _of_slurm(said: _Variables) -> Place:
     rank, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in said:
         first, last = said["SLURM_ARRAY_TASK_MIN"], said["SLURM_ARRAY_TASK_MAX"]
-        count, step = said["SLURM_ARRAY_TASK_COUNT"], said.get("SLURM_ARRAY_TASK_STEP", 1)
-        if first + (count - 1) * step != last:
+        count = said["SLURM_ARRAY_TASK_COUNT"]
+        step, uneven = divmod(last - first, max(1, count - 1))
+        rank, between = divmod(said["SLURM_ARRAY_TASK_ID"] - first, max(1, step))
+        if uneven or between:
             raise PlanError(
                 f"The SLURM array has {count} tasks from {first} to {last}, which are not evenly"
-                " spaced, so it is not clear which worker this is. Use --array=0-7 or the like,"
-                " or give --rank and --ranks."
+                " spaced, so it is not clear which worker this is. Use --array=0-7 or the like:"
+                " what is missing is divided among the tasks, whatever their ids were before."
             )
-        rank = (said["SLURM_ARRAY_TASK_ID"] - first) // step
     # Set by srun only, not in the batch script itself, which is one process.
     processes = said.get("SLURM_STEP_NUM_TASKS", 1)
     shared = processes > 1
@@ -90,6 +104,8 @@ def _of_slurm(said: _Variables) -> Place:
         local_rank=said.get("SLURM_LOCALID", 0) if shared else 0,
         # Such as "4(x2),3": 4 on each of two machines, and 3 on another.
         local_count=said.first("SLURM_STEP_TASKS_PER_NODE", 1) if shared else 1,
+        # Not those that this process may use: srun may bind each process to its own.
+        cores=said.get("SLURM_CPUS_ON_NODE", 0) or None,
         launcher="SLURM",
     )
 

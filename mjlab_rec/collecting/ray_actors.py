@@ -22,6 +22,7 @@ from mjlab_rec.collecting.board import Board
 from mjlab_rec.collecting.folder import CollectError, Folder
 from mjlab_rec.collecting.plan import Plan, Shard
 from mjlab_rec.collecting.queue import ShardQueue
+from mjlab_rec.collecting.streaming import ReadAlong, RowStream
 from mjlab_rec.collecting.work import Work, do_shard
 from mjlab_rec.utils.extras import require
 
@@ -64,6 +65,7 @@ def collect_in_ray(
     cores: int = 1,
     on_shard: Callable[[str], None] = lambda path: None,
     shared: bool = True,
+    stream: RowStream | None = None,
 ) -> None:
     """Play shards in the actors of a cluster that this process is connected to.
 
@@ -79,18 +81,24 @@ def collect_in_ray(
         cores: CPU cores of each actor.
         on_shard: Called for each finished shard.
         shared: Whether machines that see the folder write to it themselves.
+        stream: Gets the rows while they are recorded.
     """
     ray = _ray()
     queue = ShardQueue(shards, _MOST_LOSSES)
+
+    def done(shard: Shard) -> None:
+        if stream is not None:
+            stream.forget(shard)
+        on_shard(folder.path_of(shard))
+
     options = {"num_cpus": cores, "num_gpus": 1 if plan.device == "cuda" else 0}
     # Finding places progress next to the shard that is being played.
     kind = ray.remote(Worker).options(**options, max_concurrency=2)
     actors: list[_Actor] = []
     started = 0
     with _token(folder, shared) as token:
-        job = ray.put(
-            (make, agent_files, folder.where, token, plan.to_json(), os.getcwd(), sys.path)
-        )
+        about = (folder.where, token, plan.to_json(), os.getcwd(), sys.path)
+        job = ray.put((make, agent_files, *about, stream))
         try:
             while len(queue):
                 most = workers or _room(ray, **options)
@@ -102,7 +110,7 @@ def collect_in_ray(
                     continue
                 ready, _ = ray.wait([actor.answer for actor in actors], timeout=_TICK_S)
                 for actor in [actor for actor in actors if actor.answer in ready]:
-                    if not _hear(ray, actor, queue, board, folder, on_shard):
+                    if not _hear(ray, actor, queue, board, folder, done):
                         actors.remove(actor)
                 for actor in actors:
                     actor.ask(ray, board)
@@ -117,7 +125,7 @@ def _hear(
     queue: ShardQueue,
     board: Board,
     folder: Folder,
-    on_shard: Callable[[str], None],
+    done: Callable[[Shard], None],
 ) -> bool:
     """Take an actor's answer and give it the next shard; returns False if it is not needed."""
     shard = actor.shard
@@ -142,7 +150,7 @@ def _hear(
                     (path / name).write_bytes(data)
         queue.done()
         board.done(actor.name, shard, about)
-        on_shard(folder.path_of(shard))
+        done(shard)
     following = queue.take()
     if following is None:
         ray.kill(actor.handle)
@@ -186,11 +194,11 @@ class Worker:
     """A worker, in its actor."""
 
     def __init__(self) -> None:
-        self._progress = (-1, 0, 0)
+        self._progress = (-1, 0, 0, False)
 
     def prepare(self, number: int, job: tuple[Any, ...]) -> str:
         """Get ready to play shards; returns the name of the machine."""
-        make, agent_files, where, token, planned, cwd, path = job
+        make, agent_files, where, token, planned, cwd, path, self._stream = job
         # As in the first process, for relative paths and the user's modules.
         with contextlib.suppress(OSError):
             os.chdir(cwd)
@@ -208,18 +216,35 @@ class Worker:
         """Play a shard; returns its worker.json, and its files if they must be sent."""
 
         def tell(episodes: int, steps: int) -> None:
-            self._progress = (shard.number, episodes, steps)
+            # After the last step it ends when the learner has taken the rows.
+            waits = self._stream is not None and episodes == shard.episodes
+            self._progress = (shard.number, episodes, steps, waits)
+            if along is not None:
+                along.check()
+
+        along: ReadAlong | None = None
+
+        def meanwhile(recording: Path) -> contextlib.AbstractContextManager[Any]:
+            nonlocal along
+            if self._stream is None:
+                return contextlib.nullcontext()
+            along = ReadAlong(recording, shard, self._stream.channels, self._stream.send)
+            return along
+
+        def played(folder: Folder) -> dict[str, Any]:
+            about = do_shard(self._work, folder, shard, tell, meanwhile)
+            return about if along is None else {**about, "waited_s": along.waited_s}
 
         if self._folder is not None:
-            return do_shard(self._work, self._folder, shard, tell), None
+            return played(self._folder), None
         with tempfile.TemporaryDirectory() as here:
-            about = do_shard(self._work, Folder(here), shard, tell)
+            about = played(Folder(here))
             root = Path(here) / shard.name
             files = [file for file in root.rglob("*") if file.is_file()]
             return about, {str(file.relative_to(root)): file.read_bytes() for file in files}
 
-    def progress(self) -> tuple[int, int, int]:
-        """The shard that is being played, its finished episodes and its steps."""
+    def progress(self) -> tuple[int, int, int, bool]:
+        """The shard, its finished episodes, its steps, and whether it waits for the learner."""
         return self._progress
 
 

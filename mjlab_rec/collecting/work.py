@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,14 @@ class Work:
     """Makes the policy for an environment."""
     rank: int = 0
     """Number of the worker."""
+
+    def recording(self, folder: Path) -> Path:
+        """Where the rollouts of a shard are recorded, in its folder."""
+        from mjlab_rec.recorders.cfg import RolloutRecorderCfg
+
+        recorders = self.env_cfg.recorders.values()
+        (path,) = (r.path for r in recorders if isinstance(r, RolloutRecorderCfg))
+        return folder / Path(path).name
 
     def play(self, shard: Shard, folder: Path, tell: Tell) -> dict[str, Any]:
         """Play a shard and record it into a folder; returns what is known about its episodes.
@@ -85,11 +94,27 @@ class Work:
         }
 
 
-def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, Any]:
+def do_shard(
+    work: Work,
+    folder: Folder,
+    shard: Shard,
+    tell: Tell,
+    meanwhile: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, Any]:
     """Play a shard and add it to the folder; returns the content of its worker.json.
 
-    If another worker adds it meanwhile, this does nothing: both have the same episodes.
+    If another worker has added it, or adds it meanwhile, this does nothing: both have the same
+    episodes.
+
+    Args:
+        work: What to play.
+        folder: Where to.
+        shard: The shard.
+        tell: Gets the progress.
+        meanwhile: A context in which it is played, given its recording.
     """
+    if finished := folder.worker(shard):
+        return finished
     plan = work.plan
     about: dict[str, Any] = {
         "shard": shard.number,
@@ -110,14 +135,15 @@ def do_shard(work: Work, folder: Folder, shard: Shard, tell: Tell) -> dict[str, 
     try:
         with folder.writing(shard) as path:
             replace_file(path / WORKER, _text(about), sync=False)
-            found = work.play(shard, path, tell)
+            with meanwhile(work.recording(path)):
+                found = work.play(shard, path, tell)
             about |= {**found, "seconds": round(time.monotonic() - began, 3), "finished": True}
             replace_file(path / WORKER, _text(about), sync=False)
     except Exception:
-        # Whoever finishes a shard removes the hidden folders of others that play it.
-        if shard.number not in folder.finished():
+        # Others remove the hidden folders of a finished shard.
+        if not (finished := folder.worker(shard)):
             raise
-        about |= folder.worker(shard)
+        about |= finished
     return about
 
 

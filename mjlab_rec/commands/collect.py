@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
 from mjlab_rec.commands.agents import maker_of
+from mjlab_rec.utils.interrupts import end_by_exit
 
 if TYPE_CHECKING:
     from mjlab_rec.collecting.folder import Folder
     from mjlab_rec.collecting.plan import Plan
     from mjlab_rec.collecting.ranks import Place
+    from mjlab_rec.collecting.streaming import RowStream
     from mjlab_rec.collecting.work import Work
 
 _PATH = f"{cli.RECORD_PREFIX}path"
@@ -31,25 +33,34 @@ _MOST_PER_ENV = 4
 _FEWEST_SHARDS = 16
 # Fields of recorders that choose what is recorded, which the shards do.
 _CHOSEN = ("trigger", "length", "envs", "max_episodes", "max_steps", "max_bytes")
+# Values of recorders' fields that may lose rows, which cannot be played again.
+_LOSSY = {"overflow": "drop", "on_error": "disable", "autostart": False}
 
 
 @dataclass(kw_only=True)
 class CollectArgs(cli.RecordArgs):
-    """Options of ``collect``. --record.path is the folder, or a URL such as s3://bucket/run."""
+    """Options of ``collect``."""
 
+    record: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What to record with: a preset (hdf5, csv, ...), a TOML file or package.module:Class.
+    --record.path FOLDER, or a URL such as s3://bucket/run, says where. --record.FIELD VALUE sets
+    other fields of the recorder."""
     agent: str = "latest"
     """latest or best: a checkpoint of the task's last training. Or the file of a checkpoint, a
     TorchScript or ONNX file, the folder of a run, zero, random, or package.module:function."""
     episodes: int = 1000
-    """Number of episodes, of all workers together. --num-envs and --per-env divide them into
-    shards, which workers play one after another. The same options give the same episodes, whatever
-    the number of workers."""
+    """Number of episodes, of all workers together. They are divided into shards of --num-envs times
+    --per-env episodes, which workers play one after another. The same options give the same
+    episodes, whatever the number of workers."""
+    num_envs: int | None = None
+    """Environments that a worker simulates at once. None: 64 on a CPU, 2048 on a GPU, or fewer if
+    there are fewer episodes."""
     per_env: int | None = None
-    """Episodes that an environment plays in a shard. None: 4, or fewer if that makes less than 16
-    shards. --num-envs is 64 on a CPU and 2048 on a GPU if it is not given."""
+    """Episodes that an environment plays in a shard. None: 4, or fewer if that would make less than
+    16 shards."""
     workers: int | None = None
-    """Processes to start on this machine; with --ray actors in the cluster. None: 1, and with --ray
-    as many as fit."""
+    """Processes to start on this machine; with --ray the most actors in the cluster. None: 1, and
+    with --ray as many as fit."""
     ray: str | None = None
     """Use a Ray cluster: its address, auto for the one that this machine belongs to, or local to
     start one here."""
@@ -59,9 +70,12 @@ class CollectArgs(cli.RecordArgs):
     rank: int | None = None
     """Which of --ranks workers this process is, from 0. None: as torchrun or SLURM says."""
     ranks: int | None = None
-    """How many workers there are, if you start them yourself."""
+    """How many workers you start yourself, each with its own --rank."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
+    config: Literal["train", "play"] = "train"
+    """Which cfg of the task: train, that of training; or play, its cfg for watching, if it has one,
+    often without noise, pushes and time limit."""
     where: str = field(default="", init=False)
     """The folder or URL."""
 
@@ -77,7 +91,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def collect(
-    words: Sequence[str], on_shard: Callable[[str], None] | None = None, prog: str | None = None
+    words: Sequence[str],
+    on_shard: Callable[[str], None] | None = None,
+    prog: str | None = None,
+    stream: RowStream | None = None,
 ) -> None:
     """Collect what is missing, as ``mjlab-rec collect`` does.
 
@@ -86,27 +103,43 @@ def collect(
         on_shard: Called with the path or URL of each shard's folder when this process, one that it
             has started or one of its Ray actors has finished it.
         prog: Name of the command in its help. None: that of the process.
+        stream: Gets the rows that are recorded while this runs, of Ray actors only.
     """
-    args, env_cfg = _parsed(words, prog)
-    with cli.explained(args), _ending_on_sigterm():
+    with nullcontext() if stream is None else stream.feeding():
+        args, env_cfg = _parsed(words, prog)
+        if stream is not None and args.ray is None:
+            cli.fail(
+                "A stream gets rows from a Ray cluster: add --ray, or --ray local to start one on"
+                " this machine. Without it, follow(FOLDER) reads each shard when it is finished."
+            )
+        with cli.explained(args), _ending_on_sigterm():
+            try:
+                _collect(args, env_cfg, list(words), _told(on_shard), stream)
+            except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM.
+                Console().print("Stopped. What is finished stays: the same command goes on.")
+                raise
+
+
+def _told(on_shard: Callable[[str], None] | None) -> Callable[[str], None]:
+    """The caller's function, whose errors are not explained like those of options."""
+
+    def told(path: str) -> None:
         try:
-            _collect(args, env_cfg, list(words), on_shard or (lambda path: None))
-        except KeyboardInterrupt:
-            Console().print("Stopped. What is finished stays: the same command goes on.")
-            raise
+            if on_shard is not None:
+                on_shard(path)
+        except Exception as error:
+            raise RuntimeError(f"on_shard failed for '{path}': {error!r}") from error
+
+    return told
 
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM end this process as Ctrl-C does, so that workers end and clean up."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
     if threading.current_thread() is not threading.main_thread():
         yield  # Handlers can be set in the main thread only.
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, end_by_exit)  # SLURM may send several.
     try:
         yield
     finally:
@@ -141,7 +174,7 @@ def _parsed(words: Sequence[str], prog: str | None = None) -> tuple[CollectArgs,
     if len(set(paths)) > 1:
         cli.fail(f"{_PATH} is the one folder of all workers, but {' and '.join(paths)} were given.")
     args.where = paths[0]
-    for name in ("episodes", "per_env", "workers", "worker_cores"):
+    for name in ("episodes", "num_envs", "per_env", "workers", "worker_cores"):
         value = getattr(args, name)
         if value is not None and value < 1:
             cli.fail(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
@@ -174,11 +207,13 @@ def _without_path(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | None) -> Work:
     """What a worker needs."""
+    from mjlab_rec.collecting.agent_files import AgentFiles
     from mjlab_rec.collecting.plan import Plan, plain_cfg
     from mjlab_rec.collecting.ranks import Place
+    from mjlab_rec.collecting.sources import source_hashes
     from mjlab_rec.collecting.work import Work
     from mjlab_rec.sim import resolve_device
-    from mjlab_rec.utils.threads import choose_threads
+    from mjlab_rec.utils.threads import choose_threads, usable_cores
 
     place = place or Place()
     # In a cluster the first process may have no GPU, and a worker has one of its own.
@@ -194,27 +229,34 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
     per_env = max(1, min(_MOST_PER_ENV, args.episodes // (num_envs * _FEWEST_SHARDS)))
     plan = Plan(
         task=args.task,
+        config=args.config,
         agent=str(path or args.agent),
-        policy_hash=_policy_hash(args.agent, make_policy, path),
+        policy_hash=AgentFiles.read(args.agent, make_policy, path).hash,
+        device=kind,
         seed=seed,
         episodes=args.episodes,
         num_envs=num_envs,
         per_env=args.per_env or per_env,
-        device=kind,
         versions=_versions(),
         env_cfg=plain_cfg(env_cfg, "env_cfg"),
         recorder=plain_cfg(recorder, "recorder"),
+        sources=source_hashes(type(env_cfg), {**vars(env_cfg), "recorders": {}}, recorder),
     )
     plan.check()
     if env_cfg.sim.num_threads is None:
-        threads = choose_threads(processes=place.local_count).engine
-        env_cfg.sim.num_threads = args.worker_cores or threads
+        threads = choose_threads(processes=place.local_count, cores=place.cores).engine
+        env_cfg.sim.num_threads = args.worker_cores or min(threads, usable_cores())
     return Work(plan=plan, env_cfg=env_cfg, device=chosen, make_policy=make_policy, rank=place.rank)
 
 
 def _collect(
-    args: CollectArgs, env_cfg: Any, words: list[str], on_shard: Callable[[str], None]
+    args: CollectArgs,
+    env_cfg: Any,
+    words: list[str],
+    on_shard: Callable[[str], None],
+    stream: RowStream | None,
 ) -> None:
+    from mjlab_rec.collecting.agent_files import AgentFiles
     from mjlab_rec.collecting.board import Board
     from mjlab_rec.collecting.folder import Folder
     from mjlab_rec.collecting.ranks import place
@@ -227,36 +269,34 @@ def _collect(
         from mjlab_rec.collecting.ray_actors import connect
 
         device = connect(args.ray, args.device)
-    work = _work(args, env_cfg, here, device)
-    folder.claim(work.plan)
-    finished, plan = folder.finished(), work.plan
-    missing = here.share([shard for shard in plan.shards if shard.number not in finished])
-    console.print(_announcement(work, here, folder, len(finished), len(missing)), markup=False)
-    with Board(plan, finished, console) as board:
-        if args.ray is not None:
-            from mjlab_rec.collecting.ray_actors import collect_in_ray
+    agent = AgentFiles.read(args.agent, *maker_of(args.agent, args.task, args.log_root))
+    with agent.unpacked() as args.agent:
+        work = _work(args, env_cfg, here, device)
+        plan = work.plan = replace(work.plan, agent=agent.name)
+        folder.claim(plan)
+        missing = folder.missing(plan)
+        own = here.share(missing)
+        console.print(_announcement(work, here, folder, len(missing), len(own)), markup=False)
+        with Board(here.share(plan.shards), own, console) as board:
+            if args.ray is not None:
+                from mjlab_rec.collecting.ray_actors import collect_in_ray
 
-            name, files = _agent_files(args)
-            collect_in_ray(
-                *(
-                    partial(_of_actor, words, plan.device, name),
-                    files,
-                    folder,
-                    plan,
-                    missing,
-                    board,
-                ),
-                workers=args.workers,
-                cores=args.worker_cores or 1,
-                on_shard=on_shard,
-            )
-        elif args.workers is not None and args.workers > 1:
-            from mjlab_rec.collecting.processes import collect_in_processes
+                collect_in_ray(
+                    partial(_of_actor, words, plan.device, Path(args.agent).name),
+                    *(dict(agent.content), folder, plan, own, board),
+                    workers=args.workers,
+                    cores=args.worker_cores or 1,
+                    on_shard=on_shard,
+                    stream=stream,
+                )
+            elif args.workers is not None and args.workers > 1:
+                from mjlab_rec.collecting.processes import collect_in_processes
 
-            make = partial(_of_process, words, args.workers)
-            collect_in_processes(make, folder, missing, args.workers, board, on_shard)
-        else:
-            _collect_here(work, folder, missing, board, on_shard)
+                part = (words, here, args.workers, args.agent, plan, folder.where)
+                make = partial(_of_process, *part)
+                collect_in_processes(make, folder, own, args.workers, board, on_shard)
+            else:
+                _collect_here(work, folder, own, board, on_shard)
     _conclude(folder, plan, here, console)
 
 
@@ -273,22 +313,19 @@ def _collect_here(
         on_shard(folder.path_of(shard))
 
 
-def _of_process(words: list[str], workers: int, number: int) -> Work:
+def _of_process(
+    words: list[str],
+    here: Place,
+    workers: int,
+    agent: str,
+    planned: Plan,
+    where: str,
+    number: int,
+) -> Work:
     """The part of one of several processes on this machine."""
-    from mjlab_rec.collecting.ranks import Place
-
-    return work_from(words, Place(number, workers, number, workers))
-
-
-def _agent_files(args: CollectArgs) -> tuple[str, dict[str, bytes]]:
-    """The file of the agent with what is next to it, for machines that may not see it."""
-    from mjlab_rec.rl.run_folders import AGENT
-
-    _, path = maker_of(args.agent, args.task, args.log_root)
-    if path is None:
-        return "", {}
-    files = [file for file in (path, path.parent / AGENT) if file.is_file()]
-    return path.name, {file.name: file.read_bytes() for file in files}
+    work = work_from(words, here.part(number, workers), agent=agent)
+    work.plan.check_same(planned, where)  # A file may have changed since the first process began.
+    return work
 
 
 def _of_actor(words: list[str], device: str, agent: str, agent_files: dict[str, bytes]) -> Work:
@@ -305,29 +342,29 @@ def _of_actor(words: list[str], device: str, agent: str, agent_files: dict[str, 
 
 def _conclude(folder: Folder, plan: Plan, here: Place, console: Console) -> None:
     """Say what there is now, and how to go on."""
+    folder.clean()
     missing = folder.missing(plan)
     done = plan.episodes - sum(shard.episodes for shard in missing)
     said = f"{folder.where}: {done} of {plan.episodes} episodes."
     if missing and here.count > 1:
         said += " Other workers may still be at work. The same command does what is missing."
-    elif not missing and folder.is_remote:
-        said += " Read them after mjlab_rec.collecting.download(URL, FOLDER)."
     elif not missing:
         said += f" Read them with open_rollouts({folder.where!r})."
     console.print(said, markup=False)
 
 
-def _announcement(work: Work, here: Place, folder: Folder, finished: int, missing: int) -> str:
+def _announcement(work: Work, here: Place, folder: Folder, missing: int, own: int) -> str:
     plan = work.plan
     count = len(plan.shards)
     said = (
-        f"{plan.task}: {plan.episodes} episodes, seed {plan.seed}, {plan.agent}, in {count} shards"
-        f" of {plan.num_envs} environments on {plan.device}\nInto {folder.where}"
+        f"{plan.task}: {plan.episodes} episodes, seed {plan.seed}, {plan.agent}, on {plan.device},"
+        f" in {count} shards (environments: {plan.num_envs}, episodes of each: {plan.per_env})\n"
+        f"Into {folder.where}"
     )
-    if finished:
-        said += f", where {finished} shards are finished"
+    if missing < count:
+        said += f", where {count - missing} shards are finished"
     if here.count > 1:
-        said += f"\nWorker {here.rank} of {here.count} ({here.launcher}): {missing} shards to do"
+        said += f"\nWorker {here.rank} of {here.count} ({here.launcher}): {own} shards to do"
     return said
 
 
@@ -348,19 +385,15 @@ def _checked_recorder(recorders: dict[str, Any]) -> Any:
                 f"{cli.RECORD_PREFIX}{name.replace('_', '-')} cannot be used with collect, which"
                 " records --episodes whole episodes. Filter them afterwards: mjlab-rec data filter."
             )
+    for name, value in _LOSSY.items():
+        if getattr(recorder, name) == value:
+            raise ValueError(
+                f"{cli.RECORD_PREFIX}{name.replace('_', '-')} {value} cannot be used with collect:"
+                " finished shards would lack episodes or rows."
+            )
     if not getattr(recorder, "path", None):
         raise ValueError(f"{type(recorder).__name__} writes no files, which collect needs.")
     return recorder
-
-
-def _policy_hash(agent: str, make_policy: Any, path: Path | None) -> str:
-    """A hash of the agent's file, of the source of its function, or of its name."""
-    from mjlab_rec.collecting.plan import hash_of
-
-    if path is None and ":" in agent:
-        source = inspect.getsourcefile(inspect.unwrap(make_policy))
-        path = None if source is None else Path(source)
-    return hash_of(agent.encode() if path is None else path.read_bytes())
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Episodes of one recording as what writers write."""
+"""Episodes of one recording as what writers write, and how to write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.schema import Episode
+from mjlab_rec.data.formats.base import WriterOptions
+from mjlab_rec.data.schema import Episode, RunInfo, bytes_of
+
+_MOST_BLOCK_ROWS = 256  # of a block; a row of it cannot be read without the others
+_BLOCK_BYTES = 16 << 10  # what a block costs besides its rows
+
+
+def options_for(rows: np.ndarray, info: RunInfo, **options: Any) -> WriterOptions:
+    """Options of the writer of a copy, which is put in its place when it is complete.
+
+    The last block of an episode is filled up, and each block costs time and room of its own.
+
+    Args:
+        rows: Rows of each episode.
+        info: What the rows are.
+        options: Other options.
+    """
+    longest, nbytes = int(rows.max(initial=1)), bytes_of(info.kinds.values())
+    possible = np.arange(1, min(longest, _MOST_BLOCK_ROWS) + 1)
+    known, count = np.unique(rows, return_counts=True)
+    blocks = (-(-known[:, None] // possible) * count[:, None]).sum(axis=0)
+    best = int(np.argmin(blocks * (possible * nbytes + _BLOCK_BYTES)))
+    return WriterOptions(
+        block_rows=int(possible[best]), blocks=int(blocks[best]), safe=False, **options
+    )
 
 
 def episode_of(

@@ -156,6 +156,7 @@ def _in_folder(folder: Path) -> Found:
         except OSError as error:
             raise DataError(f"Cannot read the folder '{here}': {error.strerror}.") from error
         with entries:
+            firsts: set[str] = set()  # Names of first parts: a recording may have very many parts.
             for entry in entries:
                 count += 1
                 name = entry.name
@@ -169,11 +170,11 @@ def _in_folder(folder: Path) -> Found:
                 elif name == WORKER:
                     workers[Path(here)] = None
                 elif name.lower().endswith(suffixes):
-                    # A recording may have many parts, so they are not looked at one by one.
                     match = _PART.fullmatch(name) if ".part" in name else None
-                    first = os.path.join(here, match[1] + match[2]) if match else entry.path
-                    if first not in found and _may_be_recording(Path(entry.path)):
-                        found[first] = None
+                    first = match[1] + match[2] if match else name
+                    if first not in firsts and _may_be_recording(Path(entry.path)):
+                        firsts.add(first)
+                        found[os.path.join(here, first)] = None
         if count > _MOST_ENTRIES:
             raise DataError(
                 f"The folder '{folder}' has more than {_MOST_ENTRIES} entries and is not searched."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from mjlab_rec.data.discovery import NoMatchError, Source, find
 from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.data.tails import Tail
 from mjlab_rec.data.union import check_same_channels
@@ -19,6 +20,8 @@ from mjlab_rec.data.union import check_same_channels
 _LOG = logging.getLogger(__name__)
 
 _PATIENCE_S = 60.0  # without a timeout: for a recording that does not exist, or without a lock
+_POLL_S = 0.2
+_POLL_URL_S = 2.0  # Listing costs money.
 _SHARE = 0.1  # of the time that polling may take
 
 Rows = dict[str, np.ndarray]
@@ -32,7 +35,7 @@ def follow(
     batch_size: int | None = None,
     recordings: int | None = None,
     check: bool = True,
-    poll_s: float = 0.2,
+    poll_s: float | None = None,
     timeout_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -47,7 +50,9 @@ def follow(
 
     Args:
         source: A recording, which need not exist yet, or a folder, pattern or list of recordings,
-            in which others may appear.
+            in which others may appear. Or a URL of a file system that fsspec knows, such as
+            "s3://bucket/run", for a recording or a folder whose files are uploaded when they are
+            complete. They are copied to a temporary folder until they have been read.
         channels: Names of channels, by default all.
         episodes: Return whole episodes, one at a time. Those that were running at the end come
             last, as far as they were recorded.
@@ -55,7 +60,7 @@ def follow(
         recordings: How many recordings there will be. None: it ends once all that are there have
             ended.
         check: Raise for damaged data; otherwise it is left out, or returned as it is.
-        poll_s: Seconds between two looks at the files.
+        poll_s: Seconds between two looks at the files. None: 0.2, and 2 for a URL.
         timeout_s: Seconds without anything new. Then a recording whose process lives raises a
             DataError, and another one has ended. None: it waits as long as the process lives, and a
             minute for a recording that is not there, or that another machine may be writing.
@@ -67,13 +72,13 @@ def follow(
             "batch_size must be at least 1, and cannot be combined with episodes=True: an item is"
             f" either a batch or an episode. Got {batch_size}."
         )
-    if isinstance(channels, str):
-        raise TypeError(
-            f"channels is the string '{channels}', but it must be a list: ['{channels}']."
-        )
+    names = names_in(channels)
+    mirror = Mirror(source) if isinstance(source, str) and is_url(source) else None
+    if poll_s is None:
+        poll_s = _POLL_S if mirror is None else _POLL_URL_S
     return Follower(
-        _Source(source, recordings),
-        None if channels is None else list(channels),
+        _Source(source, recordings, mirror),
+        names,
         episodes=episodes,
         batch_size=batch_size,
         check=check,
@@ -90,14 +95,19 @@ class _Source:
 
     source: Source | Sequence[Source]
     expected: int | None
+    mirror: Mirror | None
+    """The copy of what is at a URL."""
     one: Path | None = field(init=False, default=None)
     """The path of the only recording, if it is one or nothing yet."""
 
     def find(self) -> list[Path]:
         """The recordings that are there now."""
-        is_path = isinstance(self.source, str | Path)
+        is_path, source = isinstance(self.source, str | Path), self.source
+        if self.mirror is not None:
+            self.mirror.update()
+            source = self.mirror.path
         try:
-            found = find(self.source)
+            found = find(source)
         except NoMatchError:
             return []
         if not (is_path and found.one):
@@ -107,6 +117,16 @@ class _Source:
         # An empty folder may become a recording, or a folder of recordings.
         there = recognise([path]) is not None if path.is_dir() else Tail.exists(path)
         return [path] if there else []
+
+    def has_read(self, path: Path) -> None:
+        """A recording was read to its end."""
+        if self.mirror is not None:
+            self.mirror.drop(path)
+
+    def close(self) -> None:
+        """Remove what was copied."""
+        if self.mirror is not None:
+            self.mirror.close()
 
 
 class Follower:
@@ -137,7 +157,7 @@ class Follower:
         self._tails: list[Tail] = []
         self._first: Tail | None = None
         self._same: set[Tail] = set()  # those with the channels of the first one
-        self._rows = self._batches() if batch_size else self._all()
+        self._rows = in_batches(self._all(), batch_size) if batch_size else self._all()
 
     @property
     def finished(self) -> bool:
@@ -153,6 +173,7 @@ class Follower:
     def close(self) -> None:
         """End early. What was not returned is not read."""
         self._rows.close()
+        self._source.close()
 
     def _all(self) -> Generator[Rows]:
         news = self._clock()
@@ -169,6 +190,7 @@ class Follower:
                     for rows in tail.rest(self._channels, self._episodes):
                         yield self._checked(tail, rows)
                     self.ends[tail.path] = how
+                    self._source.has_read(tail.path)
                     news = self._clock()
                 if self._over(news):
                     return
@@ -178,6 +200,7 @@ class Follower:
         finally:
             for tail in self._tails:
                 tail.close()
+            self._source.close()
 
     def _checked(self, tail: Tail, rows: Rows) -> Rows:
         """The rows of a recording, if its channels are those of the first one."""
@@ -237,26 +260,35 @@ class Follower:
             )
         return False
 
-    def _batches(self) -> Generator[Rows]:
-        """The same rows, `batch_size` at a time."""
-        assert self._batch_size is not None
-        waiting: list[Rows] = []
-        count = 0
-        for rows in self._all():
-            waiting.append(rows)
-            count += len(rows["env"])
-            if count < self._batch_size:
-                continue
-            together = _joined(waiting)
-            whole = count - count % self._batch_size
-            for first in range(0, whole, self._batch_size):
-                last = first + self._batch_size
-                yield {name: values[first:last] for name, values in together.items()}
-            waiting = [{name: values[whole:] for name, values in together.items()}]
-            count -= whole
-        if count:
-            yield _joined(waiting)
+
+def names_in(channels: Sequence[str] | None) -> list[str] | None:
+    """Names of channels as a list; None means all."""
+    if isinstance(channels, str):
+        raise TypeError(
+            f"channels is the string '{channels}', but it must be a list: ['{channels}']."
+        )
+    return None if channels is None else list(channels)
 
 
-def _joined(rows: list[Rows]) -> Rows:
+def in_batches(source: Iterable[Rows], size: int) -> Generator[Rows]:
+    """The same rows, `size` at a time; the last ones may be fewer."""
+    waiting: list[Rows] = []
+    count = 0
+    for rows in source:
+        waiting.append(rows)
+        count += len(rows["env"])
+        if count < size:
+            continue
+        together = joined(waiting)
+        whole = count - count % size
+        for first in range(0, whole, size):
+            yield {name: values[first : first + size] for name, values in together.items()}
+        waiting = [{name: values[whole:] for name, values in together.items()}]
+        count -= whole
+    if count:
+        yield joined(waiting)
+
+
+def joined(rows: list[Rows]) -> Rows:
+    """Rows one after another."""
     return {name: np.concatenate([some[name] for some in rows]) for name in rows[0]}

@@ -191,12 +191,12 @@ def _of_channel(
                 if with_bands:
                     line.low, line.high = low, high
                 panel.lines.append(line)
-        if series is not None and not several:
+        if series is not None and number == 0:
             count, of = len(indices), len(rollouts) if episodes is None else len(indices)
             what = f"{count} episodes" if count == of else f"{count} of {of} episodes"
             low, high = _PERCENTILES
             more = f", and percentiles {low} to {high}" if with_bands else ""
-            found[0].title += f"\nmean of {what}{more}"
+            found[0].title += f"\nmeans{more}" if several else f"\nmean of {what}{more}"
         if series is None:
             _overlay(found, rollouts, name, indices, shown, columns, label if several else "")
             if len(indices) > 1 and len(shown) > 1 and not several:
@@ -265,7 +265,8 @@ def _varying(rollouts: Rollouts, name: str, indices: Sequence[int], most: int) -
         return list(range(size))
     looked = [indices[i] for i in _some(len(indices), _LOOKED_AT)]
     values = rollouts.read_many(looked, [name])[name]
-    spread = np.nan_to_num(values.reshape(len(values), -1).astype(np.float64)).std(axis=0)
+    values = values.reshape(len(values), -1).astype(np.float64)
+    spread = np.where(np.isfinite(values), values, 0.0).std(axis=0)
     return sorted(np.argsort(-spread, kind="stable")[:most].tolist())
 
 
@@ -283,9 +284,10 @@ def _bands(
         arrays = rollouts.read_many(batch, [name, "step"])
         rows = arrays[name].reshape(len(arrays["step"]), -1)[:, shown]
         of = np.repeat(np.arange(len(batch)), [sizes[i] for i in batch]) + place
-        step = arrays["step"]
-        kept = (step % stride == 0) & (step // stride < values.shape[1])
-        values[of[kept], step[kept] // stride] = rows[kept]
+        at = arrays["step"] // stride
+        first = (np.diff(at, prepend=-1) != 0) | (np.diff(of, prepend=-1) != 0)
+        kept = first & (at < values.shape[1])
+        values[of[kept], at[kept]] = rows[kept]
         place += len(batch)
     known = np.isfinite(values).any(axis=(0, 2))
     values[~np.isfinite(values)] = np.nan

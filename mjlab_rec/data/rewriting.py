@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mjlab_rec.data.copying import episode_of
+from mjlab_rec.data.copying import episode_of, options_for
 from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.export.place import IfExists, check_target, placed
 from mjlab_rec.data.export.targets import TARGETS
 from mjlab_rec.data.files import META, local_path
-from mjlab_rec.data.formats.base import EPISODE_COLUMNS, WriterOptions
+from mjlab_rec.data.formats.base import EPISODE_COLUMNS
 from mjlab_rec.data.formats.pieces import Pieces
 from mjlab_rec.data.formats.registry import formats, writer_class
 from mjlab_rec.data.origins import ORIGIN
@@ -26,9 +26,6 @@ from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, RunInfo, bytes_of
 
 Progress = Callable[[int, int], None]
-
-_MOST_BLOCK_ROWS = 256  # of a block; a row of it cannot be read without the others
-_BLOCK_BYTES = 8 << 10  # what a block costs besides its rows
 
 
 @dataclass(kw_only=True)
@@ -84,23 +81,22 @@ def write_episodes(
     if channels is not None:
         info = replace(info, channels=tuple(channels))
     format = options.format or format_by_name(local_path(out))
-    done = 0
-    with placed(out, options.if_exists, _marks(format), rollouts.paths) as (staged, final):
+
+    def counted() -> Iterator[Episode]:
+        done = 0
+        for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
+            yield episode
+            done += episode.rows
+            if progress is not None:
+                progress(done, total)
+
+    with placed(out, options.if_exists, marks_of(format), rollouts.paths) as (staged, final):
         writer = writer_class(format)(
             info,
-            WriterOptions(
-                path=str(staged),
-                compression=options.compression,
-                block_rows=_block_rows(rows, bytes_of(info.kinds.values())),
-                safe=False,
-            ),
+            options_for(rows, info, path=str(staged), compression=options.compression),
         )
         try:
-            for episode in _chosen(rollouts, indices, parts) if changed is None else changed:
-                writer.write_episode(episode)
-                done += episode.rows
-                if progress is not None:
-                    progress(done, total)
+            writer.write_episodes(counted())
             writer.gaps = rollouts.gaps
         finally:
             writer.close()
@@ -119,23 +115,11 @@ def check_outputs(
         if place in known:
             raise DataError(f"'{out}' is given twice. Give each new recording its own path.")
         known.add(place)
-        marks = _marks(options.format or format_by_name(local_path(out)))
+        marks = marks_of(options.format or format_by_name(local_path(out)))
         check_target(out, options.if_exists, marks, rollouts.paths)
 
 
-def _block_rows(rows: np.ndarray, nbytes: int) -> int:
-    """The number of rows of a block that suits episodes with these rows of `nbytes` each best.
-
-    The last block of an episode is filled up, and each block costs time and room of its own.
-    """
-    longest = int(rows.max(initial=1))
-    possible = np.arange(1, min(longest, _MOST_BLOCK_ROWS) + 1)
-    known, count = np.unique(rows, return_counts=True)
-    blocks = (-(-known[:, None] // possible) * count[:, None]).sum(axis=0)
-    return int(possible[np.argmin(blocks * (possible * nbytes + _BLOCK_BYTES))])
-
-
-def _marks(format: str) -> tuple[str, ...]:
+def marks_of(format: str) -> tuple[str, ...]:
     """The files of which one is in a folder of a format, as its writers know them."""
     return TARGETS[format].marks if format in TARGETS else (META,)
 
@@ -216,13 +200,13 @@ def _new_info(
     before = info.about.get("made")
     return replace(
         info,
-        channels=tuple(map(_lossless, info.channels)),
+        channels=tuple(map(lossless, info.channels)),
         about={**info.about, "made": [*(before if isinstance(before, list) else []), made]},
         attachments={**info.attachments, ORIGIN: table.write_csv().encode()},
     )
 
 
-def _lossless(spec: ChannelSpec) -> ChannelSpec:
+def lossless(spec: ChannelSpec) -> ChannelSpec:
     """A channel whose pictures stay as they are: encoded again they would change once more."""
     return replace(spec, codec="png") if spec.codec and parse(spec.codec).lossy else spec
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import operator
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mjlab_rec.data.discovery import Source, find, format_of
-from mjlab_rec.data.files import being_written, local_path, parts
+from mjlab_rec.data.files import being_written, local_path
 from mjlab_rec.data.formats.registry import recognise
-from mjlab_rec.data.remote import downloaded, is_url
+from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-from mjlab_rec.data.workers import WORKER, differing, incomplete, table
-from mjlab_rec.utils.tables import format_table
+from mjlab_rec.data.workers import WORKER, incomplete, table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +28,6 @@ MEMORY_BYTES = 1 << 30
 
 _WRITTEN = "being written"
 _KILLED = "not finished: its process was killed, or it was copied while being written"
-_MOST_TOLD = 5
 
 
 def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Rollouts:
@@ -51,13 +48,15 @@ def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Roll
             is damaged. Without it reading is a little faster.
     """
     if isinstance(source, str) and is_url(source):
-        folder, path = downloaded(source)
+        mirror = Mirror(source)
         try:
-            rollouts = _opened(path, check, None)
+            if not mirror.update():
+                raise DataError(f"There is no recording at '{source}'.")
+            rollouts = _opened(mirror.path, check, None)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            mirror.close()
             raise
-        rollouts._downloaded = folder
+        rollouts._mirror = mirror
         return rollouts
     return _opened(source, check, None)
 
@@ -135,7 +134,7 @@ class Rollouts:
         asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
-        self._downloaded: Path | None = None  # a folder that is removed at the end
+        self._mirror: Mirror | None = None  # the copy of what is at a URL
         self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
         """Where it was opened; None for a list of recordings, or if it is in memory only."""
@@ -415,6 +414,8 @@ class Rollouts:
         """
         if self._asked is None:
             return 0
+        if self._mirror is not None:
+            self._mirror.update()
         before, now = self.rows, _opened(self._asked, self.checked, self._reader)
         self._reader, self.paths, self.format = now.reader, now.paths, now.format
         return self.rows - before
@@ -425,49 +426,9 @@ class Rollouts:
 
     def summary(self) -> str:
         """What was recorded, as text."""
-        about, episodes = self.info.about, self.episodes
-        outcomes = {
-            "terminated": episodes["terminated"].sum(),
-            "truncated": episodes["truncated"].sum(),
-            "cut": episodes["cut"].sum(),
-            "success": episodes["success"].sum(),
-            "failure": (~episodes["success"]).sum(),
-        }
-        how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
-        rows: list[tuple[str, Any]] = [
-            ("recording", self.path or ("several" if self.paths else "in memory")),
-            *([("recordings", len(self.paths))] if len(self.paths) > 1 else []),
-            *([("workers", len(self._reader.workers))] if self._reader.workers else []),
-            *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
-            *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
-            *([] if self.finished else [("state", self.state)]),
-            ("environments", len(self.info.envs)),
-            ("rows", self.rows),
-            ("rows lost", self.gaps),
-            ("step", f"{self.info.step_dt:g} s" + f", every {self.info.every}th recorded"
-             * (self.info.every > 1)),
-            ("episodes", f"{len(self)}" + f" ({how})" * bool(how)),
-            ("return", _spread(episodes["return"])),
-            ("length", _spread(episodes["length"])),
-        ]  # fmt: skip
-        channels = [
-            (spec.name, spec.dtype, "x".join(map(str, spec.shape)) or "-", spec.units or "-")
-            for spec in self.info.channels
-        ]
-        lacking = self.incomplete if self._several else []
-        more = [f"... and {len(lacking) - _MOST_TOLD} more."] * (len(lacking) > _MOST_TOLD)
-        return "\n\n".join(
-            [
-                format_table("Rollouts", ("what", "value"), rows),
-                format_table("Channels", ("name", "type", "shape", "units"), channels),
-                *differing(self._reader.workers),
-                *(["\n".join(["Incomplete:", *lacking[:_MOST_TOLD], *more])] if lacking else []),
-            ]
-        )
+        from mjlab_rec.data.description import summary
 
-    @property
-    def _several(self) -> bool:
-        return len(self.paths) > 1 or bool(self._reader.workers)
+        return summary(self)
 
     def _unfinished(self) -> dict[Path, str]:
         """The state of each recording that was not closed."""
@@ -477,8 +438,8 @@ class Rollouts:
     def close(self) -> None:
         """Close the files. May be called twice."""
         self._reader.close()
-        if self._downloaded is not None:
-            shutil.rmtree(self._downloaded, ignore_errors=True)
+        if self._mirror is not None:
+            self._mirror.close()
 
     def __enter__(self) -> Rollouts:
         return self
@@ -494,11 +455,3 @@ class Rollouts:
         if not -len(self) <= number < len(self):
             raise IndexError(f"There is no episode {number}: the recording has {len(self)}.")
         return number % len(self)
-
-
-def _spread(values: pl.Series) -> str:
-    """Mean, minimum and maximum of the known values."""
-    known = values.drop_nulls()
-    if not len(known):
-        return "unknown"
-    return f"mean {known.mean():g}, min {known.min():g}, max {known.max():g}"

@@ -68,9 +68,9 @@ class RowStore:
         """Reserve slots for episodes that ended after a row; returns the slots to fill."""
         at = slice(self.ends, self.ends + count)
         ends = self.memory.ends
-        ends.row[at] = row
+        ends.row[at].fill_(row)
         ends.at[at] = step
-        ends.time[at] = time.time()
+        ends.time[at].fill_(time.time())
         self.ends += count
         return at
 

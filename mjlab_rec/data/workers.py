@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 WORKER = "worker.json"
+"""A file in the folder of a recording that says who made it."""
+PLAN = "collect.json"
+"""A file in the folder of a collection, in whose folders WORKER is written last."""
 """Name of the file. All of its keys may be missing: shard, shards (how many there are), rank, host,
 seed, planned_episodes, finished, versions, cfg_hash, policy_hash. Others are ignored."""
 

@@ -55,8 +55,8 @@ class RunningEpisodes:
 
     def _begin(self, env_ids: torch.Tensor) -> None:
         # These functions take half the time of the same with brackets.
-        had_steps = self._first.index_select(0, env_ids) < self._steps
-        self.number.index_add_(0, env_ids, had_steps.int())
+        had_steps = (self._steps - self._first.index_select(0, env_ids)).clamp_(0, 1)
+        self.number.index_add_(0, env_ids, had_steps)
         self._first.index_fill_(0, env_ids, self._steps)
         if self._pending is not None:
             self._first.index_add_(0, env_ids, self._pending.index_select(0, env_ids).int())

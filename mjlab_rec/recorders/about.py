@@ -77,7 +77,7 @@ def as_json(value: Any, depth: int = 0) -> Any:
     return f"<{type(value).__name__}>"
 
 
-@functools.cache  # It reads and parses a file.
+@functools.cache  # Reading it takes milliseconds, and each recording asks for all.
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

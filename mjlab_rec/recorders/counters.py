@@ -35,6 +35,8 @@ class EpisodeCounters:
         self.episode = torch.zeros(count, dtype=torch.int32, device=device)
         """Number of the running episode (num_envs,)."""
         self._episode_before = self.episode.clone()
+        # A number would be made a tensor each time, which takes longer than adding it.
+        self._one = torch.ones((), dtype=torch.int32, device=device)
         self._now = _Sums.zeros(count, len(self.sum_names), device)
         # The values before the last step.
         self._before = _Sums.zeros(count, len(self.sum_names), device)
@@ -55,22 +57,22 @@ class EpisodeCounters:
     @property
     def length(self) -> torch.Tensor:
         """Steps of the running episode (num_envs,) int32; -1: it begins after the next step."""
-        return self._now.steps[0]
+        return self._now.length
 
     @property
     def rows(self) -> torch.Tensor:
         """Recorded rows of the running episode (num_envs,) int32."""
-        return self._now.steps[1]
+        return self._now.rows
 
     @property
     def total(self) -> torch.Tensor:
         """Return of the running episode (num_envs,) float64."""
-        return self._now.totals[0]
+        return self._now.total
 
     @property
     def recorded(self) -> torch.Tensor:
         """The part of the return that was recorded (num_envs,) float64."""
-        return self._now.totals[1]
+        return self._now.recorded
 
     def add_step(self, has_row: bool, active: torch.Tensor | None) -> None:
         """Count the step that was just taken.
@@ -82,16 +84,17 @@ class EpisodeCounters:
         old, new = self._now, self._before
         reward = self._env.reward_buf
         if has_row and active is None:
-            torch.add(old.steps, 1, out=new.steps)
+            torch.add(old.steps, self._one, out=new.steps)
             torch.add(old.totals, reward, out=new.totals)
         else:
-            new.steps.copy_(old.steps)
-            new.totals.copy_(old.totals)
-            new.steps[0].add_(1)
-            new.totals[0].add_(reward)
+            torch.add(old.length, self._one, out=new.length)
+            torch.add(old.total, reward, out=new.total)
             if has_row and active is not None:
-                new.steps[1].add_(active)
-                new.totals[1].add_(torch.where(active, reward, 0.0))
+                torch.add(old.rows, active, out=new.rows)
+                torch.add(old.recorded, torch.where(active, reward, 0.0), out=new.recorded)
+            else:
+                new.rows.copy_(old.rows)
+                new.recorded.copy_(old.recorded)
         if self._success is not None:
             new.success.copy_(self._success())
         if self.sum_names:
@@ -120,7 +123,8 @@ class EpisodeCounters:
         if not self._restarted:
             self._restarted = True
             self._episode_before.copy_(self.episode)
-        self.episode.index_add_(0, env_ids, (self.length[env_ids] > 0).int())
+        had_steps = self.length.index_select(0, env_ids).clamp_(0, 1)
+        self.episode.index_add_(0, env_ids, had_steps)
         self._now.clear(env_ids)
         if self._pending is not None:
             later = self._pending.index_select(0, env_ids).int()
@@ -131,10 +135,10 @@ class EpisodeCounters:
         now = self._now
         ends.env[at] = env_ids
         gather(self.episode, env_ids, ends.episode[at])
-        gather(now.steps[0], env_ids, ends.length[at])
-        gather(now.steps[1], env_ids, ends.rows[at])
-        gather(now.totals[0], env_ids, ends.total[at])
-        gather(now.totals[1], env_ids, ends.recorded[at])
+        gather(now.length, env_ids, ends.length[at])
+        gather(now.rows, env_ids, ends.rows[at])
+        gather(now.total, env_ids, ends.total[at])
+        gather(now.recorded, env_ids, ends.recorded[at])
         if self._success is None:
             ends.success[at] = -1
         else:
@@ -158,7 +162,9 @@ class _Sums:
         self, steps: torch.Tensor, totals: torch.Tensor, success: torch.Tensor, terms: torch.Tensor
     ) -> None:
         self.steps = steps  # (2, num_envs) int32: all, and those with a row
+        self.length, self.rows = steps
         self.totals = totals  # (2, num_envs) float64: all rewards, and those with a row
+        self.total, self.recorded = totals
         self.success = success  # (num_envs,) int8: 1 yes, 0 no
         self.terms = terms  # (num_envs, reward terms)
 

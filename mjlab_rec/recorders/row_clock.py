@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +24,8 @@ from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+
+logger = logging.getLogger(__name__)
 
 Request = Literal["start", "pause", "stop", "fire", "flush"] | Callable[[], None]
 
@@ -83,6 +86,7 @@ class RowClock(RecorderTerm):
         # Another package's environment may tell that a step is over when the next has begun.
         self._ends_late = bool(getattr(env, "ends_steps_late", False))
         self._all_envs = torch.arange(env.num_envs, device=env.device)
+        self._no_envs = self._all_envs[:0]
         self._thread = threading.get_ident()
         self._requests: deque[tuple[Request, threading.Event]] = deque()
         # The only record of where in a step the environment is.
@@ -93,6 +97,7 @@ class RowClock(RecorderTerm):
         self._due = False  # whether the next or current step has a row
         # Whether the values at the next step's start are unknown.
         self._stale = getattr(getattr(env, "running_episodes", None), "step_failed", False)
+        self._said_stale = False  # whether the user was told of a step without a row because of it
         self._active: torch.Tensor | None = None  # the environments with a row; None: all
         self._probes: list[PhysicsProbe] = []
         if not autostart:
@@ -189,6 +194,14 @@ class RowClock(RecorderTerm):
         self._windows.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
+        if self._stale and self._open and self.state == "recording" and not self._said_stale:
+            self._said_stale = True
+            logger.warning(
+                "%s: the step before this one failed, so the values at the start of this one are"
+                " not known, and it has no row. Reset the environments after a failed step to"
+                " avoid that.",
+                self.name,
+            )
         for probe in self._probes:
             probe.begin_step()
 
@@ -305,16 +318,16 @@ class RowClock(RecorderTerm):
         self._step_counted = True
         if self._due:
             self.on_row_taken()
-        if len(ended):
+        if ended.shape[0]:  # Faster than len().
             self.on_episodes_end(ended, cut=False, in_row=self._due)
 
     def _take_step_without_reset(self) -> None:
         """Process a step without resets; the user resets the environments that ended."""
-        ended = self._all_envs[:0]
+        ended = self._no_envs
         if not self._auto_reset:
             ended = self._env.reset_buf.nonzero().flatten()
         self._take_step(ended)
-        if len(ended):
+        if ended.shape[0]:
             # The reset that follows ends an episode without a step, which is not counted.
             self.counters.restart(ended)
 

@@ -15,9 +15,10 @@ handler that is installed later is left alone, and so is an ignored SIGINT. When
 the previous handler is restored.
 
 **SIGTERM and SIGHUP** end the process through Python's normal exit, with status 128 + number, while
-a recorder has something open; not during a hook, but right after it. This requires that they are
-neither handled nor ignored (as under nohup) when this module is imported, or later when a recorder
-opens something. When nothing is open, they end the process as usual.
+a recorder has something open; not during a hook or where Python would drop the exception, but after
+the next hook. This requires that they are neither handled nor ignored (as under nohup) when this
+module is imported, or later when a recorder opens something. When nothing is open, they end the
+process as usual.
 
 **Threads.** Python handles signals only in its main thread, whichever thread an environment is in;
 this module must therefore first be imported there. At Python's exit, or after SIGTERM or SIGHUP, a
@@ -34,7 +35,6 @@ SIGKILL, ``os._exit`` and crashes cannot be handled.
 
 from __future__ import annotations
 
-import _weakrefset
 import atexit
 import logging
 import os
@@ -42,14 +42,18 @@ import signal
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.data.schema import DataError
-from mjlab_rec.utils.interrupts import finishing, interrupts, uninterrupted
+from mjlab_rec.utils.interrupts import (
+    drops_exceptions,
+    finishing,
+    interrupts,
+    uninterrupted,
+)
 
 if TYPE_CHECKING:
     from mjlab_rec.managers.recorder_manager import RecorderTerm
@@ -59,7 +63,6 @@ logger = logging.getLogger(__name__)
 _SAME_PRESS_S = 0.1  # Ctrl-C's closer together than this count as one.
 _PATIENCE_S = 1.0  # After a warning, how long Ctrl-C does not abandon the recordings.
 _GRACE_S = 1.0  # For threads that end by themselves after the main thread.
-_WEAKREF_FILES = {weakref.__file__, _weakrefset.__file__}
 
 # Recorders with something open, and the process that opened it.
 _open: dict[int, tuple[RecorderTerm, int]] = {}
@@ -189,7 +192,7 @@ class _Signals:
         now = time.monotonic()
         if before is signal.default_int_handler and now - self._raised < _SAME_PRESS_S:
             return
-        if not interrupts.depth and not _drops_exceptions(frame):
+        if not interrupts.depth and not drops_exceptions(frame):
             self._pass_on(before, frame)
         elif self._warned is not None and now - self._warned >= _PATIENCE_S:
             for term in _open_here():
@@ -219,7 +222,7 @@ class _Signals:
         before(signal.SIGINT, frame)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        if interrupts.depth:
+        if interrupts.depth or (_open_here() and drops_exceptions(frame)):
             self._defer(number)
         elif interrupts.ending or _open_here():
             self._end(number)
@@ -258,16 +261,6 @@ class _Signals:
             if stream is not None:
                 stream.flush()
         os._exit(128 + number)
-
-
-def _drops_exceptions(frame: FrameType | None) -> bool:
-    """Whether Python ignores exceptions here: in ``__del__``, and in callbacks of weakref."""
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == "__del__" or code.co_filename in _WEAKREF_FILES:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _signal_again(number: int) -> None:

@@ -59,6 +59,12 @@ class Lanes:
         """Whether each lane's episode has a row after this one (count,)."""
         return self.at + 1 < self.length
 
+    @property
+    def goes_on(self) -> np.ndarray:
+        """Whether the row after this one is that of the next step (count,)."""
+        everyone = np.arange(len(self.at))
+        return self.rows("step", everyone, ahead=1) == self.rows("step", everyone) + 1
+
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
@@ -122,19 +128,20 @@ class Follower:
         return self  # Managers copy what they get; this must stay the same for all of them.
 
     def start(self, env: ManagerBasedRlEnv, env_ids: torch.Tensor) -> None:
-        """Begin the episodes of these worlds as they were recorded."""
+        """Begin at the rows of these worlds: the first ones of episodes, or those after gaps."""
         ids = env_ids.cpu().numpy()
         self._place(env, ids, env_ids)
         fields = stacked([self.lanes.model[i] for i in ids])
         self._write_model(env, ids, env_ids, fields)
         env.sim.set_state(self._tensor(env, self.lanes.rows("state", ids)), env_ids)
+        env.episode_length_buf[env_ids] = self._steps(env, ids)
         self._hold(env, ids)
 
     def begin_step(self, env: ManagerBasedRlEnv) -> None:
         """Before the physics: put back what the task changed, as some commands do."""
         everyone = np.arange(len(self.lanes.at))
         self._put(env, everyone, ahead=0)
-        env.episode_length_buf.copy_(self._tensor(env, self.lanes.rows("step", everyone)))
+        env.episode_length_buf.copy_(self._steps(env, everyone))
 
     @property
     def control_steps(self) -> int:
@@ -148,11 +155,13 @@ class Follower:
         return self._tensor(env, self.lanes.rows(CTRL, np.arange(len(self.lanes.at))))
 
     def end_step(self, env: ManagerBasedRlEnv) -> None:
-        """After the rewards: compare, and go to the recorded states that follow."""
-        lanes = self.lanes
+        """After the rewards: compare, and go to the recorded states that follow.
+
+        Before a gap and at the end of an episode the state stays that to which the step led.
+        """
         self._compare_flags(env)
         self._compare(env)
-        after = np.flatnonzero(lanes.has_next)
+        after = np.flatnonzero(self.lanes.goes_on)
         if self._model:
             self._write_model(env, after, self._ids(env, after), {}, ahead=1)
         self._put(env, after, ahead=1)
@@ -204,8 +213,7 @@ class Follower:
     def _compare(self, env: ManagerBasedRlEnv) -> None:
         """Compare what the physics made of the step with the recording."""
         lanes, ids = self.lanes, self.lanes.active
-        step, after = lanes.rows("step", ids), lanes.rows("step", ids, ahead=1)
-        follows = after == step + 1
+        follows = lanes.goes_on[ids]
         self._state = state = env.sim.get_state(self._state)
         if self._checks:
             if self._sums is None:
@@ -232,6 +240,9 @@ class Follower:
             if name in self.lanes:
                 other |= flag.cpu().numpy()[ids] != self.lanes.rows(name, ids)
         self.other_ends += int(other.sum())
+
+    def _steps(self, env: ManagerBasedRlEnv, ids: np.ndarray) -> torch.Tensor:
+        return self._tensor(env, self.lanes.rows("step", ids)).to(env.episode_length_buf.dtype)
 
     def _ids(self, env: ManagerBasedRlEnv, ids: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(ids).to(env.device)

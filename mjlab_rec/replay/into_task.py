@@ -192,7 +192,7 @@ def play_into_task(
             raise DataError("The recording has no actions to play. Record the channel 'action'.")
         if (every := rollouts.info.every) > 1:
             raise DataError(
-                f"Only every {every}th step was recorded, so the actions in between are missing."
+                f"Only one of {every} steps was recorded, so the actions in between are missing."
                 " Record every step."
             )
         chosen = list(range(len(rollouts)) if episodes is None else episodes)

@@ -105,6 +105,16 @@ class FollowingEnv(ManagerBasedRlEnv):
         super()._reset_idx(env_ids)
         self._follower.start(self, env_ids)
 
+    @torch.no_grad()
+    def skip_gap(self, env_ids: torch.Tensor) -> None:
+        """Go on at rows before which others are missing; terms keep what they remember."""
+        with self._running():
+            self._follower.start(self, env_ids)
+            self._forward(None if self.cfg.forward_after_step else env_ids)
+            self.sim.sense()
+            self.obs_buf = self.observation_manager.compute(update_history=True, env_ids=env_ids)
+            self.recorder_manager.record_post_reset(env_ids)
+
     def _check_nothing_awaits_reset(self) -> None:
         """Episodes end where the recorded ones do, whatever the task says."""
 

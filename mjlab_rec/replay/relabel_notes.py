@@ -34,23 +34,24 @@ def notes_of(
     env, follower, why = run.env, run.follower, run.why
     names = [name if isinstance(name, str) else name.name for name in wanted]
     kinds = {name.partition("/")[0] for name in names}
-    notes = [*_physics(rollouts, env, follower, why), *_rows(rollouts, follower)]
+    notes = [*_physics(rollouts, env, follower, why), *_rows(rollouts, run.chosen)]
     if kinds & {"obs", "next_obs"}:
         notes += _observations(cfg, {n.split("/")[1] for n in names if "/" in n} or None)
-    if "next_obs" in kinds and _has_events(cfg):
+    if "next_obs" in kinds and (_has_events(cfg) or env.command_manager.active_terms):
         notes.append(
-            "The task has events during episodes. The last 'next_obs' of an episode does not show"
-            " what they did in its last step, because no state follows that."
+            "The task has events during episodes, or commands. Where no recorded step follows, at"
+            " the end of an episode and before missing rows, 'next_obs' does not show what they did"
+            " in that step."
         )
     starts = [
         name
         for name, term in cfg.events.items()
         if term is not None and term.mode == "startup" and not hasattr(term.func, "model_fields")
     ]
-    if starts and not run.alike:
+    if starts and not run.starts_up:
         notes.append(
             f"What the events {', '.join(starts)} drew at start-up is not recorded, and left out."
-            " With as many worlds as were recorded it is drawn again."
+            " With as many worlds as were recorded, and one seed, it is drawn again."
         )
     if any(term is not None for term in cfg.curriculum.values()):
         notes.append(
@@ -73,10 +74,15 @@ def notes_of(
             "Worlds of this task have different variants of an entity. Their physics is that of"
             " the recording, but terms that ask which variant it is may be wrong."
         )
-    if "reward" in kinds or "reward_terms" in kinds:
-        known = {f"reward_terms/{name}" for name in env.reward_manager.active_terms}
-        old = [n for n in rollouts.channels if n.startswith("reward_terms/") and n not in known]
-        notes += [f"'{name}' is as it was recorded: the task has no such term." for name in old]
+    computed = {"reward_terms"} if "reward" in kinds else set()
+    for kind, manager in (
+        ("reward_terms", env.reward_manager),
+        ("termination_terms", env.termination_manager),
+    ):
+        known = {f"{kind}/{name}" for name in manager.active_terms}
+        if kind in kinds | computed:
+            old = [n for n in rollouts.channels if n.startswith(f"{kind}/") and n not in known]
+            notes += [f"'{name}' is as it was recorded: the task has no such term." for name in old]
     return notes
 
 
@@ -110,18 +116,18 @@ def _physics(rollouts: Rollouts, env: FollowingEnv, follower: Follower, why: str
         )
 
 
-def _rows(rollouts: Rollouts, follower: Follower) -> Iterator[str]:
+def _rows(rollouts: Rollouts, chosen: Sequence[int]) -> Iterator[str]:
     """Whether all steps of the episodes are there."""
     if rollouts.info.every > 1:
         yield (
-            f"Only every {rollouts.info.every}th step was recorded. Terms that look at earlier"
+            f"Only one of {rollouts.info.every} steps was recorded. Terms that look at earlier"
             " steps (earlier actions, histories, delays, air times) see the recorded ones instead."
         )
         return
-    partial = int(rollouts.episodes["partial"].fill_null(False).sum())
+    partial = int(rollouts.episodes["partial"][chosen].fill_null(False).sum())
     if partial:
         yield (
-            f"Rows of {partial} of {len(rollouts)} episodes are missing. In these episodes, terms"
+            f"Rows of {partial} of {len(chosen)} episodes are missing. In these episodes, terms"
             " that look at earlier steps (earlier actions, histories, delays, air times) may"
             " differ from the task, and the return is unknown."
         )

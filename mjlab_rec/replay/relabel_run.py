@@ -13,6 +13,7 @@ import torch
 from mjlab_rec.data.copying import episode_of
 from mjlab_rec.data.episode_batches import batches
 from mjlab_rec.data.formats.base import EPISODE_COLUMNS
+from mjlab_rec.data.rewriting import lossless
 from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import ChannelSpec, DataError, Episode, bytes_of
 from mjlab_rec.recorders.channels import Channel
@@ -25,6 +26,9 @@ from mjlab_rec.sim.engine import state_layout
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
+
+# What is computed where commands are read for rewards.
+_OF_REWARDS = ("reward", "reward_terms", "termination_terms")
 
 
 @dataclass
@@ -78,7 +82,7 @@ class Relabelling:
         self._rollouts = rollouts
         self._cfg = cfg
         self._wanted = wanted
-        self._chosen = chosen
+        self.chosen = chosen
         self._sizes = rollouts.episodes["rows"].to_numpy()
         self._longest = int(self._sizes[chosen].max())
         self._total = int(self._sizes[chosen].sum())
@@ -99,7 +103,9 @@ class Relabelling:
             recorded.cfg.engine = cfg.sim.engine
         self.device = choose_engine(recorded, None, device)
         cfg.sim.engine = recorded.cfg.engine
-        if type(seed := rollouts.info.about.get("seed")) is int:
+        seed = rollouts.info.about.get("seed")
+        self._knows_seed = type(seed) is int
+        if self._knows_seed:
             cfg.seed = seed  # Generated ground is the same again.
         self.why = why_not_exact(rollouts.info.about, recorded, self.device)
         self._num_worlds = num_worlds
@@ -115,9 +121,7 @@ class Relabelling:
         self._lanes = Lanes(rollouts, needed, self._worlds, self._longest)
         self.follower = Follower(rollouts, self._lanes, exact=not self.why)
         self._cfg.scene.num_envs = self._worlds
-        self.env = FollowingEnv(
-            self._cfg, self.device, self.follower, self._wanted, starts_up=self.alike
-        )
+        self.env = FollowingEnv(self._cfg, self.device, self.follower, self._wanted, self.starts_up)
 
     def _share_worlds(self, room: int) -> None:
         """Choose the number of worlds, and the episodes that wait for each of them.
@@ -125,13 +129,15 @@ class Relabelling:
         If that is possible, there are as many as in the recording, and each gets the episodes of
         its environment: then sums over terms come out the same in their last bit, too.
         """
-        rollouts, chosen = self._rollouts, self._chosen
+        rollouts, chosen = self._rollouts, self.chosen
         usual = usual_worlds(self._cfg.sim.engine, self.device)
         count: Any = rollouts.info.about.get("num_envs")
         used = set(rollouts.episodes["env"][chosen].to_list())
         alike = type(count) is int and max(used) < count <= min(room, max(usual, 2 * len(used)))
-        self.alike = alike and self._num_worlds in (None, count)
-        if self.alike:
+        alike = alike and self._num_worlds in (None, count)
+        self.starts_up = alike and self._knows_seed
+        """Whether start-up events draw again what they drew in the recording."""
+        if alike:
             self._worlds = count
             self._waiting = [[] for _ in range(count)]
             for index in reversed(chosen):
@@ -159,7 +165,7 @@ class Relabelling:
 
     def new_channels(self) -> list[ChannelSpec]:
         """The channels of the new recording."""
-        recorded = self._rollouts.channels
+        recorded = {spec.name: lossless(spec) for spec in self._rollouts.info.channels}
         specs = {**recorded, **self.specs}
         for name, spec in specs.items():
             source = specs.get(spec.next_of)
@@ -186,7 +192,10 @@ class Relabelling:
             if progress is not None:
                 progress(self.rows, self._total)
             over = active[~lanes.has_next[active]]
+            skips = active[lanes.has_next[active] & ~lanes.goes_on[active]]
             lanes.at[active] += 1
+            if len(skips):
+                env.skip_gap(torch.from_numpy(skips).to(env.device))
             if len(over):
                 yield from self._ended(over)
                 lanes.episode[over] = -1
@@ -240,7 +249,7 @@ class Relabelling:
         names = [name if isinstance(name, str) else name.name for name in self._wanted]
         restored = self.follower.commands.restored
         for by, reads in self.env.reads.items():
-            kinds = ("obs", "next_obs") if by == "observations" else ("reward", "reward_terms")
+            kinds = ("obs", "next_obs") if by == "observations" else _OF_REWARDS
             if not any(name.partition("/")[0] in kinds for name in names):
                 continue
             unknown = sorted((reads.values | reads.terms) - restored)

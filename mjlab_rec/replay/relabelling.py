@@ -13,6 +13,7 @@ from mjlab_rec.data.rewriting import OutputOptions, check_outputs, write_episode
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.recorders.channels import Channel
+from mjlab_rec.replay.episodes import chosen_episodes
 from mjlab_rec.replay.relabel_notes import notes_of
 from mjlab_rec.replay.relabel_run import RelabelledChannel, Relabelling
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
 
 # What happened: other values would be those of other episodes.
-_FACTS = ("state", "action", "physics", "terminated", "truncated", "step", "model")
+_FACTS = ("state", "action", "ctrl", "physics", "command", "terminated", "truncated")
+_FACTS += ("step", "model")
 _REWARD, _REWARD_TERMS, _OBS = "reward", "reward_terms/", "obs/"
 
 
@@ -95,9 +97,9 @@ def relabel(
             )
     if num_worlds is not None and num_worlds < 1:
         raise ValueError(f"num_worlds is {num_worlds}, but it must be at least 1.")
-    chosen = list(range(len(source)) if episodes is None else episodes)
-    if not chosen:
+    if episodes is not None and not episodes:
         raise DataError("There are no episodes to relabel.")
+    chosen = chosen_episodes(source, episodes or ())
     check_outputs(source, [out], options)
     wanted = _wanted(source, channels)
     runner = Relabelling(source, copy.deepcopy(env_cfg), chosen, wanted, device, num_worlds)
@@ -131,7 +133,7 @@ def _wanted(rollouts: Rollouts, channels: Sequence[str | Channel]) -> list[str |
     found: list[str | Channel] = []
     for channel in channels:
         name = channel if isinstance(channel, str) else channel.name
-        if name.partition("/")[0] in _FACTS or name == "ctrl":
+        if name.partition("/")[0] in _FACTS:
             raise DataError(
                 f"'{name}' cannot be computed again, because it is what happened: another value"
                 " would lead to other episodes. To play recorded actions in another task, use"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,17 @@ from mjlab_rec.sim.sim_data import TorchArray, WarpBridge
 from mjlab_rec.sim.sim_data import as_tensor as _to_torch
 from mjlab_rec.sim.warp_start import say_if_compiling as _say_if_compiling
 from mjlab_rec.sim.warp_start import start_warp as _start_warp
+from mjlab_rec.utils.extras import MissingExtraError
 
 _log = logging.getLogger(__name__)
 
 _KINDS = list(HEALTH_KINDS)
 if not hasattr(mjw, "OverflowType"):
-    raise ImportError(
-        "The engine 'warp' needs a newer MuJoCo-Warp: pip install --upgrade 'mujoco-warp>=3.14'."
+    raise MissingExtraError(
+        "The engine 'warp' needs MuJoCo-Warp 3.14 or newer, but"
+        f" {importlib.metadata.version('mujoco-warp')} is installed:"
+        " pip install --upgrade 'mujoco-warp>=3.14'. If another package needs the installed"
+        " version, as mjlab does, install mjlab_rec once more, in a virtual environment of its own."
     )
 _OVERFLOWS = {
     "contacts": mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD,

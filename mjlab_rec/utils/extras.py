@@ -7,7 +7,7 @@ from typing import Any
 
 
 class MissingExtraError(ImportError):
-    """A feature needs an optional package that is not installed."""
+    """A feature needs a package that is not installed, or a newer version of it."""
 
 
 class UnavailableError(RuntimeError):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import _weakrefset
 import logging
 import math
 import os
+import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
+from types import FrameType
 from typing import ParamSpec, TypeVar
 from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.002
+_AGAIN_S = 0.05
+_WEAKREF_FILES = {weakref.__file__, _weakrefset.__file__}
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -132,3 +138,27 @@ def finishing(function: Callable[Given, Result]) -> Callable[Given, Result]:
             interrupts.finishing -= 1
 
     return wrapper
+
+
+def end_by_exit(number: int, frame: FrameType | None) -> None:
+    """End the process with status 128 + number through Python's exit: a handler of a signal.
+
+    It waits for functions that must not be interrupted. More signals do not interrupt the exit.
+    """
+    if interrupts.depth or drops_exceptions(frame):
+        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def drops_exceptions(frame: FrameType | None) -> bool:
+    """Whether Python ignores exceptions here: in ``__del__``, and in callbacks of weakref."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename in _WEAKREF_FILES:
+            return True
+        frame = frame.f_back
+    return False

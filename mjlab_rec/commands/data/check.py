@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs, need_paths
+from mjlab_rec.commands.data.options import OutputArgs, Recordings, need_paths
 from mjlab_rec.commands.data.progress import progress_bar
 from mjlab_rec.utils.plain_data import json_text
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class CheckArgs(OutputArgs):
     """Options of ``data check``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     repair: Path | None = None
     """Write the episodes with which nothing is wrong to this path, for one recording only."""

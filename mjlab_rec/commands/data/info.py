@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import DataArgs, need_paths
+from mjlab_rec.commands.data.options import DataArgs, Recordings, need_paths
 from mjlab_rec.utils.plain_data import json_text
 from mjlab_rec.utils.tables import format_table, size_text
 
@@ -18,7 +17,7 @@ from mjlab_rec.utils.tables import format_table, size_text
 class InfoArgs(DataArgs):
     """Options of ``data info``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files or folders."""
     json: bool = False
     """Print JSON: a list with an object for each recording."""
@@ -60,7 +59,7 @@ def text(about: dict[str, Any]) -> str:
         ("rows", about["rows"]),
         *([("rows lost", about["rows_lost"])] if about["rows_lost"] else []),
         ("step", f"{about['step_dt']:g} s"),
-        *([("recorded", f"every {about['every']}th step")] if about["every"] > 1 else []),
+        *([("recorded", f"one of {about['every']} steps")] if about["every"] > 1 else []),
         ("episodes", f"{about['episodes']}" + f" ({ends})" * bool(ends)),
         *((name, _spread(about[name])) for name in ("return", "length")),
         *([("attached", ", ".join(about["attachments"]))] if about["attachments"] else []),

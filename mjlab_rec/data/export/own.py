@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from mjlab_rec.data.copying import episode_of
+from mjlab_rec.data.copying import episode_of, options_for
 from mjlab_rec.data.export.source import Source
-from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.registry import writer_class
+from mjlab_rec.data.schema import Episode
 
 _WITHOUT_MODEL = ("csv",)
 
@@ -29,18 +30,26 @@ def write_own(
         compression: One of the format's compressions; None: uncompressed.
         roll_over_bytes: Size at which the next part begins.
     """
-    options = WriterOptions(
-        path=str(path), compression=compression, roll_over_bytes=roll_over_bytes
+    options = options_for(
+        source.rollouts.episodes["rows"].to_numpy(),
+        source.info,
+        path=str(path),
+        compression=compression,
+        roll_over_bytes=roll_over_bytes,
     )
     writer = writer_class(format)(source.info, options)
-    try:
+
+    def episodes() -> Iterator[Episode]:
         for batch in source.batches(whole=True):
             if format in _WITHOUT_MODEL and any(batch.models):
                 source.note(f"A {format} file has no place for model fields, so they are left out.")
             for number, rows in enumerate(batch.slices()):
                 row = {name: values[number] for name, values in batch.table.items()}
                 arrays = {name: values[rows] for name, values in batch.arrays.items()}
-                writer.write_episode(episode_of(row, arrays, batch.models[number]))
+                yield episode_of(row, arrays, batch.models[number])
+
+    try:
+        writer.write_episodes(episodes())
         writer.gaps = source.rollouts.gaps
     finally:
         writer.close()

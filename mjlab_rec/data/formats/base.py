@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,9 @@ class WriterOptions:
 
     block_rows: int = 1
     """Rows of a full block."""
+
+    blocks: int = 0
+    """How many blocks will be written, if that is known. Then fewer files suffice."""
 
     durability: Durability = "kill"
     """What written data survives: a "kill" of the process, or also a loss of "power", for which
@@ -104,6 +107,11 @@ class Writer(abc.ABC):
     @abc.abstractmethod
     def write_episode(self, episode: Episode) -> None:
         """Write a whole episode. A recording has blocks or episodes, never both."""
+
+    def write_episodes(self, episodes: Iterable[Episode]) -> None:
+        """Write whole episodes; a writer may write many at once, which is faster."""
+        for episode in episodes:
+            self.write_episode(episode)
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ from mjlab_rec.data.formats.hdf5_layout import (
     Storage,
     make_plan,
 )
+from mjlab_rec.data.formats.hdf5_packed import PackedEpisodes, groups
 from mjlab_rec.data.formats.hdf5_part import Part, Pieces
 from mjlab_rec.data.formats.hdf5_pictures import PictureWriter
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader, last_info
 from mjlab_rec.data.formats.segments import column, end_rows
 from mjlab_rec.data.pictures.codec import CODECS
-from mjlab_rec.data.schema import Block, DataError, Ends, Episode, RunInfo
+from mjlab_rec.data.schema import Block, DataError, Episode, RunInfo
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
 
@@ -85,6 +86,7 @@ class Hdf5Writer(Hdf5FilesWriter):
             compression=options.compression,
             roll_over_bytes=options.roll_over_bytes,
             most_chunks=self.most_chunks,
+            blocks=options.blocks,
         )
         with self._beginning():
             if (old := last_info(files.parts(self._path_lock.path))) is not None:
@@ -121,32 +123,34 @@ class Hdf5Writer(Hdf5FilesWriter):
         needs = {"ends": len(block.ends)}
         needs |= {f"model_fields/{name}": len(changes) for name, changes in model.items()}
         needs |= {layout.streams[name]: found.nbytes for name, found in pictures.items()}
-        part, plan = self._room(1, needs, layout)
+        part, plan = self._room(needs, layout)
+        adds = {table: np.array([count]) for table, count in needs.items()}
+        self._reserve(part, 1, adds)
         layout = plan.layout
         step = np.full(rows, -1)
         step[: block.rows] = block.step[: block.rows]
         envs = np.empty(block.num_envs, ENV_DTYPE)
         for name in ENV_DTYPE.names or ():
             envs[name] = getattr(block, name)
-        columns: dict[str, list[Pieces]] = {
-            "index/step": [[step]],
-            "index/envs": [[envs]],
-            "ends": [[end_rows(block.ends, part.blocks, self.info)]],
+        columns: dict[str, Pieces] = {
+            "index/step": [step],
+            "index/envs": [envs],
+            "ends": [end_rows(block.ends, part.blocks, self.info)],
         }
         for spec in layout.chained:
             if spec.codec:
                 continue
             path = layout.paths[spec.name]
-            columns[f"tail/{path}"] = [[block.tail[spec.name]]]
-            columns[f"final/{path}"] = [[block.ends.final[spec.name]]]
+            columns[f"tail/{path}"] = [block.tail[spec.name]]
+            columns[f"final/{path}"] = [block.ends.final[spec.name]]
         for name, found in pictures.items():
             stream = layout.streams[name]
-            columns[stream] = [found.content()]
+            columns[stream] = found.content()
             for kind, entries in found.moved(part.lengths[stream]).items():
-                columns[f"{kind}/{layout.paths[name]}"] = [[entries]]
+                columns[f"{kind}/{layout.paths[name]}"] = [entries]
         for name, dtype in layout.values.items():
             cast = _cast(column(block.ends, name), dtype)
-            columns[f"values/{layout.value_paths[name]}"] = [[cast]]
+            columns[f"values/{layout.value_paths[name]}"] = [cast]
         if block.model is not None:
             columns |= _changes(model, block.model.env_index, block.model.episode)
         for each in plan.columns:
@@ -155,60 +159,67 @@ class Hdf5Writer(Hdf5FilesWriter):
                 if each.spec.codec:
                     continue
                 tiles = self._tiles(block.arrays[each.spec.name], each)
-                columns[each.path] = [progress.through(tiles)]
+                columns[each.path] = progress.through(tiles)
         with self._filling(part.abandon):
-            part.write(columns, np.array([block.rows]), np.array([block.gap + lost]))
+            part.write(columns, adds, np.array([block.rows]), np.array([block.gap + lost]))
 
     def write_episode(self, episode: Episode) -> None:
-        if not episode.rows:
-            return
-        # If this fails, the number is not used again, so blocks already written belong to no
-        # episode.
-        serial, self._serial = self._serial, self._serial + 1
-        rows = max(self.options.block_rows, _PACKED_ROWS)
-        blocks = -(-episode.rows // rows)
-        model = {name: np.asarray(value)[None] for name, value in episode.model.items()}
-        pictures = self._pictures.episode(episode)
-        needs = {"ends": 1, **{f"model_fields/{name}": 1 for name in model}}
+        self.write_episodes([episode])
+
+    def write_episodes(self, episodes: Iterable[Episode]) -> None:
+        for group in groups(episodes, self.info):
+            while group:
+                group = group[self._write_packed(group) :]
+
+    def _write_packed(self, episodes: Sequence[Episode]) -> int:
+        """Write as many of these episodes as fit into a file, at least one; returns how many."""
+        rows = self.options.block_rows
+        if not self.options.blocks:
+            rows = max(rows, _PACKED_ROWS)
+        model = {name: np.asarray(value)[None] for name, value in episodes[0].model.items()}
+        pictures = self._pictures.episode(episodes[0])  # Those with pictures come one by one.
         layout = Layout(info=self.info, rows=rows, packed=True, model=_kinds(model))
+        needs = {"ends": 1, **{f"model_fields/{name}": 1 for name in model}}
         needs |= {layout.streams[name]: found.nbytes for name, found in pictures.items()}
-        step = episode.arrays["step"].astype(np.int64)
-        # Control steps of the environment, as in blocks of all environments.
-        at = _padded(step - step[0] + episode.start, blocks, rows, -1)
-        used = np.full(blocks, rows)
-        used[-1] = episode.rows - (blocks - 1) * rows
-        envs = np.empty((blocks, 1), ENV_DTYPE)
-        envs["first_episode"], envs["first_step"] = serial, (at[:, :1] - at[0, 0] + step[0])
-        envs["total"], envs["recorded"] = episode.total, episode.recorded
+        part, plan = self._room(needs, layout)
+        free = np.cumsum([-(-episode.rows // rows) for episode in episodes])
+        count = int((free <= plan.capacity - part.blocks).sum())
+        count = max(1, min(count, part.room(needs)))
+        packed = PackedEpisodes(episodes[:count], rows, self._serial)
+        # If this fails, the numbers are not used again, so blocks already written belong to no
+        # episode.
+        self._serial += count
+        values: dict[str, np.ndarray] = packed.index()
+        for spec in plan.layout.specs:
+            if not spec.codec:
+                path = f"blocks/{plan.layout.paths[spec.name]}"
+                values[path] = packed.channel(spec.name, spec.dtype, _unused(spec.dtype))
         done = 0
-        while done < blocks:
-            part, plan = self._room(blocks - done, needs, layout)
-            piece = slice(done, min(blocks, done + plan.capacity - part.blocks))
-            done = piece.stop
-            columns: dict[str, list[Pieces]] = {
-                "index/step": [[row] for row in at[piece]],
-                "index/envs": [[row] for row in envs[piece]],
-            }
+        while done < packed.blocks:
+            part, plan = self._room(needs, layout)
+            piece = slice(done, min(packed.blocks, done + plan.capacity - part.blocks))
+            columns, adds = packed.ends(piece, part.blocks)
+            for path, items in values.items():
+                some = items[piece]
+                whole = path == "index/envs" or path.startswith("blocks/")
+                columns[path] = [some] if whole else [some.reshape(-1)]
             for name, found in pictures.items():
                 some = found.rows(slice(piece.start * rows, piece.stop * rows))
                 stream = plan.layout.streams[name]
-                columns[stream] = [some.content()]
+                columns[stream] = some.content()
+                adds[stream] = np.zeros(piece.stop - piece.start, np.int64)
+                adds[stream][-1] = some.nbytes
                 for other, entries in some.moved(part.lengths[stream]).items():
-                    padded = _padded(entries, len(used[piece]), rows, 0)
+                    padded = np.zeros((piece.stop - piece.start) * rows, entries.dtype)
+                    padded[: len(entries)] = entries
                     path = f"blocks/{plan.layout.paths[other]}"
-                    columns[path] = [[row[None]] for row in padded]
-            for spec in plan.layout.specs:
-                if spec.codec:
-                    continue
-                values = _padded(episode.arrays[spec.name], blocks, rows, _unused(spec.dtype))
-                path = f"blocks/{plan.layout.paths[spec.name]}"
-                columns[path] = [[row[None]] for row in values[piece]]
-            if done == blocks:  # readers ignore an episode without its end
-                last = part.blocks + blocks - 1 - piece.start
-                columns["ends"] = [[_end_row(episode, last, serial, int(used[-1]) - 1)]]
-                columns |= _changes(model, np.zeros(1), np.full(1, serial))
+                    columns[path] = [padded.reshape(-1, rows)]
+            self._reserve(part, piece.stop - piece.start, adds)
             with self._filling(part.abandon):
-                part.write(columns, used[piece], np.zeros(len(used[piece])))
+                used = packed.used[piece]
+                part.write(columns, adds, used, np.zeros(len(used)))
+            done = piece.stop
+        return count
 
     def _finish(self) -> None:
         self._pictures.close()
@@ -226,8 +237,8 @@ class Hdf5Writer(Hdf5FilesWriter):
         except (DataError, OSError) as error:
             _LOG.debug("The index of '%s' is not complete: %s", self._path_lock.path, error)
 
-    def _room(self, blocks: int, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
-        """A part with room for the next blocks, also on the disk, and its plan.
+    def _room(self, needs: Mapping[str, int], layout: Layout) -> tuple[Part, Plan]:
+        """A part with room for the next block, and its plan.
 
         Datasets cannot be added to a file, so a quantity that appears later needs a new part.
         """
@@ -250,10 +261,16 @@ class Hdf5Writer(Hdf5FilesWriter):
                     if part.blocks:
                         self._note_part()
                 self._part = part = self._open(plan)
-            part.reserve(min(blocks, plan.capacity - part.blocks), needs)
         except OSError as error:
             raise self._failure(error) from error
         return part, plan
+
+    def _reserve(self, part: Part, blocks: int, adds: Mapping[str, np.ndarray]) -> None:
+        """Make sure that the disk has room for blocks."""
+        try:
+            part.reserve(blocks, adds)
+        except OSError as error:
+            raise self._failure(error) from error
 
     def _fits(self, part: Part, plan: Plan, needs: Mapping[str, int], layout: Layout) -> bool:
         full = part.blocks and part.nbytes >= self.options.roll_over_bytes
@@ -349,40 +366,12 @@ def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _changes(
     fields: Mapping[str, np.ndarray], env_index: np.ndarray, episode: np.ndarray
-) -> dict[str, list[Pieces]]:
+) -> dict[str, Pieces]:
     """Rows for the tables of model fields."""
     where = np.zeros(len(env_index), MODEL_DTYPE)
     where["env_index"], where["episode"] = env_index, episode
-    found: dict[str, list[Pieces]] = {}
+    found: dict[str, Pieces] = {}
     for name, values in fields.items():
-        found[f"model_fields/{name}/value"] = [[values]]
-        found[f"model_fields/{name}/where"] = [[where]]
+        found[f"model_fields/{name}/value"] = [values]
+        found[f"model_fields/{name}/where"] = [where]
     return found
-
-
-def _padded(values: np.ndarray, blocks: int, rows: int, unused: Any) -> np.ndarray:
-    """Split rows into full blocks, the last one padded: (blocks, rows, ...)."""
-    out = np.full((blocks * rows, *values.shape[1:]), unused, values.dtype)
-    out[: len(values)] = values
-    return out.reshape(blocks, rows, *values.shape[1:])
-
-
-def _end_row(episode: Episode, block: int, serial: int, row: int) -> np.ndarray:
-    success = -1 if episode.success is None else int(episode.success)
-    step = episode.arrays["step"]
-    ends = Ends(
-        env_index=np.zeros(1, np.int32),
-        row=np.full(1, row),
-        episode=np.full(1, episode.number),
-        at=np.full(1, episode.start - int(step[0]) + episode.length),
-        length=np.full(1, episode.length),
-        total=np.full(1, episode.total),
-        rows=np.full(1, episode.rows),
-        recorded=np.full(1, episode.recorded),
-        terminated=np.full(1, episode.terminated),
-        truncated=np.full(1, episode.truncated),
-        success=np.full(1, success),
-    )
-    rows = end_rows(ends, block, RunInfo(channels=(), envs=(episode.env,), step_dt=0.0))
-    rows["key"] = serial
-    return rows

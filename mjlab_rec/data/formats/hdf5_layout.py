@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,9 +67,9 @@ class Column:
         """Chunks of a block, if it is compressed."""
         return -(-self.items // self.chunk)
 
-    def checks(self, items: int) -> int:
-        """Number of checksums for a number of items."""
-        return -(-items // self.unit) if self.unit else 0
+    def checks(self, items: Any) -> Any:
+        """Number of checksums for a number of items, or for several numbers."""
+        return -(-items // self.unit) if self.unit else 0 * items
 
 
 @dataclass(kw_only=True)
@@ -176,6 +178,7 @@ class Storage:
 
     compression: str | None
     roll_over_bytes: int
+    blocks: int = 0  # of the recording, if that is known
     most_chunks: int = _MOST_CHUNKS
 
 
@@ -188,10 +191,36 @@ class Plan:
     capacity: int
     chunks: int = 0  # capacity of a B-tree node
 
-    @property
+    @functools.cached_property
     def slots(self) -> int:
         """Maximum number of chunks of all columns."""
         return sum(column.slots for column in self.columns)
+
+    @functools.cached_property
+    def index_dtype(self) -> np.dtype:
+        """A row of the list of blocks."""
+        return index_dtype(self.layout)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, Column]:
+        """The columns by path."""
+        return {column.path: column for column in self.columns}
+
+    @functools.cached_property
+    def tables(self) -> list[Column]:
+        """The columns that are tables."""
+        return [column for column in self.columns if not column.items]
+
+    @functools.cached_property
+    def ahead(self) -> dict[str, tuple[int, int]]:
+        """By path of a column: chunks of the columns before it, and checksums of a block's items
+        there, except those of tables.
+        """
+        found, slots, checks = {}, 0, 0
+        for column in self.columns:
+            found[column.path] = slots, checks
+            slots, checks = slots + column.slots, checks + column.checks(column.items)
+        return found
 
     def checks(self, needs: Mapping[str, int]) -> int:
         """Number of checksums of a block that adds these rows to the tables."""
@@ -239,7 +268,8 @@ def make_plan(
     # Adding a chunk writes a whole node, and the first block creates all nodes.
     nodes = max(_NODES, size * group // 8) << min(2 * part, 20)
     affordable = nodes // (len(columns) * tiles * _ENTRY + group * index_dtype(layout).itemsize)
-    most = min(storage.most_chunks, _MOST_TILES // tiles, max(affordable, fewest))
+    known = -(-storage.blocks // group)
+    most = min(storage.most_chunks, _MOST_TILES // tiles, max(affordable, fewest, known))
     chunks = min(most, max(fewest, storage.roll_over_bytes // (size * group) + 1))
     plan = Plan(layout=layout, columns=columns, capacity=chunks * group, chunks=chunks * tiles)
     more = {"checks": plan.checks({c.table: max(1, needs.get(c.table, 0)) for c in columns})}

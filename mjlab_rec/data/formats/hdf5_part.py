@@ -35,7 +35,8 @@ from mjlab_rec.data.formats.hdf5_layout import (
 _SLACK = 16 << 10  # bytes that HDF5 may need in addition to chunks and nodes
 
 Pieces = Iterable[np.ndarray]
-"""Consecutive items of a block, in arrays whose length is a multiple of a column's unit."""
+"""Consecutive items: of one block, in arrays whose length is a multiple of a column's unit, or of
+several blocks in a single array."""
 
 
 class Part:
@@ -78,26 +79,37 @@ class Part:
             each.room >= needs.get(each.column.table, 0) for each in self._columns
         )
 
-    def reserve(self, blocks: int, needs: Mapping[str, int]) -> None:
-        """Reserve room on the disk for blocks; if it is full, the file is not changed."""
-        assert self.plan is not None
-        checks = self.plan.checks(needs) + (blocks - 1) * self.plan.checks({})
-        needs = {**needs, "checks": checks}
-        more = sum(
-            each.nbytes_for(needs.get(each.column.table, 0) if each.column.table else blocks)
+    def room(self, needs: Mapping[str, int]) -> int:
+        """How many times there is room for the rows that a block adds to tables."""
+        return min(
+            each.room // needs[each.column.table]
             for each in self._columns
+            if needs.get(each.column.table)
+        )
+
+    def reserve(self, blocks: int, adds: Mapping[str, np.ndarray]) -> None:
+        """Reserve room on the disk for blocks; if it is full, the file is not changed."""
+        counts = [(each, self._counts(each.column, blocks, adds)) for each in self._columns[:-1]]
+        checks = sum(int(each.column.checks(count).sum()) for each, count in counts)
+        more = self._columns[-1].nbytes_for(checks) + sum(
+            each.nbytes_for(int(count.sum()) if each.column.table else blocks)
+            for each, count in counts
         )
         if more:
             self.raw.reserve(self.nbytes + more + _SLACK)
 
     def write(
-        self, columns: Mapping[str, Sequence[Pieces]], rows: np.ndarray, gap: np.ndarray
+        self,
+        columns: Mapping[str, Pieces],
+        adds: Mapping[str, np.ndarray],
+        rows: np.ndarray,
+        gap: np.ndarray,
     ) -> None:
         """Write blocks. They are valid, and survive a kill, once this returns.
 
         Args:
-            columns: The items of each block, by path of the column. For a table there is only one
-                element, since only the last block adds rows to it.
+            columns: The items of the blocks, by path of the column.
+            adds: The number of rows that each block adds to a table, by the table.
             rows: Rows of each block.
             gap: Rows lost before each block.
         """
@@ -105,32 +117,46 @@ class Part:
         checksums: list[list[int]] = [[] for _ in rows]
         before = self.lengths
         for each in self._columns[:-1]:
-            into = checksums if each.column.items else checksums[-1:]
-            blocks = columns.get(each.column.path, [[]])
-            for pieces, found in zip(blocks, into, strict=True):
-                found += each.put(pieces)
-        after = self.lengths
+            counts = self._counts(each.column, len(rows), adds)
+            for all_of, some in zip(
+                checksums, each.put(columns.get(each.column.path, ()), counts), strict=True
+            ):
+                all_of += some
         index: Any = np.zeros(len(rows), self._index_dtype)
         index["rows"], index["gap"], index["done"] = rows, gap, 1
-        index["first_end"] = before["ends"]
-        index["ends"][-1] = after["ends"] - before["ends"]
+
+        def note(first: np.ndarray, count: np.ndarray, table: str) -> None:
+            added = adds.get(table, np.zeros(len(rows), np.int64))
+            first[:], count[:] = before[table] + np.cumsum(added) - added, added
+
+        note(index["first_end"], index["ends"], "ends")
         for number, name in enumerate(self.plan.layout.model):
             table = f"model_fields/{name}"
-            index["first_model"][:, number] = before[table]
-            index["models"][-1, number] = after[table] - before[table]
+            note(index["first_model"][:, number], index["models"][:, number], table)
         for number, table in enumerate(self.plan.layout.streams.values()):
-            index["first_encoded"][:, number] = before[table]
-            index["encoded"][-1, number] = after[table] - before[table]
+            note(index["first_encoded"][:, number], index["encoded"][:, number], table)
         self._commit(index, checksums)
+
+    @staticmethod
+    def _counts(column: Column, blocks: int, adds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Items that each block adds to a column."""
+        if column.items:
+            return np.full(blocks, column.items)
+        return adds.get(column.table, np.zeros(blocks, np.int64))
 
     def _commit(self, index: Any, checksums: list[list[int]]) -> None:
         column = self._columns[-1]
-        for number, (row, found) in enumerate(zip(index, checksums, strict=True), self.blocks):
-            values = np.array(found, column.column.dtype)
-            row["first_check"], row["checks"] = column.length, len(values)
-            row["check"] = crc32(values.tobytes())
-            column.put([values])
-            row["own"] = own_check(row.tobytes(), self._index_dtype, number)
+        kind = column.column.dtype
+        values = [np.array(found, kind) for found in checksums]
+        index["checks"] = counts = np.array([len(each) for each in values])
+        index["first_check"] = column.length + np.cumsum(counts) - counts
+        index["check"] = [crc32(each.tobytes()) for each in values]
+        column.put([np.concatenate(values)], counts)
+        size, content = index.itemsize, index.tobytes()
+        index["own"] = [
+            own_check(content[at * size : (at + 1) * size], self._index_dtype, self.blocks + at)
+            for at in range(len(index))
+        ]
         if self._safe:
             self.file.flush()
         if self._power:
@@ -197,18 +223,25 @@ class _Growing:
         node = self._node_bytes if chunks and not self.length else 0
         return chunks * column.chunk * column.nbytes + node
 
-    def put(self, pieces: Pieces) -> list[int]:
-        """Write items of a block, or rows of a table; returns their checksums."""
+    def put(self, pieces: Pieces, counts: np.ndarray) -> list[list[int]]:
+        """Write items of blocks, or the rows that they add to a table; returns their checksums.
+
+        Args:
+            pieces: The items.
+            counts: How many of them each block has.
+        """
         column = self.column
         start = self.length * (column.items or 1)
         if column.items:
-            self._extend(1)
-        checks = []
+            self._extend(len(counts))
+        checks: list[list[int]] = [[] for _ in counts]
         for piece in pieces:
             values = np.ascontiguousarray(piece, column.dtype)
             if not column.items:
                 self._extend(len(values))
-            checks += _checksums(values, column.unit)
+            sizes = counts.tolist() if len(counts) > 1 else [len(values)]
+            for all_of, some in zip(checks, _checksums(values, column.unit, sizes), strict=True):
+                all_of += some
             if column.compression:
                 self._compress(values, start)
             else:
@@ -235,12 +268,15 @@ class _Growing:
 
     def _compress(self, values: np.ndarray, start: int) -> None:
         column = self.column
-        block, env_index = divmod(start, column.items)
-        shape = (1, *values.shape)
-        space = self._id.get_space()
-        space.select_hyperslab((block, env_index, *(0,) * len(column.shape)), shape)
-        self._id.write(h5py.h5s.create_simple(shape), space, values)
-        self._find(block * column.tiles + env_index // column.chunk, (block, env_index))
+        while len(values):
+            block, env_index = divmod(start, column.items)
+            some = values[: column.items - env_index]
+            shape = (1, *some.shape)
+            space = self._id.get_space()
+            space.select_hyperslab((block, env_index, *(0,) * len(column.shape)), shape)
+            self._id.write(h5py.h5s.create_simple(shape), space, some)
+            self._find(block * column.tiles + env_index // column.chunk, (block, env_index))
+            values, start = values[len(some) :], start + len(some)
 
     def _find(self, slot: int, start: tuple[int, ...]) -> int:
         """The offset of a chunk in the file, which is also written to our own lists."""
@@ -254,12 +290,23 @@ class _Growing:
         return info.byte_offset
 
 
-def _checksums(values: np.ndarray, unit: int) -> list[int]:
-    if not unit:
-        return []
+def _checksums(values: np.ndarray, unit: int, counts: Sequence[int]) -> list[list[int]]:
+    """Checksums of values, of which blocks have these counts."""
+    if not unit or not len(values):
+        return [[] for _ in counts]
     content = values.reshape(-1).view(np.uint8).data
-    size = unit * (len(content) // len(values)) if len(values) else 1
-    return [crc32(content[at : at + size]) for at in range(0, len(content), size)]
+    size = len(content) // len(values)
+    found, first = [], 0
+    for count in counts:
+        last = first + count
+        found.append(
+            [
+                crc32(content[at * size : min(at + unit, last) * size])
+                for at in range(first, last, unit)
+            ]
+        )
+        first = last
+    return found
 
 
 def _offset(file: h5py.File, name: str) -> int:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mjlab_rec.data.copying import episode_of
+import numpy as np
+
+from mjlab_rec.data.copying import episode_of, options_for
 from mjlab_rec.data.export.lerobot import INFO
 from mjlab_rec.data.export.place import IfExists, placed
 from mjlab_rec.data.export.record import FILE
 from mjlab_rec.data.export.source import Progress
-from mjlab_rec.data.export.targets import TARGETS
 from mjlab_rec.data.files import local_path
-from mjlab_rec.data.formats.base import WriterOptions
-from mjlab_rec.data.formats.registry import formats, writer_class
+from mjlab_rec.data.formats.registry import writer_class
 from mjlab_rec.data.formats.robomimic_layout import OWN
 from mjlab_rec.data.importing.base import Foreign, Opened
 from mjlab_rec.data.importing.hdf5_groups import EpisodeGroups
@@ -25,8 +25,9 @@ from mjlab_rec.data.importing.minari import folder_of, open_minari
 from mjlab_rec.data.importing.robomimic import open_robomimic
 from mjlab_rec.data.importing.torchrl import open_torchrl
 from mjlab_rec.data.importing.webdataset import SHARDS, open_webdataset
+from mjlab_rec.data.rewriting import format_by_name, marks_of
 from mjlab_rec.data.rollouts import open_rollouts
-from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.schema import DataError, Episode
 from mjlab_rec.utils.string import nearest
 
 logger = logging.getLogger(__name__)
@@ -103,22 +104,17 @@ def import_rollouts(
     if source_format not in SOURCES:
         known = nearest(source_format, list(SOURCES))
         raise DataError(f"Unknown format '{source_format}' to import. {known}")
-    format = format or _format_of(target)
-    target_format = TARGETS.get(format)
-    marks = target_format.marks if target_format else ()
+    format = format or format_by_name(target)
     foreign = SOURCES[source_format](path, step_dt, record)
     try:
         for note in foreign.notes:
             logger.warning("%s", note)
-        with placed(target, if_exists, marks, path) as (staged, final):
-            options = WriterOptions(path=str(staged), compression=compression)
+        with placed(target, if_exists, marks_of(format), path) as (staged, final):
+            rows = np.array([row["rows"] for row in foreign.rows], np.int64)
+            options = options_for(rows, foreign.info, path=str(staged), compression=compression)
             writer = writer_class(format)(foreign.info, options)
             try:
-                for number, row in enumerate(foreign.rows):
-                    if progress is not None:
-                        progress(number, len(foreign.rows))
-                    arrays, model = foreign.read(number), foreign.model(number)
-                    writer.write_episode(episode_of(row, arrays, model))
+                writer.write_episodes(_episodes(foreign, progress))
             finally:
                 writer.close()
             if progress is not None:
@@ -132,6 +128,13 @@ def import_rollouts(
         rows=sum(row["rows"] for row in foreign.rows),
         notes=tuple(foreign.notes),
     )
+
+
+def _episodes(foreign: Foreign, progress: Progress | None) -> Iterator[Episode]:
+    for number, row in enumerate(foreign.rows):
+        if progress is not None:
+            progress(number, len(foreign.rows))
+        yield episode_of(row, foreign.read(number), foreign.model(number))
 
 
 def recognised(path: Path) -> str:
@@ -152,8 +155,3 @@ def recognised(path: Path) -> str:
         finally:
             groups.close()
     return "mjlab_rec"
-
-
-def _format_of(path: Path) -> str:
-    """The format of a recording to write, by the suffix of its name."""
-    return next((format.name for format in formats() if format.matches_name(path)), "hdf5")

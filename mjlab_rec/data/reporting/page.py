@@ -88,7 +88,7 @@ def _about(rollouts: Rollouts, about: Mapping[str, Any]) -> str:
         *([("rows lost", f'<span class="warn">{number(about["rows_lost"])}</span>')]
           if about["rows_lost"] else []),
         ("step", text(f"{about['step_dt']:g} s")),
-        *([("recorded", f"every {number(about['every'])}th step")] if about["every"] > 1 else []),
+        *([("recorded", f"one of {number(about['every'])} steps")] if about["every"] > 1 else []),
         *([("attached", text(", ".join(about["attachments"]), 1000))]
           if about["attachments"] else []),
     ]  # fmt: skip
