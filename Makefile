@@ -129,13 +129,14 @@ $(READERS)/.ready: pyproject.toml
 	$(READERS)/lerobot/bin/python -m pip install --quiet $(TORCH_ARGS) 'lerobot>=0.4,<0.5'
 	@touch $@
 
-# Without mjbatch, which needs the MuJoCo version of constraints.txt.
+# Without mjbatch, which needs the MuJoCo version of constraints.txt. Few tests run in it, so that
+# Python compiles only what they import.
 $(NEWEST)/.ready: pyproject.toml constraints.txt
 	$(NEED_PYTHON)
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	grep -v '^mujoco\|^warp\|^mjbatch' constraints.txt > $(NEWEST)/constraints.txt
-	$(NEWEST_PIP) install --no-deps --constraint $(NEWEST)/constraints.txt $(TORCH_ARGS) torch
-	$(NEWEST_PIP) install --upgrade --constraint $(NEWEST)/constraints.txt mujoco mujoco-warp pytest --editable .
+	$(NEWEST_PIP) install --no-compile --no-deps --constraint $(NEWEST)/constraints.txt $(TORCH_ARGS) torch
+	$(NEWEST_PIP) install --no-compile --upgrade --constraint $(NEWEST)/constraints.txt mujoco mujoco-warp pytest --editable .
 	@touch $@
 
 # Without the extras [cpu] and [train], which need other versions than mjlab.
