@@ -13,7 +13,7 @@ from data_worlds import World, episodes_of
 
 from mjlab_rec.commands import data
 from mjlab_rec.data import open_rollouts
-from mjlab_rec.data.comparing import diff
+from mjlab_rec.data.comparing import EpisodeDifference, diff
 from mjlab_rec.data.formats import writer_class
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Episode
@@ -63,6 +63,17 @@ def test_the_first_step_and_field_that_differ_are_named(old, tmp_path):
     assert difference.channel == "state[0]" and difference.others == ["action"]
     assert difference.new == difference.old + 1.0 and not difference.table
     assert f"from step {difference.step} on: state[0]" in str(difference)
+    counted = {each.channel: each for each in found.channels}
+    assert list(counted) == ["state", "action"]
+    assert (counted["state"].episodes, counted["state"].rows) == (1, 1)
+    assert counted["action"].largest == pytest.approx(0.5, rel=1e-6)
+    assert str(counted["state"]) == "state: 1 rows of 1 episodes differ, by up to 1"
+
+
+def test_values_have_six_digits_unless_more_tell_them_apart():
+    table = {"return": (1 / 3, 2 / 3), "recorded_return": (1.0, 1.0 + 1e-12)}
+    text = str(EpisodeDifference(env=0, number=1, table=table))
+    assert "return 0.333333 -> 0.666667; recorded_return 1.0 -> 1.000000000001" in text
 
 
 def test_small_differences_can_be_tolerated(old, tmp_path):

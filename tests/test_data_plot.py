@@ -122,6 +122,16 @@ def test_returns_over_episodes_have_a_running_mean(tmp_path):
     assert set(panel.lines[0].y) == {1.0}
 
 
+def test_cut_episodes_are_hollow_and_not_in_the_mean(tmp_path):
+    made = [episode(n, {"reward": np.ones(1, F4)}, total=float(n)) for n in range(30)]
+    made[29] = replace(made[29], terminated=False, truncated=False, total=1000.0)
+    info = replace(INFO, channels=INFO.channels[:1])
+    (panel,) = of(written(tmp_path / "cut.h5", info, made), ["return"], None, None, 8)
+    cut, dots, mean = panel.lines
+    assert cut.label == "cut" and cut.hollow and cut.y.tolist() == [1000.0]
+    assert len(dots.y) == 29 and not dots.hollow and mean.y.max() < 30
+
+
 def test_recordings_are_compared_element_by_element(tmp_path):
     paths = recording(tmp_path / "a.h5"), recording(tmp_path / "b.h5", shift=5.0)
     with open_rollouts(paths[0]) as a, open_rollouts(paths[1]) as b:

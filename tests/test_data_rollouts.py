@@ -169,6 +169,12 @@ def test_a_recording_and_its_channels_are_printed_as_tables(world_and_path):
         assert rollouts.channels == {spec.name: spec for spec in world.info.channels}
 
 
+def test_other_tables_are_not_suggested_as_recordings(tmp_path):
+    (tmp_path / "contacts.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"There are no recordings in"):
+        open_rollouts(tmp_path / "contact.h5")
+
+
 def test_closing_releases_the_reader():
     reader = FakeReader([[0]])
     with Rollouts(reader):

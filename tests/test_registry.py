@@ -126,6 +126,13 @@ def test_unknown_id_suggests_the_nearest():
     )
 
 
+def test_a_task_of_mjlab_gets_no_wrong_suggestion():
+    registry.register_task("velocity-flat-biped", env_cfg="x:y")
+    with pytest.raises(KeyError, match="Tasks of mjlab are not in here; tasks/README.md") as caught:
+        registry.load_env_cfg("Mjlab-Velocity-Flat-Unitree-Go1")
+    assert "Did you mean" not in str(caught.value)
+
+
 def test_id_registered_twice_is_an_error():
     registry.register_task("task", env_cfg="first:cfg")
     with pytest.raises(ValueError, match="'task' is already registered, with env_cfg 'first:cfg'"):

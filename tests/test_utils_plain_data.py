@@ -111,6 +111,13 @@ def test_build_names_the_field_that_does_not_fit():
         build(Point, {"x": 1, "name": ["a"]})
 
 
+def test_names_that_a_module_has_are_listed_without_its_imports(tmp_path, monkeypatch):
+    (tmp_path / "gaits.py").write_text("import json\ndef trot(env): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"has no 'trott'. Did you mean 'trot'\? Known: trot\.$"):
+        look_up("gaits:trott")
+
+
 def test_a_module_that_fails_to_import_another_shows_its_own_error(tmp_path, monkeypatch):
     (tmp_path / "half_here.py").write_text("import not_installed_anywhere")
     monkeypatch.syspath_prepend(tmp_path)

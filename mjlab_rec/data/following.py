@@ -264,13 +264,13 @@ class Follower:
         text = f"{self._missing} of {planned} shards in '{self._source.source}' are missing"
         if self._timeout_s is not None and silence >= self._timeout_s:
             _LOG.warning(
-                "%s, and nothing came for %g seconds. What is there was read.", text, silence
+                "%s, and nothing came for %.0f seconds. What is there was read.", text, silence
             )
             return True
         if self._timeout_s is None and silence >= _PATIENCE_S and self._told != news:
             self._told = news
             _LOG.warning(
-                "%s, and nothing came for %g seconds. It waits for them: is `mjlab-rec collect`"
+                "%s, and nothing came for %.0f seconds. It waits for them: is `mjlab-rec collect`"
                 " running? timeout_s limits the wait, and recordings=%d takes only what is there.",
                 text,
                 silence,

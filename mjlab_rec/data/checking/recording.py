@@ -67,8 +67,8 @@ def check_plans(sources: Sequence[str | Path], checked: Sequence[CheckResult]) -
         sources: Recordings, folders and patterns.
         checked: What was found in all of their recordings.
     """
-    sources = list(map(local_path, sources))
-    meant = find(sources)
+    paths = list(map(local_path, sources))
+    meant = find(paths)
     folders = dict.fromkeys([*meant.workers, *(path.parent for path in meant.paths)])
     workers = {folder: read_worker(folder) for folder in folders}
     for result in checked:
@@ -78,7 +78,7 @@ def check_plans(sources: Sequence[str | Path], checked: Sequence[CheckResult]) -
             worker.episodes += len(result.good)
     there = [worker for worker in workers.values() if worker is not None]
     collections = read_collections(meant.collections)
-    texts = incomplete(there, collections, sources)
+    texts = incomplete(there, collections, paths)
     if texts and collections:
         texts = [f"There are {progress(there, collections)}.", *texts]
     return CheckResult(
