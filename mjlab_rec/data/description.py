@@ -41,6 +41,7 @@ def describe(source: Rollouts | str | Path) -> dict[str, Any]:
         "bytes": sum(file.stat(follow_symlinks=False).st_size for file in files),
         "state": source.state,
         "finished": source.finished,
+        "incomplete": source.incomplete,
         **{name: about.get(name) for name in _KNOWN},
         "versions": versions if isinstance(versions, dict) else {},
         "notes": [note for note in notes if isinstance(note, str)]

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mjlab_rec.data.channel_table import Channels
 from mjlab_rec.data.discovery import Source, find, format_of
 from mjlab_rec.data.files import being_written, local_path
 from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.planned import Collection, incomplete, progress, read_collections
 from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-from mjlab_rec.data.workers import WORKER, incomplete, table
+from mjlab_rec.data.workers import WORKER, table
+from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +31,8 @@ MEMORY_BYTES = 1 << 30
 
 _WRITTEN = "being written"
 _KILLED = "not finished: its process was killed, or it was copied while being written"
+_MOST_TOLD = 5
+_SHOWN = ("env", "number", "length", "return", "terminated", "truncated", "cut")
 
 
 def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Rollouts:
@@ -73,6 +78,9 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
         reader, format = open_recording(path, check)
         return Rollouts(reader, path, format)
     if not found.paths:
+        if found.collections:
+            planned = progress([], read_collections(found.collections))
+            raise DataError(f"'{path}' has nothing to read yet: {planned} are there.")
         if not found.workers:
             raise DataError("There is nothing to open: the list of recordings is empty.")
         raise DataError(
@@ -90,7 +98,9 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
     )
     formats = ", ".join(dict.fromkeys(together.formats))
     source = source if path is not None else list(source)  # type: ignore[arg-type]
-    return Rollouts(together, path, formats, tuple(found.paths), source)
+    rollouts = Rollouts(together, path, formats, tuple(found.paths), source)
+    rollouts._collections = read_collections(found.collections)
+    return rollouts
 
 
 def open_recording(path: Path, check: bool, quick: bool = False) -> tuple[Reader, str]:
@@ -134,6 +144,7 @@ class Rollouts:
         asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
+        self._collections: list[Collection] = []
         self._mirror: Mirror | None = None  # the copy of what is at a URL
         self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
@@ -183,8 +194,8 @@ class Rollouts:
 
     @property
     def channels(self) -> dict[str, ChannelSpec]:
-        """The channels of a row, by name."""
-        return {spec.name: spec for spec in self.info.channels}
+        """The channels of a row, by name. Printed, they are a table."""
+        return Channels({spec.name: spec for spec in self.info.channels})
 
     @property
     def attachments(self) -> dict[str, bytes]:
@@ -198,17 +209,21 @@ class Rollouts:
 
     @property
     def finished(self) -> bool:
-        """Whether the recording was closed; False while it is written and after a kill."""
-        return self._reader.finished
+        """Whether it was closed, and nothing is missing; see ``state`` and ``incomplete``."""
+        return self._reader.finished and not self.incomplete
 
     @property
     def state(self) -> str:
         """Whether the recording is complete, in words."""
         if self.finished:
             return "complete"
-        if any(map(being_written, self.paths)):
-            return _WRITTEN
-        return _KILLED
+        if not self._reader.finished:
+            return _WRITTEN if any(map(being_written, self.paths)) else _KILLED
+        if sum(each.missing(self.paths) for each in self._collections):
+            return f"incomplete: {progress(self._reader.workers, self._collections)}"
+        lacking = self.incomplete
+        more = f" And {len(lacking) - 1} more." if len(lacking) > 1 else ""
+        return f"incomplete: {lacking[0]}{more}"
 
     @property
     def workers(self) -> pl.DataFrame:
@@ -232,7 +247,10 @@ class Rollouts:
             for path, state in unfinished.items()
             if not any(path.parent == worker.folder for worker in reader.workers)
         ]
-        return [*incomplete(reader.workers), *alone]
+        asked = self._asked
+        sources = [asked] if isinstance(asked, str | Path) else asked or []
+        paths = [local_path(source) for source in sources]
+        return [*incomplete(reader.workers, self._collections, paths), *alone]
 
     @property
     def checked(self) -> bool:
@@ -243,6 +261,12 @@ class Rollouts:
     def rows(self) -> int:
         """Recorded rows of all episodes."""
         return int(self.episodes["rows"].sum())
+
+    def __repr__(self) -> str:
+        shown = self.episodes.select(_SHOWN).head(_MOST_TOLD)
+        title = f"Episodes{f' (the first {len(shown)} of {len(self)})' * (len(self) > len(shown))}"
+        rows = [["-" if value is None else value for value in row] for row in shown.rows()]
+        return f"{self.summary()}\n\n{format_table(title, shown.columns, rows)}"
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -418,6 +442,7 @@ class Rollouts:
             self._mirror.update()
         before, now = self.rows, _opened(self._asked, self.checked, self._reader)
         self._reader, self.paths, self.format = now.reader, now.paths, now.format
+        self._collections = now._collections
         return self.rows - before
 
     def verify(self) -> list[str]:

@@ -82,9 +82,13 @@ class UnionReader(Reader):
         self._contents: dict[tuple[str, int, int], bytes] = {}  # of attached files
         tables: list[Table | pl.DataFrame] = []
         kept: dict[str, bytes] = {}
+        mine: list[Reader] = []
         try:
             for path in paths:
-                reader, format = (before and before._still(path)) or opened(path)
+                known = before and before._still(path)
+                reader, format = known or opened(path)
+                if not known:
+                    mine.append(reader)
                 if not self._members:
                     kept = _attached_files(reader)
                 self._add(path, format, reader)
@@ -99,7 +103,8 @@ class UnionReader(Reader):
                 blocks: Any = readers
                 self._blocks = JoinedBlocks(blocks, self.info, self.episodes, check)
         except BaseException:
-            self.close()
+            for reader in mine:  # Those of the reader before are still used.
+                reader.close()
             raise
         self.gaps = sum(member.gaps for member in self._members)
         self.finished = all(member.finished for member in self._members)
