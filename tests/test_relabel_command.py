@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mjlab_rec.commands import data, main, play
+from mjlab_rec.commands.data.relabel import RelabelArgs, task_cfg
 from mjlab_rec.data import open_rollouts
 
 MINE = """
@@ -98,3 +99,9 @@ def test_help_and_the_list_of_subcommands_name_it(capsys):
     with pytest.raises(SystemExit):
         relabel("--help")
     assert "--reward" in capsys.readouterr().out
+
+
+def test_the_cfg_for_watching_may_give_the_new_values():
+    about = {"task": "velocity-flat-quadruped"}
+    assert task_cfg(RelabelArgs(), about).episode_length_s == 20.0
+    assert task_cfg(RelabelArgs(config="play"), about).episode_length_s == 1e9

@@ -145,6 +145,7 @@ def test_actions_are_played_in_a_task_and_recorded(tmp_path, capsys):
         (["--verify", "--video", "a.mp4"], "--video has no effect with --verify"),
         (["--policy", "zero", "--grid", "4"], "--grid has no effect with --policy"),
         (["--use", "states"], "--use states needs --task"),
+        (["--config", "play"], "--config play needs --task or --policy"),
     ],
 )
 def test_errors_of_tasks_and_policies_are_explained(files, words, says, capsys):

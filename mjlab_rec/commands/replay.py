@@ -73,6 +73,8 @@ class ReplayArgs:
     """Play the recorded actions in this task, from the recorded first states, and record what comes
     of it with --record. Set fields of the task with --env.PATH VALUE. With --policy: the task of
     the policy; None: that of the recording."""
+    config: Literal["train", "play"] = "train"
+    """With --task or --policy: which cfg of the task, that of training or the one for watching."""
     use: Literal["actions", "states"] = "actions"
     """With --task: play the actions only, or also put each recorded state into the environment,
     after the step's reward."""
@@ -167,5 +169,7 @@ def _check_options(args: ReplayArgs, needs_task: bool) -> None:
         cli.fail(f"--{useless[0]} has no effect with --{mode}, which shows nothing. Leave it out.")
     if args.use != "actions" and args.task is None:
         cli.fail(f"--use {args.use} needs --task.")
+    if args.config != "train" and args.task is None and args.policy is None:
+        cli.fail(f"--config {args.config} needs --task or --policy.")
     if needs_task and (args.task is None or args.policy is not None):
         cli.fail("--record and --env.* need --task, without --policy.")

@@ -32,7 +32,7 @@ def run(args: ReplayArgs, recorders: dict[str, Any], overrides: list[cli.Setting
 
     tolerance = HELD_TOLERANCE if args.tolerance is None else args.tolerance
     with open_rollouts(args.path) as rollouts, progress_bar("Playing") as progress:
-        cfg: Any = registry.load_env_cfg(task_of(args, rollouts))
+        cfg: Any = registry.load_env_cfg(task_of(args, rollouts), play=args.config == "play")
         for setting in overrides:
             cli.override(cfg, setting.path, setting.words)
         cfg.recorders = recorders

@@ -32,7 +32,7 @@ def run(args: ReplayArgs) -> int:
         chosen = chosen_episodes(rollouts, args.episode, args.env)
         task = task_of(args, rollouts)
         make_policy, _ = maker_of(args.policy or "", task, args.log_root)
-        cfg: Any = registry.load_env_cfg(task)
+        cfg: Any = registry.load_env_cfg(task, play=args.config == "play")
         cfg.scene.num_envs = min(len(chosen), _MOST_ENVS)
         cfg.recorders = {}
         with ManagerBasedRlEnv(cfg, device=args.device or "auto") as env:

@@ -180,7 +180,8 @@ def _find(env: Any, name: str) -> list[Source]:
         # First what stands for several, because a long list is cut.
         tops = [*(n.partition("/")[0] for n in names), *_MAY_BE_NONE]
         known = list(dict.fromkeys([*tops, *_entity_examples(env), *names]))
-        raise ValueError(f"Unknown channel '{name}'. {nearest(name, known)}")
+        more = " Entities have more fields than these." if env.scene.entities else ""
+        raise ValueError(f"Unknown channel '{name}'. {nearest(name, known)}{more}")
     return found
 
 

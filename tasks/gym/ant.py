@@ -30,7 +30,7 @@ def unhealthy(env: ManagerBasedRlEnv, z_range: tuple[float, float] = (0.2, 1.0))
 
 
 def ant_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Ant-v5."""
+    """Ant-v5: a torso with four legs walks forward."""
     return gym_env_cfg(
         "ant.xml",
         frame_skip=5,

@@ -9,7 +9,7 @@ from tasks.gym.base import gym_env_cfg, last, mean
 
 
 def half_cheetah_env_cfg() -> ManagerBasedRlEnvCfg:
-    """HalfCheetah-v5."""
+    """HalfCheetah-v5: two legs run forward as fast as they can."""
     return gym_env_cfg(
         "half_cheetah.xml",
         frame_skip=5,

@@ -24,7 +24,7 @@ def unhealthy(
 
 
 def hopper_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Hopper-v5."""
+    """Hopper-v5: one leg hops forward."""
     return gym_env_cfg(
         "hopper.xml",
         frame_skip=4,

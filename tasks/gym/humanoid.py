@@ -50,7 +50,7 @@ def unhealthy(env: ManagerBasedRlEnv, z_range: tuple[float, float] = (1.0, 2.0))
 
 
 def humanoid_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Humanoid-v5."""
+    """Humanoid-v5: a body with arms and legs walks forward."""
     return gym_env_cfg(
         "humanoid.xml",
         frame_skip=5,

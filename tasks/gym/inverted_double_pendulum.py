@@ -49,7 +49,7 @@ def fallen(env: ManagerBasedRlEnv, min_height: float = 1.0) -> torch.Tensor:
 
 
 def inverted_double_pendulum_env_cfg() -> ManagerBasedRlEnvCfg:
-    """InvertedDoublePendulum-v5."""
+    """InvertedDoublePendulum-v5: a cart keeps two poles, one on the other, upright."""
     return gym_env_cfg(
         "inverted_double_pendulum.xml",
         frame_skip=5,

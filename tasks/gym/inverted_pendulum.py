@@ -17,7 +17,7 @@ def fallen(env: ManagerBasedRlEnv, max_angle: float = 0.2) -> torch.Tensor:
 
 
 def inverted_pendulum_env_cfg() -> ManagerBasedRlEnvCfg:
-    """InvertedPendulum-v5."""
+    """InvertedPendulum-v5: a cart keeps a pole upright."""
     return gym_env_cfg(
         "inverted_pendulum.xml",
         frame_skip=2,

@@ -40,7 +40,7 @@ def reset_arm_and_cylinder(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None)
 
 
 def pusher_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Pusher-v5."""
+    """Pusher-v5: an arm with seven joints pushes a cylinder to a goal."""
     return gym_env_cfg(
         "pusher_v5.xml",
         frame_skip=5,

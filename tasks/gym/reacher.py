@@ -45,7 +45,7 @@ def reset_arm_and_target(env: ManagerBasedRlEnv, env_ids: torch.Tensor | None) -
 
 
 def reacher_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Reacher-v5."""
+    """Reacher-v5: an arm with two links moves its fingertip to a target."""
     return gym_env_cfg(
         "reacher.xml",
         frame_skip=2,

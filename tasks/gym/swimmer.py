@@ -9,7 +9,7 @@ from tasks.gym.base import gym_env_cfg, last, mean
 
 
 def swimmer_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Swimmer-v5."""
+    """Swimmer-v5: three links swim forward in a fluid."""
     return gym_env_cfg(
         "swimmer.xml",
         frame_skip=4,

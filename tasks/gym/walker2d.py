@@ -20,7 +20,7 @@ def unhealthy(
 
 
 def walker2d_env_cfg() -> ManagerBasedRlEnvCfg:
-    """Walker2d-v5."""
+    """Walker2d-v5: two legs walk forward."""
     return gym_env_cfg(
         "walker2d_v5.xml",
         frame_skip=4,

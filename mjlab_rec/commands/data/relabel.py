@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -30,7 +30,11 @@ class RelabelArgs(OutputArgs):
     """The recording, with states, actions and best also the channel physics (--record replay), then
     the new one to write."""
     task: str | None = None
-    """Task that gives the new values. None: that of the recording."""
+    """Task that gives the new values. None: that of the recording, without fields that its options
+    had set: repeat --env.PATH VALUE."""
+    config: Literal["train", "play"] = "train"
+    """Which cfg of the task: that of training, as collect takes; or play, its cfg for watching, as
+    play takes. They may differ in noise, pushes and terminations."""
     channels: tuple[str, ...] = ("reward", "reward_terms")
     """What to compute: reward, reward_terms/upright, obs, obs/actor, sensor/feet, ... All other
     channels are kept. Terms of a reward and next_obs follow what they belong to."""
@@ -83,7 +87,8 @@ def task_cfg(args: RelabelArgs, about: dict[str, Any]) -> Any:
     from mjlab_rec import registry
     from mjlab_rec.commands.replay_policy import task_named
 
-    cfg: Any = registry.load_env_cfg(task_named(args.task, args.task_module, about))
+    task = task_named(args.task, args.task_module, about)
+    cfg: Any = registry.load_env_cfg(task, play=args.config == "play")
     for text in args.reward:
         add_reward(cfg, text)
     for text in args.observation:
