@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import collect_tasks
 import numpy as np
 import pytest
 from test_collect import assert_same, collect, plan_of
-from test_collect import orders as orders  # A fixture.
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -33,7 +33,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first() -> Iterator[Any]:
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of orders to kill workers, for all machines of the cluster."""
+    folder = tmp_path_factory.mktemp("orders")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(collect_tasks.KILL, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def first(orders: Path) -> Iterator[Any]:
     """A cluster of one machine, with room for one worker."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -52,9 +52,7 @@ class RowStream:
         batch_size: int | None = None,
         memory_bytes: int = 64 << 20,
     ) -> None:
-        ray = require("ray", "ray", "RowStream")
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+        ray = _ray()
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         if not ray.is_initialized():
@@ -65,7 +63,9 @@ class RowStream:
         self.channels = names_in(channels)
         self.batch_size = batch_size
         # On the machine that gives out the shards: the queue is lost only with all the rest.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        strategies = require("ray.util.scheduling_strategies", "ray", "RowStream")
+        machine = ray.get_runtime_context().get_node_id()
+        here = strategies.NodeAffinitySchedulingStrategy(machine, soft=False)
         kind = ray.remote(Queue).options(
             num_cpus=0, max_concurrency=_MOST_WAITING, scheduling_strategy=here
         )
@@ -116,8 +116,7 @@ class RowStream:
             yield {name: np.array(values) for name, values in rows.items()}
 
     def _ask(self, name: str, *args: Any) -> Any:
-        import ray
-
+        ray = _ray()
         try:
             return ray.get(getattr(self._queue, name).remote(*args))
         except ray.exceptions.RayTaskError as error:
@@ -285,6 +284,10 @@ def _together(episodes: Iterator[Rows]) -> Iterator[Rows]:
             held, nbytes = [], 0
     if held:
         yield joined(held)
+
+
+def _ray() -> Any:
+    return require("ray", "ray", "RowStream")
 
 
 def _nbytes(rows: Rows) -> int:
