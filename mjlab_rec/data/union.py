@@ -221,8 +221,10 @@ class UnionReader(Reader):
         info = reader.info
         if self._members:
             check_same_channels(self._members[0].info, info, self._members[0].path, path)
-            if info.about == self._members[0].info.about:
-                info.about = self._members[0].info.about  # It may be large.
+            first = self._members[0].info.about  # It may be large, and hardly differs.
+            info.about = {
+                n: first[n] if n in first and first[n] == v else v for n, v in info.about.items()
+            }
         if isinstance(reader, Hdf5Reader):
             attached = reader.attached
         else:
