@@ -39,6 +39,9 @@ NEWEST_PIP := $(NEWEST)/bin/python -m pip --disable-pip-version-check --quiet
 MJLAB_PIP := $(MJLAB)/bin/python -m pip --disable-pip-version-check --quiet
 TASK ?= cartpole-balance
 
+# Tests start many processes. Python compiles everything in each of them if the environment sets this.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: play test test-long test-newest test-mjlab test-readers test-model check bench docs map clean
 
 play: $(READY_PLAY)

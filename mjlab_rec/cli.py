@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, is_dataclass
-from enum import Enum
-from numbers import Number
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
 from mjlab_rec import registry
-from mjlab_rec.utils import cfg_paths
-from mjlab_rec.utils.plain_data import fit_words
+from mjlab_rec.utils.cfg_options import print_fields, set_field
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
@@ -30,9 +24,6 @@ RECORD_PREFIX = "--record."
 _AGENT_PREFIX = "--agent."
 # Short options for recorders.
 _SHORTCUTS = {"--video": "video", "--rerun": "rerun", "--plot": "live_plot"}
-# Fields that users change most often, and parts of paths that only affect the looks.
-_FIRST = ("scene.num_envs", "episode_length_s", "rewards", "events", "terminations", "commands")
-_LOOKS = {"lights", "cameras", "textures", "materials"}
 # Files that are opened with other programs.
 _PLAIN_FILES = {".jsonl", ".mp4", ".rrd", ".png"}
 # Do not add --no-... for flags.
@@ -44,7 +35,8 @@ class TaskArgs:
     """Options of scripts that run a task."""
 
     task: str
-    """Id of the task. mjlab-rec list shows all ids."""
+    """Id of the task. mjlab-rec list shows all ids. Tasks may have a second cfg for watching: play
+    takes it, all other commands the one of training."""
     task_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Module to import first, which registers your own tasks. May be repeated."""
     num_envs: int | None = None
@@ -118,19 +110,18 @@ def parse(
     args_type: type[Args],
     description: str,
     argv: Sequence[str] | None = None,
-    play: bool = False,
     prog: str | None = None,
 ) -> tuple[Args, ManagerBasedRlEnvCfg]:
     """Parse a command line into a script's options and the cfg of the task.
 
     `--env.PATH VALUE` sets any field of that cfg. If the options are RecordArgs, the requested
-    recorders are added to it. Errors are printed to stderr, and the script ends with exit code 2.
+    recorders are added to it. With an option `config` that is "play" it is the task's cfg for
+    watching. Errors are printed to stderr, and the script ends with exit code 2.
 
     Args:
         args_type: The script's options.
         description: Description of the script, for its help.
         argv: The arguments. None: those of the process.
-        play: Whether to load the task's cfg for watching.
         prog: Name of the command in its help. None: that of the process.
     """
     options, overrides = split_options(list(sys.argv[1:] if argv is None else argv), ENV_PREFIX)
@@ -157,7 +148,7 @@ def parse(
     except registry.UnknownTaskError as error:
         fail(str(error))
 
-    cfg = registry.load_env_cfg(args.task, play=play)
+    cfg = registry.load_env_cfg(args.task, play=getattr(args, "config", "train") == "play")
     if isinstance(args, LearnArgs):
         args.agent_cfg = _agent_cfg(args.task, cfg)
         cfg.scene.num_envs = spec.train_num_envs or cfg.scene.num_envs
@@ -176,11 +167,12 @@ def parse(
     if isinstance(args, RecordArgs) and (args.record or settings):
         recorders = args.recorders = requested_recorders(args, settings, taken=set(cfg.recorders))
     if wants_help:
-        _print_fields(args.task, cfg, ENV_PREFIX)
-        if isinstance(args, LearnArgs):
-            _print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
+        # First what was asked for, because a task has hundreds of fields.
         for name, recorder in recorders.items():
-            _print_fields(f"recorder {name}", recorder, RECORD_PREFIX)
+            print_fields(f"recorder {name}", recorder, RECORD_PREFIX)
+        if isinstance(args, LearnArgs):
+            print_fields("the learner", args.agent_cfg, _AGENT_PREFIX)
+        print_fields(args.task, cfg, ENV_PREFIX)
         raise SystemExit(0)
     if recorders:
         cfg.recorders = {**cfg.recorders, **recorders}
@@ -202,7 +194,7 @@ def import_task_modules(modules: Sequence[str]) -> None:
 def override(cfg: Any, path: str, values: Sequence[str], prefix: str = ENV_PREFIX) -> None:
     """Set one field of a cfg from command-line words; end the script if they are invalid."""
     try:
-        cfg_paths.update(cfg, path, lambda leaf: _read(leaf, values))
+        set_field(cfg, path, values)
     except ValueError as error:
         fail(f"{prefix}{path}: {error}")
 
@@ -228,7 +220,7 @@ def explained(args: Any) -> Iterator[None]:
         if args.verbose or not all(isinstance(e, explained) for e in errors):
             raise
         messages = " ".join(_message(e, args) for e in errors)
-        fail(f"{messages} (--verbose shows the traceback.)")
+        fail(messages)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -423,6 +415,7 @@ def print_recordings(recorders: dict[str, Any]) -> None:
     from mjlab_rec.recorders.progress import progress
 
     console = Console(highlight=False, soft_wrap=True)
+    described = False  # One of them at length: the others have the same episodes.
     for name, recorder in recorders.items():
         said = progress(recorder)
         files = list(said.files)
@@ -436,56 +429,24 @@ def print_recordings(recorders: dict[str, Any]) -> None:
             # The parts of a recording are opened together.
             run = [file for file in files if file in {files[0], *parts(files[0])}]
             console.print(f"\nRecorder {name} wrote {', '.join(map(str, run))}", markup=False)
-            console.print(_contents(run[0]), markup=False)
+            console.print(_contents(run[0], short=described), markup=False)
+            described = True
             files = [file for file in files if file not in run]
 
 
-def _contents(file: Path) -> str:
-    """The summary of a recording, or the reason why it cannot be read."""
+def _contents(file: Path, short: bool) -> str:
+    """The summary of a recording or, if short, its size; or the reason why it cannot be read."""
     from mjlab_rec.data.rollouts import open_rollouts
     from mjlab_rec.data.schema import DataError
 
     try:
         with open_rollouts(file) as rollouts:
-            return str(rollouts.summary())
+            if not short:
+                return str(rollouts.summary())
+            rows = rollouts.episodes["rows"].sum()
+            return f"{len(rollouts)} episodes, {rows} rows: mjlab-rec data info {file}"
     except DataError as error:
         return str(error)
-
-
-def _read(leaf: cfg_paths.Leaf, words: Sequence[str]) -> Any:
-    """Convert the words given for a field to its type."""
-    if not words:
-        raise ValueError(f"a value is missing. It is {leaf.value!r} now.")
-    if is_dataclass(leaf.value) or (isinstance(leaf.value, dict) and leaf.value):
-        if list(words) == ["None"]:
-            return None
-        raise ValueError("this is a group of fields. Set one of them, or set the group to None.")
-    if callable(leaf.value):
-        raise ValueError("this is a function, which cannot be set on the command line.")
-    if leaf.hint is Any:
-        return _read_untyped(leaf.value, words)
-    try:
-        return fit_words(words, leaf.hint)
-    except ValueError as error:
-        raise ValueError(f"{error} It is {leaf.value!r} now.") from None
-
-
-def _read_untyped(old: Any, words: Sequence[str]) -> Any:
-    """Parse Python literals, several words as a tuple; the type must stay the same."""
-    new = tuple(_literal(word) for word in words) if len(words) > 1 else _literal(words[0])
-    if isinstance(old, list) and isinstance(new, tuple):
-        new = list(new)
-    kind = Number if isinstance(old, Number) and not isinstance(old, bool) else type(old)
-    if old is None or new is None or isinstance(new, kind):
-        return new
-    raise ValueError(f"{' '.join(words)!r} has the wrong type. It is {old!r} now.")
-
-
-def _literal(word: str) -> Any:
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return word
 
 
 def _print_options(args_type: type[TaskArgs], description: str, prog: str | None) -> None:
@@ -500,32 +461,3 @@ def _print_options(args_type: type[TaskArgs], description: str, prog: str | None
         Console().print(
             "Set any field of a recorder: --record.FIELD VALUE. With --record, they are listed."
         )
-
-
-def _print_fields(owner: str, cfg: Any, prefix: str) -> None:
-    """Print fields, the most used first; those that affect only the looks at the end."""
-    console = Console(highlight=False)
-    console.print(f"\nFields of {owner}, with their values:\n", markup=False)
-    looks: dict[str, list[str]] = {}
-    for leaf in sorted(cfg_paths.leaves(cfg), key=_rank):
-        path = leaf.path.replace("_", "-")
-        if not _LOOKS.isdisjoint(leaf.path.split(".")):
-            above, _, name = path.rpartition(".")
-            looks.setdefault(above, []).append(name)
-            continue
-        value = leaf.value.name if isinstance(leaf.value, Enum) else repr(leaf.value)
-        console.print(Text(prefix + path, style="bold"), Text(value, style="cyan"), soft_wrap=True)
-        if leaf.doc:
-            meaning = leaf.doc.partition(". ")[0].rstrip(".") + "."
-            console.print(Padding(Text(meaning), (0, 0, 0, 8), expand=False))
-    if looks:
-        console.print("\nFields that affect only the looks:\n")
-    for above, names in looks.items():
-        fields = names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
-        console.print(Text(f"{prefix}{above}.{fields}", style="bold"), soft_wrap=True)
-
-
-def _rank(leaf: cfg_paths.Leaf) -> int:
-    """Sort key of a field in the help."""
-    places = (i for i, top in enumerate(_FIRST) if f"{leaf.path}.".startswith(f"{top}."))
-    return next(places, len(_FIRST))

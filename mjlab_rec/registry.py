@@ -128,7 +128,12 @@ def task_spec(task_id: str) -> TaskSpec:
     """Look a task up by its id."""
     discover()
     if task_id not in _tasks:
-        message = f"Unknown task {task_id!r}. {nearest(task_id, sorted(_tasks))}"
+        of_mjlab = task_id.lower().startswith("mjlab-")
+        message = (
+            f"Unknown task {task_id!r}. {nearest('' if of_mjlab else task_id, sorted(_tasks))}"
+        )
+        if of_mjlab:
+            message += " Tasks of mjlab are not in here; tasks/README.md says how to port one."
         if _broken:
             message += f" Failed to load: {', '.join(_broken)}."
         raise UnknownTaskError(message)

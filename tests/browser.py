@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,8 +35,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
+def visit(browser: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """Opens a page by its address. Errors in the page's scripts fail the test."""
+    if not os.environ.get("MJLAB_REC_SCREENSHOTS"):
+        fewer_lights(monkeypatch)
     errors: list[str] = []
     # Small and coarse, because a processor draws it, except where the pictures are wanted; without
     # animations, because they change screenshots.
@@ -55,6 +58,20 @@ def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
     yield visit
     context.close()
     assert not errors
+
+
+def fewer_lights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 3D views do without shadows and a lit sky, which are most of the work to draw them."""
+    with contextlib.suppress(ImportError):
+        from viser import SceneApi
+
+        sky, lights = SceneApi.configure_environment_map, SceneApi.configure_default_lights
+
+        def plain(scene: SceneApi, *args: Any, **options: Any) -> None:
+            sky(scene, hdri=None)
+            lights(scene, cast_shadow=False)
+
+        monkeypatch.setattr(SceneApi, "configure_environment_map", plain)
 
 
 @pytest.fixture

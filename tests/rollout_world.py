@@ -141,7 +141,7 @@ CONDITIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 OWN = {
-    "own/before": Channel(name="own/before", func=age),
+    "own/before": Channel(name="own/before", func=age, when="before"),
     "own/after": Channel(name="own/after", func=age, when="after"),
     "own/tip": Channel(name="own/tip", func=tip, when="after"),
 }

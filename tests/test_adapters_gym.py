@@ -276,6 +276,9 @@ def test_a_recording_is_exported(name, kind, tmp_path):
 class Batched(gymnasium.vector.VectorEnv):
     """The shape of ManiSkill's vector environment: torch in and out, resets inside a step."""
 
+    # Also of one that does not reset.
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
     def __init__(self, num_envs: int, auto_reset: bool = True, device: str = "cpu") -> None:
         self.num_envs, self.auto_reset = num_envs, auto_reset
         self.single_observation_space = spaces.Dict({"qpos": spaces.Box(-9e9, 9e9, (2,))})

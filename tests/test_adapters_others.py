@@ -1,4 +1,4 @@
-"""Recorders around EnvPool, stable-baselines3 and jax, where these packages are installed."""
+"""Recorders around EnvPool, ManiSkill, stable-baselines3, jax; where these are installed."""
 
 from __future__ import annotations
 
@@ -112,6 +112,79 @@ def test_stable_baselines_learns_through_the_wrapper(tmp_path):
         sb3.PPO("MlpPolicy", envs, n_steps=32, batch_size=32, n_epochs=1).learn(128)
     with open_rollouts(path) as rollouts:
         assert rollouts.rows >= 128 and rollouts.info.about["task"] == "CartPole-v1"
+
+
+class Simulated(gymnasium.Env):
+    """Stands for ManiSkill's simulation, which needs a GPU: batches, and resets of some."""
+
+    def __init__(self, num_envs: int) -> None:
+        import torch
+
+        self.num_envs, self.device, self.reconfiguration_freq = num_envs, torch.device("cpu"), 0
+        self.single_observation_space = gymnasium.spaces.Box(-9e9, 9e9, (2,))
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+        batch = partial(gymnasium.vector.utils.batch_space, n=num_envs)
+        self.observation_space = batch(self.single_observation_space)
+        self.action_space = batch(self.single_action_space)
+        self.metadata = {"render_modes": []}
+        self.numbers = torch.arange(num_envs)
+        self.elapsed_steps = torch.zeros(num_envs, dtype=torch.int32)
+        self.x = torch.zeros(num_envs, 2)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        ids = (options or {}).get("env_idx", self.numbers)
+        self.x = self.x.clone()
+        self.x[ids] += 100.0
+        self.elapsed_steps[ids] = 0
+        return self.x, {"reconfigure": False}
+
+    def step(self, action: Any) -> Any:
+        self.x = self.x + action
+        self.elapsed_steps += 1
+        terminated = self.elapsed_steps >= self.numbers + 2
+        info = {"success": self.x[:, 0] % 2 > 1, "elapsed_steps": self.elapsed_steps.clone()}
+        return self.x, self.x.sum(1), terminated, self.elapsed_steps >= 3, info
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("resets", [False, True])
+def test_maniskills_vector_environment(resets, ignores, tmp_path):
+    maniskill = pytest.importorskip("mani_skill.vector.wrappers.gymnasium")
+    import torch
+
+    inner = maniskill.ManiSkillVectorEnv(
+        Simulated(3), auto_reset=resets, ignore_terminations=ignores, record_metrics=True
+    )
+    path = str(tmp_path / "a.h5")
+    infos = ("success", "elapsed_steps", "episode/return")
+    names = ("obs/actor", "action", "reward", "next_obs/actor", "terminated", "truncated")
+    log: list[list[Any]] = [[] for _ in range(3)]
+    with RecordVector(inner, Hdf5RecorderCfg(path=path), infos=infos, success="success") as envs:
+        obs, _ = envs.reset(seed=0)
+        for _ in range(17):
+            action, before = torch.rand(3, 2), obs.clone()
+            obs, reward, terminated, truncated, info = envs.step(action)
+            done = terminated | truncated
+            final, said = obs, info
+            if resets and done.any():
+                final, said = info["final_observation"], info["final_info"]
+            row = before, action, reward, final, terminated, truncated
+            row += said["success"], said["elapsed_steps"], said["episode"]["return"]
+            for i in range(3):
+                log[i].append([value[i].clone().numpy() for value in row])
+            if not resets and done.any():
+                obs, _ = envs.reset(options={"env_idx": done.nonzero().flatten()})
+    got: list[list[Any]] = [[] for _ in range(3)]
+    with open_rollouts(path) as rollouts:
+        for index, facts in enumerate(rollouts.episodes.rows(named=True)):
+            arrays = rollouts[index]
+            every = (*names, *(f"info/{name}" for name in infos))
+            got[facts["env"]] += zip(*(arrays[name] for name in every), strict=True)
+            assert facts["cut"] or facts["success"] == bool(arrays["info/success"][-1])
+    for mine, true in zip(got, log, strict=True):
+        for rows in zip(mine, true, strict=True):
+            for one, other in zip(*rows, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_arrays_of_jax(tmp_path):

@@ -13,12 +13,16 @@ from typing import Any, Literal
 
 import pytest
 from waiting import until
+from worlds import cart_cfg
 
 from mjlab_rec import cli, registry
+from mjlab_rec.commands import evaluate, play
+from mjlab_rec.commands import list as list_tasks
 from mjlab_rec.commands import main as command
 from mjlab_rec.data.files import PathExistsError
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.sensor import BuiltinSensorCfg, ObjRef
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,10 +117,10 @@ def test_override_sets_a_field_in_its_type(words, get, value):
     ("words", "message"),
     [
         ("--env.scene.num-env 2", "There is no 'num_env' in 'scene'. Did you mean 'num_envs'?"),
-        ("--env.scene.num-envs two", "'two' is not of type int. It is 1 now."),
+        ("--env.scene.num-envs two", "'two' is not a whole number. It is 1 now."),
         ("--env.scene.num-envs", "a value is missing. It is 1 now."),
-        ("--env.engine wrap", "'wrap' is not of type Literal['auto', 'warp']"),
-        ("--env.limits 1", "'1' is not of type tuple[float, float] | None"),
+        ("--env.engine wrap", "'wrap' is not one of 'auto', 'warp'"),
+        ("--env.limits 1", "'1' is not 2 numbers or None"),
         ("--env.rewards.smooth 2", "this is a group of fields. Set one of them, or"),
         ("--env.rewards.smooth.params.std soft", "'soft' has the wrong type. It is 1 now."),
         ("--env.rewards.smooth.params.range 1", "'1' has the wrong type. It is (0.0, 1.0) now."),
@@ -240,6 +244,28 @@ def test_without_arguments_the_commands_are_listed(capsys, argv):
     assert all(line[-1].endswith(".") for line in lines[1:])
 
 
+def test_the_package_runs_as_the_command():
+    ran = subprocess.run(
+        [sys.executable, "-m", "mjlab_rec", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert ran.returncode == 0 and ran.stdout.startswith("usage: mjlab-rec COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("args", "words", "seed"),
+    [
+        (play.PlayArgs, [], 2),
+        (play.PlayArgs, ["--config", "train"], 1),
+        (evaluate.EvaluateArgs, [], 1),
+        (evaluate.EvaluateArgs, ["--config", "play"], 2),
+    ],
+)
+def test_commands_take_the_cfg_for_watching_or_that_of_training(args, words, seed):
+    registry.register_task("two", lambda: Cfg(seed=1), lambda: Cfg(seed=2))
+    _, cfg = cli.parse(args, "", ["--task", "two", *words])
+    assert cfg.seed == seed
+
+
 def test_an_unknown_command_gets_a_suggestion(capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["pley", "--task", "task"])
@@ -306,6 +332,13 @@ def test_fields_before_the_first_recorder_belong_to_it():
     assert parse_recorded("--record.path a.csv --record csv")["csv"].path == "a.csv"
 
 
+def test_channels_may_be_separated_by_commas():
+    recorders = parse_recorded("--record csv --record.channels obs/actor,action,")
+    assert recorders["csv"].channels == ("obs/actor", "action")
+    recorders = parse_recorded("--record csv --record.channels obs/actor, action")
+    assert recorders["csv"].channels == ("obs/actor", "action")
+
+
 def test_short_options_add_recorders():
     recorders = parse_recorded("--video --record.length 20 --rerun --plot --record csv")
     assert list(recorders) == ["video", "rerun", "live_plot", "csv"]
@@ -330,7 +363,7 @@ def test_recorders_with_the_same_name_get_different_names(monkeypatch):
             "--record hdf5 --record.pth x",
             "--record.pth: The recorder 'hdf5' has no field 'pth'. Did",
         ),
-        ("--record hdf5 --record.every x", "--record.every: 'x' is not of type int."),
+        ("--record hdf5 --record.every x", "--record.every: 'x' is not a whole number."),
     ],
 )
 def test_bad_recorders_are_refused(capsys, words, message):
@@ -367,13 +400,15 @@ def test_play_runs_a_task_and_prints_returns(run_script):
 
 def test_play_records_and_reads_back_what_it_recorded(run_script, tmp_path):
     words = "--task cartpole-balance --num-envs 2 --steps 8 --env.episode-length-s 0.25"
-    ran = run_script("play.py", *words.split(), "--record", "hdf5", cwd=tmp_path)
+    ran = run_script("play.py", *words.split(), *"--record hdf5 --record csv".split(), cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     path = Path("rollouts/cartpole-balance/hdf5.h5")
     assert f"Recorder hdf5 wrote {path}" in ran.stdout
     with open_rollouts(tmp_path / path) as rollouts:
         assert rollouts.rows == 16
-        assert rollouts.summary().splitlines()[-1] in ran.stdout
+        assert ran.stdout.count(rollouts.summary().splitlines()[-1]) == 1
+        again = path.with_name("csv")
+        assert f"{len(rollouts)} episodes, 16 rows: mjlab-rec data info {again}" in ran.stdout
 
 
 def test_an_existing_path_names_the_options_to_set(run_script, tmp_path):
@@ -553,6 +588,31 @@ def test_play_refuses_a_cfg_that_cannot_be_built(run_script):
     ran = run_script("play.py", *"--task cartpole-balance --num-envs 0".split())
     assert ran.returncode == 2
     assert "num_envs" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_tasks_are_listed_with_what_their_functions_say(monkeypatch, capsys):
+    registry.register_task("named", "tasks.cartpole.env_cfg:balance_env_cfg", "no_module:f")
+    registry.register_task("lost", "no_module:f")
+    monkeypatch.setenv("COLUMNS", "200")
+    list_tasks.main([])
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert "The pole starts upright, and must stay upright." in lines["named"]
+    assert "yes" in lines["named"] and "yes" not in lines["lost"]
+
+
+def test_the_channels_of_a_task_are_listed_with_shapes_and_elements(monkeypatch, capsys):
+    made = cart_cfg()
+    made.scene.sensors = (BuiltinSensorCfg("tip", "framepos", ObjRef("site", "tip", "robot")),)
+    registry.register_task("cart", lambda: made)
+    monkeypatch.setenv("COLUMNS", "200")
+    list_tasks.main(["cart", "--channels"])
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert {"obs/actor", "action", "state", "termination_terms/end"} <= set(lines)
+    assert "slider, hinge" in lines["entity/robot/joint_pos"]
+    assert lines["sensor/robot/tip"].replace(" ", "").split("│")[2:5] == ["3", "float32", "before"]
+    with pytest.raises(SystemExit):
+        list_tasks.main(["crat", "--channels"])
+    assert "--channels needs the id of one task" in capsys.readouterr().err
 
 
 def test_list_tasks_shows_ids_and_succeeds(run_script):

@@ -346,6 +346,7 @@ def test_other_versions_are_refused(alone, monkeypatch, capsys):
         (("--record.autostart=False",), "--record.autostart False cannot be used with collect"),
         (("--record", "csv"), "with one recorder, such as --record hdf5, but 2 were given"),
         (("--record.path=b",), "--record.path is the one folder of all workers"),
+        (("--num-envs=0",), "--num-envs must be at least 1, got 0"),
         (("--workers=0",), "--workers must be at least 1, got 0"),
         (("--env.scene.num_envs=8",), "Give --num-envs instead of --env.scene.num-envs"),
         (("--episodes=0",), "--episodes must be at least 1, got 0"),

@@ -40,7 +40,8 @@ def run(where: Path, rank: int = 0) -> None:
     """What a worker does."""
     folder = Folder(where)
     folder.claim(PLAN)
-    work: Any = SimpleNamespace(plan=PLAN, rank=rank, play=lambda shard, path, tell: play(path))
+    work: Any = SimpleNamespace(plan=PLAN, rank=rank, recording=lambda path: path / "rows")
+    work.play = lambda shard, path, tell: play(path)
     for shard in folder.missing(PLAN):
         do_shard(work, folder, shard, lambda episodes, steps: None)
     folder.clean()

@@ -204,8 +204,8 @@ def test_waiting_for_the_learner_is_shown(tmp_path):
 
     work = command.work_from(words(tmp_path))
     console = Console(record=True, width=100)
-    shards = work.plan.shards
-    board, shard = Board(shards, shards, console), shards[0]
+    board = Board(work.plan.shards, work.plan.shards, console)
+    shard = work.plan.shards[0]
     board.begin("Worker 0", shard)
     board.tell("Worker 0", 8, 100, True)
     console.print(board.table())

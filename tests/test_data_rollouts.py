@@ -156,6 +156,19 @@ def test_the_summary_describes_the_recording(world_and_path):
     assert lines["state"] == "float64 2 m"
 
 
+def test_a_recording_and_its_channels_are_printed_as_tables(world_and_path):
+    world, path = world_and_path
+    with open_rollouts(path) as rollouts:
+        text = repr(rollouts)
+        assert text.startswith(rollouts.summary())
+        title, header, _, *rows = text[len(rollouts.summary()) :].strip().splitlines()
+        assert title == f"Episodes (the first 5 of {len(rollouts)})" and len(rows) == 5
+        assert header.split() == "env number length return terminated truncated cut".split()
+        title, header, _, *rows = repr(rollouts.channels).splitlines()
+        assert [row.split()[0] for row in rows] == list(rollouts.channels)
+        assert rollouts.channels == {spec.name: spec for spec in world.info.channels}
+
+
 def test_closing_releases_the_reader():
     reader = FakeReader([[0]])
     with Rollouts(reader):
@@ -402,6 +415,16 @@ def test_windows_have_a_stride_and_respect_every():
     assert [w[0] for batch in batches for w in batch["id"].tolist()] == [0, 2, 4, 1001]
 
 
+def test_windows_longer_than_every_episode_are_an_error():
+    with pytest.raises(ValueError, match="no window of 8 rows: the longest episode has 7 rows. Ch"):
+        fake(7, 3).windows(8, 2)
+    with pytest.raises(ValueError, match="no window of 4 rows: the longest episode has 3 rows. Ch"):
+        fake(7, 3).windows(4, 1, episodes=[1])
+    with pytest.raises(ValueError, match="no window of 3 rows: the longest .* 4 rows, with gaps."):
+        Rollouts(FakeReader([[0, 1, 4, 5]])).dataset(3)
+    assert fake(7, 3).windows(7, 2).items == 1
+
+
 def test_only_partial_episodes_are_read_to_find_windows():
     rollouts = Rollouts(FakeReader([[0, 1, 2], [0, 1, 4, 5], [2, 3, 4]]))
     windows = rollouts.windows(2, 10, ["id"], shuffle=False)
@@ -428,10 +451,6 @@ def test_windows_of_recordings_are_all_without_a_gap(how, name, tmp_path):
     world = World(steps=120, **how)
     with open_rollouts(write(world, tmp_path / name)) as rollouts:
         for length, stride in ((2, 1), (4, 3)):
-            found = [
-                (tuple(window["step"].tolist()), tuple(window["reward"].tolist()))
-                for window in rollouts.dataset(length, ["step", "reward"], stride=stride)
-            ]
             wanted = []
             for episode in sorted(world.episodes, key=lambda e: (e.env, e.number)):
                 run: list = []
@@ -441,6 +460,14 @@ def test_windows_of_recordings_are_all_without_a_gap(how, name, tmp_path):
                         last = len(run) - length + 1
                         wanted += [run[i : i + length] for i in range(0, last, stride)]
                         run = []
+            if not wanted:
+                with pytest.raises(ValueError, match="There is no window of"):
+                    rollouts.dataset(length)
+                continue
+            found = [
+                (tuple(window["step"].tolist()), tuple(window["reward"].tolist()))
+                for window in rollouts.dataset(length, ["step", "reward"], stride=stride)
+            ]
             assert found == [tuple(zip(*window, strict=True)) for window in wanted]
 
 

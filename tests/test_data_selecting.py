@@ -132,8 +132,8 @@ def test_shares_may_be_numbers_of_episodes(runs, tmp_path):
     [
         ([0.0], "A share of 0.0 is impossible"),
         ([1.5], "A share of 1.5 is impossible"),
-        ([0.8, 0.3], "are more than the"),
-        ([10_000], "are more than the"),
+        ([0.8, 0.3], "add up to 1.1, but they can be 1 at most"),
+        ([10_000], "The shares have 10000 episodes, but the recording has"),
         ([0.001, 0.999], "cannot be divided into shares of 0.001, 0.999: they would have 0,"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -187,6 +188,7 @@ def test_what_all_recordings_say_is_said_of_the_union(runs):
 
 def test_few_files_are_open_at_a_time(runs, monkeypatch):
     monkeypatch.setattr("mjlab_rec.data.formats.hdf5_reader._MOST_OPEN", 1)
+    gc.collect()  # Files of other tests that were not closed.
     before = len(os.listdir("/proc/self/fd"))
     with open_rollouts(runs) as together:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
@@ -297,7 +299,7 @@ def test_incomplete_workers_are_told(tmp_path):
             "'/worker-00002' (rank 2, host node2): its worker.json has an impossible cfg_hash.",
             found[3],
             "'/worker-00007' (rank 7): it has no recording.",
-            "There is no folder of rank 4, 5, 6, but there are higher ones.",
+            "Ranks 4-6 are missing: there are higher ones.",
         ]
         assert "'/worker-00006': its worker.json cannot be read" in found[3]
         assert "2 different values of cfg_hash. The rarest is that of" in rollouts.summary()
@@ -307,15 +309,14 @@ def test_incomplete_workers_are_told(tmp_path):
 def test_shards_of_the_same_worker_are_told_apart(tmp_path):
     ranks = {n: {"shard": n, "rank": n % 2} for n in (0, 1, 2, 4)}
     with open_rollouts(collection(tmp_path, ranks)) as rollouts:
-        missing = "There is no folder of shard 3, but there are higher ones."
+        missing = "Shard 3 is missing: there are higher ones."
         assert rollouts.incomplete == [missing]
 
 
 def test_shards_that_are_planned_are_missed(tmp_path):
     ranks = {n: {"shard": n, "shards": 5} for n in (0, 2)}
     with open_rollouts(collection(tmp_path, ranks)) as rollouts:
-        missing = "There is no folder of shard 1, 3, 4, of 5 that are planned."
-        assert rollouts.incomplete == [missing]
+        assert rollouts.incomplete == ["Shards 1, 3-4 of 5 are missing."]
 
 
 def test_what_all_descriptions_say_is_kept_at_any_depth():
@@ -390,6 +391,17 @@ def test_refresh_finds_new_rows_and_new_recordings(tmp_path):
     for block in blocks:
         writer.write(block)
     writer.close()
+
+
+def test_a_refresh_that_fails_leaves_the_recordings_open(tmp_path):
+    record("hdf5", tmp_path / "1.h5", World(steps=8), block_rows=7)
+    with open_rollouts([tmp_path / "1.h5"]) as alone:
+        whole = alone[0]
+    with open_rollouts(str(tmp_path / "*.h5")) as rollouts:
+        record("hdf5", tmp_path / "2.h5", World(steps=8, every=2), block_rows=7)
+        with pytest.raises(DataError, match="2.h5' cannot be read as one data set"):
+            rollouts.refresh()
+        same(rollouts[0], whole)
 
 
 @pytest.mark.parametrize("format", ["hdf5", "csv", "npz"])

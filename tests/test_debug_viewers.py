@@ -425,6 +425,6 @@ def test_the_window_shows_drawings_when_a_key_is_pressed(screen, photograph):
 def test_play_has_an_option_that_switches_it_on():
     for options, on in (([], False), (["--debug-vis"], True)):
         task = ["--task", "cartpole-balance", *options]
-        args, cfg = cli.parse(play.PlayArgs, "", task, play=True)
+        args, cfg = cli.parse(play.PlayArgs, "", task)
         play.apply(args, cfg)
         assert cfg.viewer.debug_vis == on

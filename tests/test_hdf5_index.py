@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from data_worlds import World, episodes_of, same
 
 from mjlab_rec.data import DataError, open_rollouts
 from mjlab_rec.data.files import index_path, parts
-from mjlab_rec.data.formats import hdf5_index, writer_class
+from mjlab_rec.data.formats import hdf5_header, hdf5_index, writer_class
 from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.formats.hdf5_index import IndexedPart
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
@@ -34,7 +35,8 @@ def check_same(path: Path, least: int) -> Hdf5Reader:
     quick, slow = Hdf5Reader(path, quick=True), Hdf5Reader(path)
     assert sum(isinstance(part, IndexedPart) for part in quick.parts) >= least
     assert quick.episodes.equals(slow.episodes) and quick.finished == slow.finished
-    assert quick.info == slow.info and quick.gaps == slow.gaps
+    read = {name: quick.attachment(name) for name in quick.attached}
+    assert replace(quick.info, attachments=read) == slow.info and quick.gaps == slow.gaps
     names = list(slow.info.kinds)
     for index in range(len(slow.episodes)):
         found, wanted = quick.read(index, names), slow.read(index, names)
@@ -51,8 +53,8 @@ def check_same(path: Path, least: int) -> Hdf5Reader:
 def test_a_closed_recording_is_read_from_one_record(tmp_path, blocks):
     path = tmp_path / "run.h5"
     record(path, blocks=blocks, seed=3)
-    quick = check_same(path, least=len(parts(path)) - 1)
-    assert len({id(part.record) for part in quick.parts[1:]}) == 1
+    quick = check_same(path, least=len(parts(path)))
+    assert len({id(part.shared.record) for part in quick.parts}) == 1
     quick.close()
     with pytest.raises(DataError, match="was closed. Open the recording again"):
         quick.read(len(quick.episodes) - 1, ["action"])
@@ -61,7 +63,7 @@ def test_a_closed_recording_is_read_from_one_record(tmp_path, blocks):
 def test_a_growing_recording_is_read_from_its_records_and_its_last_part(tmp_path):
     path = tmp_path / "run.h5"
     writer = record(path, close=False)
-    check_same(path, least=len(parts(path)) - 2).close()
+    check_same(path, least=len(parts(path)) - 1).close()
     writer.close()
 
 
@@ -100,7 +102,7 @@ def test_an_appended_recording_keeps_the_index_of_the_earlier_one(tmp_path):
     record(path)
     before = len(parts(path))
     record(path, more="append", seed=1)
-    check_same(path, least=len(parts(path)) - 2).close()
+    check_same(path, least=len(parts(path))).close()
     assert len(parts(path)) > before
     record(path, more="overwrite", steps=3)
     assert len(parts(path)) == 1 and not index_path(path).exists()
@@ -126,6 +128,61 @@ def test_an_index_that_does_not_fit_is_not_used(tmp_path):
     assert not any(isinstance(part, IndexedPart) for part in reader.parts)
     assert any("Part 3 is missing" in why for why in reader.damages)
     reader.close()
+
+
+def test_a_first_part_of_another_recording_makes_the_index_unused(tmp_path):
+    for seed in (0, 1):
+        record(tmp_path / f"{seed}/run.h5", seed=seed, num_envs=1, ends=False)
+    path, other = (tmp_path / f"{seed}/run.h5" for seed in (0, 1))
+    assert path.stat().st_size == other.stat().st_size
+    shutil.copy(other, path)
+    quick, slow = Hdf5Reader(path, quick=True), Hdf5Reader(path)
+    assert not any(isinstance(part, IndexedPart) for part in quick.parts)
+    assert quick.episodes.equals(slow.episodes) and quick.verify() == slow.verify() != []
+    quick.close()
+    slow.close()
+
+
+def test_a_damaged_header_of_the_first_part_is_told_at_once(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path)
+    content = bytearray(path.read_bytes())
+    content[hdf5_header.PLACES[0]] ^= 1
+    path.write_bytes(content)
+    quick = check_same(path, least=0)
+    assert len(quick.damages) == 1 and "copy 1 of its header" in quick.damages[0]
+    quick.close()
+
+
+def test_a_damaged_attached_file_is_left_out_and_told(tmp_path, caplog):
+    for name in ("a.h5", "b.h5"):
+        record(tmp_path / name)
+    content = (tmp_path / "b.h5").read_bytes()
+    model = World().info.attachments["model.mjb"]
+    assert content.count(model) == 1
+    (tmp_path / "b.h5").write_bytes(content.replace(model, model[::-1]))
+    with open_rollouts([tmp_path / "a.h5", tmp_path / "b.h5"]) as rollouts:
+        assert rollouts.attachments == World().info.attachments
+        assert any("b.h5" in why and "'model.mjb' is damaged" in why for why in rollouts.verify())
+    with open_rollouts([tmp_path / "b.h5", tmp_path / "a.h5"]) as rollouts:
+        assert rollouts.attachments.keys() == {"notes.txt"}
+    assert "'model.mjb' is damaged" in caplog.text
+
+
+def test_parts_share_the_description_only_if_it_is_the_same(tmp_path):
+    for name in ("a", "b"):
+        record(tmp_path / f"{name}.h5")
+    record(tmp_path / "c.h5", every=2)
+
+    def header(path: Path, like: hdf5_header.Header | None = None) -> hdf5_header.Header:
+        content = path.read_bytes()
+        return hdf5_header.load(lambda at, size: content[at : at + size], len(content), path, like)
+
+    first = header(tmp_path / "a.h5")
+    assert header(tmp_path / "a.part001.h5", first).info is first.info
+    other = header(tmp_path / "b.h5", first)  # another run
+    assert other.info == first.info and other.info is not first.info
+    assert header(tmp_path / "c.h5", first).info == header(tmp_path / "c.h5").info != first.info
 
 
 def test_a_part_that_was_exchanged_is_noticed_when_it_is_read(tmp_path):

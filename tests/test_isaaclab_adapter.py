@@ -26,7 +26,7 @@ from mjlab_rec.recorders import (
 STEPS = 40
 CHANNELS = (
     *("obs", "action", "reward", "terminated", "truncated", "next_obs", "command"),
-    *("reward_terms", "entity/robot/joint_pos", "processed_action"),
+    *("reward_terms", "termination_terms", "entity/robot/joint_pos", "processed_action"),
     Channel(name="own", func=lambda env: env.action_manager.action * 2.0, when="after"),
 )
 
@@ -62,6 +62,8 @@ class LoggedEnv(FakeIsaacLabEnv):
             "reward_terms/near": self.reward_buf.clone(),
             "terminated": self.reset_terminated.clone(),
             "truncated": self.reset_time_outs.clone(),
+            "termination_terms/far": self.reset_terminated.clone(),
+            "termination_terms/time_out": self.reset_time_outs.clone(),
             "following": self.obs_buf["policy"].clone(),
         }
         for i in range(self.num_envs):

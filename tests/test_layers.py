@@ -31,6 +31,7 @@ LAYERS = [
     {"mjlab_rec.registry"},
     {"mjlab_rec.cli", "mjlab_rec.gymnasium_ids"},
     {"mjlab_rec.commands", "mjlab_rec.asset_zoo", "mjlab_rec.scripts", "mjlab_rec.tasks"},
+    {"mjlab_rec.__main__"},
     {"tasks"},
     {"scripts"},
 ]

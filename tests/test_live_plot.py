@@ -317,7 +317,9 @@ def test_images_and_vectors_are_the_newest():
         "fixed": ImageCfg(channel=picture, value_range=(500.0, 501.0)),
         "rgb": ImageCfg(channel=colours),
         "flow": VectorsCfg(
-            positions=places, vectors=Channel(name="v", func=lambda e: -places(e)), axes=(2, 0)
+            positions=places,
+            vectors=Channel(name="v", func=lambda e: -places(e), when="before"),
+            axes=(2, 0),
         ),
     }
     with make(plots=plots) as env:
@@ -398,7 +400,7 @@ def test_a_video_stays_in_time_where_drawing_cannot_keep_up():
 
 @pytest.mark.parametrize("draws", [False, True])
 def test_recording_changes_no_bit_of_the_rollout(draws):
-    own = (shaky, Channel(name="before", func=shaky)) if draws else ()
+    own = (shaky, Channel(name="before", func=shaky, when="before")) if draws else ()
     plots = {
         "values": LinesCfg(channels=(*own, "obs", "reward_terms", "next_obs"), steps=7),
         "mean": LinesCfg(channels=(*own, "action"), reduce="mean"),

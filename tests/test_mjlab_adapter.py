@@ -37,7 +37,7 @@ from mjlab_rec.replay.recorded_model import RecordedModel
 STEPS = 40
 CHANNELS = (
     *("obs", "action", "reward", "terminated", "truncated", "next_obs", "state"),
-    *("command", "reward_terms", "ctrl", "processed_action", "sensor"),
+    *("command", "reward_terms", "ctrl", "processed_action", "sensor", "termination_terms"),
 )
 NOISE = 0.1
 
@@ -218,6 +218,8 @@ def test_every_row_is_true(record: Any, tmp_path: Path) -> None:
                 "reward": lambda row: row.reward,
                 "terminated": lambda row: row.terminated,
                 "truncated": lambda row: row.truncated,
+                "termination_terms/fell": lambda row: row.terminated,
+                "termination_terms/time_out": lambda row: row.truncated,
                 "command/goal": lambda row: row.goal,
             }.items():
                 want = np.array([of(row) for row in rows])

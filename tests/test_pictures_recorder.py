@@ -102,7 +102,9 @@ def test_a_format_that_stores_arrays_refuses_codecs(cfg, tmp_path: Path):
 
 def record(path: Path, steps: int = 12, **fields: Any) -> list[dict[str, torch.Tensor]]:
     """Record an environment with a camera; returns the observations before each step."""
-    scaled = Channel(name="scaled", func=lambda env: env.obs_buf["eye"]["rgb"].float().div_(255.0))
+    scaled = Channel(
+        name="scaled", func=lambda env: env.obs_buf["eye"]["rgb"].float().div_(255.0), when="before"
+    )
     channels = ("obs/eye/rgb", "next_obs/eye/rgb", scaled, "action", "terminated", "truncated")
     env = make(recorders={"file": Hdf5RecorderCfg(path=str(path), channels=channels, **fields)})
     obs, _ = env.reset()

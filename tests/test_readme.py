@@ -18,6 +18,7 @@ import pytest
 
 from mjlab_rec import registry
 from mjlab_rec.commands import main as mjlab_rec
+from mjlab_rec.recorders import VideoRecorderCfg
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in ROOT.glob("*.md")}
@@ -112,7 +113,14 @@ def of_pages(found):
 
 @pytest.fixture
 def folder(request, tmp_path, monkeypatch):
-    """A folder with the files that a page names; what examples register or import is forgotten."""
+    """A folder with the files that a page names; what examples register or import is forgotten.
+
+    Videos are small unless their size is given.
+    """
+    sizes = VideoRecorderCfg.__init__.__kwdefaults__
+    assert sizes is not None
+    monkeypatch.setitem(sizes, "width", 160)
+    monkeypatch.setitem(sizes, "height", 120)
     page = request.node.callspec.params["page"]
     for block in blocks(page):
         if name := re.match(r"(?:# |<!-- )([\w.]+\.\w+)\b", block):

@@ -140,6 +140,22 @@ def test_an_unknown_on_error_is_refused_before_anything_is_built(env):
 # Random numbers.
 
 
+@pytest.mark.parametrize(
+    ("methods", "warned"),
+    [
+        (["record_poststep"], "record_post_step"),
+        (["record_pre_resets", "record_post_step"], "record_pre_reset"),
+        (["record_contacts", "record", "records"], None),
+        (["record_post_step", "record_poststeps"], None),  # A helper of the hook.
+    ],
+)
+def test_a_misspelt_hook_is_named_with_the_nearest_one(env, methods, warned, caplog):
+    mine = type("Mine", (RecorderTerm,), {name: lambda self, *args: None for name in methods})
+    RecorderManager({"mine": RecorderTermCfg(func=mine)}, env).close()
+    expected = f"Mine.{methods[0]} is never called: it is not the name of a hook. Did you mean"
+    assert caplog.messages == ([] if warned is None else [f"{expected} {warned}?"])
+
+
 class Drawing(RecorderTerm):
     """Draws from the global generator in one hook, and not in the other."""
 

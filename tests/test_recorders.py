@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rollout_log import StepLog, compare
-from worlds import actions, cart_cfg
+from worlds import actions, cart_cfg, lengths
 
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
@@ -102,6 +102,49 @@ def test_reward_terms_add_up_to_the_reward():
     assert rows["reward_terms/effort"].any()
 
 
+def test_termination_terms_say_why_each_episode_ended():
+    said: dict[str, list[torch.Tensor]] = {"far": [], "late": []}
+
+    def far(env):
+        said["far"].append(env.scene["robot"].data.joint_pos[:, 0].abs() > 0.05)
+        return said["far"][-1]
+
+    def late(env):
+        said["late"].append(lengths(env, (4, 9)))
+        return said["late"][-1]
+
+    terms = {
+        "far": TerminationTermCfg(func=far),
+        "late": TerminationTermCfg(func=late, time_out=True),
+    }
+    channels = ("termination_terms", "terminated", "truncated")
+    with make(MemoryRecorderCfg(channels=channels), terminations=terms) as env:
+        env.reset()
+        for _ in range(60):
+            env.step(torch.ones(env.num_envs, 1))
+        rollouts = recorded(env)
+    ended = {"far": 0, "late": 0}
+    for i, about in enumerate(rollouts.episodes.iter_rows(named=True)):
+        rows = rollouts[i]
+        for name, values in said.items():
+            found = rows[f"termination_terms/{name}"]
+            steps = values[about["start"] : about["start"] + about["rows"]]
+            assert found.tolist() == [bool(value[about["env"]]) for value in steps]
+            ended[name] += int(found[-1])
+        assert rows["termination_terms/far"].tolist() == rows["terminated"].tolist()
+        assert rows["termination_terms/late"].tolist() == rows["truncated"].tolist()
+    assert rollouts.channels["termination_terms/far"].dtype == bool
+    assert min(ended.values()) > 3
+
+
+def test_a_task_without_terminations_has_no_terms_of_them():
+    channels = ("reward", "termination_terms")
+    with make(MemoryRecorderCfg(channels=channels), terminations={}) as env:
+        env.reset()
+        env.step(torch.zeros(env.num_envs, 1))
+        assert set(recorded(env).channels) == {"reward"}
+
+
 def test_processed_action_and_ctrl_are_those_of_the_step_also_when_it_ends_the_episode():
     with make(MemoryRecorderCfg(channels=("action", "processed_action", "ctrl"))) as env:
         run(env, 9)
@@ -136,11 +179,12 @@ def test_a_channel_of_ones_own_is_read_before_or_after():
         return env.episode_length_buf.clone()
 
     channels = (
-        Channel(name="mine/before", func=steps, element_names=()),
+        Channel(name="mine/before", func=steps, when="before", element_names=()),
         Channel(name="mine/after", func=steps, when="after"),
         Channel(
             name="tip",
             func=lambda env: env.scene["robot"].data.site_pos_w[:, 0],
+            when="before",
             element_names=("x", "y", "z"),
             units="m",
         ),
@@ -156,13 +200,25 @@ def test_a_channel_of_ones_own_is_read_before_or_after():
         assert rollouts.channels["tip"].units == "m"
 
 
+@pytest.mark.parametrize("given", [{}, {"when": "befor"}])
+def test_a_channel_of_ones_own_must_say_when_it_is_read(given):
+    with pytest.raises(ValueError) as caught:
+        Channel(name="mine", func=lambda env: env.reward_buf, **given)
+    message = str(caught.value)
+    assert message.startswith(
+        f"Channel 'mine': when is {'missing' if not given else repr('befor')}."
+    )
+    assert 'when="before" reads the value before the action' in message
+    assert 'when="after" reads what the action led to, before a reset' in message
+
+
 def test_a_subclass_adds_a_channel_by_overriding_one_method():
     class Mine(MemoryRecorder):
         def channels(self):
             def energy(env):
                 return env.scene["robot"].data.joint_vel.square().sum(dim=1)
 
-            return (*super().channels(), Channel(name="energy", func=energy))
+            return (*super().channels(), Channel(name="energy", func=energy, when="before"))
 
     with make(MemoryRecorderCfg(func=Mine, channels=("reward",))) as env:
         run(env, 5)
@@ -202,7 +258,7 @@ def broken_dtype(env):
 )
 def test_a_channel_that_breaks_its_promise_is_refused(func, error, message):
     with (
-        make(MemoryRecorderCfg(channels=(Channel(name="x", func=func),))) as env,
+        make(MemoryRecorderCfg(channels=(Channel(name="x", func=func, when="before"),))) as env,
         pytest.raises(error) as caught,
     ):
         run(env, 10)
@@ -210,7 +266,9 @@ def test_a_channel_that_breaks_its_promise_is_refused(func, error, message):
 
 
 def test_element_names_must_fit():
-    channel = Channel(name="x", func=lambda env: torch.zeros(4, 3), element_names=("a", "b"))
+    channel = Channel(
+        name="x", func=lambda env: torch.zeros(4, 3), when="before", element_names=("a", "b")
+    )
     with make(MemoryRecorderCfg(channels=(channel,))) as env:
         with pytest.raises(ValueError, match="'x' has 3 elements but 2 element names: a, b"):
             env.reset()
@@ -537,7 +595,7 @@ def test_a_typed_cfg_of_ones_own_reaches_the_recorder(tmp_path):
 def test_a_channel_that_no_file_can_hold_is_refused_at_the_first_reset(
     make_cfg, name, shape, message, tmp_path
 ):
-    channel = Channel(name=name, func=lambda env: torch.zeros(env.num_envs, *shape))
+    channel = Channel(name=name, func=lambda env: torch.zeros(env.num_envs, *shape), when="before")
     path = "" if make_cfg is MemoryRecorderCfg else str(tmp_path / "a.csv")
     cfg = make_cfg(path=path.replace(".csv", ".h5") if make_cfg is Hdf5RecorderCfg else path)
     cfg.channels = (channel, "reward")

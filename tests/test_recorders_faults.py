@@ -19,6 +19,7 @@ from mjlab_rec.data.formats.memory import MemoryReader, MemoryWriter
 from mjlab_rec.data.rollouts import open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.envs import ManagerBasedRlEnv
+from mjlab_rec.managers import RewardTermCfg
 from mjlab_rec.recorders import (
     Channel,
     CsvRecorderCfg,
@@ -288,6 +289,34 @@ def test_a_step_that_fails_leaves_no_trace_in_the_rows():
     assert {k for _, k in seen} == set(range(20)) - {3, 4, 6, 7}
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_step_without_a_row_after_a_failed_one_is_said_once(caplog, reset):
+    fails = True
+
+    def reward(env):
+        if fails:
+            raise RuntimeError("trap")
+        return torch.ones(2)
+
+    cfg = cart_cfg(2, recorders={"log": MemoryRecorderCfg()})
+    cfg.rewards = {"trap": RewardTermCfg(func=reward, weight=1.0)}
+    with ManagerBasedRlEnv(cfg) as env:
+        env.reset()
+        for _ in range(2):
+            fails = True
+            with pytest.raises(RuntimeError, match="trap"):
+                env.step(torch.zeros(2, 1))
+            fails = False
+            if reset:
+                env.reset()
+            for action in actions(2, 2):
+                env.step(action)
+        rollouts = env.recorder_manager.get_term("log").rollouts
+    said = [text for text in caplog.messages if "Reset the environments" in text]
+    assert len(said) == (0 if reset else 1)
+    assert sum(rollouts.episodes["rows"]) == 2 * 2 * (2 if reset else 1)
+
+
 def test_a_failing_recorder_can_be_left_behind(caplog):
     cfg = MemoryRecorderCfg(
         func=failing(after=1), channels=ASKED, block_steps=2, on_error="disable"
@@ -349,7 +378,7 @@ def test_nan_and_infinity_are_recorded_as_they_are(tmp_path):
         value[:, 0], value[:, 1], value[:, 2] = torch.nan, torch.inf, -torch.inf
         return value
 
-    channels = (Channel(name="odd", func=odd), "reward")
+    channels = (Channel(name="odd", func=odd, when="before"), "reward")
     recorders = {
         "csv": CsvRecorderCfg(path=str(tmp_path / "a.csv"), channels=channels),
         "hdf5": Hdf5RecorderCfg(path=str(tmp_path / "a.h5"), channels=channels),

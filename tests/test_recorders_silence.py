@@ -41,7 +41,7 @@ EVERYTHING = (
     "ctrl",
     "entity/robot/joint_pos",
     "entity/robot/site_pos_w",
-    Channel(name="shaky", func=shaky),
+    Channel(name="shaky", func=shaky, when="before"),
     Channel(name="late", func=lambda env: env.scene["robot"].data.body_link_pos_w, when="after"),
 )
 

@@ -89,7 +89,10 @@ def test_rows_are_what_happened(num_envs, engine, auto_reset, block_steps):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize(("num_envs", "auto_reset"), [some_long(1, True), (6, False), (64, True)])
+@pytest.mark.parametrize(
+    ("num_envs", "auto_reset"),
+    [some_long(1, True), (6, False), (16, True), some_long(64, True)],
+)
 def test_every_format_gives_the_rows_back(name, num_envs, auto_reset, tmp_path):
     make, path, options = FORMATS[name]
     recorder = make(path=str(tmp_path / path), channels=ASKED, block_steps=7, **options)

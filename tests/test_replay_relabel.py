@@ -162,12 +162,16 @@ def test_some_episodes_terms_and_channels_of_your_own(recorded, tmp_path):
         func=lambda env: env.scene["robot"].data.joint_pos[:, 0].abs(), weight=2.0
     )
     angle = Channel(
-        name="angle", func=lambda env: env.scene["robot"].data.joint_pos[:, 1], units="rad"
+        name="angle",
+        func=lambda env: env.scene["robot"].data.joint_pos[:, 1],
+        when="before",
+        units="rad",
     )
-    names = ["reward_terms/far", angle, "entity/robot/joint_vel"]
+    names = ["reward_terms/far", "termination_terms", angle, "entity/robot/joint_vel"]
     found, made = opened(tmp_path, recorded, cfg, channels=names, episodes=[3, 1])
     assert [str(channel) for channel in found.channels] == [
         "reward_terms/far: new",
+        *(f"termination_terms/{name}: new" for name in cfg.terminations),
         "angle: new",
         "entity/robot/joint_vel: new",
     ]
@@ -182,6 +186,7 @@ def test_some_episodes_terms_and_channels_of_your_own(recorded, tmp_path):
         assert np.array_equal(rows["entity/robot/joint_vel"], velocity)
         assert np.array_equal(rows["reward"], recorded[old]["reward"])
         assert (rows["reward_terms/far"] >= 0.0).all()
+        assert np.array_equal(rows["termination_terms/end"], recorded[old]["terminated"])
 
 
 def test_missing_rows_are_noted_and_make_the_return_unknown(tmp_path):
@@ -250,7 +255,9 @@ def test_pictures_that_are_kept_do_not_change_again(tmp_path):
     pytest.importorskip("simplejpeg")
     cfg = world()
     eye = Channel(
-        name="eye", func=lambda env: torch.randint(0, 255, (env.num_envs, 16, 16, 3)).byte()
+        name="eye",
+        func=lambda env: torch.randint(0, 255, (env.num_envs, 16, 16, 3)).byte(),
+        when="before",
     )
     path = tmp_path / "run.h5"
     cfg.recorders = {

@@ -138,7 +138,7 @@ def test_a_dict_gives_a_channel_per_entry_with_one_call(env):
     [
         ("reward", {"reward"}),
         (("obs/actor", "action"), {"obs/actor", "action"}),
-        ([Channel(name="own/x", func=height), "reward"], {"own/x", "reward"}),
+        ([Channel(name="own/x", func=height, when="before"), "reward"], {"own/x", "reward"}),
         (height, {"height"}),
         (lambda env: height(env), {"data"}),
         (lambda env, scale=2.0: height(env) * scale, {"data"}),
@@ -165,7 +165,7 @@ def test_a_method_is_not_copied_with_the_object_it_belongs_to(env):
 
     env.reset()
     task = Task()
-    own = Channel(name="own", func=task.read)
+    own = Channel(name="own", func=task.read, when="before")
     handle = env.start_recording([task.height, own], MemoryRecorderCfg())
     walk(env, 1)
     assert set(handle.rollouts.channels) == {"height", "own"}

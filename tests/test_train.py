@@ -276,13 +276,13 @@ def test_the_number_of_environments_is_the_tasks_unless_the_user_gives_it(tmp_pa
         ("--preset quik", "Unknown preset 'quik'. Did you mean 'quick'? Known: "),
         ("--agent.max-iteration 3", "There is no 'max_iteration' at the top. Did you mean 'max_i"),
         ("--agent.algorithm.lerning-rate 3", "Did you mean 'learning_rate'?"),
-        ("--agent.algorithm.schedule slow", "'slow' is not of type Literal['adaptive', 'fixed']"),
+        ("--agent.algorithm.schedule slow", "'slow' is not one of 'adaptive', 'fixed'"),
         ("--resume lates", "--resume: There is no checkpoint 'lates'. Give a file, the folder"),
         ("--resume latest", "No checkpoint of the task 'train-me' in"),
         ("--minutes 0", "--minutes must be above 0, got 0.0."),
         ("--preset bad.toml", "Preset 'bad.toml', [agent]: There is no 'actr' at the top. Did you"),
         ("--preset table.toml", "there is no table 'agnt'. Did you mean 'agent'?"),
-        ("--preset type.toml", "max_iterations: 'many' is not of type int."),
+        ("--preset type.toml", "max_iterations: 'many' is not a whole number."),
     ],
 )
 def test_wrong_options_are_refused(

@@ -1,5 +1,6 @@
 """The velocity tasks: legged robots that follow commands on flat and rough ground."""
 
+import json
 from dataclasses import replace
 
 import mujoco
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mjlab_rec.actuator import BuiltinPositionActuatorCfg
+from mjlab_rec.commands.collect import work_from
 from mjlab_rec.entity import EntityArticulationInfoCfg, EntityCfg
 from mjlab_rec.envs import ManagerBasedRlEnv
 from mjlab_rec.registry import load_env_cfg, load_rl_cfg
@@ -220,6 +222,16 @@ def test_slope_of_the_ground_is_found_from_points_and_up_where_they_do_not_tell(
     slope = torch.tensor([-0.5, 0.25, 1.0])
     assert torch.allclose(normal[0], slope / slope.norm(), atol=1e-4)
     assert torch.equal(normal[1:], torch.tensor([[0.0, 0.0, 1.0]] * 2))
+
+
+def test_collect_writes_down_which_cfg_of_the_task_it_takes():
+    words = "--task velocity-flat-quadruped --agent random --episodes 2 --record hdf5 --device cpu"
+    where = ["--record.path", "run"]
+    for config, seconds in (("train", 20.0), ("play", 1e9)):
+        plan = work_from([*words.split(), *where, "--config", config]).plan
+        assert json.loads(plan.to_json())["config"] == config
+        assert plan.env_cfg["episode_length_s"] == seconds
+    assert work_from([*words.split(), *where]).plan.config == "train"
 
 
 def test_playing_has_no_noise_no_pushes_and_no_end():

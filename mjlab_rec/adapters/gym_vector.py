@@ -103,12 +103,12 @@ def autoreset_of(env: Any, given: AutoresetMode | str | None) -> Autoreset:
     """
     if given is None:
         for each in chain(env):
+            resets = vars(each).get("auto_reset") if hasattr(each, "__dict__") else None
+            if isinstance(resets, bool):  # ManiSkill's, whose metadata say SAME_STEP in any case.
+                return "same_step" if resets else "disabled"
             given = (getattr(each, "metadata", None) or {}).get("autoreset_mode")
             if given is not None:
                 break
-            resets = vars(each).get("auto_reset") if hasattr(each, "__dict__") else None
-            if isinstance(resets, bool):  # ManiSkill's vector environment.
-                return "same_step" if resets else "disabled"
     if given is None:
         raise ValueError(
             f"{type(env).__name__} does not say when it resets environments whose episode ended:"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mjlab_rec.adapters.final_obs import FinalObservations
 from mjlab_rec.adapters.view import EnvView
 from mjlab_rec.managers.recorder_manager import RecorderManager, RecorderTerm, RecorderTermCfg
 
@@ -23,6 +24,7 @@ class HostedRecorders:
     Args:
         recorders: The recorders' cfgs by name.
         view: The environment as they see it.
+        finals: Computes final observations, if a recorder needs them.
         where: What to call this in messages.
         missing: Hooks that the other package cannot call at their moment. A recorder of the user
             that needs one is refused: it would silently record nothing, or something else.
@@ -32,10 +34,12 @@ class HostedRecorders:
         self,
         recorders: Mapping[str, RecorderTermCfg],
         view: EnvView,
+        finals: FinalObservations,
         where: str,
         missing: Sequence[str],
     ) -> None:
         self.view = view
+        self._finals, self._finals_checked = finals, False
         self.manager = RecorderManager(dict(recorders), view)  # pyright: ignore[reportArgumentType]
         try:
             for name in self.manager.active_terms:
@@ -43,11 +47,6 @@ class HostedRecorders:
         except BaseException:
             self.manager.close()
             raise
-
-    @property
-    def needs_final_obs(self) -> bool:
-        """Whether a recorder needs final observations."""
-        return self.manager.needs_final_obs
 
     def call(self, hook: Callable[..., None], *args: Any) -> None:
         """Call a hook of the manager.
@@ -70,6 +69,27 @@ class HostedRecorders:
             self.call(self.manager.record_pre_step)
         finally:
             view.hidden_steps, view.command_manager.shows_kept = 0, False
+
+    def end_episodes(self, env_ids: torch.Tensor) -> None:
+        """Tell recorders which episodes a step ended, before the environments are reset."""
+        view, hook = self.view, self.manager.record_pre_reset
+        if not (self.manager.needs_final_obs and env_ids.shape[0]):
+            view.set_final_obs(None)
+            self.call(hook, env_ids)
+            return
+        env = view.env
+        with self._finals.current(env.common_step_counter, env.obs_buf) as final_obs:
+            view.set_final_obs(final_obs)
+            self.call(hook, env_ids)
+
+    def begin_episodes(self, env_ids: torch.Tensor) -> None:
+        """Tell recorders that ``reset()`` of the environment, between steps, has reset these."""
+        if self.manager.needs_final_obs and not self._finals_checked:
+            self._finals_checked = True
+            self._finals.check()
+            self.view.recording_notes += self._finals.notes
+        self.view.set_final_obs(None)
+        self.call(self.manager.record_post_reset, env_ids)
 
     def lose_step(self, begun: bool, counted: bool) -> None:
         """Tell recorders that a step failed.

@@ -103,9 +103,8 @@ class _Driver:
                 )
         self._env = env
         self._view = view = IsaacLabView(env, task)
-        self.host = HostedRecorders(recorders, view, "Isaac Lab", ("record_post_physics",))
-        self._finals = FinalObservations(env.observation_manager, _Fresh(env), view.rng)
-        self._checked = False
+        finals = FinalObservations(env.observation_manager, _Fresh(env), view.rng)
+        self.host = HostedRecorders(recorders, view, finals, "Isaac Lab", ("record_post_physics",))
         self._in_step = False  # Begun, and its results are not known.
         self._ended: torch.Tensor | None = None  # Of the step whose results are known.
         self._resets_due = False  # Whether resets of that step follow,
@@ -120,16 +119,9 @@ class _Driver:
 
     def take_step(self) -> None:
         self._in_step = False
-        view, env, host = self._view, self._env, self.host
-        self._ended = ended = env.reset_buf.nonzero().flatten()
+        self._ended = ended = self._env.reset_buf.nonzero().flatten()
         self._resets_due = len(ended) > 0
-        if not (self._resets_due and host.needs_final_obs):
-            view.set_final_obs(None)
-            host.call(host.manager.record_pre_reset, ended)
-            return
-        with self._finals.current(env.common_step_counter, env.obs_buf) as final_obs:
-            view.set_final_obs(final_obs)
-            host.call(host.manager.record_pre_reset, ended)
+        self.host.end_episodes(ended)
 
     def begin_reset(self) -> None:
         if self._resets_due and not self._resetting:
@@ -167,12 +159,7 @@ class _Driver:
             host.call(host.manager.record_post_step)
         if self._was_reset is not None:
             ids, self._was_reset = self._was_reset, None
-            if host.needs_final_obs and not self._checked:
-                self._checked = True
-                self._finals.check()
-                view.recording_notes += self._finals.notes
-            view.set_final_obs(None)
-            host.call(host.manager.record_post_reset, ids)
+            host.begin_episodes(ids)
         view.keep_obs()
 
 

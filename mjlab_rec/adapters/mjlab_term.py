@@ -39,10 +39,9 @@ class MjlabRecorder(MjlabTerm):
         super().__init__(cfg, env)
         given = cfg.params
         view = MjlabView(env, given["task"], given["final_obs"])
-        self._host = HostedRecorders(given["recorders"], view, "mjlab", _MISSING)
+        finals = FinalObservations(env.observation_manager, MjlabPhysics(env), view.rng)
+        self._host = HostedRecorders(given["recorders"], view, finals, "mjlab", _MISSING)
         self._view = view
-        self._finals = FinalObservations(env.observation_manager, MjlabPhysics(env), view.rng)
-        self._checked = False
         self._in_step = False
         self._ended: torch.Tensor | None = None  # Episodes that the current step ended.
         self._between_steps()
@@ -64,30 +63,17 @@ class MjlabRecorder(MjlabTerm):
         """The step ended episodes, which are about to be reset."""
         self._begin_step()
         self._ended = env_ids
-        host, view = self._host, self._view
-        if not host.needs_final_obs:
-            host.call(self.manager.record_pre_reset, env_ids)
-            return
-        step = self._env.common_step_counter
-        with self._finals.current(step, self._env.obs_buf) as final_obs:
-            view.set_final_obs(final_obs)
-            host.call(self.manager.record_pre_reset, env_ids)
+        self._host.end_episodes(env_ids)
 
     def record_post_reset(self, env_ids: torch.Tensor) -> None:
         """Environments were reset, in a step or by ``reset()``."""
-        host, view = self._host, self._view
         if self._in_step and env_ids is self._ended:
-            view.complete_final_obs()
-            host.call(self.manager.record_post_reset, env_ids)
+            self._view.complete_final_obs()
+            self._host.call(self.manager.record_post_reset, env_ids)
             return
         if self._in_step or self._substeps() != self._known_substeps:
             self._lose_step(at_least=1)
-        if host.needs_final_obs and not self._checked:
-            self._checked = True
-            self._finals.check()
-            view.recording_notes += self._finals.notes
-        view.set_final_obs(None)
-        host.call(self.manager.record_post_reset, env_ids)
+        self._host.begin_episodes(env_ids)
         self._between_steps()
 
     def record_post_step(self) -> None:

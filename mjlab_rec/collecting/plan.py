@@ -56,6 +56,8 @@ class Plan:
 
     task: str
     """Id of the task."""
+    config: str = "train"
+    """Which of its cfgs: "train" or "play"."""
     agent: str
     """What plays, as it was given."""
     policy_hash: str

@@ -17,7 +17,7 @@ from mjlab_rec.collecting.queue import ShardQueue
 from mjlab_rec.collecting.work import Work, do_shard
 from mjlab_rec.utils.interrupts import end_by_exit
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 20.0  # SLURM and torchrun kill what has not ended after 30 s.
 
 OnShard = Callable[[str], None]
 """Gets the path or URL of a shard's folder when it is finished."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -73,6 +73,9 @@ class CollectArgs(cli.RecordArgs):
     """How many workers you start yourself, each with its own --rank."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
+    config: Literal["train", "play"] = "train"
+    """Which cfg of the task: train, that of training; or play, its cfg for watching, if it has one,
+    often without noise, pushes and time limit."""
     where: str = field(default="", init=False)
     """The folder or URL."""
 
@@ -133,7 +136,6 @@ def _told(on_shard: Callable[[str], None] | None) -> Callable[[str], None]:
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
     """Let SIGTERM end this process as Ctrl-C does, so that workers end and clean up."""
-
     if threading.current_thread() is not threading.main_thread():
         yield  # Handlers can be set in the main thread only.
         return
@@ -172,7 +174,7 @@ def _parsed(words: Sequence[str], prog: str | None = None) -> tuple[CollectArgs,
     if len(set(paths)) > 1:
         cli.fail(f"{_PATH} is the one folder of all workers, but {' and '.join(paths)} were given.")
     args.where = paths[0]
-    for name in ("episodes", "per_env", "workers", "worker_cores"):
+    for name in ("episodes", "num_envs", "per_env", "workers", "worker_cores"):
         value = getattr(args, name)
         if value is not None and value < 1:
             cli.fail(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
@@ -227,6 +229,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
     per_env = max(1, min(_MOST_PER_ENV, args.episodes // (num_envs * _FEWEST_SHARDS)))
     plan = Plan(
         task=args.task,
+        config=args.config,
         agent=str(path or args.agent),
         policy_hash=AgentFiles.read(args.agent, make_policy, path).hash,
         device=kind,
@@ -237,7 +240,7 @@ def _work(args: CollectArgs, env_cfg: Any, place: Place | None, device: str | No
         versions=_versions(),
         env_cfg=plain_cfg(env_cfg, "env_cfg"),
         recorder=plain_cfg(recorder, "recorder"),
-        sources=source_hashes(replace(env_cfg, recorders={}), recorder),
+        sources=source_hashes(type(env_cfg), {**vars(env_cfg), "recorders": {}}, recorder),
     )
     plan.check()
     if env_cfg.sim.num_threads is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +34,9 @@ class EvaluateArgs(cli.RecordArgs):
     """Write the results, with the numbers of every episode, to this JSON file."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
+    config: Literal["train", "play"] = "train"
+    """Which cfg of the task: train, that of training; or play, its cfg for watching, if it has one,
+    often without noise, pushes and time limit."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -93,6 +96,7 @@ def results(
     """What goes into the JSON file."""
     return {
         "task": args.task,
+        "config": args.config,
         "agent": str(getattr(policy, "path", args.agent)),
         "iteration": getattr(policy, "iteration", None),
         "num_envs": env.num_envs,

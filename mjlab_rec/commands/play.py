@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.table import Table
 
-from mjlab_rec import cli
+from mjlab_rec import cli, registry
 from mjlab_rec.commands.agents import agent_text, maker_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class PlayArgs(cli.RecordArgs):
     a TorchScript or ONNX file, or the folder of a run."""
     log_root: str = "logs"
     """Folder of the training runs, for latest and best."""
+    config: Literal["play", "train"] = "play"
+    """Which cfg of the task: play, its cfg for watching, if it has one, often without noise, pushes
+    and time limit; or train, that of train, collect and evaluate."""
     steps: int | None = None
     """Stop after this many control steps of every environment. Without --steps, --episodes and
     --seconds: after 1000, when the viewer is closed, or with Ctrl-C if there is a web page."""
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         prog: Name of the command in its help. None: that of the process.
     """
     started = time.perf_counter()
-    args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, play=True, prog=prog)
+    args, env_cfg = cli.parse(PlayArgs, __doc__ or "", argv, prog=prog)
     check(args)
     apply(args, env_cfg)
     if args.replay_dump is not None:
@@ -165,6 +168,12 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
+    if args.config == "play" and registry.task_spec(args.task).play_env_cfg is not None:
+        console.print(
+            "With the task's config for watching, which may have no noise, pushes or time limit."
+            " --config train takes that of train and collect.",
+            soft_wrap=True,
+        )
     returns = Returns(env)
     steps: int | None = None
     progress = TerminalProgress(env, "steps" if args.episodes is None else "episodes", console)

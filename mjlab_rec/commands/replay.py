@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     except (DataError, ValueError, MissingExtraError, UnavailableError) as error:
         if args.verbose:
             raise
-        cli.fail(f"{error} (--verbose shows the traceback.)")
+        cli.fail(str(error))
     if code:
         raise SystemExit(code)
 

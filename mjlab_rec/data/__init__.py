@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mjlab_rec.data.description import describe as describe
+from mjlab_rec.data.files import LockedError as LockedError
 from mjlab_rec.data.rollouts import Rollouts as Rollouts
 from mjlab_rec.data.rollouts import open_rollouts as open_rollouts
 from mjlab_rec.data.schema import DataError as DataError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
+import zlib
 
 import mujoco
 
@@ -29,7 +30,8 @@ def attached_model(info: RunInfo, where: str) -> mujoco.MjModel:
     try:
         return mujoco.MjModel.from_binary_path(MODEL, {MODEL: info.attachments[MODEL]})
     except ValueError as error:
-        recorded = (info.about.get("versions") or {}).get("mujoco")
+        versions = info.about.get("versions")
+        recorded = versions.get("mujoco") if isinstance(versions, dict) else None
         if recorded is None or recorded == mujoco.__version__:
             raise DataError(f"{where} is damaged: its model cannot be read ({error}).") from error
         if XML in info.attachments:
@@ -48,10 +50,11 @@ def _compiled(data: bytes, recorded: str, where: str) -> mujoco.MjModel:
                 raise ValueError("it is too large")
             files = {name: archive.read(name) for name in archive.namelist()}
         model = mujoco.MjModel.from_xml_string(files.pop("scene.xml").decode(), files)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        why = " ".join(str(error).split())
         raise DataError(
             f"{where} holds a model of MuJoCo {recorded}, and its XML cannot be read"
-            f" ({error}). Use it with pip install mujoco=={recorded}."
+            f" ({why}). Use it with pip install mujoco=={recorded}."
         ) from error
     logger.warning(
         "%s was recorded with MuJoCo %s. Its model was compiled again from XML, whose numbers have"

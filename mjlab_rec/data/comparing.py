@@ -15,6 +15,8 @@ from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import ChannelSpec, RunInfo, bytes_of
 from mjlab_rec.data.union import AS_STORED
 
+_MOST_OTHERS = 3  # channels that a sentence about an episode names
+
 Progress = Callable[[int, int], None]
 Key = tuple[int, int]
 
@@ -41,10 +43,38 @@ class EpisodeDifference:
     def __str__(self) -> str:
         said = []
         if self.step is not None:
-            more = f" (also {', '.join(self.others)})" if self.others else ""
-            said.append(f"from step {self.step} on: {self.channel} {self.old} -> {self.new}{more}")
-        said += [f"{name} {old} -> {new}" for name, (old, new) in self.table.items()]
+            others = ", ".join(self.others[:_MOST_OTHERS])
+            if len(self.others) > _MOST_OTHERS:
+                others += f" and {len(self.others) - _MOST_OTHERS} more"
+            more = f" (also {others})" if others else ""
+            change = _change(self.old, self.new)
+            said.append(f"from step {self.step} on: {self.channel} {change}{more}")
+        said += [f"{name} {_change(old, new)}" for name, (old, new) in self.table.items()]
         return f"Episode {self.number} of environment {self.env}: {'; '.join(said)}"
+
+
+def _change(old: Any, new: Any) -> str:
+    """Both values, with six digits if that shows a difference."""
+    if isinstance(old, float) and isinstance(new, float) and f"{old:.6g}" != f"{new:.6g}":
+        return f"{old:.6g} -> {new:.6g}"
+    return f"{old} -> {new}"
+
+
+@dataclass(kw_only=True)
+class ChannelDifference:
+    """How much a channel differs, over all episodes that both have."""
+
+    channel: str
+    episodes: int = 0
+    """Episodes with rows that differ."""
+    rows: int = 0
+    """Rows that differ."""
+    largest: float | None = None
+    """The largest difference of known numbers; None if there is none."""
+
+    def __str__(self) -> str:
+        most = "" if self.largest is None else f", by up to {self.largest:.3g}"
+        return f"{self.channel}: {self.rows} rows of {self.episodes} episodes differ{most}"
 
 
 @dataclass(kw_only=True)
@@ -59,6 +89,8 @@ class Difference:
     """Those that only the second one has."""
     episodes: list[EpisodeDifference] = field(default_factory=list)
     """The episodes of both that differ."""
+    channels: list[ChannelDifference] = field(default_factory=list)
+    """How much each channel differs in them, if it does."""
     equal: int = 0
     """Number of episodes that are equal."""
 
@@ -107,6 +139,7 @@ def diff(
             done += len(batch)
             if progress is not None:
                 progress(done, len(pairs))
+        result.channels = [each for each in comparison.found.values() if each.rows]
         result.equal = len(pairs) - len(result.episodes)
         return result
 
@@ -155,6 +188,7 @@ class _Comparison:
     ) -> None:
         self._both = old, new
         self._names, self._tolerance = list(names), tolerance
+        self.found = {name: ChannelDifference(channel=name) for name in names}
         self._tables = [
             {n: r.episodes[n].to_list() for n in ("env", *EPISODE_COLUMNS)} for r in (old, new)
         ]
@@ -181,6 +215,10 @@ class _Comparison:
                 number=self._tables[0]["number"][pair[0]],
                 table=self._table_differences(pair),
             )
+            for name, mask in wrong.items():
+                self._count(
+                    name, *(side[name][first:after][mask[first:after]] for side in (old, new))
+                )
             at = [np.flatnonzero(mask[first:after])[:1] for mask in wrong.values()]
             if any(len(place) for place in at):
                 row = first + min(int(place[0]) for place in at if len(place))
@@ -208,6 +246,19 @@ class _Comparison:
                 near = np.abs(old.astype(np.float64) - new.astype(np.float64)) <= self._tolerance
             equal = (old == new) | near
         return np.asarray(~(equal | (np.isnan(old) & np.isnan(new))))
+
+    def _count(self, name: str, old: np.ndarray, new: np.ndarray) -> None:
+        """Count the rows of an episode that differ."""
+        if not len(old):
+            return
+        found = self.found[name]
+        found.episodes, found.rows = found.episodes + 1, found.rows + len(old)
+        if old.dtype.kind not in "iuf":
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.abs(old.astype(np.float64) - new.astype(np.float64))
+        if np.isfinite(apart).any():
+            found.largest = max(found.largest or 0.0, float(apart[np.isfinite(apart)].max()))
 
     def _describe(
         self,

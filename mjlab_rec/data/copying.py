@@ -11,7 +11,7 @@ from mjlab_rec.data.formats.base import WriterOptions
 from mjlab_rec.data.schema import Episode, RunInfo, bytes_of
 
 _MOST_BLOCK_ROWS = 256  # of a block; a row of it cannot be read without the others
-_BLOCK_BYTES = 8 << 10  # what a block costs besides its rows
+_BLOCK_BYTES = 16 << 10  # what a block costs besides its rows
 
 
 def options_for(rows: np.ndarray, info: RunInfo, **options: Any) -> WriterOptions:

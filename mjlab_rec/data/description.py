@@ -1,4 +1,4 @@
-"""Describe a recording as plain data."""
+"""Describe a recording as plain data or as text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from mjlab_rec.data.formats.csv_files import companions
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import ChannelSpec
 from mjlab_rec.data.video_folder import videos
+from mjlab_rec.data.workers import differing
+from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
     import polars as pl
 
 _KNOWN = ("task", "engine", "seed", "device", "num_envs", "physics_dt")
+_MOST_TOLD = 5  # recordings that are not complete
 
 
 def describe(source: Rollouts | str | Path) -> dict[str, Any]:
@@ -38,6 +41,7 @@ def describe(source: Rollouts | str | Path) -> dict[str, Any]:
         "bytes": sum(file.stat(follow_symlinks=False).st_size for file in files),
         "state": source.state,
         "finished": source.finished,
+        "incomplete": source.incomplete,
         **{name: about.get(name) for name in _KNOWN},
         "versions": versions if isinstance(versions, dict) else {},
         "notes": [note for note in notes if isinstance(note, str)]
@@ -55,6 +59,49 @@ def describe(source: Rollouts | str | Path) -> dict[str, Any]:
         "channels": [_channel(spec) for spec in info.channels],
         "attachments": {name: len(content) for name, content in info.attachments.items()},
     }
+
+
+def summary(rollouts: Rollouts) -> str:
+    """What was recorded, as text."""
+    info, episodes, workers = rollouts.info, rollouts.episodes, rollouts.reader.workers
+    path, about = rollouts.path, info.about
+    outcomes = {
+        "terminated": episodes["terminated"].sum(),
+        "truncated": episodes["truncated"].sum(),
+        "cut": episodes["cut"].sum(),
+        "success": episodes["success"].sum(),
+        "failure": (~episodes["success"]).sum(),
+    }
+    how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
+    rows: list[tuple[str, Any]] = [
+        ("recording", path or ("several" if rollouts.paths else "in memory")),
+        *([("recordings", len(rollouts.paths))] if len(rollouts.paths) > 1 else []),
+        *([("workers", len(workers))] if workers else []),
+        *([("parts", len(parts(path)))] if path and path.is_file() else []),
+        *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
+        *([] if rollouts.finished else [("state", rollouts.state)]),
+        ("environments", len(info.envs)),
+        ("rows", rollouts.rows),
+        ("rows lost", rollouts.gaps),
+        ("step", f"{info.step_dt:g} s" + f", every {info.every}th recorded" * (info.every > 1)),
+        ("episodes", f"{len(episodes)}" + f" ({how})" * bool(how)),
+        ("return", _spread_text(episodes["return"])),
+        ("length", _spread_text(episodes["length"])),
+    ]
+    channels = [
+        (spec.name, spec.dtype, "x".join(map(str, spec.shape)) or "-", spec.units or "-")
+        for spec in info.channels
+    ]
+    lacking = rollouts.incomplete if len(rollouts.paths) > 1 or workers else []
+    more = [f"... and {len(lacking) - _MOST_TOLD} more."] * (len(lacking) > _MOST_TOLD)
+    return "\n\n".join(
+        [
+            format_table("Rollouts", ("what", "value"), rows),
+            format_table("Channels", ("name", "type", "shape", "units"), channels),
+            *differing(workers),
+            *(["\n".join(["Incomplete:", *lacking[:_MOST_TOLD], *more])] if lacking else []),
+        ]
+    )
 
 
 def files_of(path: Path) -> list[Path]:
@@ -92,3 +139,10 @@ def _spread(values: pl.Series) -> dict[str, float] | None:
         "max": known.max(),
     }
     return {name: float(value) for name, value in numbers.items()}
+
+
+def _spread_text(values: pl.Series) -> str:
+    found = _spread(values)
+    if found is None:
+        return "unknown"
+    return ", ".join(f"{name} {found[name]:g}" for name in ("mean", "min", "max"))

@@ -13,7 +13,7 @@ from typing import Any
 from mjlab_rec.data.files import META, local_path, parts, sidecar
 from mjlab_rec.data.formats.registry import Format, formats, known_formats, recognise
 from mjlab_rec.data.schema import ROW_COLUMNS, DataError
-from mjlab_rec.data.workers import WORKER
+from mjlab_rec.data.workers import PLAN, WORKER
 from mjlab_rec.utils.string import nearest
 
 Source = str | Path
@@ -36,6 +36,8 @@ class Found:
     """Whether it is the path of a single recording, or of nothing at all."""
     workers: dict[Path, None] = field(default_factory=dict)
     """Folders with a worker.json, also those without a recording, in the order of their names."""
+    collections: dict[Path, None] = field(default_factory=dict)
+    """Folders with a collect.json, also those without a shard."""
 
 
 def find(source: Source | Sequence[Source]) -> Found:
@@ -49,11 +51,13 @@ def find(source: Source | Sequence[Source]) -> Found:
         sources = [_meant(local_path(each)) for each in source]
     paths: dict[str, Path] = {}
     workers: dict[Path, None] = {}
+    collections: dict[Path, None] = {}
     for found in sources:
         workers |= found.workers
+        collections |= found.collections
         for path in found.paths:
             paths.setdefault(os.path.realpath(path), path)
-    return Found(list(paths.values()), workers=workers)
+    return Found(list(paths.values()), workers=workers, collections=collections)
 
 
 def find_recordings(source: Source | Sequence[Source]) -> list[Path]:
@@ -100,7 +104,7 @@ def _meant(path: Path) -> Found:
         if recognise([path]) is not None:
             return Found([path], one=True)
         found = _in_folder(path)
-        if not found.paths and not found.workers:
+        if not (found.paths or found.workers or found.collections):
             return Found([path], one=True)
         _check_formats(found.paths, f"The folder '{path}' is not a recording. It contains")
         return found
@@ -108,17 +112,20 @@ def _meant(path: Path) -> Found:
         return Found([path], one=True)
     paths: list[Path] = []
     workers: dict[Path, None] = {}
+    collections: dict[Path, None] = {}
     for match in map(Path, glob.glob(str(path), recursive=True)):
         if match.is_dir() and recognise([match]) is None:
             inside = _in_folder(match)
             paths += inside.paths
             workers |= inside.workers
+            collections |= inside.collections
         elif match.is_dir() or _may_be_recording(match):
             paths.append(_first_part(match))
     if not paths:
         raise NoMatchError(f"No recording matches '{path}'. {known_formats()}")
     _check_formats(paths, f"'{path}' matches")
-    return Found(sorted(dict.fromkeys(paths), key=numeric_order), workers=workers)
+    paths = sorted(dict.fromkeys(paths), key=numeric_order)
+    return Found(paths, workers=workers, collections=collections)
 
 
 def _check_formats(found: Sequence[Path], what: str) -> None:
@@ -143,6 +150,7 @@ def _in_folder(folder: Path) -> Found:
     """The recordings in a folder and the folders in it, each by its first part."""
     found: dict[str, None] = {}
     workers: dict[Path, None] = {}
+    collections: dict[Path, None] = {}
     readable = [format for format in formats() if format.reader]
     marks = {format.mark for format in readable if format.mark}
     suffixes = tuple({suffix.lower() for format in readable for suffix in format.suffixes})
@@ -156,6 +164,7 @@ def _in_folder(folder: Path) -> Found:
         except OSError as error:
             raise DataError(f"Cannot read the folder '{here}': {error.strerror}.") from error
         with entries:
+            firsts: set[str] = set()  # Names of first parts: a recording may have very many parts.
             for entry in entries:
                 count += 1
                 name = entry.name
@@ -168,19 +177,22 @@ def _in_folder(folder: Path) -> Found:
                         waiting.append(entry.path)
                 elif name == WORKER:
                     workers[Path(here)] = None
+                elif name == PLAN:
+                    collections[Path(here)] = None
                 elif name.lower().endswith(suffixes):
-                    # A recording may have many parts, so they are not looked at one by one.
                     match = _PART.fullmatch(name) if ".part" in name else None
-                    first = os.path.join(here, match[1] + match[2]) if match else entry.path
-                    if first not in found and _may_be_recording(Path(entry.path)):
-                        found[first] = None
+                    first = match[1] + match[2] if match else name
+                    if first not in firsts and _may_be_recording(Path(entry.path)):
+                        firsts.add(first)
+                        found[os.path.join(here, first)] = None
         if count > _MOST_ENTRIES:
             raise DataError(
                 f"The folder '{folder}' has more than {_MOST_ENTRIES} entries and is not searched."
                 " Give a pattern such as 'runs/*/rollouts.h5'."
             )
     paths = sorted(map(Path, found), key=numeric_order)
-    return Found(paths, workers=dict.fromkeys(sorted(workers, key=numeric_order)))
+    workers = dict.fromkeys(sorted(workers, key=numeric_order))
+    return Found(paths, workers=workers, collections=collections)
 
 
 def _first_part(path: Path) -> Path:
@@ -225,8 +237,7 @@ def _there(folder: Path, wanted: Path | None = None) -> str:
     found = sorted(
         entry.name
         for entry in folder.iterdir()
-        if any(f.fits(entry, None) if entry.is_dir() else f.matches_name(entry) for f in formats())
-        and not entry.name.endswith(".episodes.csv")
+        if (recognise([entry]) if entry.is_dir() else _may_be_recording(entry))
     )
     if not found:
         return f"There are no recordings in '{folder}'."

@@ -8,7 +8,6 @@ import fcntl
 import itertools
 import json
 import os
-import re
 import shutil
 import stat
 import threading
@@ -196,7 +195,7 @@ class PathLock:
                 continue
             try:
                 self._lock_path(self.path)
-            except _LockedError:
+            except LockedError:
                 continue
             if not self._exists():  # no other writer was faster
                 return
@@ -206,7 +205,7 @@ class PathLock:
         """Lock a path."""
         with _guard:
             if _key(path) in _locked_paths:
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another recorder of this process. Give each"
                     " recorder a different path."
                 )
@@ -279,7 +278,7 @@ class PathExistsError(DataError):
         )
 
 
-class _LockedError(DataError):
+class LockedError(DataError):
     """Another writer has locked the path."""
 
 
@@ -287,13 +286,15 @@ def _numbered(path: Path) -> list[tuple[int, str]]:
     """The names of the parts of a run that exist, with their numbers, in order."""
     found = [(0, path.name)] * os.path.lexists(path)
     begin, suffix = f"{path.stem}.part", path.suffix
-    pattern = re.compile(rf"{re.escape(begin)}(\d+){re.escape(suffix)}")
     names: list[str] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = os.listdir(path.parent)
+    first, last = len(begin), -len(suffix) or None
     for name in names:
-        if name.startswith(begin) and (match := pattern.fullmatch(name)):
-            found.append((int(match[1]), name))
+        if name.startswith(begin) and name.endswith(suffix):
+            digits = name[first:last]
+            if digits.isdecimal():
+                found.append((int(digits), name))
     return sorted(found)
 
 
@@ -321,7 +322,7 @@ def _locked(path: Path) -> int:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise _LockedError(
+                raise LockedError(
                     f"'{path}' is being written by another process. Wait until it ends, or choose"
                     " another path."
                 ) from None

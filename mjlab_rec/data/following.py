@@ -12,6 +12,7 @@ import numpy as np
 
 from mjlab_rec.data.discovery import NoMatchError, Source, find
 from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.planned import Collection, read_collections
 from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.data.tails import Tail
@@ -57,13 +58,15 @@ def follow(
         episodes: Return whole episodes, one at a time. Those that were running at the end come
             last, as far as they were recorded.
         batch_size: Return exactly this many rows at a time; the last ones may be fewer.
-        recordings: How many recordings there will be. None: it ends once all that are there have
-            ended.
+        recordings: How many recordings there will be. None: as many as are there, and of a
+            folder of `mjlab-rec collect` as many shards as are planned.
         check: Raise for damaged data; otherwise it is left out, or returned as it is.
         poll_s: Seconds between two looks at the files. None: 0.2, and 2 for a URL.
         timeout_s: Seconds without anything new. Then a recording whose process lives raises a
             DataError, and another one has ended. None: it waits as long as the process lives, and a
-            minute for a recording that is not there, or that another machine may be writing.
+            minute for a recording that is not there, or that another machine may be writing. Shards
+            of a collection are waited for without end, and after `timeout_s` those that are missing
+            are only a warning.
         clock: Returns the time in seconds.
         pause: Waits for some seconds.
     """
@@ -97,6 +100,8 @@ class _Source:
     expected: int | None
     mirror: Mirror | None
     """The copy of what is at a URL."""
+    collections: list[Collection] = field(init=False, default_factory=list)
+    """The collections that are there now, if no number of recordings was given."""
     one: Path | None = field(init=False, default=None)
     """The path of the only recording, if it is one or nothing yet."""
 
@@ -110,6 +115,8 @@ class _Source:
             found = find(source)
         except NoMatchError:
             return []
+        if self.expected is None:
+            self.collections = read_collections(found.collections)
         if not (is_path and found.one):
             self.one = None
             return found.paths
@@ -155,14 +162,16 @@ class Follower:
         self._poll_s, self._timeout_s = poll_s, timeout_s
         self._clock, self._pause = clock, pause
         self._tails: list[Tail] = []
+        self._told: float | None = None  # the last news before it was told that nothing comes
         self._first: Tail | None = None
         self._same: set[Tail] = set()  # those with the channels of the first one
         self._rows = in_batches(self._all(), batch_size) if batch_size else self._all()
 
     @property
     def finished(self) -> bool:
-        """Whether all recordings were read to their end and closed by their recorders."""
-        return set(self.ends) == set(self.paths) and set(self.ends.values()) == {"finished"}
+        """Whether all recordings were closed and read to their end, and no shard is missing."""
+        all_read = set(self.ends) == set(self.paths) and set(self.ends.values()) == {"finished"}
+        return all_read and not self._missing
 
     def __iter__(self) -> Iterator[Rows]:
         return self
@@ -243,11 +252,39 @@ class Follower:
         _LOG.warning("'%s' was not closed, and %s. What it contains was read.", tail.path, how)
         return "killed" if tail.was_alive else "unknown"
 
+    @property
+    def _missing(self) -> int:
+        """Shards of collections that were not there yet."""
+        return sum(each.missing(self.paths) for each in self._source.collections)
+
+    def _shards_over(self, news: float) -> bool:
+        """Whether it ends, though shards of collections are missing."""
+        planned = sum(each.shards for each in self._source.collections)
+        silence = self._clock() - news
+        text = f"{self._missing} of {planned} shards in '{self._source.source}' are missing"
+        if self._timeout_s is not None and silence >= self._timeout_s:
+            _LOG.warning(
+                "%s, and nothing came for %g seconds. What is there was read.", text, silence
+            )
+            return True
+        if self._timeout_s is None and silence >= _PATIENCE_S and self._told != news:
+            self._told = news
+            _LOG.warning(
+                "%s, and nothing came for %g seconds. It waits for them: is `mjlab-rec collect`"
+                " running? timeout_s limits the wait, and recordings=%d takes only what is there.",
+                text,
+                silence,
+                len(self._tails),
+            )
+        return False
+
     def _over(self, news: float) -> bool:
         """Whether all recordings have ended; raises if some never appear."""
         expected = self._source.expected or 1
         if len(self.ends) < len(self._tails):
             return False
+        if self._missing:
+            return self._shards_over(news)
         if len(self._tails) >= expected:
             self._look_for_recordings()
             return len(self.ends) == len(self._tails)

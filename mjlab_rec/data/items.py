@@ -97,6 +97,12 @@ def find_items(
             order = np.argsort(of, kind="stable")
             chosen, first, count = chosen[of[order]], first[order], count[order]
     some = count > 0
+    if rows.any() and not some.any():
+        raise ValueError(
+            f"There is no window of {length} rows: the longest episode has {rows.max()} rows"
+            + (", with gaps" if rows.max() >= length else "")
+            + ". Choose a smaller length."
+        )
     return Items(
         length=length, stride=stride, episode=chosen[some], first=first[some], count=count[some]
     )

@@ -37,6 +37,7 @@ class Line:
     high: np.ndarray | None = None
     faint: bool = False
     dots: bool = False
+    hollow: bool = False
 
 
 @dataclass(kw_only=True)
@@ -116,7 +117,10 @@ def _why_not(spec: ChannelSpec) -> str | None:
 
 
 def _of_episodes(recordings: Mapping[str, Rollouts], name: str) -> Panel:
-    """A point for each episode over the steps at which it ended, and a running mean."""
+    """A point for each episode over the steps at which it ended, and a running mean.
+
+    Episodes that were cut are drawn, but not in the mean.
+    """
     panel = Panel(title=f"{name}s", y_label=_OF_EPISODES[name], x_label="control steps")
     tables = [rollouts.episodes for rollouts in recordings.values()]
     if not all((table["start"].fill_null(0) > 0).any() for table in tables):
@@ -127,13 +131,17 @@ def _of_episodes(recordings: Mapping[str, Rollouts], name: str) -> Panel:
         if panel.x_label == "control steps":
             at = (table["start"] + table["length"]).fill_null(0).to_numpy().astype(np.float64)
         order = np.argsort(at, kind="stable")
-        at, values = at[order], values[order]
+        at, values, cut = at[order], values[order], table["cut"].fill_null(False).to_numpy()[order]
         known = np.isfinite(values)
-        at, values = at[known], values[known]
+        dots = {"colour": number, "faint": True, "dots": True}
+        if (known & cut).any():
+            x, y = at[known & cut], values[known & cut]
+            some = _some(len(y), 10 * _MOST_POINTS)
+            text = f"{label}: cut" if len(recordings) > 1 else "cut"
+            panel.lines.append(Line(label=text, x=x[some], y=y[some], hollow=True, **dots))
+        at, values = at[known & ~cut], values[known & ~cut]
         some = _some(len(values), 10 * _MOST_POINTS)
-        panel.lines.append(
-            Line(label="", colour=number, x=at[some], y=values[some], faint=True, dots=True)
-        )
+        panel.lines.append(Line(label="", x=at[some], y=values[some], **dots))
         if len(values) >= _WINDOWS:
             size = max(5, len(values) // _WINDOWS)
             sums = np.cumsum(np.concatenate(([0.0], values)))

@@ -104,8 +104,10 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         style: dict[str, Any] = {"color": colour, "label": line.label or "_", "linewidth": 1.2}
         if line.dots:
             style |= {"linestyle": "", "marker": ".", "markersize": 5, "markeredgewidth": 0.0}
+        if line.hollow:
+            style |= {"markeredgewidth": 0.8, "markerfacecolor": "none", "marker": "o"}
         if line.faint:
-            style["alpha"] = 0.4
+            style["alpha"] = 0.6 if line.dots else 0.4
         axes.plot(line.x, line.y, **style)
         if line.low is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
@@ -113,7 +115,10 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     if not any(len(line.x) for line in panel.lines):
         axes.text(0.5, 0.5, "no known values", ha="center", va="center", transform=axes.transAxes)
     if 0 < len(labels) <= _MOST_LABELS:
-        axes.legend(fontsize=7, frameon=False, ncols=1 + (len(labels) > 6), loc="best")
+        where: dict[str, Any] = {"loc": "best"}
+        if len(labels) > 2:  # next to the curves, which it would hide
+            where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        axes.legend(fontsize=7, frameon=False, **where)
 
 
 def _opened(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mjlab_rec.data.channel_table import Channels
 from mjlab_rec.data.discovery import Source, find, format_of
-from mjlab_rec.data.files import being_written, local_path, parts
+from mjlab_rec.data.files import being_written, local_path
 from mjlab_rec.data.formats.registry import recognise
+from mjlab_rec.data.planned import Collection, incomplete, progress, read_collections
 from mjlab_rec.data.remote import Mirror, is_url
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
-from mjlab_rec.data.workers import WORKER, differing, incomplete, table
+from mjlab_rec.data.workers import WORKER, table
 from mjlab_rec.utils.tables import format_table
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ MEMORY_BYTES = 1 << 30
 _WRITTEN = "being written"
 _KILLED = "not finished: its process was killed, or it was copied while being written"
 _MOST_TOLD = 5
+_SHOWN = ("env", "number", "length", "return", "terminated", "truncated", "cut")
 
 
 def open_rollouts(source: Source | Sequence[Source], check: bool = True) -> Rollouts:
@@ -75,6 +78,9 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
         reader, format = open_recording(path, check)
         return Rollouts(reader, path, format)
     if not found.paths:
+        if found.collections:
+            planned = progress([], read_collections(found.collections))
+            raise DataError(f"'{path}' has nothing to read yet: {planned} are there.")
         if not found.workers:
             raise DataError("There is nothing to open: the list of recordings is empty.")
         raise DataError(
@@ -92,7 +98,9 @@ def _opened(source: Source | Sequence[Source], check: bool, before: Reader | Non
     )
     formats = ", ".join(dict.fromkeys(together.formats))
     source = source if path is not None else list(source)  # type: ignore[arg-type]
-    return Rollouts(together, path, formats, tuple(found.paths), source)
+    rollouts = Rollouts(together, path, formats, tuple(found.paths), source)
+    rollouts._collections = read_collections(found.collections)
+    return rollouts
 
 
 def open_recording(path: Path, check: bool, quick: bool = False) -> tuple[Reader, str]:
@@ -136,6 +144,7 @@ class Rollouts:
         asked: Source | Sequence[Source] | None = None,
     ) -> None:
         self._reader = reader
+        self._collections: list[Collection] = []
         self._mirror: Mirror | None = None  # the copy of what is at a URL
         self._asked = path if asked is None else asked  # what `refresh` opens again
         self.path = path
@@ -185,8 +194,8 @@ class Rollouts:
 
     @property
     def channels(self) -> dict[str, ChannelSpec]:
-        """The channels of a row, by name."""
-        return {spec.name: spec for spec in self.info.channels}
+        """The channels of a row, by name. Printed, they are a table."""
+        return Channels({spec.name: spec for spec in self.info.channels})
 
     @property
     def attachments(self) -> dict[str, bytes]:
@@ -200,17 +209,21 @@ class Rollouts:
 
     @property
     def finished(self) -> bool:
-        """Whether the recording was closed; False while it is written and after a kill."""
-        return self._reader.finished
+        """Whether it was closed, and nothing is missing; see ``state`` and ``incomplete``."""
+        return self._reader.finished and not self.incomplete
 
     @property
     def state(self) -> str:
         """Whether the recording is complete, in words."""
         if self.finished:
             return "complete"
-        if any(map(being_written, self.paths)):
-            return _WRITTEN
-        return _KILLED
+        if not self._reader.finished:
+            return _WRITTEN if any(map(being_written, self.paths)) else _KILLED
+        if sum(each.missing(self.paths) for each in self._collections):
+            return f"incomplete: {progress(self._reader.workers, self._collections)}"
+        lacking = self.incomplete
+        more = f" And {len(lacking) - 1} more." if len(lacking) > 1 else ""
+        return f"incomplete: {lacking[0]}{more}"
 
     @property
     def workers(self) -> pl.DataFrame:
@@ -234,7 +247,10 @@ class Rollouts:
             for path, state in unfinished.items()
             if not any(path.parent == worker.folder for worker in reader.workers)
         ]
-        return [*incomplete(reader.workers), *alone]
+        asked = self._asked
+        sources = [asked] if isinstance(asked, str | Path) else asked or []
+        paths = [local_path(source) for source in sources]
+        return [*incomplete(reader.workers, self._collections, paths), *alone]
 
     @property
     def checked(self) -> bool:
@@ -245,6 +261,12 @@ class Rollouts:
     def rows(self) -> int:
         """Recorded rows of all episodes."""
         return int(self.episodes["rows"].sum())
+
+    def __repr__(self) -> str:
+        shown = self.episodes.select(_SHOWN).head(_MOST_TOLD)
+        title = f"Episodes{f' (the first {len(shown)} of {len(self)})' * (len(self) > len(shown))}"
+        rows = [["-" if value is None else value for value in row] for row in shown.rows()]
+        return f"{self.summary()}\n\n{format_table(title, shown.columns, rows)}"
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -420,6 +442,7 @@ class Rollouts:
             self._mirror.update()
         before, now = self.rows, _opened(self._asked, self.checked, self._reader)
         self._reader, self.paths, self.format = now.reader, now.paths, now.format
+        self._collections = now._collections
         return self.rows - before
 
     def verify(self) -> list[str]:
@@ -428,49 +451,9 @@ class Rollouts:
 
     def summary(self) -> str:
         """What was recorded, as text."""
-        about, episodes = self.info.about, self.episodes
-        outcomes = {
-            "terminated": episodes["terminated"].sum(),
-            "truncated": episodes["truncated"].sum(),
-            "cut": episodes["cut"].sum(),
-            "success": episodes["success"].sum(),
-            "failure": (~episodes["success"]).sum(),
-        }
-        how = ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
-        rows: list[tuple[str, Any]] = [
-            ("recording", self.path or ("several" if self.paths else "in memory")),
-            *([("recordings", len(self.paths))] if len(self.paths) > 1 else []),
-            *([("workers", len(self._reader.workers))] if self._reader.workers else []),
-            *([("parts", len(parts(self.path)))] if self.path and self.path.is_file() else []),
-            *((name, about[name]) for name in ("task", "engine", "seed") if name in about),
-            *([] if self.finished else [("state", self.state)]),
-            ("environments", len(self.info.envs)),
-            ("rows", self.rows),
-            ("rows lost", self.gaps),
-            ("step", f"{self.info.step_dt:g} s" + f", every {self.info.every}th recorded"
-             * (self.info.every > 1)),
-            ("episodes", f"{len(self)}" + f" ({how})" * bool(how)),
-            ("return", _spread(episodes["return"])),
-            ("length", _spread(episodes["length"])),
-        ]  # fmt: skip
-        channels = [
-            (spec.name, spec.dtype, "x".join(map(str, spec.shape)) or "-", spec.units or "-")
-            for spec in self.info.channels
-        ]
-        lacking = self.incomplete if self._several else []
-        more = [f"... and {len(lacking) - _MOST_TOLD} more."] * (len(lacking) > _MOST_TOLD)
-        return "\n\n".join(
-            [
-                format_table("Rollouts", ("what", "value"), rows),
-                format_table("Channels", ("name", "type", "shape", "units"), channels),
-                *differing(self._reader.workers),
-                *(["\n".join(["Incomplete:", *lacking[:_MOST_TOLD], *more])] if lacking else []),
-            ]
-        )
+        from mjlab_rec.data.description import summary
 
-    @property
-    def _several(self) -> bool:
-        return len(self.paths) > 1 or bool(self._reader.workers)
+        return summary(self)
 
     def _unfinished(self) -> dict[Path, str]:
         """The state of each recording that was not closed."""
@@ -497,11 +480,3 @@ class Rollouts:
         if not -len(self) <= number < len(self):
             raise IndexError(f"There is no episode {number}: the recording has {len(self)}.")
         return number % len(self)
-
-
-def _spread(values: pl.Series) -> str:
-    """Mean, minimum and maximum of the known values."""
-    known = values.drop_nulls()
-    if not len(known):
-        return "unknown"
-    return f"mean {known.mean():g}, min {known.min():g}, max {known.max():g}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,7 +63,7 @@ class ChannelSpec:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=int))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -193,10 +195,7 @@ class RunInfo:
                 f" reads version {FORMAT_VERSION}. {cure}"
             )
         what = "The description"
-        channels = tuple(
-            map(ChannelSpec.from_json, value_of(data, "channels", (tuple, list), what))
-        )
-        check_channels(channels)
+        channels = _channels(json.dumps(value_of(data, "channels", (tuple, list), what)))
         envs = tuple(value_of(data, "envs", (tuple, list), what))
         if {*map(type, envs)} - {int} or (envs and not 0 <= min(envs) <= max(envs) < MOST):
             raise DataError(f"{what}: 'envs' must be whole numbers of at least 0.")
@@ -212,6 +211,14 @@ class RunInfo:
         return cls(
             channels=channels, envs=envs, step_dt=float(step_dt), every=every, about=dict(about)
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _channels(text: str) -> tuple[ChannelSpec, ...]:
+    """Channels from JSON text. The recordings of a collection share them."""
+    channels = tuple(map(ChannelSpec.from_json, json.loads(text)))
+    check_channels(channels)
+    return channels
 
 
 def bytes_of(kinds: Iterable[tuple[np.dtype, tuple[int, ...]]]) -> int:

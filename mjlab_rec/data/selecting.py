@@ -126,11 +126,10 @@ def _counts(episodes: int, shares: Sequence[float | int]) -> list[int]:
             )
     fixed = sum(share for share in shares if isinstance(share, int))
     fractions = [share for share in shares if isinstance(share, float)]
-    if fixed > episodes or sum(fractions) > 1 + 1e-9:
-        raise ValueError(
-            f"The shares {', '.join(map(str, shares))} are more than the {episodes} episodes of the"
-            " recording."
-        )
+    if (total := sum(fractions)) > 1 + 1e-9:
+        raise ValueError(f"The shares add up to {total:g}, but they can be 1 at most.")
+    if fixed > episodes:
+        raise ValueError(f"The shares have {fixed} episodes, but the recording has {episodes}.")
     # Rounded at the bounds, so that fractions that add up to 1 leave nothing over.
     at, before, counts = 0.0, 0, []
     for share in shares:

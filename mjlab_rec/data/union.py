@@ -16,9 +16,10 @@ import polars as pl
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.files import being_written, following_part
 from mjlab_rec.data.formats.base import Reader
-from mjlab_rec.data.formats.blocks import JoinedBlocks
+from mjlab_rec.data.formats.blocks import BlocksReader, JoinedBlocks
 from mjlab_rec.data.formats.hdf5_reader import Hdf5Reader
 from mjlab_rec.data.formats.pieces import Pieces, Strips, ranges
+from mjlab_rec.data.formats.segments import Table, joined_tables
 from mjlab_rec.data.origins import FILE, FILE_NUMBER, ORIGIN
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.workers import Worker, read_worker
@@ -79,15 +80,19 @@ class UnionReader(Reader):
         self._members: list[_Member] = []
         self._numbers = {path: number for number, path in enumerate(paths)}
         self._contents: dict[tuple[str, int, int], bytes] = {}  # of attached files
-        tables: list[pl.DataFrame] = []
+        tables: list[Table | pl.DataFrame] = []
         kept: dict[str, bytes] = {}
+        mine: list[Reader] = []
         try:
             for path in paths:
-                reader, format = (before and before._still(path)) or opened(path)
+                known = before and before._still(path)
+                reader, format = known or opened(path)
+                if not known:
+                    mine.append(reader)
                 if not self._members:
-                    kept = dict(reader.info.attachments)
+                    kept = _attached_files(reader)
                 self._add(path, format, reader)
-                tables.append(reader.episodes)
+                tables.append(reader.table if isinstance(reader, BlocksReader) else reader.episodes)
             self._first = np.cumsum([0, *map(len, tables)])
             self._of = np.repeat(np.arange(len(tables)), np.diff(self._first))
             self.info = self._joined_info(kept)
@@ -98,7 +103,8 @@ class UnionReader(Reader):
                 blocks: Any = readers
                 self._blocks = JoinedBlocks(blocks, self.info, self.episodes, check)
         except BaseException:
-            self.close()
+            for reader in mine:  # Those of the reader before are still used.
+                reader.close()
             raise
         self.gaps = sum(member.gaps for member in self._members)
         self.finished = all(member.finished for member in self._members)
@@ -217,22 +223,25 @@ class UnionReader(Reader):
             check_same_channels(self._members[0].info, info, self._members[0].path, path)
             if info.about == self._members[0].info.about:
                 info.about = self._members[0].info.about  # It may be large.
-        attached = {name: (len(c), crc32(c)) for name, c in info.attachments.items()}
-        for name, key in attached.items():  # They may be large, too, and as a rule are the same.
-            content = self._contents.setdefault((name, *key), info.attachments[name])
-            info.attachments[name] = content
+        if isinstance(reader, Hdf5Reader):
+            attached = reader.attached
+        else:
+            attached = {name: (len(c), crc32(c)) for name, c in info.attachments.items()}
+        for name in info.attachments:  # They may be large, too, and as a rule are the same.
+            key = name, *attached[name]
+            info.attachments[name] = self._contents.setdefault(key, info.attachments[name])
         ends = None
         if reader.finished and isinstance(reader, Hdf5Reader):
-            last = reader.parts[-1].path
+            last = reader.last_path
             ends = last, following_part(path, last)
         self._members.append(
             _Member(
                 path=path,
                 format=format,
-                origin=info.attachments.get(ORIGIN),
+                origin=_attached_files(reader, [ORIGIN]).get(ORIGIN),
                 finished=reader.finished,
                 gaps=reader.gaps,
-                info=replace(info, attachments={}),
+                info=replace(info, attachments={}) if info.attachments else info,
                 attached=attached,
                 ends=ends,
                 stamp=_stamp(*ends) if ends else None,
@@ -265,8 +274,14 @@ class UnionReader(Reader):
                     worker.states.append(f"'{member.path.name}' {state}")
         return [worker for worker in found.values() if worker is not None]
 
-    def _table(self, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        table = _numbered(tables, [str(member.path) for member in self._members])
+    def _table(self, tables: Sequence[Table | pl.DataFrame]) -> pl.DataFrame:
+        arrays = [table for table in tables if isinstance(table, Table)]
+        if len(arrays) == len(tables):
+            table = joined_tables(arrays).frame()
+        else:
+            frames = [each.frame() if isinstance(each, Table) else each for each in tables]
+            table = pl.concat(frames, how="diagonal")
+        table = _numbered(table, self._of, [str(member.path) for member in self._members])
         rank = {worker.folder: worker.rank for worker in self.workers}
         if not any(each is not None for each in rank.values()):
             return table
@@ -284,7 +299,8 @@ class UnionReader(Reader):
         }
         if different := sorted({n for a in attached for n in a} - {*same, ORIGIN}):
             _LOG.warning(
-                "The attached files %s differ between the recordings, and are left out.",
+                "The attached files %s differ between the recordings, or are damaged. They are left"
+                " out.",
                 ", ".join(different),
             )
         return replace(
@@ -325,6 +341,21 @@ class UnionReader(Reader):
             self._open.pop(oldest).close()
 
 
+def _attached_files(reader: Reader, names: Sequence[str] | None = None) -> dict[str, bytes]:
+    """The attached files of a recording with these names, or all, without damaged ones."""
+    if not isinstance(reader, Hdf5Reader):
+        files = reader.info.attachments
+        return {name: files[name] for name in files if names is None or name in names}
+    found = {}
+    for name in reader.attached:
+        if names is None or name in names:
+            try:
+                found[name] = reader.attachment(name)
+            except DataError as error:
+                _LOG.warning("%s", error)
+    return found
+
+
 def _stamp(last: Path, following: Path) -> tuple[int, int, bool]:
     """Size and time of the last file of a recording, and whether there is a following one.
 
@@ -337,10 +368,11 @@ def _stamp(last: Path, following: Path) -> tuple[int, int, bool]:
     return about.st_size, about.st_mtime_ns, os.path.lexists(following)
 
 
-def _numbered(tables: Sequence[pl.DataFrame], files: Sequence[str]) -> pl.DataFrame:
-    """The table of all episodes, whose numbers go on where those of the file before end."""
-    table = pl.concat(tables, how="diagonal") if len(tables) > 1 else tables[0]
-    of = np.repeat(np.arange(len(tables)), [len(each) for each in tables])
+def _numbered(table: pl.DataFrame, of: np.ndarray, files: Sequence[str]) -> pl.DataFrame:
+    """The table of all episodes, whose numbers go on where those of the file before end.
+
+    `of` is the number of each episode's file.
+    """
     env, number = table["env"].to_numpy(), table["number"].to_numpy().astype(np.int64)
     order = np.lexsort((of, env))
     new = np.ones(len(order), bool)
@@ -375,6 +407,8 @@ def check_same_channels(old: RunInfo, new: RunInfo, before: Path, now: Path) -> 
             " separately, or give a list of those that fit."
         )
 
+    if old.channels is new.channels and (old.step_dt, old.every) == (new.step_dt, new.every):
+        return
     ours, theirs = ({spec.name: spec for spec in info.channels} for info in (old, new))
     for names, where in (([n for n in ours if n not in theirs], now),
                          ([n for n in theirs if n not in ours], before)):  # fmt: skip

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 WORKER = "worker.json"
-"""A file in the folder of a recording that says who made it."""
+"""A file in the folder of a recording that says who made it. All of its keys may be missing: shard,
+shards (how many there are), rank, host, seed, planned_episodes, finished, versions, cfg_hash,
+policy_hash. Others are ignored."""
 PLAN = "collect.json"
-"""A file in the folder of a collection, in whose folders WORKER is written last."""
-"""Name of the file. All of its keys may be missing: shard, shards (how many there are), rank, host,
-seed, planned_episodes, finished, versions, cfg_hash, policy_hash. Others are ignored."""
+"""A file in the folder of a collection, in whose folders WORKER is written last. Its keys shards
+and episodes say how many are planned."""
 
 _MOST_BYTES = 16 << 20
-_MOST_NUMBERED = 1 << 20
 _KINDS: dict[str, tuple[type, ...]] = {
     "shard": (int,),
     "shards": (int,),
@@ -108,27 +108,6 @@ def read_worker(folder: Path, content: bytes | None = None) -> Worker | None:
             wrong.append(name)
     problem = f"its {WORKER} has an impossible {' and '.join(wrong)}" if wrong else ""
     return Worker(folder=folder, about=about, problem=problem)
-
-
-def incomplete(workers: Sequence[Worker]) -> list[str]:
-    """A sentence for each worker that is not complete, and for those that are missing."""
-    found = [f"{w.name}: {w.lacks}." for w in workers if w.lacks]
-    for kind in ("rank", "shard"):
-        numbers: dict[int, list[Worker]] = {}
-        for worker in workers:
-            if worker.number is not None and worker.number[0] == kind and worker.number[1] >= 0:
-                numbers.setdefault(worker.number[1], []).append(worker)
-        planned = max((w.about.get("shards", 0) for w in workers if kind == "shard"), default=0)
-        why = f"of {planned} that are planned" if planned else "but there are higher ones"
-        below = range(min(max(planned, *numbers, 0), _MOST_NUMBERED))
-        if missing := [number for number in below if number not in numbers]:
-            some = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
-            found.append(f"There is no folder of {kind} {some}, {why}.")
-        for number, same in numbers.items():
-            if len(same) > 1:
-                folders = ", ".join(f"'{worker.folder}'" for worker in same)
-                found.append(f"There are several folders of {kind} {number}: {folders}.")
-    return found
 
 
 def differing(workers: Sequence[Worker]) -> list[str]:

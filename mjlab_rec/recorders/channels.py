@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from mjlab_rec.recorders.physics_probe import PhysicsProbe
 from mjlab_rec.utils.string import nearest
 
 DEFAULT_CHANNELS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+
+# Names that stand for everything below them, of which a task may have nothing.
+_MAY_BE_NONE = ("command", "reward_terms", "termination_terms")
 
 Observations = dict[str, Any]
 
@@ -31,12 +34,13 @@ class Channel:
     """Called as ``func(env)`` in every recorded step; returns (num_envs, ...). The value is read
     immediately, so it may be a live view."""
 
+    when: Literal["before", "after"] = cast(Any, None)
+    """"before" reads it before the action, when the row's observation is new. "after" reads it when
+    the action has taken effect, and before a reset: what the step led to, such as rewards, contacts
+    and terminations. It must be given."""
+
     element_names: tuple[str, ...] = ()
     """A name for each element of the flattened value."""
-
-    when: Literal["before", "after"] = "before"
-    """Whether to read it when the row's observation is new, or after the action has taken effect
-    (and before a reset)."""
 
     units: str = ""
     """Unit of measurement."""
@@ -46,6 +50,16 @@ class Channel:
     pass in steps that end episodes. Otherwise what the physics derives from the state, such as
     poses and velocities of bodies and sensors, is one physics step behind there (but for an
     environment with ``fresh_terms``)."""
+
+    def __post_init__(self) -> None:
+        if self.when not in ("before", "after"):
+            given = "is missing" if self.when is None else f"is {self.when!r}"
+            raise ValueError(
+                f"Channel '{self.name}': when {given}. when=\"before\" reads the value before the"
+                ' action, together with the observation that the policy sees. when="after" reads'
+                " what the action led to, before a reset, such as rewards, contacts and"
+                " terminations."
+            )
 
 
 @dataclass(kw_only=True)
@@ -107,6 +121,18 @@ def resolve_channels(env: Any, names: Sequence[str | Channel]) -> list[Source]:
     return list(sources.values())
 
 
+def all_sources(env: Any) -> list[Source]:
+    """All that can be recorded of an environment, those of sensors and entities at the end."""
+    found = [source for source in _sources(env) if not source.name.startswith("sensor/")]
+    found += _sensors(env, "sensor") if env.scene.sensors else []
+    for name, entity in env.scene.entities.items():
+        for field in _entity_fields(entity):
+            value = getattr(entity.data, field, None)
+            if isinstance(value, torch.Tensor) and value.shape[:1] == (env.num_envs,):
+                found.append(_entity_source(env, f"entity/{name}/{field}"))
+    return found
+
+
 def _custom(env: Any, channel: Channel) -> Source:
     def read() -> torch.Tensor:
         value = channel.func(env)
@@ -147,12 +173,14 @@ def _find(env: Any, name: str) -> list[Source]:
     if name in ("obs", "next_obs"):
         whole = {s.name for s in found if s.name.count("/") == 1}
         found = [s for s in found if s.name in whole or s.name.rpartition("/")[0] not in whole]
-    if not found and name in ("command", "reward_terms"):
+    if not found and name in _MAY_BE_NONE:
         return []  # A task may have none; the same list of channels suits many tasks.
     if not found:
-        known = list(dict.fromkeys([*(s.name for s in everything), *_entity_examples(env)]))
-        tops = [n for n in ("obs", "next_obs", "command", "sensor", "reward_terms") if n in name]
-        raise ValueError(f"Unknown channel '{name}'. {nearest(name, [*known, *tops])}")
+        names = [s.name for s in everything]
+        # First what stands for several, because a long list is cut.
+        tops = [*(n.partition("/")[0] for n in names), *_MAY_BE_NONE]
+        known = list(dict.fromkeys([*tops, *_entity_examples(env), *names]))
+        raise ValueError(f"Unknown channel '{name}'. {nearest(name, known)}")
     return found
 
 
@@ -164,6 +192,9 @@ def _sources(env: Any) -> Iterator[Source]:
     yield from _reward_terms(env)
     yield Source(name="terminated", read=lambda: env.reset_terminated)
     yield Source(name="truncated", read=lambda: env.reset_time_outs)
+    for name in _names(env.termination_manager):
+        read = partial(env.termination_manager.get_term, name)
+        yield Source(name=f"termination_terms/{name}", read=read)
     for name in _names(env.command_manager):
         read = partial(env.command_manager.get_command, name)
         yield Source(name=f"command/{name}", read=read, when="before")

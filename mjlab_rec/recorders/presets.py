@@ -148,6 +148,11 @@ def _read(source: str) -> dict[str, Any]:
     if not path.is_file():
         if source in _kinds() or ":" in source:
             return {"recorder": source}
+        if source.endswith(".toml"):
+            raise ValueError(
+                f"There is no file '{path.absolute()}'. The package's presets have names without"
+                f" .toml: {', '.join(preset_names())}."
+            )
         raise ValueError(
             f"Unknown recorder preset {source!r}. {nearest(path.stem, preset_names())} Or give the"
             " path of a TOML file, or 'package.module:Class' for your own recorder."

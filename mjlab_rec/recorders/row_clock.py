@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +24,8 @@ from mjlab_rec.utils.interrupts import finishing
 
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnv
+
+logger = logging.getLogger(__name__)
 
 Request = Literal["start", "pause", "stop", "fire", "flush"] | Callable[[], None]
 
@@ -94,6 +97,7 @@ class RowClock(RecorderTerm):
         self._due = False  # whether the next or current step has a row
         # Whether the values at the next step's start are unknown.
         self._stale = getattr(getattr(env, "running_episodes", None), "step_failed", False)
+        self._said_stale = False  # whether the user was told of a step without a row because of it
         self._active: torch.Tensor | None = None  # the environments with a row; None: all
         self._probes: list[PhysicsProbe] = []
         if not autostart:
@@ -190,6 +194,14 @@ class RowClock(RecorderTerm):
         self._windows.ask_once(self._env.common_step_counter)
         self._phase = "in a step"
         self._step_counted = False
+        if self._stale and self._open and self.state == "recording" and not self._said_stale:
+            self._said_stale = True
+            logger.warning(
+                "%s: the step before this one failed, so the values at the start of this one are"
+                " not known, and it has no row. Reset the environments after a failed step to"
+                " avoid that.",
+                self.name,
+            )
         for probe in self._probes:
             probe.begin_step()
 

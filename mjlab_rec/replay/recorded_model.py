@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from mjlab_rec.data.attached_model import MODEL, attached_model
+from mjlab_rec.data.discovery import Source
 from mjlab_rec.data.rollouts import Rollouts, open_rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.sim.cfg import MujocoCfg, RecomputeLevel, SimulationCfg
@@ -24,7 +24,7 @@ _ENGINE_SETTINGS = ("nconmax", "njmax", "contact_sensor_maxmatch", "broadphase")
 
 
 @contextmanager
-def opened(source: str | Path | Rollouts) -> Iterator[Rollouts]:
+def opened(source: Source | Sequence[Source] | Rollouts) -> Iterator[Rollouts]:
     """Open a recording for as long as it is used; one that is open stays open."""
     if isinstance(source, Rollouts):
         yield source

@@ -74,10 +74,15 @@ def notes_of(
             "Worlds of this task have different variants of an entity. Their physics is that of"
             " the recording, but terms that ask which variant it is may be wrong."
         )
-    if "reward" in kinds or "reward_terms" in kinds:
-        known = {f"reward_terms/{name}" for name in env.reward_manager.active_terms}
-        old = [n for n in rollouts.channels if n.startswith("reward_terms/") and n not in known]
-        notes += [f"'{name}' is as it was recorded: the task has no such term." for name in old]
+    computed = {"reward_terms"} if "reward" in kinds else set()
+    for kind, manager in (
+        ("reward_terms", env.reward_manager),
+        ("termination_terms", env.termination_manager),
+    ):
+        known = {f"{kind}/{name}" for name in manager.active_terms}
+        if kind in kinds | computed:
+            old = [n for n in rollouts.channels if n.startswith(f"{kind}/") and n not in known]
+            notes += [f"'{name}' is as it was recorded: the task has no such term." for name in old]
     return notes
 
 

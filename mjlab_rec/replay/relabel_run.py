@@ -27,6 +27,9 @@ from mjlab_rec.sim.engine import state_layout
 if TYPE_CHECKING:
     from mjlab_rec.envs import ManagerBasedRlEnvCfg
 
+# What is computed where commands are read for rewards.
+_OF_REWARDS = ("reward", "reward_terms", "termination_terms")
+
 
 @dataclass
 class RelabelledChannel:
@@ -246,7 +249,7 @@ class Relabelling:
         names = [name if isinstance(name, str) else name.name for name in self._wanted]
         restored = self.follower.commands.restored
         for by, reads in self.env.reads.items():
-            kinds = ("obs", "next_obs") if by == "observations" else ("reward", "reward_terms")
+            kinds = ("obs", "next_obs") if by == "observations" else _OF_REWARDS
             if not any(name.partition("/")[0] in kinds for name in names):
                 continue
             unknown = sorted((reads.values | reads.terms) - restored)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from mjlab_rec.data.discovery import Source
 from mjlab_rec.data.rewriting import OutputOptions, check_outputs, write_episodes
-from mjlab_rec.data.rollouts import Rollouts, open_rollouts
+from mjlab_rec.data.rollouts import Rollouts
 from mjlab_rec.data.schema import DataError
 from mjlab_rec.recorders.channels import Channel
 from mjlab_rec.replay.episodes import chosen_episodes
+from mjlab_rec.replay.recorded_model import opened
 from mjlab_rec.replay.relabel_notes import notes_of
 from mjlab_rec.replay.relabel_run import RelabelledChannel, Relabelling
 
@@ -83,47 +84,36 @@ def relabel(
         memory_bytes: Memory for recorded data, except that one episode always fits.
         progress: Called with the number of steps that are done, and of all.
     """
-    if not isinstance(source, Rollouts):
-        with open_rollouts(source) as rollouts:
-            return relabel(
-                *(rollouts, out, env_cfg),
-                channels=channels,
-                episodes=episodes,
-                options=options,
-                device=device,
-                num_worlds=num_worlds,
-                memory_bytes=memory_bytes,
-                progress=progress,
-            )
     if num_worlds is not None and num_worlds < 1:
         raise ValueError(f"num_worlds is {num_worlds}, but it must be at least 1.")
     if episodes is not None and not episodes:
         raise DataError("There are no episodes to relabel.")
-    chosen = chosen_episodes(source, episodes or ())
-    check_outputs(source, [out], options)
-    wanted = _wanted(source, channels)
-    runner = Relabelling(source, copy.deepcopy(env_cfg), chosen, wanted, device, num_worlds)
-    runner.prepare(memory_bytes)
-    with runner.env:
-        runner.begin()
-        files = write_episodes(
-            *(source, chosen, out, options),
-            how="relabel",
-            changed=runner.episodes(progress),
-            channels=runner.new_channels(),
-            task=env_cfg.task,
-            channels_computed=list(runner.specs),
+    with opened(source) as rollouts:
+        chosen = chosen_episodes(rollouts, episodes or ())
+        check_outputs(rollouts, [out], options)
+        wanted = _wanted(rollouts, channels)
+        runner = Relabelling(rollouts, copy.deepcopy(env_cfg), chosen, wanted, device, num_worlds)
+        runner.prepare(memory_bytes)
+        with runner.env:
+            runner.begin()
+            files = write_episodes(
+                *(rollouts, chosen, out, options),
+                how="relabel",
+                changed=runner.episodes(progress),
+                channels=runner.new_channels(),
+                task=env_cfg.task,
+                channels_computed=list(runner.specs),
+            )
+            notes = notes_of(rollouts, env_cfg, runner, wanted)
+        return Relabelled(
+            files=files,
+            episodes=len(chosen),
+            rows=runner.rows,
+            channels=tuple(runner.found.values()),
+            return_before=runner.before / len(chosen),
+            return_after=runner.after / len(chosen),
+            notes=tuple(notes),
         )
-        notes = notes_of(source, env_cfg, runner, wanted)
-    return Relabelled(
-        files=files,
-        episodes=len(chosen),
-        rows=runner.rows,
-        channels=tuple(runner.found.values()),
-        return_before=runner.before / len(chosen),
-        return_after=runner.after / len(chosen),
-        notes=tuple(notes),
-    )
 
 
 def _wanted(rollouts: Rollouts, channels: Sequence[str | Channel]) -> list[str | Channel]:

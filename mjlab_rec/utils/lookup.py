@@ -60,6 +60,10 @@ def look_up(target: str) -> Any:
             f"{target!r}: {error}. Is it installed, or in the current folder?"
         ) from None
     if not hasattr(module, name):
-        public = [known for known in vars(module) if not known.startswith("_")]
+        public = [
+            known
+            for known, value in vars(module).items()
+            if not known.startswith("_") and not isinstance(value, ModuleType)
+        ]
         raise ValueError(f"Module {module_name!r} has no {name!r}. {nearest(name, public)}")
     return getattr(module, name)

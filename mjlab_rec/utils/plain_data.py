@@ -21,6 +21,8 @@ from mjlab_rec.utils.string import nearest
 Makers = Mapping[Any, Callable[[Any], Any]]
 """Functions that make objects of some types from a text or a table."""
 
+_NAMES = re.compile(r"[A-Za-z_][\w/.:-]*(,[\w/.:-]*)*")
+
 _CONSTANTS = {"true": True, "false": False, "none": None}
 
 
@@ -28,7 +30,7 @@ class _Misfit(ValueError):
     """A value has the wrong type, and nothing more specific can be said."""
 
     def __init__(self, value: Any, hint: Any) -> None:
-        super().__init__(f"{value!r} is not of type {_describe(hint)}.")
+        super().__init__(f"{value!r} is not {_described(hint)}.")
 
 
 def fit(value: Any, hint: Any, makers: Makers = types.MappingProxyType({})) -> Any:
@@ -59,6 +61,8 @@ def fit_words(words: Sequence[str], hint: Any, makers: Makers = types.MappingPro
     """Convert command-line words to a declared type, or raise an error that says why not."""
     values = [_literal(word) for word in words]
     ways: list[Any] = [tuple(values), tuple(words)]
+    if "," in "".join(words) and all(map(_NAMES.fullmatch, words)):  # Commas separate, too.
+        ways.insert(0, tuple(name for word in words for name in word.split(",") if name))
     if len(words) == 1:
         ways = [values[0], words[0], *ways]
     errors: list[ValueError] = []
@@ -178,13 +182,42 @@ def _literal(word: str) -> Any:
         return word
 
 
-def _describe(hint: Any) -> str:
-    if len(union_members(hint)) > 1:
-        return " | ".join(map(_describe, union_members(hint)))
-    if typing.get_origin(hint) is typing.Annotated:
-        return _describe(typing.get_args(hint)[0])
-    if hint is type(None):
-        return "None"
-    if isinstance(hint, type) and not typing.get_args(hint):
-        return hint.__name__
-    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(hint))
+# What a type is called, for one value and for several.
+_WORDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("True or False", "True or False"),
+}
+
+
+def _described(hint: Any) -> str:
+    """What a value of this type is, in words."""
+    members = union_members(hint)
+    words = list(dict.fromkeys(_in_words(o) for o in members if o not in (None, type(None))))
+    words += ["None"] if len(words) < len(members) and type(None) in members else []
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _in_words(hint: Any, several: bool = False) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _in_words(arguments[0], several)
+    if hint in _WORDS:
+        return _WORDS[hint][several]
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if origin in (tuple, list) and not several:
+        each = dict.fromkeys(_items(a) for a in arguments if a is not Ellipsis)
+        if origin is tuple and Ellipsis not in arguments and len(each) == 1:
+            return f"{len(arguments)} {next(iter(each))}"
+        return f"a list of {', '.join(each)}"
+    name = hint.__name__ if isinstance(hint, type) and not arguments else str(hint)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)
+
+
+def _items(hint: Any) -> str:
+    """What the items of a list are, in words."""
+    return " or ".join(_in_words(option, several=True) for option in union_members(hint))

@@ -96,26 +96,28 @@ def measure(folder: Path) -> dict[str, str]:
 
     with open_rollouts(folder / "worker-00000"):
         pass
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     found = find_recordings(folder)
-    listed = time.perf_counter() - begun
+    listed, listed_cpu = time.perf_counter() - begun, time.process_time() - cpu
     before, begun, cpu = _memory(), time.perf_counter(), time.process_time()
     with open_rollouts(folder) as rollouts:
         opened, used = time.perf_counter() - begun, time.process_time() - cpu
         memory = _memory() - before
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         next(iter(rollouts.transitions(256, memory_bytes=64 << 20, seed=0)))
-        first = time.perf_counter() - begun
+        first, first_cpu = time.perf_counter() - begun, time.process_time() - cpu
         files = len(os.listdir("/proc/self/fd"))
         return {
             "recordings": f"{len(found):,}",
             "episodes": f"{len(rollouts):,}",
             "rows": f"{rollouts.rows:,}",
             "listing (s)": f"{listed:.2f}",
+            "CPU time of listing (s)": f"{listed_cpu:.2f}",
             "opening (s)": f"{opened:.2f}",
             "CPU time of opening (s)": f"{used:.2f}",
             "memory (MB)": f"{memory / 1e6:.0f}",
             "memory per worker (kB)": f"{memory / 1e3 / len(found):.0f}",
             "open files": f"{files}",
             "first batch (s)": f"{first:.2f}",
+            "CPU time of the first batch (s)": f"{first_cpu:.2f}",
         }

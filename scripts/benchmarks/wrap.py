@@ -37,7 +37,7 @@ class WrapArgs:
     """Ids of Gymnasium."""
     num_envs: tuple[int, ...] = (1, 16, 64)
     """Numbers of environments to measure."""
-    env_steps: int = 3000
+    env_steps: int = 12_000
     """Steps of a round, of all environments together."""
     rounds: int = 3
     """Rounds of each way in turn; the result is their median."""

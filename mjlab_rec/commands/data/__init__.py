@@ -61,10 +61,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     fields: list[cli.Setting] = []
     if takes_fields:
         words, fields = cli.split_options(words, cli.ENV_PREFIX)
+    more = "\n\nSet any field of the task: --env.PATH VALUE." if takes_fields else ""
     args: Any = tyro.cli(
         args_type,
         args=words,
-        description=module.__doc__,
+        description=f"{module.__doc__}{more}",
         prog=f"{prog} {name}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs, need_paths
+from mjlab_rec.commands.data.options import OutputArgs, Recordings, need_paths
 from mjlab_rec.commands.data.progress import progress_bar
 from mjlab_rec.utils.plain_data import json_text
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class CheckArgs(OutputArgs):
     """Options of ``data check``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     repair: Path | None = None
     """Write the episodes with which nothing is wrong to this path, for one recording only."""
@@ -39,7 +38,7 @@ class CheckArgs(OutputArgs):
 
 def main(args: CheckArgs) -> int:
     """Check the recordings; the exit code is 1 if anything is wrong with one of them."""
-    from mjlab_rec.data.checking import check
+    from mjlab_rec.data.checking import check, check_plans
     from mjlab_rec.data.discovery import find_recordings
 
     need_paths(args.paths)
@@ -61,9 +60,20 @@ def main(args: CheckArgs) -> int:
         if args.repair is not None:
             print = (lambda text: None) if args.json else console.print
             _repair(args, path, result, print)
+    planned = check_plans(args.paths, results)
+    if not planned.ok:
+        results.append(planned)
+        if not args.json:
+            console.print(_text_of_plans(planned), markup=False)
     if args.json:
         console.print(json_text([result.to_json() for result in results], indent=2), markup=False)
     return 0 if all(result.ok for result in results) else 1
+
+
+def _text_of_plans(result: CheckResult) -> str:
+    """What is missing of what was planned."""
+    lines = [f"  {finding.text}" for finding in result.findings]
+    return "\n".join([f"{result.path}: NOT COMPLETE.", *lines])
 
 
 def text(result: CheckResult, most: int) -> str:

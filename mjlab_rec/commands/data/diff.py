@@ -63,6 +63,7 @@ def text(found: Difference, most: int) -> str:
             named = ", ".join(f"{number} of environment {env}" for env, number in keys[:most])
             more = ", ..." if len(keys) > most else ""
             lines.append(f"Only the {which} has {len(keys)} episodes: {named}{more}.")
+    lines += map(str, found.channels)
     lines += map(str, found.episodes[:most])
     if len(found.episodes) > most:
         lines.append(f"... ({len(found.episodes)} in all; --most lists more)")

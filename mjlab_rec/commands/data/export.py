@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import DataArgs, say_result
+from mjlab_rec.commands.data.options import DataArgs, RecordingAndNew, say_result
 from mjlab_rec.commands.data.progress import progress_bar
 
 Target = Literal[
@@ -21,7 +19,7 @@ Target = Literal[
 class ExportArgs(DataArgs):
     """Options of ``data export``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: RecordingAndNew = ()
     """The recording, or several that are exported as one, then the file or folder to write."""
     to: Target
     """Format to write."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs, need_paths, say_written
+from mjlab_rec.commands.data.options import OutputArgs, Recordings, need_paths, say_written
 from mjlab_rec.commands.data.progress import progress_bar
 
 
@@ -18,7 +16,7 @@ from mjlab_rec.commands.data.progress import progress_bar
 class FilterArgs(OutputArgs):
     """Options of ``data filter``; an episode is kept if it meets all conditions."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     out: Path
     """Path of the new recording."""

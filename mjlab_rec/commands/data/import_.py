@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs, say_result
+from mjlab_rec.commands.data.options import OutputArgs, RecordingAndNew, say_result
 from mjlab_rec.commands.data.progress import progress_bar
 
 Source = Literal[
@@ -20,7 +18,7 @@ Source = Literal[
 class ImportArgs(OutputArgs):
     """Options of ``data import``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: RecordingAndNew = ()
     """What to import, and the recording to write."""
     source_format: Source | None = None
     """Format of what is imported. None: recognised."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import DataArgs, need_paths
+from mjlab_rec.commands.data.options import DataArgs, Recordings, need_paths
+from mjlab_rec.data.channel_table import channel_table
 from mjlab_rec.utils.plain_data import json_text
 from mjlab_rec.utils.tables import format_table, size_text
+
+_MOST_TOLD = 5  # of the sentences about what is missing
 
 
 @dataclass(kw_only=True)
 class InfoArgs(DataArgs):
     """Options of ``data info``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files or folders."""
     json: bool = False
     """Print JSON: a list with an object for each recording."""
@@ -54,6 +56,7 @@ def text(about: dict[str, Any]) -> str:
         ("format", about["format"]),
         ("files", f"{about['files']}, {size_text(about['bytes'])}"),
         ("state", about["state"]),
+        *(("missing", text) for text in _missing(about)[:_MOST_TOLD]),
         *((name, about[name]) for name in ("task", "engine", "seed") if about[name] is not None),
         *([("versions", _versions(about["versions"]))] if about["versions"] else []),
         ("environments", about["envs"]),
@@ -66,35 +69,18 @@ def text(about: dict[str, Any]) -> str:
         *([("attached", ", ".join(about["attachments"]))] if about["attachments"] else []),
         *(("note", note) for note in about["notes"]),
     ]
-    channels = [
-        (
-            spec["name"],
-            spec["dtype"],
-            "x".join(map(str, spec["shape"])) or "-",
-            spec["when"],
-            spec["units"] or "-",
-            _elements(spec["elements"]),
-        )
-        for spec in about["channels"]
-    ]
-    header = "name", "type", "shape", "when", "units", "elements"
-    return "\n\n".join(
-        [
-            format_table("Recording", ("what", "value"), rows),
-            format_table("Channels", header, channels),
-        ]
-    )
+    keys = "name", "dtype", "shape", "when", "units", "elements"
+    channels = channel_table(tuple(spec[key] for key in keys) for spec in about["channels"])
+    return f"{format_table('Recording', ('what', 'value'), rows)}\n\n{channels}"
+
+
+def _missing(about: dict[str, Any]) -> list[str]:
+    """What is missing, if the state does not say all of it."""
+    return about["incomplete"] if about["state"].startswith("incomplete") else []
 
 
 def _versions(versions: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _elements(names: list[str], most: int = 8) -> str:
-    if not names:
-        return "-"
-    more = f", ... ({len(names)})" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _spread(numbers: dict[str, float] | None) -> str:

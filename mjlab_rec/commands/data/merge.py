@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from mjlab_rec.commands.data.options import OutputArgs, need_paths, say_written
+from mjlab_rec.commands.data.options import OutputArgs, Recordings, need_paths, say_written
 from mjlab_rec.commands.data.progress import progress_bar
 
 
@@ -15,7 +13,7 @@ from mjlab_rec.commands.data.progress import progress_bar
 class MergeArgs(OutputArgs):
     """Options of ``data merge``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     out: Path
     """Path of the new recording."""

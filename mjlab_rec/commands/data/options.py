@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from mjlab_rec.data.export import Exported
     from mjlab_rec.data.importing import Imported
     from mjlab_rec.data.rewriting import OutputOptions
+
+_Words = tyro.conf.Positional[tuple[str, ...]]
+Recordings = Annotated[_Words, tyro.conf.arg(metavar="RECORDING ...", help_behavior_hint="")]
+"""Files, folders or patterns, as words without an option."""
+RecordingAndNew = Annotated[_Words, tyro.conf.arg(metavar="RECORDING NEW", help_behavior_hint="")]
+"""What is read, then what is written."""
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from mjlab_rec.commands.data.options import DataArgs, need_paths, say_written
+from mjlab_rec.commands.data.options import DataArgs, Recordings, need_paths, say_written
 from mjlab_rec.commands.data.progress import progress_bar
 
 
@@ -17,7 +15,7 @@ from mjlab_rec.commands.data.progress import progress_bar
 class PlotArgs(DataArgs):
     """Options of ``data plot``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """A recording; or several, which are compared."""
     out: Path = Path("plot.png")
     """The picture: .png, .svg or .pdf."""

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs
+from mjlab_rec.commands.data.options import OutputArgs, RecordingAndNew
 from mjlab_rec.commands.data.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class RelabelArgs(OutputArgs):
     lists them.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: RecordingAndNew = ()
     """The recording, with states, actions and best also the channel physics (--record replay), then
     the new one to write."""
     task: str | None = None

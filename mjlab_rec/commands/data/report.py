@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from rich.console import Console
 
-from mjlab_rec.commands.data.options import DataArgs, need_paths, say_written
+from mjlab_rec.commands.data.options import DataArgs, Recordings, need_paths, say_written
 from mjlab_rec.commands.data.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 class ReportArgs(DataArgs):
     """Options of ``data report``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'. Several are
     reported as one."""
     out: Path = Path("report.html")

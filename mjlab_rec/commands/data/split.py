@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from mjlab_rec import cli
-from mjlab_rec.commands.data.options import OutputArgs, need_paths
+from mjlab_rec.commands.data.options import OutputArgs, Recordings, need_paths
 from mjlab_rec.commands.data.progress import progress_bar
 
 
@@ -17,7 +17,7 @@ from mjlab_rec.commands.data.progress import progress_bar
 class SplitArgs(OutputArgs):
     """Options of ``data split``."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Recordings = ()
     """Recordings: files, folders with recordings in them, or patterns like 'runs/*.h5'."""
     out: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A new recording and its share, PATH=SHARE: a fraction such as train.h5=0.9, or a number of

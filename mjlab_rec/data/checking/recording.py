@@ -13,10 +13,13 @@ import numpy as np
 from mjlab_rec.data.checking.findings import CheckResult, Finding
 from mjlab_rec.data.checking.rows import RowChecks, float_channels
 from mjlab_rec.data.description import files_of
+from mjlab_rec.data.discovery import find
 from mjlab_rec.data.files import being_written, local_path
 from mjlab_rec.data.formats.base import Reader
+from mjlab_rec.data.planned import incomplete, progress, read_collections
 from mjlab_rec.data.rollouts import open_recording
 from mjlab_rec.data.schema import DataError
+from mjlab_rec.data.workers import read_worker
 from mjlab_rec.utils.string import nearest
 
 if TYPE_CHECKING:
@@ -55,6 +58,33 @@ def check(
     finally:
         reader.close()
     return result
+
+
+def check_plans(sources: Sequence[str | Path], checked: Sequence[CheckResult]) -> CheckResult:
+    """Whether all is there that collections and workers planned.
+
+    Args:
+        sources: Recordings, folders and patterns.
+        checked: What was found in all of their recordings.
+    """
+    sources = list(map(local_path, sources))
+    meant = find(sources)
+    folders = dict.fromkeys([*meant.workers, *(path.parent for path in meant.paths)])
+    workers = {folder: read_worker(folder) for folder in folders}
+    for result in checked:
+        worker = workers.get(Path(result.path).parent)
+        if worker is not None:
+            worker.recordings += 1
+            worker.episodes += len(result.good)
+    there = [worker for worker in workers.values() if worker is not None]
+    collections = read_collections(meant.collections)
+    texts = incomplete(there, collections, sources)
+    if texts and collections:
+        texts = [f"There are {progress(there, collections)}.", *texts]
+    return CheckResult(
+        path=", ".join(map(str, meant.collections or sources)),
+        findings=[Finding(kind="unfinished", text=text) for text in texts],
+    )
 
 
 def _check(

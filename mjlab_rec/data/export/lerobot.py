@@ -11,9 +11,10 @@ import numpy as np
 
 from mjlab_rec.data.export import record
 from mjlab_rec.data.export.lerobot_files import CHUNK_FILES, COUNTERS, Files, write_tasks
-from mjlab_rec.data.export.lerobot_video import is_picture, size_of
+from mjlab_rec.data.export.lerobot_video import fits
 from mjlab_rec.data.export.source import Batch, Source
 from mjlab_rec.data.formats.row_table import stored
+from mjlab_rec.data.pictures.codec import size_of
 from mjlab_rec.data.schema import ChannelSpec, DataError
 
 INFO = "meta/info.json"
@@ -115,7 +116,7 @@ class Layout:
                 )
                 continue
             spec = source.specs.get(name)
-            picture = videos and spec is not None and is_picture(spec)
+            picture = videos and spec is not None and fits(spec)
             feature = fixed.get(name, name.replace("/", "."))
             if picture:
                 feature = f"observation.images.{name.removeprefix('obs/').replace('/', '_')}"
@@ -124,7 +125,7 @@ class Layout:
             taken.add(feature)
             if picture and spec is not None:
                 self.pictures[feature] = spec
-                if any(side % 2 for side in size_of(spec)):
+                if any(side % 2 for side in size_of(spec.shape)[:2]):
                     source.note(f"Pictures of an odd size are padded with black: {name}.")
             else:
                 self.names[name] = feature

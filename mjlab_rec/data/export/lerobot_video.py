@@ -10,36 +10,27 @@ import polars as pl
 
 from mjlab_rec.data.export.lerobot_stats import QUANTILES, Stats
 from mjlab_rec.data.mp4 import Mp4Writer, find_ffmpeg, frame_rate
+from mjlab_rec.data.pictures.codec import as_pictures, is_picture, size_of
 from mjlab_rec.data.schema import ChannelSpec
 
 MOST_BYTES = 200_000_000  # of a file, which is LeRobot's limit
 _SAMPLES = 100_000  # pixels of an episode that count in its statistics
-_LEAST_SIDE = 8  # pixels, of what is taken for a picture
-_CHANNELS = (1, 3)
 _GROUP = 10  # pictures that are decoded at most to read one
 
 
-def is_picture(spec: ChannelSpec) -> bool:
-    """Whether the values of a channel are pictures: grey or colours, on the first or last axis."""
+def fits(spec: ChannelSpec) -> bool:
+    """Whether the values of a channel are pictures for LeRobot: of uint8, grey or with colours."""
     if spec.dtype != np.uint8 or len(spec.shape) != 3:
         return False
-    first, last = spec.shape[1:], spec.shape[:-1]
-    return (spec.shape[-1] in _CHANNELS and min(last) >= _LEAST_SIDE) or (
-        spec.shape[0] in _CHANNELS and min(first) >= _LEAST_SIDE
-    )
+    channels = size_of(spec.shape)[2]
+    one_picture = channels in (spec.shape[0], spec.shape[-1])
+    return one_picture and channels in (1, 3) and is_picture(spec.dtype, spec.shape)
 
 
-def as_colours(values: np.ndarray) -> np.ndarray:
+def _colours(values: np.ndarray) -> np.ndarray:
     """Pictures (n, ...) as (n, height, width, 3)."""
-    if values.shape[-1] not in _CHANNELS:
-        values = np.moveaxis(values, 1, -1)
-    return values if values.shape[-1] == 3 else np.repeat(values, 3, axis=-1)
-
-
-def size_of(spec: ChannelSpec) -> tuple[int, int]:
-    """Height and width of the pictures of a channel."""
-    height, width = spec.shape[:-1] if spec.shape[-1] in _CHANNELS else spec.shape[1:]
-    return height, width
+    pictures = as_pictures(values)
+    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
 class Video:
@@ -66,14 +57,14 @@ class Video:
             counts: Pictures of each episode.
         """
         if self._writer is None:
-            height, width = size_of(self._spec)
+            height, width, _ = size_of(self._spec.shape)
             self._writer = Mp4Writer(
                 *(self._folder / file, width, height, frame_rate(self._seconds), self._ffmpeg),
                 crf=self._crf,
                 group=_GROUP,
             )
         ends = self._writer.frames + np.cumsum(counts)
-        for picture in as_colours(values):
+        for picture in _colours(values):
             self._writer.write(picture)
         return [
             pl.Series("from_timestamp", (ends - counts) * self._seconds),
@@ -94,7 +85,7 @@ class Video:
     def feature(self, rate: float) -> dict[str, Any]:
         """What info.json says about it."""
         # The encoder pads pictures with an odd number of rows or columns.
-        height, width = (side + side % 2 for side in size_of(self._spec))
+        height, width = (side + side % 2 for side in size_of(self._spec.shape)[:2])
         return {
             "dtype": "video",
             "shape": [height, width, 3],
@@ -116,7 +107,7 @@ def picture_stats(values: np.ndarray, counts: np.ndarray) -> Stats:
     """Statistics of the colours in each episode, from 0 to 1, of some pixels: each (E, 3)."""
     found: dict[str, list[Any]] = {}
     for end, count in zip(np.cumsum(counts), counts, strict=True):
-        pictures = as_colours(values[end - count : end])
+        pictures = _colours(values[end - count : end])
         pixels = pictures.reshape(-1, 3)
         pixels = pixels[:: max(1, len(pixels) // _SAMPLES)] / 255.0
         stats = {

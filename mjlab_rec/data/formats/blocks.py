@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from mjlab_rec.data.formats.block_pictures import decoding
 from mjlab_rec.data.formats.block_pieces import Wanted, reading, split
 from mjlab_rec.data.formats.block_strips import BlockStrips
 from mjlab_rec.data.formats.pieces import Pieces
-from mjlab_rec.data.formats.segments import Index, Segments
+from mjlab_rec.data.formats.segments import Index, Segments, joined_tables
 from mjlab_rec.data.pictures.encoding import ENTRY_DTYPE
 from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
 
@@ -92,47 +93,45 @@ class BlocksReader(Reader):
 
     def __init__(self, runs: Sequence[BlockRun], check: bool = True) -> None:
         segments = [Segments(run.index, run.info.every) for run in runs]
-        if len(runs) == 1:
-            table = segments[0].table(runs[0].index, runs[0].info)
-            env, number = table["env"].to_numpy(), table["number"].to_numpy()
-            at = np.lexsort((number, env))
-            if (np.diff(at) != 1).any():
-                table = table[at]
-            self._set(runs[0].info, runs, segments, table, np.zeros(len(at), int), at, check)
-            return
         tables, first = [], 0
-        for number, (run, some) in enumerate(zip(runs, segments, strict=True)):
-            table = some.table(run.index, run.info)
-            table = table.with_columns(
-                (pl.col("number") + first).cast(pl.Int32),
-                pl.lit(number).alias("_run"),
-                pl.int_range(pl.len()).alias("_at"),
-            )
+        for run, some in zip(runs, segments, strict=True):
+            table = some.table(run.index, run.info, first)
             tables.append(table)
-            if len(table):
-                first = max(first, 1 + int(table["number"].to_numpy().max()))
-        table = pl.concat(tables, how="diagonal").sort("env", "number", "_run")
-        run, at = table["_run"].to_numpy(), table["_at"].to_numpy()
-        self._set(runs[0].info, runs, segments, table.drop("_run", "_at"), run, at, check)
+            first = max(first, 1 + int(table.columns["number"].max(initial=-1)))
+        self.table = table = joined_tables(tables)
+        """The table of episodes, as arrays."""
+        of = np.repeat(np.arange(len(tables)), [len(each) for each in tables])
+        at = np.concatenate([np.arange(len(each)) for each in tables])
+        order = np.lexsort((of, table.columns["number"], table.columns["env"]))
+        if (np.diff(order) != 1).any():
+            self.table, of, at = table[order], of[order], at[order]
+        rows = self.table.columns["rows"]
+        self._set(runs[0].info, runs, segments, rows, of, at, check)
+
+    @functools.cached_property
+    def episodes(self) -> pl.DataFrame:
+        return self.table.frame()
 
     def _set(
         self,
         info: RunInfo,
         runs: Sequence[BlockRun],
         segments: Sequence[Segments],
-        table: pl.DataFrame,
+        rows: np.ndarray,
         run: np.ndarray,
         at: np.ndarray,
         check: bool,
     ) -> None:
-        """Set the runs, their segments, and the run and the number in it of each episode."""
-        self.info, self.episodes, self.check = info, table, check
+        """Set the runs, their segments, and of each episode its rows, its run and its number in
+        it.
+        """
+        self.info, self.check = info, check
         self.refuse_lost = check
         """Whether reading an episode with lost rows raises; otherwise its other rows are read."""
         self._runs, self._segments = runs, segments
         self._run, self._at = run, at
         self._kinds = info.kinds
-        self._rows = table["rows"].to_numpy()
+        self._rows = rows
         known: dict[Any, dict[str, ChannelSpec]] = {}
         self._specs = [
             known.setdefault(run.info.channels, {s.name: s for s in run.info.channels})
@@ -319,7 +318,8 @@ class JoinedBlocks(BlocksReader):
         before = np.cumsum([0, *(len(reader._runs) for reader in readers)])
         run = np.concatenate([r._run + n for r, n in zip(readers, before)])  # noqa: B905
         at = np.concatenate([reader._at for reader in readers])
-        self._set(info, runs, segments, table, run, at, check)
+        self.episodes = table
+        self._set(info, runs, segments, table["rows"].to_numpy(), run, at, check)
 
     @staticmethod
     def possible(readers: Sequence[Reader]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import hdf5_header
+from mjlab_rec.data.formats.hdf5_header import Header
 from mjlab_rec.data.formats.hdf5_layout import (
     CHUNK_DTYPE,
     OPEN,
@@ -16,11 +18,16 @@ from mjlab_rec.data.formats.hdf5_layout import (
     Column,
     Layout,
     Plan,
-    index_dtype,
     own_check,
     state_check,
 )
-from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles, StoredColumn, StoredFile
+from mjlab_rec.data.formats.hdf5_stored import (
+    Cache,
+    OpenFiles,
+    StoredColumn,
+    StoredColumns,
+    StoredFile,
+)
 from mjlab_rec.data.schema import DataError
 
 _MOST_STEPS = 1 << 53
@@ -36,7 +43,9 @@ class StoredPart:
         check: Whether to compare checksums.
         files: Where it stays open for a while.
         cache: Values that were read and checked.
-        first: The first block whose index is read; unless it is 0, attached files are not read.
+        first: The first block whose index is read.
+        attached: Whether attached files are read.
+        like: The header of another part of the recording.
     """
 
     def __init__(
@@ -46,6 +55,8 @@ class StoredPart:
         files: OpenFiles | None = None,
         cache: Cache | None = None,
         first: int = 0,
+        attached: bool = True,
+        like: Header | None = None,
     ) -> None:
         self.path = path
         self.file = StoredFile(path, files or OpenFiles(1))
@@ -53,16 +64,16 @@ class StoredPart:
         self.blocks: list[int] = []
         self.lost: dict[int, str] = {}  # blocks that are skipped, and why
         self.missing = ""  # a sentence about blocks missing at the end
-        self.columns: dict[str, StoredColumn] = {}
+        self.columns: Mapping[str, StoredColumn] = {}
         self.problems: list[str] = []  # damage without loss of a block
         self.check = check
         self._most_items: dict[str, int] = {}
         try:
-            self.header = header = hdf5_header.load(self.file.read, self.file.size, path)
+            self.header = header = hdf5_header.load(self.file.read, self.file.size, path, like)
             self.problems += header.problems
             self.info, self.run, self.number = header.info, header.run, header.part
             self.layout = None if header.plan is None else header.plan.layout
-            self.attachments = {} if first else self._attachments()
+            self.attachments = self._attachments() if attached else {}
             self.state, self._written = self._read_state()
             if header.plan is not None:
                 self._find_blocks(header.plan)
@@ -104,19 +115,35 @@ class StoredPart:
         """Checksums of a block's units; None if they are not compared."""
         if not self.check or column.table == "checks":
             return None
-        ahead = self._ahead[column.path]
+        plan = self._plan
+        _, ahead = plan.ahead[column.path]
         if not column.items:
-            for other in self._tables[: self._tables.index(column)]:
+            for other in plan.tables:
+                if other is column:
+                    break
                 ahead += other.checks(self.span(other, block)[1])
         return self._checksums(block)[ahead:]
+
+    def chunks(self, column: Column, copy: int) -> np.ndarray:
+        """The entries of a column's chunks in a copy of the list, 0 or 1."""
+        used = -(-self._most(column) // column.chunk)
+        if column.compression:
+            used = len(self.index) * column.tiles
+        first, size = self._plan.ahead[column.path][0], CHUNK_DTYPE.itemsize
+        at = self.header.chunks + (first + copy * self._plan.slots) * size
+        return np.frombuffer(self.file.read(at, min(used, column.slots) * size), CHUNK_DTYPE)
 
     def most_items(self, column: Column) -> int:
         """The number of rows of a table."""
         if column.table not in self._most_items:
-            first, count = self._spans[column.table]
-            most = int((first + count)[self.blocks].max(initial=0))
-            self._most_items[column.table] = most
+            self._most_items[column.table] = self._most(column)
         return self._most_items[column.table]
+
+    def _most(self, column: Column) -> int:
+        if column.items:
+            return column.items * (1 + max(self.blocks, default=-1))
+        first, count = self._spans[column.table]
+        return int((first + count)[self.blocks].max(initial=0))
 
     def where(self, block: int) -> str:
         """The file and a block, for a message."""
@@ -142,7 +169,7 @@ class StoredPart:
     def _checksums(self, block: int) -> np.ndarray:
         checks = self.cache.get((self, block))
         if checks is None:
-            checks = self._all_checks.block(block)
+            checks = self.columns["index/checks"].block(block)
             if crc32(checks.tobytes()) != self.index["check"][block]:
                 raise DataError(
                     f"{self.where(block)}: its checksums are damaged."
@@ -155,12 +182,11 @@ class StoredPart:
 
     def _attachments(self) -> dict[str, bytes]:
         found = {}
-        for name, (at, size, expected) in self.header.attachments.items():
-            content = self.file.read(at, size)
-            if self.check and crc32(content) != expected:
-                self.problems.append(f"'{self.path}': the attached file '{name}' is damaged.")
-            else:
-                found[name] = content
+        for name in self.header.attachments:
+            try:
+                found[name] = read_attached(self.file, self.header, name, self.check)
+            except DataError as error:
+                self.problems.append(str(error))
         return found
 
     def _read_state(self) -> tuple[int, int]:
@@ -174,7 +200,7 @@ class StoredPart:
 
     def _find_blocks(self, plan: Plan) -> None:
         """Find the blocks."""
-        dtype = index_dtype(plan.layout)
+        dtype = plan.index_dtype
         # Only blocks in the index are read: others may be incomplete, if the file is being written
         # or its process was killed.
         content = self.file.read(self.header.index, plan.capacity * dtype.itemsize)
@@ -208,8 +234,8 @@ class StoredPart:
                 self.lost[block] = self._describe(
                     block, "the numbers in its row of the index are impossible"
                 )
-        self._place(plan)
         self._list_readable()
+        self._place(plan)
 
     def _possible(self, plan: Plan, block: int) -> bool:
         row, tables = self.index[block], {"ends": int(self.index["ends"][block])}
@@ -228,7 +254,7 @@ class StoredPart:
         )
 
     def _place(self, plan: Plan) -> None:
-        """Find the columns, and skip blocks after the end of the file."""
+        """Find the columns, and the rows of each block in tables."""
         index = self.index
         self._spans = {
             "ends": (index["first_end"], index["ends"]),
@@ -239,28 +265,22 @@ class StoredPart:
             self._spans[f"model_fields/{name}"] = span
         for number, table in enumerate(plan.layout.streams.values()):
             self._spans[table] = index["first_encoded"][:, number], index["encoded"][:, number]
-        self._tables = [column for column in plan.columns if not column.items]
-        self._ahead: dict[str, int] = {}
-        size = plan.slots * CHUNK_DTYPE.itemsize
-        copies = [
-            np.frombuffer(self.file.read(self.header.chunks + copy * size, size), CHUNK_DTYPE)
-            for copy in range(2)
-        ]
-        valid = np.array([block not in self.lost for block in range(len(index))], bool)
+        self._plan, self.columns = plan, StoredColumns(self, plan)
+        size = 2 * plan.slots * CHUNK_DTYPE.itemsize
+        chunks = np.frombuffer(self.file.read(self.header.chunks, size), CHUNK_DTYPE)
+        if int((chunks["at"] + chunks["size"]).max(initial=0)) > self.file.size:
+            self._find_cut_off(plan)
+
+    def _find_cut_off(self, plan: Plan) -> None:
+        """Skip blocks after the end of the file."""
+        index, valid = self.index, np.zeros(len(self.index), bool)
+        valid[self.blocks] = True
         end = np.zeros(len(index), np.int64)
-        first, ahead = 0, 0
         for column in plan.columns:
             items = (np.arange(len(index)) * column.items, np.full(len(index), column.items))
             start, count = items if column.items else self._spans[column.table]
-            last = int((start + count)[valid].max(initial=0))
-            used = -(-last // column.chunk) if not column.compression else len(index) * column.tiles
-            mine = [copy[first : first + min(used, column.slots)] for copy in copies]
-            first += column.slots
-            self._ahead[column.path] = ahead
-            ahead += column.checks(column.items)
-            stored = self.columns[column.path] = StoredColumn(self, column, mine)
-            end[valid] = np.maximum(end[valid], stored.ends(start[valid], count[valid]))
-        self._all_checks = self.columns.pop("index/checks")
+            ends = self.columns[column.path].ends(start[valid], count[valid])
+            end[valid] = np.maximum(end[valid], ends)
         lost = np.flatnonzero(end > self.file.size).tolist()
         if not lost:
             return
@@ -272,10 +292,11 @@ class StoredPart:
         self.index = index[:kept]
         self.lost = {block: why for block, why in self.lost.items() if block < kept}
         self.lost |= {block: self.missing for block in lost if block < kept}
+        self._list_readable()
 
     def _read_index(self, plan: Plan, first: int) -> None:
         """Read the index of the blocks, without any channel."""
-        names = ["index/step", "index/envs", *(c.path for c in self._tables if _is_index(c))]
+        names = ["index/step", "index/envs", *(c.path for c in plan.tables if _is_index(c))]
         read: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for block in [block for block in self.blocks if block >= first]:
             try:
@@ -318,6 +339,15 @@ class StoredPart:
 
     def _describe(self, block: int, why: str) -> str:
         return f"{self.where(block)}: {why}. Everything else can be read."
+
+
+def read_attached(file: StoredFile, header: Header, name: str, check: bool) -> bytes:
+    """An attached file of a recording; raises if it is damaged."""
+    at, size, expected = header.attachments[name]
+    content = file.read(at, size)
+    if check and crc32(content) != expected:
+        raise DataError(f"'{file.path}': the attached file '{name}' is damaged.")
+    return content
 
 
 def _is_index(column: Column) -> bool:

@@ -8,10 +8,11 @@ everything else. The places of data that is added later are in lists of fixed si
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from mjlab_rec.data.formats.hdf5_layout import (
     STATE_DTYPE,
     Layout,
     Plan,
-    index_dtype,
 )
-from mjlab_rec.data.schema import FORMAT_VERSION, DataError, RunInfo
+from mjlab_rec.data.schema import FORMAT_VERSION, ChannelSpec, DataError, RunInfo
 from mjlab_rec.data.values import check_count, check_dtype
 
 MARK = b"mjlab_rec blocks"
@@ -50,6 +50,7 @@ class Header:
     index: int = 0  # offset of the list of blocks
     chunks: int = 0  # offset of the list of chunks
     problems: list[str] = field(default_factory=list)
+    described: tuple[int, int] = (0, 0)  # size and checksum of the text up to the end of `info`
 
     def dump(self) -> bytes:
         """The text that ``load`` reads."""
@@ -100,8 +101,17 @@ def stored_end(start: bytes) -> int:
     return end
 
 
-def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Header:
-    """Load the header of a file of this size; `read` takes an offset and a size."""
+def load(
+    read: Callable[[int, int], bytes], size: int, path: Path, like: Header | None = None
+) -> Header:
+    """Load the header of a file.
+
+    Args:
+        read: Reads from the file; takes an offset and a size.
+        size: The size of the file.
+        path: The file, for messages.
+        like: The header of another part, whose description is shared if this one has the same.
+    """
     start = read(0, min(END, size))
     texts, problems, versions = [], [], set()
     for copy, place in enumerate(PLACES, 1):
@@ -134,13 +144,20 @@ def load(read: Callable[[int, int], bytes], size: int, path: Path) -> Header:
     if not texts:
         raise DataError(f"'{path}' is damaged. {' '.join(problems)}")
     with damage(f"The header of '{path}'", path):
-        header = _parse(json.loads(texts[0]), size, path)
+        header = _parse(texts[0], size, like)
     header.problems = problems
     return header
 
 
-def _parse(data: Mapping[str, Any], size: int, path: Path) -> Header:
-    info = RunInfo.from_json(data["info"])
+def _parse(text: bytes, size: int, like: Header | None) -> Header:
+    if like is not None and like.described[0] and like.described == _start(text, like.described[0]):
+        described = like.described
+        data = json.loads(b"{" + text[described[0] :])
+        # Each run has attached files of its own.
+        info = like.info if data["run"] == like.run else replace(like.info, attachments={})
+    else:
+        data, described = _split(text)
+        info = RunInfo.from_json(data["info"])
     attachments = {}
     for name, numbers in data["attachments"].items():
         at, length, check = map(_count, numbers)
@@ -152,25 +169,45 @@ def _parse(data: Mapping[str, Any], size: int, path: Path) -> Header:
         part=_count(data["part"]),
         attachments=attachments,
         state=_count(data["state"]),
+        described=described,
     )
     _within(header.state, STATE_DTYPE.itemsize, size, "its state")
     if "plan" in data:
-        header.plan = _plan(info, data["plan"], path)
-        header.index, header.chunks = _count(data["plan"]["index"]), _count(data["plan"]["chunks"])
-        index = header.plan.capacity * index_dtype(header.plan.layout).itemsize
+        plan = data["plan"]
+        header.index, header.chunks = _count(plan.pop("index")), _count(plan.pop("chunks"))
+        header.plan = _plan(info.channels, info.envs, json.dumps(plan))
+        index = header.plan.capacity * header.plan.index_dtype.itemsize
         _within(header.index, index, size, f"the list of {header.plan.capacity} blocks")
         chunks = 2 * header.plan.slots * CHUNK_DTYPE.itemsize
         _within(header.chunks, chunks, size, f"the list of {header.plan.slots} chunks")
     return header
 
 
-def _plan(info: RunInfo, data: Mapping[str, Any], path: Path) -> Plan:
+def _split(text: bytes) -> tuple[dict[str, Any], tuple[int, int]]:
+    """The data of a header, and the size and checksum of its text up to the end of `info`."""
+    begin, end = b'{"info": ', b", "
+    if text.startswith(begin) and text.isascii():
+        info, at = json.JSONDecoder().raw_decode(text.decode(), len(begin))
+        if text[at : at + len(end)] == end:
+            at += len(end)
+            return {**json.loads(b"{" + text[at:]), "info": info}, _start(text, at)
+    return json.loads(text), (0, 0)
+
+
+def _start(text: bytes, size: int) -> tuple[int, int]:
+    return size, crc32(memoryview(text)[:size])
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(channels: tuple[ChannelSpec, ...], envs: tuple[int, ...], text: str) -> Plan:
+    """The plan with this text, which many parts of many recordings share."""
+    data = json.loads(text)
     layout = Layout(
-        info=info,
+        info=RunInfo(channels=channels, envs=envs, step_dt=0.0),
         rows=_count(data["rows"], 1),
         packed=bool(data["packed"]),
         values={name: check_dtype(text, name) for name, text in data["values"].items()},
-        model=model_kinds(data["model"], path),
+        model=model_kinds(data["model"], "its plan"),
     )
     columns = list(layout.columns())
     for column, numbers in zip(columns, data["columns"], strict=True):

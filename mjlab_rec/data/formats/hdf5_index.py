@@ -23,9 +23,11 @@ from mjlab_rec.data.files import index_path
 from mjlab_rec.data.formats import plain_files
 from mjlab_rec.data.formats.hdf5_blocks import StoredPart
 from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined
+from mjlab_rec.data.formats.hdf5_header import Header
 from mjlab_rec.data.formats.hdf5_layout import ENV_DTYPE, MODEL_DTYPE, Layout
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles
 from mjlab_rec.data.formats.segments import END_DTYPE
-from mjlab_rec.data.schema import ChannelSpec, DataError, RunInfo
+from mjlab_rec.data.schema import ChannelSpec, DataError
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _NUMBERS = ("counts", "block", "rows", "gap", "ended")
 
 @dataclass(kw_only=True)
 class Record:
-    """Consecutive parts of a run, without the first part of the run."""
+    """Consecutive parts of a run."""
 
     run: str
     layout: int  # checksum of the layout
@@ -48,47 +50,75 @@ class Record:
     chunk: Chunk
 
 
-class IndexedPart:
-    """A part that is known from the index. It is opened when something of it is read."""
+class IndexedParts:
+    """The parts of a record. Each is opened when something of it is read.
 
-    # There may be very many of them.
-    __slots__ = (
-        *("_closed", "_folder", "_name", "cache", "check", "count", "files", "info", "layout"),
-        *("number", "record", "run", "state"),
-    )
-    attachments: Mapping[str, bytes] = MappingProxyType({})
+    Args:
+        folder: Their folder.
+        record: The record.
+        header: The header of a part of the run.
+        check: Whether to compare checksums.
+        files: Where files stay open for a while.
+        cache: Values that were read and checked.
+    """
+
     lost: Mapping[int, str] = MappingProxyType({})
     missing = ""
     problems: Sequence[str] = ()
 
     def __init__(
-        self, folder: Path, record: Record, at: int, like: StoredPart | IndexedPart
+        self,
+        folder: Path,
+        record: Record,
+        header: Header,
+        check: bool,
+        files: OpenFiles,
+        cache: Cache,
     ) -> None:
-        self._folder, self._name, self.record = folder, record.names[at], record
-        self.number, self.run = record.first + at, record.run
-        self.count = int(record.chunk.counts[at])
-        self.state = record.state
-        self.check = like.check
-        self.info: RunInfo = like.info
-        self.layout: Layout | None = like.layout
-        self.files, self.cache = like.files, like.cache
-        self._closed = False
+        self.folder, self.record, self.header, self.check = folder, record, header, check
+        self.files, self.cache = files, cache
+        self.run, self.number, self.state = record.run, record.first, record.state
+        self.path, self.info = folder / record.names[0], header.info
+        self.layout: Layout | None = None if header.plan is None else header.plan.layout
+        self.blocks = range(len(record.chunk.block))
+        self.closed = False
+
+    @functools.cached_property
+    def parts(self) -> list[IndexedPart]:
+        """The parts."""
+        counts = self.record.chunk.counts.tolist()
+        return [IndexedPart(self, at, count) for at, count in enumerate(counts)]
+
+    def close(self) -> None:
+        """Close the files. May be called twice."""
+        self.closed = True
+        for part in vars(self).get("parts", ()):
+            if (opened := self.cache.parts.pop(part, None)) is not None:
+                opened.close()
+
+
+class IndexedPart:
+    """A part that is known from the index."""
+
+    __slots__ = ("_at", "_count", "shared")  # There may be very many of them.
+
+    def __init__(self, shared: IndexedParts, at: int, count: int) -> None:
+        self.shared, self._at, self._count = shared, at, count
 
     @property
     def path(self) -> Path:
         """The file."""
-        return self._folder / self._name
+        return self.shared.folder / self.shared.record.names[self._at]
+
+    @property
+    def number(self) -> int:
+        """Its number in the run."""
+        return self.shared.number + self._at
 
     @property
     def blocks(self) -> range:
         """The blocks that can be read."""
-        return range(self.count)
-
-    def close(self) -> None:
-        """Close the file. May be called twice."""
-        self._closed = True
-        if (part := self.cache.parts.pop(self, None)) is not None:
-            part.close()
+        return range(self._count)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -97,21 +127,26 @@ class IndexedPart:
 
     def loaded(self) -> StoredPart:
         """The part, opened."""
-        known = self.cache.parts
+        shared = self.shared
+        known = shared.cache.parts
         part = known.get(self)
         if part is None:
-            if self._closed:
+            if shared.closed:
                 raise DataError(f"'{self.path}' was closed. Open the recording again.")
-            part = StoredPart(self.path, self.check, self.files, self.cache, first=1 << 62)
-            if (part.run, part.number, len(part.index)) != (self.run, self.number, self.count):
+            part = StoredPart(
+                self.path,
+                shared.check,
+                shared.files,
+                shared.cache,
+                first=1 << 62,
+                attached=False,
+                like=shared.header,
+            )
+            if (part.run, part.number, len(part.index)) != (shared.run, self.number, self._count):
                 raise DataError(
                     f"'{self.path}' was replaced. Remove '{index_path(self.path).name}' and the"
                     " like, which describe an older recording, and open it again."
                 )
-            # The description may be large, and is the same.
-            part.info = part.header.info = self.info
-            if part.layout is not None:
-                part.layout.info = self.info
             known[self] = part
             while len(known) > _LOADED:
                 try:
@@ -125,7 +160,7 @@ def add_part(first: Path, file: Path) -> None:
     """Add a complete part to the index of the recording that begins with `first`."""
     part = StoredPart(file)
     try:
-        if not part.number or not part.blocks or part.layout is None:
+        if not part.blocks or part.layout is None:
             return
         if part.lost or part.missing or part.problems:
             return
@@ -163,9 +198,9 @@ def join_records(first: Path) -> None:
     plain_files.replace(index_path(first), content, sync=False)
 
 
-def read_index(first: Path) -> dict[str, tuple[Record, int]]:
-    """The record of each part and its place there, without records that do not fit the files."""
-    found: dict[str, tuple[Record, int]] = {}
+def read_index(first: Path) -> dict[str, Record]:
+    """The records by the name of their first part, without those that do not fit the files."""
+    found: dict[str, Record] = {}
     folder = os.fspath(first.parent)
     try:
         for record in _load(index_path(first)):
@@ -174,7 +209,7 @@ def read_index(first: Path) -> dict[str, tuple[Record, int]]:
             except FileNotFoundError:
                 continue
             if sizes == record.sizes:
-                found |= {name: (record, at) for at, name in enumerate(record.names)}
+                found[record.names[0]] = record
     except (OSError, DataError) as error:
         _LOG.debug("%s: %s", index_path(first), error)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -190,10 +191,36 @@ class Plan:
     capacity: int
     chunks: int = 0  # capacity of a B-tree node
 
-    @property
+    @functools.cached_property
     def slots(self) -> int:
         """Maximum number of chunks of all columns."""
         return sum(column.slots for column in self.columns)
+
+    @functools.cached_property
+    def index_dtype(self) -> np.dtype:
+        """A row of the list of blocks."""
+        return index_dtype(self.layout)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, Column]:
+        """The columns by path."""
+        return {column.path: column for column in self.columns}
+
+    @functools.cached_property
+    def tables(self) -> list[Column]:
+        """The columns that are tables."""
+        return [column for column in self.columns if not column.items]
+
+    @functools.cached_property
+    def ahead(self) -> dict[str, tuple[int, int]]:
+        """By path of a column: chunks of the columns before it, and checksums of a block's items
+        there, except those of tables.
+        """
+        found, slots, checks = {}, 0, 0
+        for column in self.columns:
+            found[column.path] = slots, checks
+            slots, checks = slots + column.slots, checks + column.checks(column.items)
+        return found
 
     def checks(self, needs: Mapping[str, int]) -> int:
         """Number of checksums of a block that adds these rows to the tables."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mjlab_rec.data.formats import hdf5_header
 from mjlab_rec.data.formats.blocks import BlockRun, BlocksReader
-from mjlab_rec.data.formats.hdf5_blocks import StoredPart
+from mjlab_rec.data.formats.hdf5_blocks import StoredPart, read_attached
 from mjlab_rec.data.formats.hdf5_chunks import Chunk, chunk_of, joined, none
-from mjlab_rec.data.formats.hdf5_index import IndexedPart, Record, layout_check, read_index
+from mjlab_rec.data.formats.hdf5_header import Header
+from mjlab_rec.data.formats.hdf5_index import (
+    IndexedPart,
+    IndexedParts,
+    Record,
+    layout_check,
+    read_index,
+)
 from mjlab_rec.data.formats.hdf5_layout import FINISHED
 from mjlab_rec.data.formats.hdf5_pictures import PictureReader
 from mjlab_rec.data.formats.hdf5_scan import bad_items
-from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles
+from mjlab_rec.data.formats.hdf5_stored import Cache, OpenFiles, StoredFile
 from mjlab_rec.data.formats.parts import log_damages, open_parts
 from mjlab_rec.data.formats.pieces import ranges
 from mjlab_rec.data.formats.segments import Index
@@ -25,6 +34,7 @@ _MOST_OPEN = 32  # files that stay open; the others are opened when they are rea
 
 
 AnyPart = StoredPart | IndexedPart
+AnyParts = StoredPart | IndexedParts
 
 
 class Hdf5Reader(BlocksReader):
@@ -45,39 +55,36 @@ class Hdf5Reader(BlocksReader):
         self._cache, self._files = Cache(), OpenFiles(_MOST_OPEN)
         self._skipped: list[str] = []
 
-        records: dict[str, tuple[Record, int]] | None = None if quick else {}
-        folder = path.parent
+        self._quick = quick
+        records: dict[str, Record] | None = None if quick else {}
 
-        def open_part(each: Path, before: Sequence[AnyPart]) -> AnyPart:
+        def open_part(each: Path, before: Sequence[AnyParts]) -> AnyParts:
             self._last = each
-            return StoredPart(each, check, self._files, self._cache)
+            like = before[-1].header if before else None
+            return StoredPart(each, check, self._files, self._cache, attached=not quick, like=like)
 
-        def known(name: str, before: Sequence[AnyPart]) -> AnyPart | None:
+        def known(
+            names: Sequence[str], at: int, before: Sequence[AnyParts]
+        ) -> tuple[AnyParts | None, int]:
             nonlocal records
-            if not before:
-                return None
             if records is None:
                 records = read_index(path)
-            record, at = records.get(name, (None, 0))
-            if record is None:
-                return None
-            last = before[-1]
-            if not isinstance(last, IndexedPart) or last.record is not record:
-                if at or last.layout is None or last.run != record.run:
-                    return None
-                if layout_check(last.layout) != record.layout:
-                    return None
-            part = IndexedPart(folder, record, at, last)
-            if at == len(record.names) - 1:
-                self._last = part.path
-            return part
+            record = records.get(names[at])
+            if record is None or record.names != names[at : at + len(record.names)]:
+                return None, 0
+            header = _header_of(path.with_name(names[at]), record, before)
+            if header is None:
+                return None, 0
+            self._last = path.with_name(record.names[-1])
+            some = IndexedParts(path.parent, record, header, check, self._files, self._cache)
+            return some, len(record.names)
 
         self._pictures = PictureReader()
         self._parts = open_parts(path, open_part, self._skipped, known)
         try:
             self._skip_unrelated()
             last = self._parts[-1]
-            self.finished = last.path == self._last and last.state == FINISHED
+            self.finished = self.last_path == self._last and last.state == FINISHED
             damages = [*self._skipped, *(part.missing for part in self._parts if part.missing)]
             damages += [why for part in self._parts for why in part.lost.values()]
             if damages and not any(part.blocks for part in self._parts):
@@ -91,14 +98,26 @@ class Hdf5Reader(BlocksReader):
             self.close()
             raise
 
+    @property
+    def attached(self) -> dict[str, tuple[int, int]]:
+        """Size and checksum of the attached files, which a quick reader does not read."""
+        files = self._parts[0].header.attachments
+        return {name: (size, check) for name, (_, size, check) in files.items()}
+
+    def attachment(self, name: str) -> bytes:
+        """An attached file; raises if it is damaged."""
+        first = self._parts[0]
+        file = StoredFile(first.path, OpenFiles(0))
+        return read_attached(file, first.header, name, self.check)
+
     def verify(self) -> list[str]:
-        if not self.check:
+        if self._quick or not self.check:
             again = Hdf5Reader(self._path)
             try:
                 return again.verify()
             finally:
                 again.close()
-        found = [*self._skipped, *(why for part in self._parts for why in part.damages)]
+        found = [*self._skipped, *(why for part in self.parts for why in part.damages)]
         found += [bad.why for bad in bad_items(self.parts)]
         found += [why for run in self._stored for why in run.lost_parts]
         return list(dict.fromkeys(found))
@@ -108,8 +127,8 @@ class Hdf5Reader(BlocksReader):
         self._pictures = other._pictures
         for run in self._stored:
             run.pictures = other._pictures
-        for part in self._parts:
-            part.files, part.cache = other._files, other._cache
+        for each in self._parts:
+            each.files, each.cache = other._files, other._cache
         self._files, self._cache = other._files, other._cache
 
     def close(self) -> None:
@@ -120,7 +139,13 @@ class Hdf5Reader(BlocksReader):
     @property
     def parts(self) -> list[Any]:
         """The files that can be read: each a StoredPart, or an IndexedPart that becomes one."""
-        return list(self._parts)
+        return _each(self._parts)
+
+    @property
+    def last_path(self) -> Path:
+        """The last file that can be read."""
+        last = self._parts[-1]
+        return last.path if isinstance(last, StoredPart) else last.folder / last.record.names[-1]
 
     @property
     def runs(self) -> list[_Run]:
@@ -136,26 +161,64 @@ class Hdf5Reader(BlocksReader):
 
     def _skip_unrelated(self) -> None:
         """Skip parts that do not belong to those before them."""
-        known: dict[str, AnyPart] = {}
+        known: dict[str, AnyParts] = {}
         for part in list(self._parts):
             before = known.setdefault(part.run, part)
-            same = before.info == part.info
-            if before is not part and (part.number <= before.number or not same):
+            same = before.info is part.info or before.info == part.info
+            number = _following(before) - 1
+            if before is not part and (part.number <= number or not same):
                 self._parts.remove(part)
                 part.close()
-                self._skipped.append(
-                    f"'{part.path}' does not belong to the recording: it is part {part.number}"
-                    f" after part {before.number}, or has different channels. It is skipped."
-                )
+                self._skipped += [
+                    f"'{path}' does not belong to the recording: it is part {part.number + at}"
+                    f" after part {number}, or has different channels. It is skipped."
+                    for at, path in enumerate(_paths(part))
+                ]
             else:
                 known[part.run] = part
 
     def _runs(self) -> list[BlockRun]:
-        runs: dict[str, list[AnyPart]] = {}
+        runs: dict[str, list[AnyParts]] = {}
         for part in self._parts:
             runs.setdefault(part.run, []).append(part)
         self._stored = [_Run(parts, self._pictures) for parts in runs.values()]
         return list(self._stored)
+
+
+def _header_of(first: Path, record: Record, before: Sequence[AnyParts]) -> Header | None:
+    """The header for parts of a record, by its first file; None if they do not belong together."""
+    header = before[-1].header if before else None
+    if not record.first:
+        try:
+            file = StoredFile(first, OpenFiles(0))
+            header = hdf5_header.load(file.read, file.size, first, header)
+        except DataError:
+            return None  # It is told when the part is opened.
+        if header.part or header.problems:
+            return None
+    if header is None or header.plan is None or header.run != record.run:
+        return None
+    return header if layout_check(header.plan.layout) == record.layout else None
+
+
+def _each(parts: Sequence[AnyParts]) -> list[AnyPart]:
+    """Every single part."""
+    found: list[AnyPart] = []
+    for some in parts:
+        found += [some] if isinstance(some, StoredPart) else some.parts
+    return found
+
+
+def _paths(parts: AnyParts) -> list[Path]:
+    """The files of consecutive parts."""
+    if isinstance(parts, StoredPart):
+        return [parts.path]
+    return [parts.folder / name for name in parts.record.names]
+
+
+def _following(parts: AnyParts) -> int:
+    """The number of the part that would follow consecutive parts."""
+    return parts.number + (1 if isinstance(parts, StoredPart) else len(parts.record.names))
 
 
 def last_info(paths: Sequence[Path]) -> RunInfo | None:
@@ -173,11 +236,12 @@ def last_info(paths: Sequence[Path]) -> RunInfo | None:
 class _Run(BlockRun):
     """All parts of a run in order, as if they were one file, without lost blocks."""
 
-    def __init__(self, parts: list[AnyPart], pictures: PictureReader) -> None:
+    def __init__(self, parts: list[AnyParts], pictures: PictureReader) -> None:
         self.pictures = pictures
         self.info = parts[0].info
         opened = [part for part in parts if isinstance(part, StoredPart)]
-        self.info.attachments = opened[0].attachments
+        if opened:
+            self.info.attachments = opened[0].attachments
         for part in opened[1:]:
             part.attachments = {}  # Each has a copy.
         self.lost_parts: list[str] = []
@@ -186,8 +250,8 @@ class _Run(BlockRun):
         layouts = list({id(p.layout): p.layout for p in parts if p.layout is not None}.values())
         packed = any(layout.packed for layout in layouts)
         chunk = self._known(parts) if parts else none(1 if packed else len(self.info.envs))
-        self._parts = parts
-        self._part_of = np.repeat(np.arange(len(parts)), chunk.counts)
+        self._together = parts
+        self._part_of = np.repeat(np.arange(len(chunk.counts)), chunk.counts)
         self._block_of = chunk.block
         self._paths = layouts[0].paths if layouts else {}
         self._stored = {spec.name for layout in layouts[:1] for spec in layout.specs}
@@ -211,15 +275,20 @@ class _Run(BlockRun):
         self._changes = _model_changes(chunk)
         self.has_models = bool(self._changes)
 
+    @functools.cached_property
+    def _parts(self) -> list[AnyPart]:
+        """The parts with blocks, when something of them is read."""
+        return _each(self._together)
+
     @staticmethod
-    def _known(parts: list[AnyPart]) -> Chunk:
+    def _known(parts: list[AnyParts]) -> Chunk:
         """What is known of the blocks of all parts."""
         chunks: list[Chunk] = []
         for part in parts:
             if isinstance(part, StoredPart):
                 chunks.append(chunk_of(part))
                 part.read = {}  # It is in the index of the run from now on.
-            elif part.number == part.record.first:
+            else:
                 chunks.append(part.record.chunk)
         return joined(chunks)
 
@@ -246,7 +315,8 @@ class _Run(BlockRun):
 
     def grain(self, names: Sequence[str]) -> int:
         wanted = [f"blocks/{self._paths[name]}" for name in names if name in self._stored]
-        columns = [self._parts[0].columns[path].column for path in wanted] if self._parts else []
+        plan = self._together[0].header.plan if self._together else None
+        columns = [] if plan is None else [plan.by_path[path] for path in wanted]
         if any(column.compression for column in columns):
             return max(column.unit for column in columns)
         return max(columns, key=lambda c: c.nbytes).unit if columns else 1
@@ -290,7 +360,7 @@ class _Run(BlockRun):
             if block < lost and key > known and not self.index.packed:
                 raise DataError(f"The model fields of the episode are unknown: {why}")
 
-    def _lost_blocks(self, parts: list[AnyPart]) -> dict[int, str]:
+    def _lost_blocks(self, parts: list[AnyParts]) -> dict[int, str]:
         """Sentences about lost blocks, by the number of readable blocks before them."""
         lost: dict[int, str] = {}
         count, number = 0, 0
@@ -299,7 +369,7 @@ class _Run(BlockRun):
                 why = f"Part {number} is missing before '{part.path}'."
                 self.lost_parts.append(why)
                 lost.setdefault(count, why)
-            number = part.number + 1
+            number = _following(part)
             if not part.lost:
                 count += len(part.blocks)
             for block in sorted((*part.blocks, *part.lost)) if part.lost else ():

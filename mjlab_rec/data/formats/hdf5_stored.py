@@ -11,7 +11,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from mjlab_rec.data.checksum import crc32
 from mjlab_rec.data.formats import plain_files
 from mjlab_rec.data.formats.hdf5_header import END, PLACES
-from mjlab_rec.data.formats.hdf5_layout import Column, chunk_check
+from mjlab_rec.data.formats.hdf5_layout import Column, Plan, chunk_check
 from mjlab_rec.data.schema import DataError
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ class OpenFiles:
         """The descriptor of a file; None if it is not open."""
         found = self._recent.get(file)
         if found is not None:
-            with contextlib.suppress(KeyError):  # Another thread dropped it.
+            try:
                 self._recent.move_to_end(file)
+            except KeyError:  # Another thread dropped it.
+                pass
         return found
 
     def keep(self, file: StoredFile, descriptor: _Descriptor) -> None:
@@ -166,29 +168,49 @@ class Cache:
             self._lock.release()
 
 
+class StoredColumns(Mapping[str, "StoredColumn"]):
+    """The columns of a file by path. Each is made when it is first used."""
+
+    def __init__(self, blocks: StoredPart, plan: Plan) -> None:
+        self._blocks, self._plan = blocks, plan
+        self._made: dict[str, StoredColumn] = {}
+
+    def __getitem__(self, path: str) -> StoredColumn:
+        found = self._made.get(path)
+        if found is None:
+            found = StoredColumn(self._blocks, self._plan.by_path[path])
+            found = self._made.setdefault(path, found)  # Another thread may have been faster.
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plan.by_path)
+
+    def __len__(self) -> int:
+        return len(self._plan.by_path)
+
+
 class StoredColumn:
     """A column of a file, read in units: the items that share a checksum.
 
     Args:
         blocks: The blocks of the file.
         column: Description of the column.
-        copies: Its entries in both copies of the file's list of chunks.
     """
 
-    def __init__(self, blocks: StoredPart, column: Column, copies: list[np.ndarray]) -> None:
+    def __init__(self, blocks: StoredPart, column: Column) -> None:
         self.column = column
         self._blocks = blocks
         self._file = blocks.file
-        # Zero if both copies of an entry are damaged.
-        chunks = np.zeros_like(copies[0])
-        for copy in copies:
-            for slot, entry in enumerate(copy):
-                if chunk_check(entry.tobytes(), slot) == entry["check"]:
-                    chunks[slot] = entry
+        chunks = blocks.chunks(column, 0)
+        if wrong := _wrong_entries(chunks):
+            chunks, other = chunks.copy(), blocks.chunks(column, 1)
+            chunks[wrong] = other[wrong]
+            chunks[[slot for slot in _wrong_entries(other) if slot in wrong]] = 0
         size, most = chunks["size"].astype(np.int64), column.chunk * column.nbytes
         packed = (chunks["mask"] == 0) & (column.compression is not None)
         possible = np.where(packed, _DENSEST * size >= most, size == most)
         possible &= chunks["at"] < 1 << 60
+        # 0 if both copies of an entry are damaged.
         self._at = np.where(possible, chunks["at"], 0).astype(np.int64)
         self._size, self._packed = size, packed
 
@@ -323,6 +345,14 @@ class StoredColumn:
                 " because its entry in the list of chunks is damaged. Other episodes can be read."
             )
         return at
+
+
+def _wrong_entries(chunks: np.ndarray) -> list[int]:
+    """The slots in a list of chunks whose checksums are wrong."""
+    content, size = chunks.tobytes(), chunks.itemsize
+    entries = (content[at : at + size] for at in range(0, len(content), size))
+    checks = chunks["check"].tolist()
+    return [slot for slot, each in enumerate(entries) if chunk_check(each, slot) != checks[slot]]
 
 
 def _inflated(content: bytes, size: int) -> bytes:

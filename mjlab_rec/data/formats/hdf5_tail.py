@@ -55,7 +55,8 @@ class BlockTail:
             left = [path for path in paths if path not in self._done]
             if not left or not self._has_news(left[0], alone=len(left) == 1):
                 return
-            part, self.finished = StoredPart(left[0], self.check, first=self._next), False
+            part = StoredPart(left[0], self.check, first=self._next, attached=False)
+            self.finished = False
             try:
                 yield from self._of_part(part)
                 # A file without columns is closed before the one that replaces it takes its place.

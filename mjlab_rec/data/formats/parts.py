@@ -16,11 +16,15 @@ _LOG = logging.getLogger(__name__)
 _MOST_LOGGED = 10
 
 
+def _nothing(*_: object) -> tuple[None, int]:
+    return None, 0
+
+
 def open_parts(
     path: Path,
     open_part: Callable[[Path, Sequence[Part]], Part],
     damages: list[str],
-    known: Callable[[str, Sequence[Part]], Part | None] = lambda name, before: None,
+    known: Callable[[Sequence[str], int, Sequence[Part]], tuple[Part | None, int]] = _nothing,
 ) -> list[Part]:
     """Open the parts of a recording that can be read, and describe the others.
 
@@ -28,19 +32,27 @@ def open_parts(
         path: The first part.
         open_part: Opens a part, given those before it; raises DataError.
         damages: A sentence is added to it for each part that cannot be read.
-        known: Returns a part, by its name, that need not be opened; else None.
+        known: Returns what stands for some consecutive parts, so that they need not be opened, and
+            their number; given all names, the place of the first one, and the parts before it.
     """
     names = files.part_names(path)
     if not names:
         raise DataError(f"There is no recording at '{path}'.")
     found: list[Part] = []
-    for name in names:
+    at = 0
+    while at < len(names):
+        part, count = known(names, at, found)
+        if part is not None:
+            found.append(part)
+            at += count
+            continue
         try:
-            found.append(known(name, found) or open_part(path.with_name(name), found))
+            found.append(open_part(path.with_name(names[at]), found))
         except DataError as error:
             if len(names) == 1:
                 raise
             damages.append(f"{error} It is skipped.")
+        at += 1
     if not found:
         raise DataError(f"Nothing in '{path}' can be read. {damages[0]}")
     return found

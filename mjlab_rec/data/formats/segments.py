@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,8 +110,8 @@ class Segments:
                 if step - self.began[of[at]] >= every:
                     self.broken[int(of[at])] = why
 
-    def table(self, index: Index, info: RunInfo) -> pl.DataFrame:
-        """The episodes as a table, in the order of the segments."""
+    def table(self, index: Index, info: RunInfo, first: int = 0) -> Table:
+        """The episodes, in the order of the segments; `first` is added to their numbers."""
         opening, closing = self.offsets[:-1], self.offsets[1:] - 1
         ended = self.end >= 0
         ends = index.ends[self.end] if len(index.ends) else np.zeros(len(self), END_DTYPE)
@@ -121,24 +122,23 @@ class Segments:
         start = index.step[self.block[opening], self.start[opening]]
         length = np.where(ended, ends["length"], index.step[last_block, last_row] + 1 - self.began)
         terminated, truncated = ended & ends["terminated"], ended & ends["truncated"]
-        known = ended & (ends["success"] >= 0)
-        columns: dict[str, Any] = {
+        columns = {
             "env": np.where(ended, ends["env"], np.asarray(info.envs, np.int32)[self.env_index]),
-            "number": np.where(ended, ends["number"], self.key),
+            "number": np.where(ended, ends["number"], self.key).astype(np.int64) + first,
             "start": start,
             "length": length,
             "rows": rows,
-            "return": _nullable(total, ~np.isnan(total)),
-            "recorded_return": _nullable(recorded, ~np.isnan(recorded)),
+            "return": total,
+            "recorded_return": recorded,
             "terminated": terminated,
             "truncated": truncated,
             "cut": ~(terminated | truncated),
-            "success": _nullable(ends["success"] == 1, known),
+            "success": ends["success"] == 1,
             "partial": is_partial(start - self.began, length, rows, info.every),
         }
         for name, values in columns.items():
             kind = _KINDS[name]
-            if isinstance(values, np.ndarray) and values.dtype != kind:
+            if values.dtype != kind:
                 if kind.kind == "i" and len(values):
                     lowest, highest = values.min(), values.max()
                     if not np.iinfo(kind).min <= lowest <= highest <= np.iinfo(kind).max:
@@ -147,11 +147,69 @@ class Segments:
                             f" {lowest} to {highest}."
                         )
                 columns[name] = values.astype(kind)
+        known = {
+            "return": ~np.isnan(total),
+            "recorded_return": ~np.isnan(recorded),
+            "success": ended & (ends["success"] >= 0),
+        }
+        if len(index.ends):
+            columns |= {name: values[self.end] for name, values in index.values.items()}
+            known |= dict.fromkeys(index.values, ended)
+        return Table(columns, known)
+
+
+@dataclass
+class Table:
+    """A table of episodes as arrays, of which a data frame is made when it is needed."""
+
+    columns: dict[str, np.ndarray]
+    known: dict[str, np.ndarray]
+    """For columns with unknown values: which ones are known."""
+
+    def __len__(self) -> int:
+        return len(self.columns["env"])
+
+    def __getitem__(self, which: np.ndarray) -> Table:
+        columns, known = (
+            {name: values[which] for name, values in each.items()}
+            for each in (self.columns, self.known)
+        )
+        return Table(columns, known)
+
+    def frame(self) -> pl.DataFrame:
+        """The data frame."""
+        columns: dict[str, Any] = {
+            name: _nullable(values, self.known[name]) if name in self.known else values
+            for name, values in self.columns.items()
+        }
+        extra = {name: columns.pop(name) for name in self.columns if name not in SCHEMA}
         table = pl.DataFrame(columns, SCHEMA)
-        if not len(index.ends):
-            return table
-        extra = {name: _nullable(values[self.end], ended) for name, values in index.values.items()}
-        return table.with_columns(**extra)
+        return table.with_columns(**extra) if extra else table
+
+
+def joined_tables(tables: Sequence[Table]) -> Table:
+    """Tables one after another. What one of them does not have is unknown there."""
+    if len(tables) == 1:
+        return tables[0]
+    columns: dict[str, np.ndarray] = {}
+    known: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for table in tables for name in table.columns):
+        has = [name in table.columns for table in tables]
+        dtype = next(table.columns[name].dtype for table in tables if name in table.columns)
+        columns[name] = np.concatenate(
+            [
+                table.columns[name] if here else np.zeros(len(table), dtype)
+                for table, here in zip(tables, has, strict=True)
+            ]
+        )
+        if not all(has) or any(name in table.known for table in tables):
+            known[name] = np.concatenate(
+                [
+                    table.known[name] if name in table.known else np.full(len(table), here)
+                    for table, here in zip(tables, has, strict=True)
+                ]
+            )
+    return Table(columns, known)
 
 
 def end_rows(ends: Ends, block: int, info: RunInfo) -> np.ndarray:

@@ -65,8 +65,8 @@ def _tiles(about: Mapping[str, Any], found: Gathered) -> str:
         "rows": number(about["rows"]),
         "mean return": number(float(returns.mean())) if len(returns) else "unknown",
         "mean length (steps)": number(float(found.lengths.mean())) if len(found.lengths) else "-",
-        "success rate": f"{100 * ends['success'] / judged:.3g} %" if judged else "unknown",
-        "state": "complete" if about["finished"] else "not complete",
+        **({"success rate": f"{100 * ends['success'] / judged:.3g} %"} if judged else {}),
+        "state": about["state"].partition(":")[0],
     }
     made = (card(f"<b>{text(v)}</b><span>{text(n)}</span>", "tile") for n, v in tiles.items())
     return f'<div class="tiles">{"".join(made)}</div>'
@@ -159,7 +159,7 @@ def _reward_terms(found: Gathered, episodes: int) -> Iterator[str]:
         )
         for name, each in terms.items()
     ]
-    header = "term", "mean of a row", "mean sum of an episode", "size"
+    header = "term", "mean of a row", "mean sum of an episode", "size of the mean"
     yield f"<h2>Reward terms</h2>{card(table(header, rows))}"
 
 
@@ -216,7 +216,7 @@ def _spread(values: np.ndarray, name: str) -> str:
         return f"No {name} is known."
     said = {
         "mean": values.mean(),
-        "std": values.std(),
+        "std": values.std(ddof=1) if len(values) > 1 else 0.0,
         "min": values.min(),
         "median": np.median(values),
         "max": values.max(),

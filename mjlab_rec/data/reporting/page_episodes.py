@@ -62,8 +62,8 @@ def episodes_section(
         yield f'<div class="charts">{"".join(_charts(rollouts, each, bounds))}</div>'
     if not clips:
         yield (
-            '<p class="soft">There are no clips: they need recorded pictures, or states with their'
-            " model and something that draws them.</p>"
+            '<p class="soft">There are no clips. They are made of recorded pictures, or drawn from'
+            " recorded states, unless that is switched off (--no-clips).</p>"
         )
 
 
