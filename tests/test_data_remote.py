@@ -115,14 +115,14 @@ def test_finished_shards_of_a_collection_are_followed(tmp_path, bucket, format):
     def uploading() -> Iterator[None]:
         store, place = fsspec.url_to_fs(bucket)
         store.makedirs(f"{place}/run", exist_ok=True)
-        store.pipe_file(f"{place}/run/collect.json", b"{}")
+        store.pipe_file(f"{place}/run/collect.json", b'{"shards": 3, "episodes": 9}')
         for shard in shards:
             whole = sorted(file for file in shard.rglob("*") if file.is_file())
             for file in sorted(whole, key=lambda file: file.name == "worker.json"):
                 upload(file, f"{bucket}/run/{file.relative_to(tmp_path).as_posix()}")
                 yield
 
-    follower = Clock(uploading()).follow(f"{bucket}/run", recordings=3)
+    follower = Clock(uploading()).follow(f"{bucket}/run")
     items = []
     for rows in follower:
         items.append(rows)
@@ -134,7 +134,7 @@ def test_finished_shards_of_a_collection_are_followed(tmp_path, bucket, format):
     for number, shard in enumerate(shards):
         check_same(found, shard / NAMES[format], (number,))
     with open_rollouts(f"{bucket}/run") as rollouts:
-        assert len(rollouts) == len(found) and not rollouts.incomplete
+        assert len(rollouts) == len(found)
 
 
 def test_refreshing_reads_the_shards_that_were_finished_since(tmp_path, bucket):
