@@ -215,6 +215,16 @@ def test_an_error_in_a_process_is_told(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"collect.json"}
 
 
+def test_workers_that_die_before_they_play_are_not_started_for_ever():
+    queue = ShardQueue(collect_tasks.a_plan(episodes=2, num_envs=1, per_env=1).shards, most_losses=2)
+    queue.unready("of this")
+    assert queue.take() is not None  # Another one could play.
+    queue.unready("of this")
+    with pytest.raises(CollectError, match="2 workers in a row died .* because of that"):
+        queue.unready("of that")
+
+
+
 def test_a_shard_that_kills_every_worker_ends_the_run():
     first, second, third = collect_tasks.a_plan(episodes=3, num_envs=1, per_env=1).shards
     queue = ShardQueue([first, second, third], most_losses=3)

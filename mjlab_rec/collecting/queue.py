@@ -22,6 +22,7 @@ class ShardQueue:
         self._waiting = deque(shards)
         self._losses: dict[int, int] = {}
         self._running = 0
+        self._unready = 0  # Workers in a row that died before they could play.
 
     def __len__(self) -> int:
         """How many are not done."""
@@ -33,11 +34,21 @@ class ShardQueue:
         return len(self._waiting)
 
     def take(self) -> Shard | None:
-        """A shard for a worker; None if all are taken."""
+        """A shard for a worker that can play; None if all are taken."""
+        self._unready = 0
         if not self._waiting:
             return None
         self._running += 1
         return self._waiting.popleft()
+
+    def unready(self, why: str) -> None:
+        """A worker died before it could play a shard."""
+        self._unready += 1
+        if self._unready >= self._most_losses:
+            raise CollectError(
+                f"{self._most_losses} workers in a row died before they played anything, the last"
+                f" one because {why}. Perhaps the machine has too little memory: use fewer workers."
+            )
 
     def done(self) -> None:
         """A shard that was taken is done."""

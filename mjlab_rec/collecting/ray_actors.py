@@ -136,7 +136,9 @@ def _hear(
     except ray.exceptions.RayError as error:
         why = f"its process or machine is gone ({type(error).__name__})"
         board.lost(actor.name, why)
-        if shard is not None:
+        if shard is None:
+            queue.unready(why)
+        else:
             queue.lost(shard, why)
         return False
     if shard is None:
