@@ -216,7 +216,8 @@ def test_an_error_in_a_process_is_told(tmp_path, capsys):
 
 
 def test_workers_that_die_before_they_play_are_not_started_for_ever():
-    queue = ShardQueue(collect_tasks.a_plan(episodes=2, num_envs=1, per_env=1).shards, most_losses=2)
+    shards = collect_tasks.a_plan(episodes=2, num_envs=1, per_env=1).shards
+    queue = ShardQueue(shards, most_losses=2)
     queue.unready("of this")
     assert queue.take() is not None  # Another one could play.
     queue.unready("of this")
