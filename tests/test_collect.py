@@ -225,7 +225,6 @@ def test_workers_that_die_before_they_play_are_not_started_for_ever():
         queue.unready("of that")
 
 
-
 def test_a_shard_that_kills_every_worker_ends_the_run():
     first, second, third = collect_tasks.a_plan(episodes=3, num_envs=1, per_env=1).shards
     queue = ShardQueue([first, second, third], most_losses=3)
