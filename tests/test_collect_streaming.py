@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,12 @@ def test_a_worker_sends_what_it_records(tmp_path):
 # The queue
 
 
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run it in another thread: the tests that use a browser leave a running loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def rows(shard: int, *episodes: tuple[int, int], length: int = 2) -> dict[str, np.ndarray]:
     env, episode = np.repeat(np.array(episodes, np.int32), length, axis=0).T
     shards = np.full(len(env), shard, np.int32)
@@ -118,7 +126,7 @@ def taken(queue: Queue) -> list[tuple[int, int, int]]:
             found += list(keys)[::2]
         return found
 
-    return asyncio.run(all_of_it())
+    return run(all_of_it())
 
 
 def test_each_episode_is_taken_once_though_a_shard_is_played_again():
@@ -127,10 +135,10 @@ def test_each_episode_is_taken_once_though_a_shard_is_played_again():
             await queue.put(each)
 
     queue = Queue(1 << 20)
-    asyncio.run(put(rows(0, (1, 0), (0, 0)), rows(1, (0, 0))))  # Then the worker of 0 died.
-    asyncio.run(put(rows(0, (0, 0)), rows(0, (0, 1), (1, 0), (1, 1))))
-    asyncio.run(queue.forget(0))
-    asyncio.run(put(rows(0, (0, 0), (2, 0)), rows(1, (0, 0), (0, 1))))
+    run(put(rows(0, (1, 0), (0, 0)), rows(1, (0, 0))))  # Then the worker of 0 died.
+    run(put(rows(0, (0, 0)), rows(0, (0, 1), (1, 0), (1, 1))))
+    run(queue.forget(0))
+    run(put(rows(0, (0, 0), (2, 0)), rows(1, (0, 0), (0, 1))))
     assert taken(queue) == [(0, 1, 0), (0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1)]
 
 
@@ -154,7 +162,7 @@ def test_a_full_queue_lets_workers_wait_until_rows_are_taken():
         await queue.end()
         assert await waiting is None and await queue.take() is None
 
-    asyncio.run(check())
+    run(check())
 
 
 def test_a_learner_that_closes_lets_workers_go_on():
@@ -168,7 +176,7 @@ def test_a_learner_that_closes_lets_workers_go_on():
         await asyncio.wait_for(queue.put(rows(0, (0, 2))), 60)
         assert await queue.take() is None
 
-    asyncio.run(check())
+    run(check())
 
 
 def test_what_was_recorded_before_an_error_comes_before_it():
@@ -181,7 +189,7 @@ def test_what_was_recorded_before_an_error_comes_before_it():
         with pytest.raises(CollectError, match="It failed"):
             await queue.take()
 
-    asyncio.run(check())
+    run(check())
 
 
 # The command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data_worlds import LoggedEpisode, World, same
@@ -96,3 +98,18 @@ def test_the_schemas_own_numbering_agrees_with_the_log(every):
             for env_index, env in enumerate(world.info.envs):
                 seen.append((env, int(number[row, env_index]), int(step[row, env_index])))
     assert seen == [(row.env, row.number, row.step) for row in world.rows]
+
+
+def test_an_episode_that_ended_in_a_gap_at_the_end_of_the_recording_is_cut():
+    world = World(ends=False, steps=8, block_rows=4)
+    assembler = EpisodeAssembler(world.info)
+    blocks = iter(world.blocks())
+    assert assembler.add(next(blocks)) == []
+    block = next(blocks)
+    nothing = {name: values[:0] for name, values in block.arrays.items()}
+    number = block.first_episode + 1
+    lost = replace(block, rows=0, gap=4, step=block.step[:0], arrays=nothing, first_episode=number)
+    cut = assembler.add(lost)
+    assert [episode.rows for episode in cut] == [4] * world.num_envs
+    assert not any(episode.terminated or episode.truncated for episode in cut)
+    assert assembler.add(replace(lost, gap=0)) == assembler.finish() == []

@@ -702,6 +702,7 @@ def test_a_limit_on_file_sizes_does_no_harm(limit, tmp_path):
     script = f"""
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.dont_write_bytecode = True  # Python would leave cut files in __pycache__.
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         from test_data_hdf5 import *
         world = World(make_info(), rows=8)

@@ -410,6 +410,7 @@ def test_a_recording_continues_when_a_limit_on_file_sizes_is_lifted(tmp_path):
     script = f"""
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.dont_write_bytecode = True  # Python would leave cut files in __pycache__.
         from test_data_hdf5 import *
         world = World(make_info(), rows=8)
         options = WriterOptions(path={str(tmp_path / "a.h5")!r}, block_rows=8)

@@ -207,6 +207,7 @@ def test_a_real_encoder_that_cannot_write_says_so(tmp_path, ffmpeg, monkeypatch)
 def test_a_full_disk_is_reported(tmp_path, ffmpeg):
     code = f"""
         import resource, sys
+        sys.dont_write_bytecode = True  # Python would leave cut files in __pycache__.
         from test_mp4 import *
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
         noise = np.random.default_rng(0).integers(0, 255, (200, 48, 64, 3)).astype(np.uint8)

@@ -483,7 +483,8 @@ assert signal.getsignal(signal.SIGTERM) is handler
 def test_a_full_disk_is_a_clear_error_and_what_was_written_stays_readable(name, runner, tmp_path):
     """A limit on file sizes stands for a full disk."""
     script = """
-import resource
+import resource, sys
+sys.dont_write_bytecode = True  # Python would leave cut files in __pycache__.
 from mjlab_rec.recorders import *
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 19, 3 << 19))
 log = globals()[job["kind"]](

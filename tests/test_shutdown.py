@@ -634,7 +634,8 @@ gc.collect()
 def test_a_full_disk_at_exit_is_told_in_one_line(name, runner, tmp_path):
     """A limit on file sizes stands for a full disk."""
     code = f"""
-import resource
+import resource, sys
+sys.dont_write_bytecode = True  # Python would leave cut files in __pycache__.
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))
 {OPEN}
 cfg = kinds[job["name"]](path=f"{{out}}/{{job['name']}}", channels=("state",),

@@ -50,16 +50,22 @@ class Running:
     def lost(self, block: Block) -> np.ndarray:
         """Environments whose episode ended in blocks that were dropped before this one."""
         ends = block.ends
-        listed = np.full(block.num_envs, not block.rows)
+        listed = np.zeros(block.num_envs, bool)
         listed[ends.env_index[ends.episode == self.number[ends.env_index]]] = True
         return np.flatnonzero((block.first_episode > self.number) & ~listed)
+
+    def last(self, block: Block, number: np.ndarray) -> np.ndarray:
+        """The episode of a block's last row, or the running one after a block without rows."""
+        if block.rows:
+            return number[-1].astype(np.int64)
+        return np.maximum(self.number, block.first_episode)
 
     def after(self, block: Block, number: np.ndarray, step: np.ndarray) -> Running:
         """The running episodes after a block whose rows have these numbers and steps."""
         after = copy.copy(self)
-        after.number = self.number.copy()
+        after.number = self.last(block, number).copy()
         if block.rows:
-            after.number[:], after.length = number[-1], step[-1].astype(np.int64) + 1
+            after.length = step[-1].astype(np.int64) + 1
         np.maximum.at(after.number, block.ends.env_index, block.ends.episode.astype(np.int64) + 1)
         # Without rows the totals may be those of an episode whose rows were lost.
         mine = bool(block.rows) | (block.first_episode == after.number)
@@ -150,7 +156,7 @@ class EpisodeAssembler:
 
     def _go_on(self, block: Block, number: np.ndarray, step: np.ndarray) -> None:
         """Note which episodes are running, and drop the blocks that none of them needs."""
-        ends, last = block.ends, number[-1] if block.rows else self._running.number
+        ends, last = block.ends, self._running.last(block, number)
         self._since[last != self._running.number] = self._count
         self._since[ends.env_index[ends.episode >= last[ends.env_index]]] = self._count + 1
         self._running = self._running.after(block, number, step)
