@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ from hangs import pytest_runtest_protocol as pytest_runtest_protocol
 from long_runs import LONG, skip_long
 from script_runs import run_script as run_script
 from script_runs import runner as runner
+
+# A program that a script starts in the background ignores Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ops on small tensors get slower, not faster, with more threads.
 torch.set_num_threads(1)
