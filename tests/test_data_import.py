@@ -69,6 +69,18 @@ def test_damaged_datasets_of_lerobot_are_named(tmp_path):
         import_rollouts(out, tmp_path / "again.h5")
 
 
+@pytest.mark.parametrize("bit", [1, 1 << 19, 1 << 31])
+def test_changed_numbers_of_steps_are_an_error(tmp_path, bit):
+    path = record(tmp_path / "run.h5", seed=23)
+    out = export_rollouts(path, tmp_path / "out", "torchrl").path
+    file = out / "step_count.memmap"
+    steps = np.fromfile(file, np.int64)
+    steps[1] ^= bit
+    steps.tofile(file)
+    with pytest.raises(DataError, match="steps are not ascending numbers from 0 to"):
+        import_rollouts(out, tmp_path / "back.h5")
+
+
 @pytest.mark.parametrize("target", ["torchrl", "webdataset"])
 def test_changed_folders_are_named(target, tmp_path):
     path = record(tmp_path / "run.h5", seed=23)

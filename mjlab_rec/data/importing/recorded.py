@@ -32,9 +32,18 @@ class Recorded(Foreign):
 
     def read(self, number: int) -> dict[str, np.ndarray]:
         parts = [self._stretch(each) for each in self._stretches[number]]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = parts[0]
+        if len(parts) > 1:
+            found = {name: np.concatenate([part[name] for part in parts]) for name in found}
+        step, length = found["step"], self.rows[number]["length"] or 0
+        if not (
+            len(step) and 0 <= step.min() and step.max() < length and (step[1:] > step[:-1]).all()
+        ):
+            raise DataError(
+                f"Episode {number} in '{self._groups.path}' was changed after it was exported: its"
+                f" steps are not ascending numbers from 0 to {length - 1}. Export it again."
+            )
+        return found
 
     def model(self, number: int) -> dict[str, np.ndarray]:
         name = self._groups.names[self._stretches[number][0]]
